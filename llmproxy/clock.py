@@ -1,0 +1,53 @@
+"""Owns time: wall-clock labels, monotonic durations and time-ordered ids.
+
+Nothing else in the package reads a clock; tests pass their own. Wall time only labels rows,
+no decision about money depends on it (reference: money.md 2.1, row 15).
+"""
+
+import secrets
+import time
+from datetime import UTC, datetime
+
+
+class Clock:
+    """The machine's clocks."""
+
+    def now_ms(self) -> int:
+        """Return wall time in milliseconds since 1970 (UTC)."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Return a clock in seconds that never goes back; only differences mean something."""
+        return time.monotonic()
+
+
+def new_request_id(now_ms: int) -> bytes:
+    """Return a UUIDv7 (RFC 9562): 16 bytes that sort by their millisecond."""
+    value = bytearray(now_ms.to_bytes(6, "big") + secrets.token_bytes(10))
+    value[6] = 0x70 | (value[6] & 0x0F)
+    value[8] = 0x80 | (value[8] & 0x3F)
+    return bytes(value)
+
+
+def request_id_text(request_id: bytes) -> str:
+    """Return the id as people see it: `req_` and 32 hex digits."""
+    return "req_" + request_id.hex()
+
+
+def parse_request_id(text: str) -> bytes | None:
+    """Return the 16 bytes behind `req_…` (the prefix may be left out), or None if it is none."""
+    digits = text.removeprefix("req_").replace("-", "")
+    if len(digits) != 32:
+        return None
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        return None
+
+
+def rfc3339(at_ms: int | None) -> str | None:
+    """Return a time in milliseconds as RFC 3339 in UTC with milliseconds; None stays None."""
+    if at_ms is None:
+        return None
+    moment = datetime.fromtimestamp(at_ms // 1000, tz=UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

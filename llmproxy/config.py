@@ -1,0 +1,217 @@
+"""Owns settings, paths and the master key's whereabouts; the sole reader of the environment.
+
+A setting comes from its flag, else from `LLMPROXY_<NAME>`, else from `config.toml`, else from its
+default. Must not open the database.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import platformdirs
+
+from llmproxy.errors import ConfigError, VaultError
+from llmproxy.vault import Vault, new_master_key
+
+HOME_VARIABLE = "LLMPROXY_HOME"
+MASTER_KEY_VARIABLE = "LLMPROXY_MASTER_KEY"
+MASTER_KEY_FILE_VARIABLE = "LLMPROXY_MASTER_KEY_FILE"
+CREDENTIAL_NAME = "llmproxy-master-key"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set; each field is documented in `SETTINGS`."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    log_level: str = "info"
+    catalog_file: str = ""
+    body_bytes_max: int = 32 * 1024 * 1024
+    connect_timeout_s: int = 5
+    first_byte_timeout_s: int = 600
+    idle_timeout_s: int = 120
+    total_timeout_s: int = 3600
+    drain_timeout_s: int = 120
+    drains_max: int = 64
+    stall_timeout_s: int = 60
+    shutdown_timeout_s: int = 60
+
+
+class Setting(NamedTuple):
+    """What `config show` and the documentation say of a setting; bounds for numbers."""
+
+    name: str
+    help: str
+    lowest: int = 0
+    highest: int = 0
+
+
+SETTINGS = (
+    Setting("host", "Address to listen on."),
+    Setting("port", "Port to listen on.", 0, 65535),
+    Setting("log_level", "debug, info, warning or error."),
+    Setting("catalog_file", "A model catalog of your own instead of the built-in one."),
+    Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
+    Setting("connect_timeout_s", "Seconds to reach a provider.", 1, 600),
+    Setting("first_byte_timeout_s", "Seconds until a provider's answer must begin.", 1, 86400),
+    Setting("idle_timeout_s", "Seconds a running answer may be silent.", 1, 86400),
+    Setting("total_timeout_s", "Seconds a whole answer may take.", 1, 86400),
+    Setting("drain_timeout_s", "Seconds to read on after a client has left.", 0, 86400),
+    Setting("drains_max", "Answers read on at once after their clients left.", 0, 10000),
+    Setting("stall_timeout_s", "Seconds a client may not read before it counts as gone.", 1, 86400),
+    Setting("shutdown_timeout_s", "Seconds to finish running answers on SIGTERM.", 0, 86400),
+)
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Paths(NamedTuple):
+    """Where things are: the database in its data directory, settings and master key in another."""
+
+    database: Path
+    config_file: Path
+    master_key: Path
+
+
+class Config(NamedTuple):
+    """The settings in force, where each came from, and where things are."""
+
+    settings: Settings
+    origins: dict[str, str]
+    paths: Paths
+
+
+def find_paths(environ: Mapping[str, str] = os.environ) -> Paths:
+    """Return the paths in force: below LLMPROXY_HOME if it is set, else the platform's own."""
+    home = environ.get(HOME_VARIABLE)
+    if home:
+        data, config = Path(home) / "data", Path(home) / "config"
+    else:
+        data = Path(platformdirs.user_data_dir("llmproxy"))
+        config = Path(platformdirs.user_config_dir("llmproxy"))
+    return Paths(data / "llmproxy.db", config / "config.toml", config / "master.key")
+
+
+def load_config(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ
+) -> Config:
+    """Read all settings; a flag of None counts as not given.
+
+    Raises:
+        ConfigError: an unknown name, a value of the wrong kind or out of its bounds, or a
+            configuration file that cannot be read.
+    """
+    paths = find_paths(environ)
+    from_file = _read_file(paths.config_file)
+    values: dict[str, object] = {}
+    origins: dict[str, str] = {}
+    for setting in SETTINGS:
+        variable = f"LLMPROXY_{setting.name.upper()}"
+        if flags and flags.get(setting.name) is not None:
+            values[setting.name], origin = flags[setting.name], "flag"
+        elif variable in environ:
+            values[setting.name], origin = environ[variable], variable
+        elif setting.name in from_file:
+            values[setting.name], origin = from_file[setting.name], str(paths.config_file)
+        else:
+            origins[setting.name] = "default"
+            continue
+        values[setting.name] = _checked(setting, values[setting.name], origin)
+        origins[setting.name] = origin
+    return Config(Settings(**values), origins, paths)  # type: ignore[arg-type]
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    try:
+        with path.open("rb") as file:
+            found = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise ConfigError(msg) from error
+    unknown = sorted(set(found) - {setting.name for setting in SETTINGS})
+    if unknown:
+        msg = f"{path} has unknown settings: {', '.join(unknown)}. See: llmproxy config show"
+        raise ConfigError(msg)
+    return found
+
+
+def _checked(setting: Setting, value: object, origin: str) -> object:
+    if setting.highest == 0:
+        if not isinstance(value, str):
+            msg = f"{setting.name} (from {origin}) must be text, not {value!r:.60}."
+            raise ConfigError(msg)
+        if setting.name == "log_level" and value not in LOG_LEVELS:
+            msg = f"log_level (from {origin}) must be one of {', '.join(LOG_LEVELS)}."
+            raise ConfigError(msg)
+        return value
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if type(number) is not int or not setting.lowest <= number <= setting.highest:
+        msg = (
+            f"{setting.name} (from {origin}) must be a whole number from {setting.lowest} to "
+            f"{setting.highest}, not {value!r:.60}."
+        )
+        raise ConfigError(msg)
+    return number
+
+
+def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
+    """Return the vault under the master key in force, or None when none has been made yet.
+
+    Looked for in LLMPROXY_MASTER_KEY, LLMPROXY_MASTER_KEY_FILE, the systemd credential
+    `llmproxy-master-key`, and `master.key` in the configuration directory.
+
+    Raises:
+        VaultError: a master key is named but cannot be read or is none.
+    """
+    value = environ.get(MASTER_KEY_VARIABLE)
+    if value:
+        return Vault(value)
+    named = environ.get(MASTER_KEY_FILE_VARIABLE)
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if named:
+        path = Path(named)
+    elif credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
+        path = Path(credentials) / CREDENTIAL_NAME
+    elif paths.master_key.exists():
+        path = paths.master_key
+    else:
+        return None
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"The master key {path} cannot be read: {error}."
+        raise VaultError(msg) from error
+    if mode & 0o077 and path == paths.master_key:
+        msg = f"The master key {path} can be read by others. Run: chmod 600 {path}"
+        raise VaultError(msg)
+    return Vault(text)
+
+
+def load_or_make_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault:
+    """Return the vault, making `master.key` (0600) when there is no master key anywhere."""
+    vault = load_vault(paths, environ)
+    if vault is not None:
+        return vault
+    paths.master_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = new_master_key()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    descriptor = os.open(paths.master_key, flags, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return Vault(text)
+
+
+def operator_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Return who acts on the command line, as the history will show it."""
+    return "cli:" + (environ.get("USER") or environ.get("LOGNAME") or "unknown")[:60]

@@ -1,0 +1,196 @@
+"""Owns the errors of llmproxy and the one error envelope that clients see.
+
+    LlmproxyError                 every error with a message for a person; has an exit code
+    ├── MoneyError                an amount, price or multiplier that cannot be taken exactly
+    ├── CatalogError              the model catalog cannot be used as it is
+    ├── ConfigError               a setting is wrong
+    ├── VaultError                a provider key cannot be sealed or opened
+    ├── NotFoundError             what was named does not exist
+    ├── RefusedError              exists already, is running already, or must not be done
+    ├── DatabaseError             the database cannot be used as it is
+    └── ApiError                  an answer to a client: status, code, wording, retry advice
+
+Domain modules raise these with a message that says what to do; they become text in two places
+only, `server/` (the envelope) and `cli/app.py` (exit codes). Imports nothing of ours.
+"""
+
+import json
+
+
+class LlmproxyError(Exception):
+    """Base of all errors with a message meant for people."""
+
+    exit_code = 1
+
+
+class MoneyError(LlmproxyError):
+    """An amount, price or multiplier that cannot be taken exactly."""
+
+    exit_code = 2
+
+
+class CatalogError(LlmproxyError):
+    """The model catalog cannot be used as it is."""
+
+
+class ConfigError(LlmproxyError):
+    """A setting is wrong."""
+
+    exit_code = 2
+
+
+class VaultError(LlmproxyError):
+    """A provider key cannot be sealed or opened."""
+
+
+class NotFoundError(LlmproxyError):
+    """What was named does not exist."""
+
+    exit_code = 3
+
+
+class RefusedError(LlmproxyError):
+    """Exists already, is running already, or must not be done."""
+
+    exit_code = 4
+
+
+class DatabaseError(LlmproxyError):
+    """The database cannot be used as it is."""
+
+    exit_code = 5
+
+
+RETRY_AFTER_S_MAX = 60
+"""Longer waits are slept through by some SDKs for as long as told (reference wire.md D.3)."""
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    426: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+class ApiError(LlmproxyError):
+    """A refusal or failure as the client sees it, in the hybrid envelope of wire.md D.2.
+
+    `should_retry` False tells SDKs that trying again cannot help; None leaves it to them.
+    `fields` are further JSON fields of the `error` object.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        should_retry: bool | None = False,
+        retry_after_s: int | None = None,
+        fields: dict[str, object] | None = None,
+    ) -> None:
+        """Take the HTTP status, our error code and the wording; see the class for the rest."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.should_retry = should_retry
+        self.retry_after_s = retry_after_s
+        self.fields = fields or {}
+
+    @property
+    def type(self) -> str:
+        """The error type in Anthropic's words, which OpenAI's SDKs accept too."""
+        return _ERROR_TYPES.get(self.status, "api_error")
+
+    def body(self, request_id: str) -> bytes:
+        """Return the JSON envelope that all SDKs show (reference wire.md D.2)."""
+        error = {
+            "type": self.type,
+            "message": self.message,
+            "param": self.param,
+            "code": self.code,
+            **self.fields,
+        }
+        envelope = {
+            "type": "error",
+            "error": error,
+            "message": self.message,
+            "request_id": request_id,
+        }
+        return json.dumps(envelope, ensure_ascii=False).encode()
+
+    def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
+        """Return the headers of an error answer without its content-length."""
+        own_id = request_id.encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-request-id", own_id),
+            (b"request-id", own_id),
+            (b"x-llmproxy-request-id", own_id),
+        ]
+        if self.should_retry is not None:
+            headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
+        if self.retry_after_s is not None:
+            seconds = str(min(self.retry_after_s, RETRY_AFTER_S_MAX)).encode()
+            headers += [(b"retry-after", seconds), (b"retry-after-ms", seconds + b"000")]
+        return headers
+
+    def event(self, request_id: str) -> bytes:
+        """Return the error as a server-sent event, for an answer that has already begun."""
+        return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
+
+
+def invalid_request(message: str, *, param: str | None = None) -> ApiError:
+    """Return a 400 for a body or header that cannot be served as it is."""
+    return ApiError(400, "invalid_request", message, param=param)
+
+
+def unknown_model_pricing(model: str, nearest: list[str]) -> ApiError:
+    """Return the 400 for a model that the catalog has no price for."""
+    hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
+    message = f'Unknown model pricing: "{model}" is not in the model catalog.{hint}'
+    return ApiError(400, "unknown_model_pricing", message, param="model")
+
+
+def invalid_api_key(*, given: bool) -> ApiError:
+    """Return the 401 for a missing or unknown API key; the key itself is never echoed."""
+    message = (
+        "Invalid API key. It is unknown, revoked, or its user is disabled."
+        if given
+        else "No API key given. Send it as `Authorization: Bearer <key>` or `x-api-key: <key>`."
+    )
+    return ApiError(401, "invalid_api_key", message)
+
+
+def provider_paused(provider: str, reason: str) -> ApiError:
+    """Return the 429 for a provider that an operator has paused."""
+    message = f"Provider {provider} is paused: {reason}. An administrator can resume it."
+    return ApiError(429, "provider_paused", message)
+
+
+def no_active_provider_keys(provider: str) -> ApiError:
+    """Return the 503 for a provider without a usable key."""
+    message = f"No active API keys for provider {provider}. An administrator must add one."
+    return ApiError(503, "no_active_provider_keys", message)
+
+
+def proxy_error(
+    status: int,
+    what: str,
+    request_id: str,
+    *,
+    code: str = "proxy_error",
+    should_retry: bool | None = None,
+) -> ApiError:
+    """Return a 5xx of our own: `Proxy error: {what}. Request id {id}.`"""
+    message = f"Proxy error: {what}. Request id {request_id}."
+    return ApiError(status, code, message, should_retry=should_retry)

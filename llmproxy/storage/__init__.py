@@ -1,0 +1,1 @@
+"""The one SQLite file: its connections, locks, writer thread and schema."""
