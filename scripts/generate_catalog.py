@@ -277,7 +277,8 @@ class Generator:
         main = model.id if model.id in names else min(names, key=lambda n: (n not in listed, n))
         for group in self._by_limits(ours, main, names):
             entry_id = main if main in group else min(group, key=lambda n: (len(n), n))
-            self._cross_check(f"{ours}/{entry_id}", prices)
+            for name in sorted(group):
+                self._cross_check(f"{ours}/{name}", prices)
             self._add_entry(ours, entry_id, group - {entry_id}, model, prices)
 
     def _reason_to_leave_out(self, key: str, prices: ModelPrice) -> str:
@@ -456,6 +457,10 @@ class Generator:
         listed = self.data["litellm"].get(key, {}).get("prices")
         if not listed:
             return
+        fee = _at(prices.web_searches_kcount, 0)
+        if fee is not None and fee != Decimal(listed.get("web_search_1k", fee)):
+            line = f"{key} web_search_1k: {_text(fee)}, litellm {listed['web_search_1k']}"
+            self.report.disagreements.append(line)
         ours = {
             "input": prices.input_mtok,
             "output": prices.output_mtok,
@@ -471,7 +476,8 @@ class Generator:
                 mine = _at(price, above) if above or not tier else None
                 theirs = Decimal(listed[full]) if full in listed else None
                 if mine != theirs and (mine or theirs):
-                    line = f"{key} {full}: {_or_none(mine)}, litellm {_or_none(theirs)}"
+                    lower = " (ours is lower)" if theirs and mine and mine < theirs else ""
+                    line = f"{key} {full}: {_or_none(mine)}, litellm {_or_none(theirs)}{lower}"
                     self.report.disagreements.append(line)
 
     def _note_media(self, key: str, prices: ModelPrice, mode: str) -> None:

@@ -1,0 +1,390 @@
+"""The model catalog: what it accepts, what it refuses, and the prices that are shipped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier, load_catalog, parse_catalog
+from llmproxy.errors import CatalogError
+
+USD = 10**9  # one dollar in nano-USD
+
+
+def entry(**fields: object) -> dict[str, Any]:
+    return {"in_price": "2.5", "out_price": "10", **fields}
+
+
+def document(models: dict[str, Any], **fields: object) -> dict[str, Any]:
+    head = {"schema": 1, "currency": "USD", "unit": "per 1M tokens", "updated": "2026-11-23"}
+    return {**head, "sources": {"hand": "1"}, "models": models, **fields}
+
+
+def parse(models: dict[str, Any], **fields: object) -> Catalog:
+    return parse_catalog(json.dumps(document(models, **fields)).encode(), "mine.json")
+
+
+def one(provider: str = "openai", **fields: object) -> Model:
+    model = parse({f"{provider}/m": entry(**fields)}).find(provider, "m")
+    assert model is not None
+    return model
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(CatalogError) as caught:
+        parse_catalog(data, "mine.json")
+    return str(caught.value)
+
+
+def refusal_of(**fields: object) -> str:
+    return refusal(json.dumps(document({"openai/m": entry(**fields)})).encode())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Catalog:
+    return load_catalog(None)
+
+
+def shipped_model(catalog: Catalog, provider: str, name: str) -> Model:
+    model = catalog.find(provider, name)
+    assert model is not None
+    return model
+
+
+# --- The shipped file -------------------------------------------------------------------------
+
+
+def test_the_shipped_catalog_covers_the_promised_providers(shipped: Catalog) -> None:
+    assert {model.provider for model in shipped.models()} == {
+        "anthropic", "deepseek", "gemini", "groq", "mistral", "openai", "xai",
+    }  # fmt: skip
+    assert shipped.updated >= "2026-11-23"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4o-2024-08-06", "openai/gpt-4.1",
+        "openai/gpt-5", "openai/gpt-5-mini", "openai/gpt-5-nano", "openai/gpt-5.6",
+        "openai/gpt-5.6-sol", "openai/o1", "openai/o3", "openai/o3-mini", "openai/o4-mini",
+        "openai/text-embedding-3-small", "openai/text-embedding-3-large",
+        "openai/gpt-image-1", "anthropic/claude-opus-5-5", "anthropic/claude-haiku-5-5",
+        "anthropic/claude-sonnet-4-20250514", "anthropic/claude-3-5-haiku-latest",
+        "anthropic/claude-3-7-sonnet-latest", "anthropic/claude-haiku-4-5-20251001",
+        "gemini/gemini-2.5-pro", "gemini/gemini-2.5-flash", "gemini/gemini-2.5-flash-lite",
+        "xai/grok-3", "xai/grok-4", "mistral/mistral-large-latest",
+        "mistral/mistral-small-latest", "deepseek/deepseek-chat", "deepseek/deepseek-reasoner",
+        "groq/llama-3.1-8b-instant", "groq/llama-3.3-70b-versatile",
+    ],
+)  # fmt: skip
+def test_the_shipped_catalog_knows_the_names_that_people_type(shipped: Catalog, name: str) -> None:
+    provider, _, model = name.partition("/")
+    assert shipped.find(provider, model) is not None
+
+
+def test_every_shipped_model_has_a_price_and_a_plausible_order_of_prices(shipped: Catalog) -> None:
+    for model in shipped.models():
+        rates = model.prices.rates
+        assert rates.input > 0, model.id
+        assert rates.output > 0 or model.mode == "embedding", model.id
+        assert rates.cache_read <= rates.input, model.id
+        assert model.multiplier_micro == 1_000_000, model.id
+
+
+def test_gpt_4o_costs_what_openai_lists(shipped: Catalog) -> None:
+    model = shipped_model(shipped, "openai", "gpt-4o")
+    rates = model.prices.rates
+    assert (rates.input, rates.output) == (2_500_000_000, 10 * USD)
+    assert (rates.cache_read, rates.web_search) == (1_250_000_000, 10 * USD)
+    assert (model.mode, model.max_output_tokens, model.reasoning) == ("chat", 16384, False)
+
+
+def test_gpt_5_6_sol_has_a_cliff_above_272k_and_dearer_priority(shipped: Catalog) -> None:
+    model = shipped_model(shipped, "openai", "gpt-5.6-sol")
+    assert shipped.find("openai", "gpt-5.6") is model
+    assert model.prices.rates == Rates(4 * USD, 20 * USD, USD * 2 // 5, 5 * USD, 10 * USD, 10 * USD)
+    above = Rates(8 * USD, 30 * USD, USD * 4 // 5, 10 * USD, 20 * USD, 10 * USD)
+    assert model.prices.tiers == (Tier(272_000, above),)
+    priority = next(v for v in model.prices.variants if "priority" in v.service_tiers)
+    assert priority.service_tiers == ("fast", "priority")
+    assert (priority.rates.input, priority.rates.output) == (8 * USD, 40 * USD)
+    assert priority.tiers[0].rates.input == 16 * USD
+    assert model.reasoning
+
+
+def test_claude_haiku_5_5_costs_five_times_as_much_above_100k(shipped: Catalog) -> None:
+    prices = shipped_model(shipped, "anthropic", "claude-haiku-5-5").prices
+    (tier,) = prices.tiers
+    assert tier.above_input_tokens == 100_000
+    assert (prices.rates.input, tier.rates.input) == (USD // 10, USD // 2)
+    assert (prices.rates.output, tier.rates.output) == (USD // 2, USD * 5 // 2)
+    assert tier.rates.web_search == prices.rates.web_search == 10 * USD
+
+
+def test_claude_opus_costs_double_in_fast_mode_and_a_tenth_more_in_the_us(
+    shipped: Catalog,
+) -> None:
+    prices = shipped_model(shipped, "anthropic", "claude-opus-5-5").prices
+    (fast,) = prices.variants
+    assert (fast.speeds, fast.service_tiers) == (("fast",), ())
+    assert fast.rates.input == 2 * prices.rates.input
+    assert fast.rates.output == 2 * prices.rates.output
+    assert prices.rates.cache_read == USD // 5
+    assert prices.geo_micro == {"us": 1_100_000}
+
+
+# --- Finding ----------------------------------------------------------------------------------
+
+
+def test_a_model_is_found_by_id_and_alias_and_by_nothing_else() -> None:
+    catalog = parse({"openai/big": entry(aliases=["big-2026-01-01"]), "groq/a/b": entry()})
+    model = catalog.find("openai", "big")
+    assert model is not None
+    assert catalog.find("openai", "big-2026-01-01") is model
+    assert catalog.find("groq", "a/b") is not None
+    for provider, name in (("openai", "BIG"), ("openai", "big-2026"), ("groq", "big"), ("", "")):
+        assert catalog.find(provider, name) is None
+
+
+def test_models_are_sorted_and_can_be_limited_to_a_provider() -> None:
+    catalog = parse({"openai/b": entry(), "groq/z": entry(), "openai/a": entry()})
+    assert [model.id for model in catalog.models()] == ["z", "a", "b"]
+    assert [model.id for model in catalog.models("openai")] == ["a", "b"]
+    assert catalog.models("nobody") == []
+
+
+def test_the_nearest_names_are_ids_of_this_provider_first(shipped: Catalog) -> None:
+    nearest = shipped.nearest("openai", "gpt-4o-2024-08-07")
+    assert nearest[0] == "gpt-4o"
+    assert len(nearest) == len(set(nearest)) == 3
+    assert shipped.nearest("anthropic", "gpt-4o-mini", 1) == ["openai/gpt-4o-mini"]
+    assert shipped.nearest("openai", "zzzzzzzz") == []
+    assert shipped.nearest("openai", "x" * 1_000_000) == []
+
+
+# --- Fall-backs -------------------------------------------------------------------------------
+
+
+def test_without_cache_prices_all_input_costs_the_input_price() -> None:
+    rates = one().prices.rates
+    assert rates == Rates(
+        2_500_000_000, 10 * USD, 2_500_000_000, 2_500_000_000, 2_500_000_000, None
+    )
+
+
+def test_a_long_cache_write_costs_the_short_one_when_not_listed() -> None:
+    rates = one(prices={"cache_write": "3"}).prices.rates
+    assert (rates.cache_write_5m, rates.cache_write_1h) == (3 * USD, 3 * USD)
+
+
+def test_anthropic_cache_writes_cost_a_quarter_more_and_double() -> None:
+    rates = one("anthropic").prices.rates
+    assert (rates.cache_write_5m, rates.cache_write_1h) == (3_125_000_000, 5 * USD)
+
+
+def test_a_price_that_is_stated_wins_over_its_fall_back_even_when_zero() -> None:
+    prices = {"cache_read": "0", "cache_write": "1", "cache_write_1h": "0", "web_search_1k": "0"}
+    assert one("anthropic", prices=prices).prices.rates == Rates(
+        2_500_000_000, 10 * USD, 0, USD, 0, 0
+    )
+
+
+def test_tiers_and_variants_fall_back_on_their_own_input_price() -> None:
+    tier = {"above_input_tokens": 1000, "in_price": "5", "out_price": "20"}
+    variant = {
+        "when": {"service_tier": ["flex"]}, "in_price": "1", "out_price": "2",
+        "tiers": [{**tier, "in_price": "3"}],
+    }  # fmt: skip
+    prices = one(
+        prices={"cache_read": "0.5", "web_search_1k": "10"}, tiers=[tier], variants=[variant]
+    ).prices
+    assert prices.tiers[0].rates == Rates(5 * USD, 20 * USD, 5 * USD, 5 * USD, 5 * USD, 10 * USD)
+    flex = prices.variants[0]
+    assert flex.rates == Rates(USD, 2 * USD, USD, USD, USD, 10 * USD)
+    assert flex.tiers[0].rates.cache_read == 3 * USD
+
+
+def test_everything_but_the_two_prices_may_be_left_out() -> None:
+    model = one()
+    assert (model.mode, model.aliases, model.reasoning) == ("chat", (), False)
+    assert (model.max_input_tokens, model.max_output_tokens) == (None, None)
+    assert model.multiplier_micro == 1_000_000
+    assert (model.prices.tiers, model.prices.variants, model.prices.geo_micro) == ((), (), {})
+
+
+# --- Exactness --------------------------------------------------------------------------------
+
+
+def test_prices_are_exact_to_the_ninth_decimal() -> None:
+    assert one(in_price="0.000000001").prices.rates.input == 1
+    assert one(in_price="0.123456789").prices.rates.input == 123_456_789
+    assert one(multiplier="1.000001").multiplier_micro == 1_000_001
+    assert one(geo_multiplier={"us": "1.1"}).prices.geo_micro == {"us": 1_100_000}
+
+
+@pytest.mark.parametrize("price", ["0.0000000001", "-1", "NaN", "Infinity", "", "1,5", "1e3", "$1"])
+def test_a_price_that_cannot_be_taken_exactly_is_refused_by_name(price: str) -> None:
+    message = refusal_of(prices={"cache_read": price})
+    assert 'mine.json: model "openai/m", field "prices.cache_read":' in message
+
+
+def test_a_quarter_more_that_is_not_exact_must_be_written_out() -> None:
+    data = json.dumps(document({"anthropic/m": entry(in_price="0.000000001")})).encode()
+    assert 'model "anthropic/m", field "prices.cache_write"' in refusal(data)
+
+
+# --- Refusals ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("price", [2, 2.5, True, None, [], {}])
+def test_prices_that_are_not_strings_are_refused(price: object) -> None:
+    message = refusal_of(in_price=price)
+    assert 'model "openai/m", field "in_price": prices are decimal strings' in message
+
+
+def test_a_number_that_is_not_a_number_is_refused_too() -> None:
+    data = json.dumps(document({"openai/m": entry(out_price=float("nan"))})).encode()
+    assert 'field "out_price": prices are decimal strings' in refusal(data)
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"inprice": "1"}, 'model "openai/m": unknown field "inprice"'),
+        ({"prices": {"cache_raed": "1"}}, 'field "prices": unknown field "cache_raed"'),
+        ({"prices": []}, 'field "prices": must be a JSON object'),
+        ({"tiers": {}}, 'field "tiers": must be a list of JSON objects'),
+        ({"tiers": ["x"]}, 'field "tiers": must be a list of JSON objects'),
+        ({"tiers": [entry(above_input_tokens=1, x=1)]}, 'tier 1: unknown field "x"'),
+        ({"tiers": [entry()]}, 'tier 1, field "above_input_tokens": is missing'),
+        ({"tiers": [{"above_input_tokens": 1}]}, 'tier 1, field "in_price": is missing'),
+        ({"tiers": [entry(above_input_tokens=2)] * 2}, 'tier 2, field "above_input_tokens"'),
+        ({"variants": [entry()]}, 'variant 1, field "when": must name'),
+        ({"variants": [entry(when={"tier": ["x"]})]}, 'field "when": unknown field "tier"'),
+        ({"variants": [entry(when={"speed": "fast"})]}, 'field "speed": must be a list'),
+        ({"variants": [{"when": {"speed": ["fast"]}}]}, 'variant 1, field "in_price": is missing'),
+        ({"variants": [entry(when={"speed": ["fast"]})] * 2}, '"fast" has a variant already'),
+        ({"variants": [entry(when={"speed": ["f"]}, aliases=[])]}, 'unknown field "aliases"'),
+        ({"geo_multiplier": {"us": 1.1}}, 'field "geo_multiplier.us": multipliers are decimal'),
+        ({"geo_multiplier": {"us": "-1"}}, 'field "geo_multiplier.us"'),
+        ({"multiplier": 1}, 'field "multiplier": multipliers are decimal strings'),
+        ({"multiplier": "1.0000001"}, 'field "multiplier"'),
+        ({"max_input_tokens": 0}, 'field "max_input_tokens": must be a whole number'),
+        ({"max_output_tokens": "5"}, 'field "max_output_tokens": must be a whole number'),
+        ({"max_output_tokens": 5.5}, 'field "max_output_tokens": must be a whole number'),
+        ({"max_output_tokens": True}, 'field "max_output_tokens": must be a whole number'),
+        ({"reasoning": "yes"}, 'field "reasoning": must be true or false'),
+        ({"deprecated": True}, 'field "deprecated": must be a date'),
+        ({"mode": 1}, 'field "mode": must be a word'),
+        ({"aliases": "m2"}, 'field "aliases": must be a list of strings'),
+        ({"aliases": ["a b"]}, 'field "aliases": must be a list of strings'),
+    ],
+)
+def test_a_mistake_in_a_model_is_refused_by_name(fields: dict[str, Any], where: str) -> None:
+    message = refusal_of(**fields)
+    assert message.startswith('mine.json: model "openai/m"')
+    assert where in message
+
+
+@pytest.mark.parametrize("field", ["in_price", "out_price"])
+def test_both_prices_are_required(field: str) -> None:
+    model = {name: price for name, price in entry().items() if name != field}
+    data = json.dumps(document({"openai/m": model})).encode()
+    assert f'mine.json: model "openai/m", field "{field}": is missing' in refusal(data)
+
+
+@pytest.mark.parametrize("key", ["m", "openai/", "/m", "Open AI/m", "openai/a b", "openai/é"])
+def test_a_key_that_is_not_provider_and_model_is_refused(key: str) -> None:
+    assert "provider/model-id" in refusal(json.dumps(document({key: entry()})).encode())
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"schema": 2}, 'field "schema": must be 1'),
+        ({"schema": True}, 'field "schema": must be 1'),
+        ({"currency": "EUR"}, 'field "currency": must be "USD"'),
+        ({"unit": "per token"}, 'field "unit": must be "per 1M tokens"'),
+        ({"updated": "today"}, 'field "updated": must be a date'),
+        ({"sources": {"a": 1}}, 'field "sources": must hold strings'),
+        ({"models": []}, 'field "models": must be a JSON object'),
+        ({"models": {"openai/m": "free"}}, 'model "openai/m": must be a JSON object'),
+        ({"model": {}}, 'the file: unknown field "model"'),
+    ],
+)
+def test_a_mistake_in_the_head_of_the_file_is_refused(fields: dict[str, Any], where: str) -> None:
+    assert where in refusal(json.dumps({**document({}), **fields}).encode())
+
+
+def test_names_that_clash_within_a_provider_are_refused() -> None:
+    clash = {"openai/a": entry(aliases=["b"]), "openai/b": entry()}
+    assert 'the name "b" is taken' in refusal(json.dumps(document(clash)).encode())
+    assert 'the name "x" is taken' in refusal_of(aliases=["x", "x"])
+    assert 'the name "m" is taken' in refusal_of(aliases=["m"])
+    both = parse({"openai/a": entry(aliases=["x"]), "groq/b": entry(aliases=["x"])})
+    assert both.find("openai", "x") is not both.find("groq", "x")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 200_000, b'{"schema":' + b"9" * 5000 + b"}", b"{}"],
+)
+def test_what_is_not_a_catalog_at_all_is_refused(data: bytes) -> None:
+    assert refusal(data).startswith("mine.json: ")
+
+
+def test_a_key_that_stands_twice_is_refused_at_every_depth() -> None:
+    text = json.dumps(document({"openai/m": entry()}))
+    twice = text.replace('"in_price": "2.5"', '"in_price": "2.5", "in_price": "0"')
+    assert '"in_price": appears twice' in refusal(twice.encode())
+    twice = text.replace('"models"', '"models": {}, "models"')
+    assert '"models": appears twice' in refusal(twice.encode())
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match=r"missing\.json cannot be read"):
+        load_catalog(tmp_path / "missing.json")
+
+
+def test_an_operators_own_file_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "own.json"
+    file.write_text(json.dumps(document({"ollama/llama3": entry(in_price="0", out_price="0")})))
+    model = load_catalog(file).find("ollama", "llama3")
+    assert model is not None
+    assert model.prices.rates.output == 0
+
+
+# --- Pinned prices ----------------------------------------------------------------------------
+
+
+def test_every_shipped_price_survives_its_canonical_json(shipped: Catalog) -> None:
+    for model in shipped.models():
+        text = model.prices.canonical_json()
+        assert Prices.from_json(text) == model.prices
+        assert Prices.from_json(text).canonical_json() == text
+
+
+def test_canonical_json_is_stable_and_ignores_the_order_of_the_file() -> None:
+    geo = one(geo_multiplier={"us": "1.1", "eu": "1.2"}).prices
+    assert (
+        geo.canonical_json()
+        == one(geo_multiplier={"eu": "1.2", "us": "1.1"}).prices.canonical_json()
+    )
+    assert geo.canonical_json() == (
+        b'{"geo_micro":{"eu":1200000,"us":1100000},"rates":{"cache_read":2500000000,'
+        b'"cache_write_1h":2500000000,"cache_write_5m":2500000000,"input":2500000000,'
+        b'"output":10000000000,"web_search":null},"tiers":[],"variants":[]}'
+    )
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"rates":{"input":1.5}}'])
+def test_stored_prices_that_cannot_be_read_are_refused(data: bytes) -> None:
+    with pytest.raises(CatalogError, match="Stored prices cannot be read"):
+        Prices.from_json(data)
+
+
+def test_stored_prices_with_unknown_fields_are_refused() -> None:
+    text = one().prices.canonical_json().replace(b'"web_search"', b'"input_audio":1,"web_search"')
+    with pytest.raises(CatalogError, match="input_audio"):
+        Prices.from_json(text)
