@@ -7,7 +7,7 @@ sources are compared; where they disagree, genai-prices stands and the report na
 
 Run from the root of the repository, in an environment of its own:
 
-    python -m venv /tmp/catalog && . /tmp/catalog/bin/activate
+    python -m venv .venv && . .venv/bin/activate
     pip install msgspec genai-prices==0.2.3
     python -m scripts.generate_catalog --date 2026-11-23
 
