@@ -1,0 +1,1 @@
+"""How fast llmproxy is: `python -m benchmarks`."""
