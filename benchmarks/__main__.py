@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +32,15 @@ READY_S = 20.0
 STOP_S = 30.0
 PROXY_PATH = "/v1/openai/chat/completions"
 DIRECT_PATH = "/v1/chat/completions"
-COLUMNS = ("requests_per_s", "cpu_us", "p50_us", "p99_us", "first_p50_us", "rss_mb", "failed")
+COLUMNS = {
+    "requests/s": "requests_per_s",
+    "CPU µs": "cpu_us",
+    "p50 µs": "p50_us",
+    "p99 µs": "p99_us",
+    "first µs": "first_p50_us",
+    "RSS MB": "rss_mb",
+    "failed": "failed",
+}
 
 Row = dict[str, Any]
 
@@ -108,9 +117,12 @@ class Server:
             command = [sys.executable, "-m", "llmproxy", "serve"]
             self.process = subprocess.Popen(command, env=home.env, stdout=log, stderr=log)
         while not self._ready():
-            if self.process.poll() is not None or time.monotonic() - started > READY_S:
+            code = self.process.poll()
+            if code is not None:
+                raise SystemExit(f"the server ended with {code} at its start:\n{self._tail()}")
+            if time.monotonic() - started > READY_S:
                 self.process.kill()
-                raise SystemExit(f"the server is not ready after {READY_S:.0f} s:\n{self._tail()}")
+                raise SystemExit(f"the server is not ready after {READY_S} s:\n{self._tail()}")
             time.sleep(0.01)
         self.start_s = time.monotonic() - started
 
@@ -239,12 +251,13 @@ def problems(report: Row) -> list[str]:
 
 def show(report: Row) -> None:
     """Print the report for people."""
-    console = Console()
-    table = Table("scenario", *(name.replace("_", " ") for name in COLUMNS))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    console = Console(width=max(Console().width, 104))
+    table = Table(box=SIMPLE)
+    table.add_column("scenario", no_wrap=True)
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in report["scenarios"]:
-        table.add_row(row["scenario"], *(f"{row[name]:,}" for name in COLUMNS))
+        table.add_row(row["scenario"], *(f"{row[name]:,}" for name in COLUMNS.values()))
     console.print(table)
     if "holds" in report:
         console.print(f"start {report['start_s']} s, stop {report['stop_s']} s")

@@ -11,7 +11,7 @@ import argparse
 import asyncio
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import cast
 
@@ -22,7 +22,7 @@ from benchmarks.fake_provider import MODEL
 
 PROMPT = (
     "Explain in one short paragraph why a metered proxy should hold credit "
-    "before it sends a request on."
+    "before it sends them upstream."
 )
 GRACE_S = 10.0
 FAILURES_MAX = 200
@@ -185,7 +185,7 @@ def main() -> None:
         seconds=options.seconds,
         stream=options.stream,
     )
-    print(json.dumps(asdict(uvloop.run(load))))
+    print(json.dumps(vars(uvloop.run(load))))
 
 
 if __name__ == "__main__":
