@@ -117,13 +117,20 @@ def cost_nanousd(rated_tokens: int, user_multiplier_micro: int, model_multiplier
 
 
 def affordable_tokens(
-    available_nanousd: int, rate: int, user_multiplier_micro: int, model_multiplier_micro: int
+    available_nanousd: int,
+    rate: int,
+    user_multiplier_micro: int,
+    model_multiplier_micro: int,
+    *,
+    besides: int = 0,
 ) -> int | None:
     """Return how many tokens at `rate` an amount pays for in full, or None when they are free.
 
-    The inverse of `cost_nanousd`: the cost of the returned number is never above the amount.
+    `besides` are rated tokens that must be paid too. The inverse of `cost_nanousd`: the cost of
+    the returned number is never above the amount, unless that is 0 because nothing fits.
     """
-    per_token = rate * user_multiplier_micro * model_multiplier_micro
-    if per_token == 0:
+    multipliers = user_multiplier_micro * model_multiplier_micro
+    if rate * multipliers == 0:
         return None
-    return max(0, available_nanousd) * _COST_DIVISOR // per_token
+    left = available_nanousd * _COST_DIVISOR - besides * multipliers
+    return max(0, left) // (rate * multipliers)

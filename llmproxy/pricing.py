@@ -1,0 +1,193 @@
+"""Owns what an answer costs: (prices, usage) -> receipt lines and nano-USD. Pure.
+
+The same rates serve the bound before a request and the price after it, so that a bound is never
+below the price of anything within its quantities. Must not do I/O, round, or know dialects.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from llmproxy.catalog import Prices, Rates, Tier, Variant
+from llmproxy.money import MULTIPLIER_ONE, cost_nanousd
+from llmproxy.usage import Leg, Usage
+
+SEARCHES_PER_RATE = 1000
+_TOKENS_PER_SEARCH_RATE = 10**6 // SEARCHES_PER_RATE
+
+BASE_SERVICE_TIERS = frozenset({"auto", "default", "standard", "standard_only", "scale", "batch"})
+"""Service tiers that cost the base price (`batch` never reaches us, answers are not batches)."""
+BASE_SPEEDS = frozenset({"standard"})
+BASE_GEOS = frozenset({"global", "not_available"})
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a receipt: `quantity` tokens at `rate` nano-USD per million.
+
+    For the class `web_search` the quantity is searches and the rate is per thousand of them.
+    """
+
+    model: str
+    usage_class: str
+    quantity: int
+    rate: int
+    price_version: int | None
+
+    @property
+    def rated_tokens(self) -> int:
+        """Quantity × rate, in the unit that `money.cost_nanousd` takes."""
+        if self.usage_class == "web_search":
+            return self.quantity * self.rate * _TOKENS_PER_SEARCH_RATE
+        return self.quantity * self.rate
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """The price of an answer in nano-USD, rounded up once, and the lines that explain it."""
+
+    nanousd: int
+    lines: tuple[Line, ...]
+
+
+class PricedModel(msgspec.Struct, frozen=True):
+    """A model's prices with the price version that pins them (None when none is pinned)."""
+
+    id: str
+    prices: Prices
+    price_version: int | None
+
+
+class Movers(msgspec.Struct, frozen=True):
+    """What moves the price besides token counts, as a request asks or an answer reports."""
+
+    service_tier: str | None = None
+    speed: str | None = None
+    geo: str | None = None
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """The most a request can cost: its input side in rated tokens, and the dearest output rate."""
+
+    input_rated: int
+    output_rate: int
+
+    def rated(self, output_tokens: int) -> int:
+        """Return the bound for so many output tokens, in rated tokens."""
+        return self.input_rated + output_tokens * self.output_rate
+
+
+def unpriced_mover(prices: Prices, movers: Movers) -> str | None:
+    """Return the option that these prices have no price for, such as `service_tier "flex"`."""
+    tier, speed, geo = movers.service_tier, movers.speed, movers.geo
+    if tier and tier not in BASE_SERVICE_TIERS:
+        if not any(tier in variant.service_tiers for variant in prices.variants):
+            return f'service_tier "{tier:.40}"'
+    if speed and speed not in BASE_SPEEDS:
+        if not any(speed in variant.speeds for variant in prices.variants):
+            return f'speed "{speed:.40}"'
+    if geo and geo not in BASE_GEOS and geo not in prices.geo_micro:
+        return f'inference_geo "{geo:.40}"'
+    return None
+
+
+def price(
+    usage: Usage,
+    model: PricedModel,
+    *,
+    user_multiplier_micro: int,
+    model_multiplier_micro: int,
+    other_model: Callable[[str], PricedModel] | None = None,
+) -> Cost:
+    """Return what a usage costs, line by line.
+
+    Args:
+        usage: what the answer used.
+        model: the model that was asked for; it prices every leg that names no other.
+        user_multiplier_micro: the user's rate multiplier, in millionths.
+        model_multiplier_micro: the asked model's multiplier, in millionths; for all legs.
+        other_model: prices of a leg that another model did.
+    """
+    lines: list[Line] = []
+    for leg in usage.legs:
+        leg_model = other_model(leg.model) if leg.model and other_model else model
+        lines += _leg_lines(leg, leg_model, usage)
+    rated = sum(line.rated_tokens for line in lines)
+    return Cost(cost_nanousd(rated, user_multiplier_micro, model_multiplier_micro), tuple(lines))
+
+
+def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
+    movers = Movers(usage.service_tier, usage.speed, usage.geo)
+    base, tiers = _variant(model.prices, movers)
+    rates = base
+    for tier in tiers:
+        if leg.input_side > tier.above_input_tokens:
+            rates = tier.rates
+    geo_micro = model.prices.geo_micro.get(usage.geo or "", MULTIPLIER_ONE)
+    counted = (
+        ("input", leg.input, rates.input),
+        ("cache_read", leg.cache_read, rates.cache_read),
+        ("cache_write_5m", leg.cache_write_5m, rates.cache_write_5m),
+        ("cache_write_1h", leg.cache_write_1h, rates.cache_write_1h),
+        ("output", leg.output, rates.output),
+    )
+    lines = [
+        Line(model.id, name, quantity, _in_geo(rate, geo_micro), model.price_version)
+        for name, quantity, rate in counted
+        if quantity
+    ]
+    if leg.web_searches and rates.web_search:
+        lines.append(
+            Line(model.id, "web_search", leg.web_searches, rates.web_search, model.price_version)
+        )
+    return lines
+
+
+def bound(
+    prices: Prices,
+    *,
+    input_tokens: int,
+    movers: Movers,
+    may_write_cache: bool,
+    may_write_cache_1h: bool = False,
+    searches: int = 0,
+) -> Bound:
+    """Return the most that a request with at most `input_tokens` can cost.
+
+    Each token is taken at the dearest rate it can reach: any tier below the input bound, any
+    kind of cache write that the request may cause.
+    """
+    base, tiers = _variant(prices, movers)
+    reachable = [base, *(tier.rates for tier in tiers if input_tokens > tier.above_input_tokens)]
+    geo_micro = prices.geo_micro.get(movers.geo or "", MULTIPLIER_ONE)
+    input_rates = [rates.input for rates in reachable]
+    if may_write_cache:
+        input_rates += [rates.cache_write_5m for rates in reachable]
+    if may_write_cache_1h:
+        input_rates += [rates.cache_write_1h for rates in reachable]
+    # A cached token may, by an odd catalog, cost more than a fresh one.
+    input_rates += [rates.cache_read for rates in reachable]
+    search_rate = max((rates.web_search or 0) for rates in reachable)
+    return Bound(
+        input_rated=input_tokens * _in_geo(max(input_rates), geo_micro)
+        + searches * search_rate * _TOKENS_PER_SEARCH_RATE,
+        output_rate=_in_geo(max(rates.output for rates in reachable), geo_micro),
+    )
+
+
+def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:
+    for variant in prices.variants:
+        if _applies(variant, movers):
+            return variant.rates, variant.tiers
+    return prices.rates, prices.tiers
+
+
+def _applies(variant: Variant, movers: Movers) -> bool:
+    if variant.service_tiers and movers.service_tier not in variant.service_tiers:
+        return False
+    if variant.speeds and movers.speed not in variant.speeds:
+        return False
+    return bool(variant.service_tiers or variant.speeds)
+
+
+def _in_geo(rate: int, geo_micro: int) -> int:
+    """Return a rate in a priced region; upwards, though real rates and factors come out exact."""
+    return -(-rate * geo_micro // MULTIPLIER_ONE)
