@@ -148,7 +148,7 @@ def create_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> str:
         (user.id, name),
     ).fetchone()
     if taken:
-        msg = f"User {user.name} has an API key named {name!r} already. Revoke it or choose another."
+        msg = f"User {user.name} has an API key named {name!r} already. Choose another."
         raise RefusedError(msg)
     api_key = vault.new_api_key()
     tx.execute(

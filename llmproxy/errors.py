@@ -191,6 +191,6 @@ def proxy_error(
     code: str = "proxy_error",
     should_retry: bool | None = None,
 ) -> ApiError:
-    """Return a 5xx of our own: `Proxy error: {what}. Request id {id}.`"""
+    """Return a 5xx of our own: `Proxy error: {what}. Request id {id}.` and advice."""
     message = f"Proxy error: {what}. Request id {request_id}."
     return ApiError(status, code, message, should_retry=should_retry)

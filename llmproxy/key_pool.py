@@ -192,8 +192,15 @@ def resume_provider(tx: Tx, name: str, *, now_ms: int) -> Provider:
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
-def add_provider_key(  # noqa: PLR0913 - the columns of a key
-    tx: Tx, provider_name: str, secret: str, *, name: str | None, vault: Vault, actor: str, now_ms: int
+def add_provider_key(
+    tx: Tx,
+    provider_name: str,
+    secret: str,
+    *,
+    name: str | None,
+    vault: Vault,
+    actor: str,
+    now_ms: int,
 ) -> ProviderKey:
     """Seal a provider key and store it, named `key-N` unless a name is given.
 
@@ -201,7 +208,10 @@ def add_provider_key(  # noqa: PLR0913 - the columns of a key
         NotFoundError: no such provider.
         RefusedError: the secret or name cannot be one, or the name is taken.
     """
-    if not (8 <= len(secret) <= 1024 and secret.isascii() and secret.isprintable()) or " " in secret:
+    if (
+        not (8 <= len(secret) <= 1024 and secret.isascii() and secret.isprintable())
+        or " " in secret
+    ):
         msg = "That is no provider key: 8 to 1024 visible ASCII characters without spaces."
         raise RefusedError(msg)
     provider = ensure_provider(tx, provider_name, now_ms=now_ms)
@@ -219,9 +229,7 @@ def add_provider_key(  # noqa: PLR0913 - the columns of a key
         (provider.id, name, mask(secret), now_ms, actor, now_ms),
     ).lastrowid
     assert row_id is not None
-    sealed = vault.seal(
-        secret, row_id=row_id, provider=provider_name, base_url=provider.base_url
-    )
+    sealed = vault.seal(secret, row_id=row_id, provider=provider_name, base_url=provider.base_url)
     tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, row_id))
     return find_provider_key(tx, provider_name, name)
 
@@ -239,7 +247,7 @@ def find_provider_key(tx: Tx, provider: str, name: str) -> ProviderKey:
     raise NotFoundError(msg)
 
 
-def set_key_state(  # noqa: PLR0913 - the columns of a state
+def set_key_state(
     tx: Tx,
     key_id: int,
     state: str,
@@ -277,7 +285,7 @@ class LiveKey:
         self.until_ms = row.state_until_ms
         self.cooling_until_ms: dict[str, int] = {}
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # type: ignore[explicit-override]
         """Name the key without its secret, for logs."""
         return f"LiveKey({self.id}, {self.name!r}, {self.state})"
 
@@ -285,7 +293,9 @@ class LiveKey:
         """Say whether it may be tried: active, or parked for so long that it is tried again."""
         if self.state == "active":
             return True
-        return self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
+        return (
+            self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
+        )
 
 
 class Pool:
@@ -313,10 +323,10 @@ class Pool:
 
     def _open(self, row: ProviderKey) -> str | None:
         provider = self.providers[row.provider]
+        if self._vault is None:
+            _log.error("provider key %s of %s is not used: no master key", row.name, row.provider)
+            return None
         try:
-            if self._vault is None:
-                msg = "there is no master key"
-                raise VaultError(msg)
             return self._vault.open(
                 row.sealed, row_id=row.id, provider=row.provider, base_url=provider.base_url
             )

@@ -209,8 +209,11 @@ def _record(
     money = (hold.amount_nanousd, state, basis, cost, charged, cost - charged)
     tx.execute(
         _INSERT_REQUEST,
-        (hold.id, hold.api_key_id, hold.endpoint, hold.created_at_ms, *money)
-        + msgspec.structs.astuple(outcome),
+        (
+            *(hold.id, hold.api_key_id, hold.endpoint, hold.created_at_ms),
+            *money,
+            *msgspec.structs.astuple(outcome),
+        ),
     )
 
 
@@ -220,8 +223,10 @@ def record_refusal(
     """Leave a reporting row for a request that was refused before anything was held."""
     tx.execute(
         _INSERT_REQUEST,
-        (request_id, api_key_id, endpoint, now_ms, 0, "refused", "none", 0, 0, 0)
-        + msgspec.structs.astuple(outcome),
+        (
+            *(request_id, api_key_id, endpoint, now_ms, 0, "refused", "none", 0, 0, 0),
+            *msgspec.structs.astuple(outcome),
+        ),
     )
 
 
@@ -292,7 +297,9 @@ def credit(
                 msg = f"Idempotency key {idempotency_key!r:.80} was used for another credit."
                 raise RefusedError(msg)
             return Credited(int(known[0]), amount_nanousd, _balance(tx, wallet_id), is_repeat=True)
-    return _transfer(tx, wallet_id, "credit", amount_nanousd, actor, reason, now_ms, idempotency_key)
+    return _transfer(
+        tx, wallet_id, "credit", amount_nanousd, actor, reason, now_ms, idempotency_key
+    )
 
 
 def adjust(

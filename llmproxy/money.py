@@ -53,9 +53,6 @@ def parse_multiplier(text: str) -> int:
 def _parse(
     text: str, scale: int, what: str, example: str, *, limit: int, signed: bool = False
 ) -> int:
-    if not isinstance(text, str):
-        msg = f"A {what} must be written as text such as {example!r}, not as {text!r:.40}."
-        raise MoneyError(msg)
     plain = text.strip()
     digits = plain.removeprefix("-").replace(".", "", 1)
     if not (digits.isascii() and digits.isdecimal()) or len(plain) > 40:

@@ -10,7 +10,7 @@ import msgspec
 
 from llmproxy.catalog import Prices, Rates, Tier, Variant
 from llmproxy.money import MULTIPLIER_ONE, cost_nanousd
-from llmproxy.usage import Leg, Usage
+from llmproxy.usage import Leg, Movers, Usage
 
 SEARCHES_PER_RATE = 1000
 _TOKENS_PER_SEARCH_RATE = 10**6 // SEARCHES_PER_RATE
@@ -56,14 +56,6 @@ class PricedModel(msgspec.Struct, frozen=True):
     price_version: int | None
 
 
-class Movers(msgspec.Struct, frozen=True):
-    """What moves the price besides token counts, as a request asks or an answer reports."""
-
-    service_tier: str | None = None
-    speed: str | None = None
-    geo: str | None = None
-
-
 class Bound(msgspec.Struct, frozen=True):
     """The most a request can cost: its input side in rated tokens, and the dearest output rate."""
 
@@ -78,12 +70,12 @@ class Bound(msgspec.Struct, frozen=True):
 def unpriced_mover(prices: Prices, movers: Movers) -> str | None:
     """Return the option that these prices have no price for, such as `service_tier "flex"`."""
     tier, speed, geo = movers.service_tier, movers.speed, movers.geo
-    if tier and tier not in BASE_SERVICE_TIERS:
-        if not any(tier in variant.service_tiers for variant in prices.variants):
-            return f'service_tier "{tier:.40}"'
-    if speed and speed not in BASE_SPEEDS:
-        if not any(speed in variant.speeds for variant in prices.variants):
-            return f'speed "{speed:.40}"'
+    priced_tiers = {name for variant in prices.variants for name in variant.service_tiers}
+    priced_speeds = {name for variant in prices.variants for name in variant.speeds}
+    if tier and tier not in BASE_SERVICE_TIERS | priced_tiers:
+        return f'service_tier "{tier:.40}"'
+    if speed and speed not in BASE_SPEEDS | priced_speeds:
+        return f'speed "{speed:.40}"'
     if geo and geo not in BASE_GEOS and geo not in prices.geo_micro:
         return f'inference_geo "{geo:.40}"'
     return None

@@ -58,3 +58,11 @@ def count(value: object) -> int:
         msg = f"absurd token count {value!r:.40}"
         raise UsageError(msg)
     return value
+
+
+class Movers(msgspec.Struct, frozen=True):
+    """What moves the price besides token counts, as a request asks or an answer reports."""
+
+    service_tier: str | None = None
+    speed: str | None = None
+    geo: str | None = None

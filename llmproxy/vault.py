@@ -86,7 +86,7 @@ class Vault:
     def seal(self, secret: str, *, row_id: int, provider: str, base_url: str) -> bytes:
         """Return the secret sealed for this row, provider and base URL."""
         nonce = os.urandom(_NONCE_BYTES)
-        bound = _bound_to(row_id, provider, base_url)
+        bound = _bound_to(row_id, provider, base_url, _SEAL_VERSION)
         return _SEAL_VERSION + nonce + self._cipher.encrypt(nonce, secret.encode(), bound)
 
     def open(self, sealed: bytes, *, row_id: int, provider: str, base_url: str) -> str:
@@ -97,11 +97,9 @@ class Vault:
         """
         from cryptography.exceptions import InvalidTag  # noqa: PLC0415
 
-        bound = _bound_to(row_id, provider, base_url)
+        bound = _bound_to(row_id, provider, base_url, sealed[:1])
         nonce, text = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
         try:
-            if sealed[:1] != _SEAL_VERSION:
-                raise InvalidTag
             return self._cipher.decrypt(nonce, text, bound).decode()
         except (InvalidTag, ValueError) as error:
             msg = (
@@ -111,5 +109,5 @@ class Vault:
             raise VaultError(msg) from error
 
 
-def _bound_to(row_id: int, provider: str, base_url: str) -> bytes:
-    return "\x00".join(("provider_keys", str(row_id), provider, base_url)).encode()
+def _bound_to(row_id: int, provider: str, base_url: str, version: bytes) -> bytes:
+    return version + "\x00".join(("provider_keys", str(row_id), provider, base_url)).encode()

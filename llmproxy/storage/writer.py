@@ -173,7 +173,7 @@ class Writer(Generic[S]):
         ):
             job.error = DatabaseError(f"The ledger cannot be written now: {error}.")
             if not isinstance(error, sqlite3.OperationalError) or _is_io_error(error):
-                # A damaged file or a failed fsync: never go on with a suspect ledger (money.md 1.2).
+                # Damage or a failed fsync: never go on with a suspect ledger (money.md 1.2).
                 self.is_broken = True
                 _log.critical("the database has failed, no more requests are taken: %s", error)
             elif job.future is None and not self._is_closing:

@@ -1,0 +1,282 @@
+"""Anthropic messages (reference wire.md A.4).
+
+`input_tokens` excludes cached tokens here. A stream reports its input at the start and repeats
+everything, cumulative, at its end; the later report wins, field by field.
+"""
+
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects.base import (
+    BYTES_PER_TOKEN,
+    INPUT_TOKENS_EXTRA,
+    INPUT_TOKENS_EXTRA_TOOLS,
+    REFERENCE_TOKENS,
+    SEARCH_TOKENS,
+    SEARCHES_MAX_DEFAULT,
+    Reading,
+    RequestFacts,
+)
+from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.openai_chat import not_metered
+from llmproxy.dialects.sse import EventStream
+from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
+
+_BILLED = frozenset(
+    {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
+    | {"fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"}
+)
+_REFUSED = {
+    "fallbacks": "another model could answer at another price",
+    "thread": "history kept at the provider belongs to its account, not to you",
+    "mcp_servers": "what they cost is not bounded by the request",
+    "container": "containers are billed by time, which the answer does not report",
+    "billing_policy": "it would bill somebody else",
+    "user_profile_id": "it would bill somebody else",
+}
+_CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
+_WEB_SEARCH = "web_search_"
+
+
+class AnthropicMessages:
+    """`messages`."""
+
+    name = "messages"
+    upstream_path = "/v1/messages"
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        fields = parse_object(body, _BILLED)
+        for key, why in _REFUSED.items():
+            if fields.get(key) is not None:
+                raise not_metered(key, why)
+        if b'"file"' in body and b'"file_id"' in body and _has_file_source(fields):
+            raise not_metered("file_id", "files at the provider belong to its account, not to you")
+        searches = _searches(fields)
+        model = text(fields, "model", required=True)
+        assert model is not None
+        return RequestFacts(
+            model=model,
+            is_stream=flag(fields, "stream"),
+            output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
+            choices=1,
+            input_tokens_bound=_input_bound(fields, body, searches),
+            movers=Movers(
+                service_tier=text(fields, "service_tier"),
+                speed=text(fields, "speed"),
+                geo=text(fields, "inference_geo"),
+            ),
+            may_write_cache=b'"cache_control"' in body,
+            may_write_cache_1h=b'"cache_control"' in body and b'"1h"' in body,
+            searches=searches,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: this dialect always reports usage."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer."""
+        try:
+            answer = msgspec.json.decode(body, type=_Message)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+        seen = sum(len(bytes(block)) for block in answer.content or ())
+        return _reading(
+            answer.usage, answer.model, seen, is_final=True, has_error=answer.type == "error"
+        )
+
+    def stream_reader(self, *, withholds_usage: bool) -> "MessageStreamReader":
+        """Return a reader for one stream; nothing is ever withheld in this dialect."""
+        del withholds_usage
+        return MessageStreamReader()
+
+
+def _searches(fields: dict[str, Any]) -> int:
+    """Return how many web searches the request may cause; refuse other server tools."""
+    searches = 0
+    tools = fields.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if not isinstance(kind, str) or kind.startswith(_CLIENT_TOOLS):
+            continue
+        if not kind.startswith(_WEB_SEARCH):
+            raise not_metered(f"tools: {kind:.60}", "it runs at the provider and has no price here")
+        uses = whole(tool, "max_uses", lowest=0, highest=1000)
+        searches += SEARCHES_MAX_DEFAULT if uses is None else uses
+    return searches
+
+
+def _input_bound(fields: dict[str, Any], body: bytes, searches: int) -> int:
+    tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") else 0
+    references = REFERENCE_TOKENS * body.count(b'"url"') if b'"source"' in body else 0
+    flat = INPUT_TOKENS_EXTRA + tools + references + searches * SEARCH_TOKENS
+    return len(body) // BYTES_PER_TOKEN + flat
+
+
+def _has_file_source(fields: dict[str, Any]) -> bool:
+    messages = fields.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for block in content if isinstance(content, list) else ():
+            source = block.get("source") if isinstance(block, dict) else None
+            if isinstance(source, dict) and source.get("type") == "file":
+                return True
+    return False
+
+
+class _Message(msgspec.Struct):
+    type: str | None = None
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    content: list[msgspec.Raw] | None = None
+
+
+class _Delta(msgspec.Struct):
+    text: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
+    partial_json: msgspec.Raw = msgspec.Raw()
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    message: _Message | None = None
+    delta: _Delta | None = None
+    usage: dict[str, Any] | None = None
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+
+
+class MessageStreamReader:
+    """Reads one stream of events; see `StreamReader`."""
+
+    def __init__(self) -> None:
+        """Start with nothing read."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = False
+        self._usage: dict[str, Any] | None = None
+        self._has_final_usage = False
+        self._model: str | None = None
+        self._seen_bytes = 0
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far; only the usage of `message_delta` is final."""
+        return _reading(
+            self._usage,
+            self._model,
+            self._seen_bytes,
+            is_final=self._has_final_usage,
+            has_error=self._has_error,
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if name == b"ping":
+            return False
+        try:
+            event = _event_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._seen_bytes += len(data)
+            return False
+        if event.type == "message_start" and event.message is not None:
+            self._model = event.message.model
+            self._usage = event.message.usage
+        elif event.type == "message_delta":
+            # Cumulative; it never repeats the cache split, tier, speed or region of the start.
+            if event.usage is not None:
+                given = {key: value for key, value in event.usage.items() if value is not None}
+                self._usage = {**(self._usage or {}), **given}
+                self._has_final_usage = True
+        elif event.type == "message_stop":
+            self.is_complete = True
+        elif event.type == "error" or name == b"error":
+            self._has_error = True
+        elif event.delta is not None:
+            delta = event.delta
+            texts = (delta.text, delta.thinking, delta.partial_json)
+            self._seen_bytes += sum(max(0, len(bytes(raw)) - 2) for raw in texts)
+        return False
+
+
+def _reading(
+    raw: dict[str, Any] | None,
+    model: str | None,
+    seen_bytes: int,
+    *,
+    is_final: bool,
+    has_error: bool,
+) -> Reading:
+    if raw is None:
+        return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
+    problem: str | None = None
+    usage: Usage | None = None
+    try:
+        usage = read_usage(raw, model)
+    except UsageError as error:
+        problem = str(error)
+    return Reading(
+        usage=usage,
+        raw_usage=msgspec.json.encode(raw),
+        is_final=is_final and usage is not None,
+        model=model,
+        seen_bytes=seen_bytes,
+        has_error=has_error,
+        problem=problem,
+    )
+
+
+def read_usage(raw: dict[str, Any], model: str | None) -> Usage:
+    """Return a usage object in the normal form: one leg, or one for each of `iterations`.
+
+    Raises:
+        UsageError: counts that cannot be true.
+    """
+    iterations = raw.get("iterations")
+    if isinstance(iterations, list) and iterations:
+        legs = tuple(_leg(entry, model) for entry in iterations)
+    else:
+        if "input_tokens" not in raw:
+            msg = "usage has no token counts"
+            raise UsageError(msg)
+        legs = (_leg(raw, model),)
+    server_tools = raw.get("server_tool_use")
+    if isinstance(server_tools, dict):
+        searches = count(server_tools.get("web_search_requests"))
+        legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
+    return Usage(
+        legs,
+        service_tier=_text(raw.get("service_tier")),
+        speed=_text(raw.get("speed")),
+        geo=_text(raw.get("inference_geo")),
+    )
+
+
+def _leg(raw: object, answer_model: str | None) -> Leg:
+    if not isinstance(raw, dict):
+        msg = "a usage entry is not an object"
+        raise UsageError(msg)
+    written = count(raw.get("cache_creation_input_tokens"))
+    split = raw.get("cache_creation")
+    hour = count(split.get("ephemeral_1h_input_tokens")) if isinstance(split, dict) else 0
+    hour = min(hour, written)
+    details = raw.get("output_tokens_details")
+    thinking = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+    output = count(raw.get("output_tokens"))
+    model = _text(raw.get("model"))
+    return Leg(
+        input=count(raw.get("input_tokens")),
+        cache_read=count(raw.get("cache_read_input_tokens")),
+        cache_write_5m=written - hour,
+        cache_write_1h=hour,
+        output=output,
+        reasoning=min(thinking, output),
+        model=None if model == answer_model else model,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,123 @@
+"""Owns what a provider's error answer means for the key that was used (reference wire.md E).
+
+Only a signal about the key itself takes it out of service: nothing that a client can cause by its
+own request may do so.
+"""
+
+import json
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+EXCERPT_CHARS_MAX = 300
+COOLDOWN_S_DEFAULT = 5
+COOLDOWN_S_MAX = 60
+
+
+class FailureKind(Enum):
+    """What to do about the key, and whether another one may be tried."""
+
+    DEAD = "dead"
+    """The key is not valid any more: out of service until an operator acts; next key."""
+    OUT_OF_QUOTA = "out_of_quota"
+    """The account is empty or at its limit: parked; next key."""
+    COOLDOWN = "cooldown"
+    """Rate limited: this key rests for this model; next key."""
+    BUSY = "busy"
+    """The provider is overloaded: no key is to blame; passed on."""
+    UNKNOWN = "unknown"
+    """A 5xx or the like: may have been billed, never sent again; passed on."""
+    CLIENT = "client"
+    """The client's own mistake: passed on."""
+
+
+class Failure(NamedTuple):
+    """A provider's refusal as we understand it; `excerpt` is for the operator only."""
+
+    kind: FailureKind
+    excerpt: str
+    retry_after_s: int = COOLDOWN_S_DEFAULT
+
+
+_QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "credit_balance_exhausted",
+        "credit_balance_too_low",
+        "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "billing_not_active",
+        "billing_error",
+        "enforced_spend_limit_reached",
+        "contract_spend_limit_reached",
+    }
+)
+_QUOTA_TEXTS = ("credit balance is too low", "api usage limits", "insufficient balance")
+_DEAD_CODES = frozenset({"organization_on_hold", "account_deactivated", "API_KEY_INVALID"})
+_DEAD_TEXTS = (
+    "organization has been disabled",
+    "organization has been restricted",
+    "api key not valid",
+)
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    """Say what an answer that is no success means.
+
+    Args:
+        status: the provider's HTTP status, 300 or above.
+        headers: its headers, names in lower case.
+        body: the beginning of its body.
+    """
+    words, message = _read_error(body)
+    excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX]
+    lowered = message.lower()
+    is_key_status = status in {400, 401, 402, 403, 429}
+    if status == 401:
+        return Failure(FailureKind.DEAD, excerpt)
+    if is_key_status and (words & _DEAD_CODES or any(text in lowered for text in _DEAD_TEXTS)):
+        return Failure(FailureKind.DEAD, excerpt)
+    is_quota = words & _QUOTA_CODES or any(text in lowered for text in _QUOTA_TEXTS)
+    if status == 402 or (is_key_status and is_quota):
+        return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
+    if status == 429:
+        return Failure(FailureKind.COOLDOWN, excerpt, _retry_after_s(headers))
+    if status in {503, 529, 498}:
+        return Failure(FailureKind.BUSY, excerpt)
+    if status >= 500 or status < 400:
+        return Failure(FailureKind.UNKNOWN, excerpt)
+    return Failure(FailureKind.CLIENT, excerpt)
+
+
+def _read_error(body: bytes) -> tuple[set[str], str]:
+    """Return the code words of an error body and its message."""
+    try:
+        parsed: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return set(), body[:EXCERPT_CHARS_MAX].decode(errors="replace")
+    if isinstance(parsed, list) and parsed:
+        parsed = parsed[0]
+    error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
+    if not isinstance(error, dict):
+        return set(), str(error or parsed)[:EXCERPT_CHARS_MAX]
+    details = error.get("details")
+    sources = [error, *(details if isinstance(details, list) else [details])]
+    words = {
+        source[key]
+        for source in sources
+        if isinstance(source, dict)
+        for key in ("code", "type", "error_code", "reason")
+        if isinstance(source.get(key), str)
+    }
+    return words, str(error.get("message") or "")[:2000]
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> int:
+    try:
+        seconds = float(headers.get("retry-after", ""))
+    except ValueError:
+        return COOLDOWN_S_DEFAULT
+    if not seconds >= 0:  # NaN too
+        return COOLDOWN_S_DEFAULT
+    return max(1, int(min(seconds, COOLDOWN_S_MAX)))

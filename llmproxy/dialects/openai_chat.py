@@ -1,0 +1,322 @@
+"""OpenAI chat completions, and the many servers that speak it (reference wire.md A.1, A.2, A.7).
+
+`prompt_tokens` includes cached tokens here; they are taken out of the fresh input.
+"""
+
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects.base import (
+    BYTES_PER_TOKEN,
+    INPUT_TOKENS_EXTRA,
+    INPUT_TOKENS_EXTRA_TOOLS,
+    REFERENCE_TOKENS,
+    Reading,
+    RequestFacts,
+)
+from llmproxy.dialects.json_gate import flag, parse_object, text, whole, with_member
+from llmproxy.dialects.sse import EventStream
+from llmproxy.errors import ApiError
+from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
+
+CHOICES_MAX = 128
+
+_BILLED = frozenset(
+    {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+    | {"service_tier", "prediction", "modalities", "web_search_options"}
+)
+
+
+class OpenAIChat:
+    """`chat/completions`."""
+
+    name = "chat/completions"
+    upstream_path = "/chat/completions"
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        fields = parse_object(body, _BILLED)
+        _refuse_unmetered(fields, body)
+        model = text(fields, "model", required=True)
+        assert model is not None
+        # Some servers read the one field, some the other: the larger bounds them both.
+        limits = [
+            whole(fields, key, lowest=0, highest=TOKENS_MAX)
+            for key in ("max_completion_tokens", "max_tokens")
+        ]
+        given = [limit for limit in limits if limit is not None]
+        options = fields.get("stream_options")
+        return RequestFacts(
+            model=model,
+            is_stream=flag(fields, "stream"),
+            output_max=max(given, default=None),
+            choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
+            input_tokens_bound=_input_bound(fields, body),
+            movers=Movers(service_tier=text(fields, "service_tier")),
+            # OpenAI writes its cache by itself, unasked; where it has no price, it costs nothing.
+            may_write_cache=True,
+            # Tokens of a prediction that was not accepted are billed as output.
+            output_tokens_extra=len(body) if fields.get("prediction") else 0,
+            asks_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body, asking for usage in a stream whose client did not (wire.md A.2)."""
+        if not (facts.is_stream and injects_usage) or facts.asks_usage:
+            return body
+        if b'"stream_options"' not in body:
+            return with_member(body, "stream_options", {"include_usage": True})
+        options = parse_object(body, _BILLED).get("stream_options")
+        merged = {**options, "include_usage": True} if isinstance(options, dict) else None
+        return with_member(body, "stream_options", merged or {"include_usage": True})
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer."""
+        try:
+            answer = msgspec.json.decode(body, type=_Answer)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+        return _reading(
+            answer.usage,
+            model=answer.model,
+            service_tier=answer.service_tier,
+            seen_bytes=sum(len(choice) for choice in answer.choices or ()),
+            is_final=True,
+            has_error=_is_given(answer.error),
+        )
+
+    def stream_reader(self, *, withholds_usage: bool) -> "ChatStreamReader":
+        """Return a reader for one stream."""
+        return ChatStreamReader(withholds_usage=withholds_usage)
+
+
+def _refuse_unmetered(fields: dict[str, Any], body: bytes) -> None:
+    """Refuse what is billed by more than the tokens that the answer reports (wire.md C.6)."""
+    if fields.get("web_search_options") is not None:
+        raise not_metered("web_search_options", "its fee is not reported with the answer")
+    modalities = fields.get("modalities")
+    if modalities is not None and modalities != ["text"]:
+        raise not_metered("modalities", "only text output has a price here")
+    if b'"input_audio"' in body and _has_part(fields, "input_audio"):
+        raise not_metered("input_audio", "audio tokens have no price here")
+    if b'"file_id"' in body and _has_part(fields, "file"):
+        raise not_metered("file_id", "files at the provider belong to its account, not to you")
+
+
+def _has_part(fields: dict[str, Any], kind: str) -> bool:
+    messages = fields.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type") == kind:
+                is_inline = kind == "file" and "file_id" not in (part.get("file") or {})
+                if not is_inline:
+                    return True
+    return False
+
+
+def not_metered(option: str, why: str) -> ApiError:
+    """Return the 400 for an option that cannot be metered."""
+    message = f"`{option}` cannot be used through this proxy: {why}. Send the request without it."
+    return ApiError(400, "option_not_metered", message, param=option)
+
+
+def _input_bound(fields: dict[str, Any], body: bytes) -> int:
+    tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") or fields.get("functions") else 0
+    # An image part names "image_url" twice: as its type and as its key.
+    references = REFERENCE_TOKENS * (-(-body.count(b'"image_url"') // 2))
+    return len(body) // BYTES_PER_TOKEN + INPUT_TOKENS_EXTRA + tools + references
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    service_tier: str | None = None
+    usage: msgspec.Raw | None = None
+    choices: list[msgspec.Raw] | None = None
+    error: msgspec.Raw | None = None
+
+
+class _Function(msgspec.Struct):
+    name: msgspec.Raw = msgspec.Raw()
+    arguments: msgspec.Raw = msgspec.Raw()
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: msgspec.Raw = msgspec.Raw()
+    reasoning_content: msgspec.Raw = msgspec.Raw()
+    reasoning: msgspec.Raw = msgspec.Raw()
+    refusal: msgspec.Raw = msgspec.Raw()
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Groq(msgspec.Struct):
+    usage: msgspec.Raw | None = None
+
+
+class _Chunk(msgspec.Struct):
+    model: str | None = None
+    service_tier: str | None = None
+    usage: msgspec.Raw | None = None
+    choices: list[_Choice] | None = None
+    error: msgspec.Raw | None = None
+    x_groq: _Groq | None = None
+
+
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+_NULL = b"null"
+
+
+def _is_given(raw: msgspec.Raw | None) -> bool:
+    return raw is not None and bytes(raw) not in {b"", _NULL}
+
+
+def _text_bytes(raw: msgspec.Raw) -> int:
+    """Return the length of a JSON string without its quotes; null and absent are 0."""
+    length = len(bytes(raw))
+    return length - 2 if length > 2 and bytes(raw) != _NULL else 0
+
+
+class ChatStreamReader:
+    """Reads one stream of chunks; see `StreamReader`."""
+
+    def __init__(self, *, withholds_usage: bool) -> None:
+        """Withhold the usage chunk when the client did not ask for it."""
+        self.events = EventStream(self._on_event, holds_back=withholds_usage)
+        self.is_complete = False
+        self._withholds_usage = withholds_usage
+        self._usage: msgspec.Raw | None = None
+        self._model: str | None = None
+        self._service_tier: str | None = None
+        self._seen_bytes = 0
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far: the last usage that was seen counts."""
+        return _reading(
+            self._usage,
+            model=self._model,
+            service_tier=self._service_tier,
+            seen_bytes=self._seen_bytes,
+            is_final=True,
+            has_error=self._has_error,
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if data == b"[DONE]":
+            self.is_complete = True
+            return False
+        if name == b"error":
+            self._has_error = True
+        try:
+            chunk = _chunk_decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            return False
+        return self._take(chunk)
+
+    def _take(self, chunk: _Chunk) -> bool:
+        self._model = chunk.model or self._model
+        self._service_tier = chunk.service_tier or self._service_tier
+        if _is_given(chunk.error):
+            self._has_error = True
+        for choice in chunk.choices or ():
+            if choice.finish_reason is not None:
+                self.is_complete = True
+            if choice.delta is not None:
+                self._seen_bytes += _delta_bytes(choice.delta)
+        usage = chunk.usage
+        if not _is_given(usage) and chunk.x_groq is not None:
+            usage = chunk.x_groq.usage
+        if not _is_given(usage):
+            return False
+        self._usage = usage
+        # Not every chunk with usage is the extra one: some providers put it beside content.
+        return self._withholds_usage and chunk.choices == []
+
+
+def _delta_bytes(delta: _Delta) -> int:
+    texts = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal)
+    seen = sum(_text_bytes(raw) for raw in texts)
+    for call in delta.tool_calls or ():
+        if call.function is not None:
+            seen += _text_bytes(call.function.name) + _text_bytes(call.function.arguments)
+    return seen
+
+
+def _reading(
+    raw: msgspec.Raw | None,
+    *,
+    model: str | None,
+    service_tier: str | None,
+    seen_bytes: int,
+    is_final: bool,
+    has_error: bool,
+) -> Reading:
+    if raw is None or not _is_given(raw):
+        return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
+    problem: str | None = None
+    usage: Usage | None = None
+    try:
+        usage = Usage((read_usage(msgspec.json.decode(raw)),), service_tier=service_tier)
+    except (msgspec.DecodeError, UsageError) as error:
+        problem = str(error)
+    return Reading(
+        usage=usage,
+        raw_usage=bytes(raw),
+        is_final=is_final and usage is not None,
+        model=model,
+        seen_bytes=seen_bytes,
+        has_error=has_error,
+        problem=problem,
+    )
+
+
+def read_usage(usage: object) -> Leg:
+    """Return the disjoint classes of a chat usage object.
+
+    Raises:
+        UsageError: not an object, or with counts that cannot be true.
+    """
+    if not isinstance(usage, dict):
+        msg = "usage is not an object"
+        raise UsageError(msg)
+    prompt = count(usage.get("prompt_tokens"))
+    completion = count(usage.get("completion_tokens"))
+    total = count(usage.get("total_tokens"))
+    if prompt + completion + total == 0 and not usage.keys() & {"prompt_tokens", "total_tokens"}:
+        msg = "usage has no token counts"
+        raise UsageError(msg)
+    # Some providers leave reasoning out of completion_tokens, never out of the total (wire.md A.7).
+    output = max(completion, total - prompt)
+    prompt_details = _object(usage, "prompt_tokens_details")
+    cached = max(
+        count(prompt_details.get("cached_tokens")),
+        count(usage.get("prompt_cache_hit_tokens")),
+        count(usage.get("cached_tokens")),
+        count(usage.get("num_cached_tokens")),
+    )
+    cached = min(cached, prompt)
+    written = min(count(prompt_details.get("cache_write_tokens")), prompt - cached)
+    reasoning = count(_object(usage, "completion_tokens_details").get("reasoning_tokens"))
+    return Leg(
+        input=prompt - cached - written,
+        cache_read=cached,
+        cache_write_5m=written,
+        output=output,
+        reasoning=min(reasoning, output),
+    )
+
+
+def _object(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    value = fields.get(key)
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,100 @@
+"""Owns the splitting of server-sent events: bytes in, the same bytes out, a copy read.
+
+Events end at a blank line; lines end in LF, CR or CRLF and nothing else (WHATWG; wire.md A.9).
+There is no limit on the length of a line: a provider's last event may repeat a whole answer.
+"""
+
+import re
+from collections.abc import Callable
+
+HELD_BACK_BYTES_MAX = 16 * 1024
+"""A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
+
+_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_END_BYTES_MAX = 4
+_BOM = b"\xef\xbb\xbf"
+
+
+class EventStream:
+    """Splits a stream into events and hands each to a reader.
+
+    `on_event(name, data)` gets the event's name (b"" when it has none) and its data lines joined;
+    when it returns True, the event is withheld from the client, which needs `holds_back`.
+    """
+
+    def __init__(self, on_event: Callable[[bytes, bytes], bool], *, holds_back: bool) -> None:
+        """Read with `on_event`; with `holds_back`, events are passed on only when complete."""
+        self._on_event = on_event
+        self._holds_back = holds_back
+        self._tail = bytearray()
+        self._searched = 0
+        self._passed_on = 0
+        self._is_first = True
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the stream; return the bytes to send to the client now."""
+        if not self._holds_back:
+            self._read(chunk)
+            return chunk
+        return self._read(chunk)
+
+    def finish(self) -> bytes:
+        """Take the end of the stream; return the bytes that were still held back."""
+        rest = bytes(self._tail)
+        already = self._passed_on
+        self._tail.clear()
+        self._passed_on = 0
+        # Some servers end without the last blank line; what they sent still counts.
+        is_withheld = bool(rest) and self._handle(rest)
+        return b"" if is_withheld or not self._holds_back else rest[already:]
+
+    def _read(self, chunk: bytes) -> bytes:
+        tail = self._tail
+        if not tail and b"\r" not in chunk and chunk.endswith(b"\n\n"):
+            return self._read_whole(chunk)
+        tail += chunk
+        passed: list[bytes] = []
+        start = 0
+        position = max(0, self._searched - _END_BYTES_MAX)
+        while (match := _EVENT_END.search(tail, position)) is not None:
+            end = position = match.end()
+            event = bytes(tail[start:end])
+            if not self._handle(event):
+                passed.append(event[self._passed_on :])
+            self._passed_on = 0
+            start = end
+        del tail[:start]
+        self._searched = len(tail)
+        if self._holds_back and (self._passed_on or len(tail) > HELD_BACK_BYTES_MAX):
+            passed.append(bytes(tail[self._passed_on :]))
+            self._passed_on = len(tail)
+        return b"".join(passed)
+
+    def _read_whole(self, chunk: bytes) -> bytes:
+        """Read a chunk of nothing but whole events: the ordinary case."""
+        events = chunk[:-2].split(b"\n\n")
+        if len(events) == 1:
+            return b"" if self._handle(chunk) else chunk
+        return b"".join([event + b"\n\n" for event in events if not self._handle(event)])
+
+    def _handle(self, event: bytes) -> bool:
+        if self._is_first:
+            self._is_first = False
+            event = event.removeprefix(_BOM)
+        name, data = _parse(event)
+        if not data:
+            return False
+        is_withheld = self._on_event(name, data)
+        return is_withheld and self._passed_on == 0
+
+
+def _parse(event: bytes) -> tuple[bytes, bytes]:
+    """Return an event's name and its data lines joined by newlines."""
+    name = b""
+    data: list[bytes] = []
+    for line in event.splitlines():
+        if line.startswith(b"data:"):
+            data.append(line[6:] if line[5:6] == b" " else line[5:])
+        elif line.startswith(b"event:"):
+            name = line[6:].strip()
+    return name, data[0] if len(data) == 1 else b"\n".join(data)
