@@ -1,0 +1,148 @@
+"""Commands `credits …`: money in, and corrections."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun, rows_to_fetch
+from llmproxy.cli.output import Column
+
+if TYPE_CHECKING:
+    from llmproxy.ledger import Credited
+
+app = noun("Add credit, list it, correct it.")
+UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
+
+
+@app.command(
+    epilog=examples(
+        "llmproxy credits add ann 5.00",
+        "llmproxy credits add ann 20 --reason 'invoice 17' --idempotency-key invoice-17",
+    )
+)
+def add(
+    user: UserName,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="USD, such as 5 or 2.50.")],
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with it.")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The same key adds its amount only once.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Add credit to a user. Shows the new balance."""
+    from llmproxy import accounts, ledger
+    from llmproxy.money import parse_usd
+
+    amount_nanousd = parse_usd(amount)
+    with opening.writing() as tx:
+        credited = ledger.credit(
+            tx,
+            accounts.find_user(tx, user).wallet_id,
+            amount_nanousd,
+            actor=opening.actor(),
+            reason=reason,
+            now_ms=opening.now_ms(),
+            idempotency_key=idempotency_key,
+        )
+    _print_credited(user, credited, as_json=as_json)
+
+
+@app.command(
+    epilog=examples("llmproxy credits adjust ann --by -5.00 --reason 'paid out'"),
+)
+def adjust(
+    user: UserName,
+    by: Annotated[str, typer.Option(metavar="USD", help="What to add; below zero takes away.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it stays in the history.")],
+    as_json: Json = False,
+) -> None:
+    """Correct a balance up or down. Never below what running requests hold."""
+    from llmproxy import accounts, ledger
+    from llmproxy.money import parse_usd
+
+    by_nanousd = parse_usd(by)
+    with opening.writing() as tx:
+        credited = ledger.adjust(
+            tx,
+            accounts.find_user(tx, user).wallet_id,
+            by_nanousd,
+            actor=opening.actor(),
+            reason=reason,
+            now_ms=opening.now_ms(),
+        )
+    _print_credited(user, credited, as_json=as_json)
+
+
+def _print_credited(user: str, credited: "Credited", *, as_json: bool) -> None:
+    from llmproxy.money import format_usd
+
+    amount = format_usd(credited.amount_nanousd)
+    balance = format_usd(credited.balance_nanousd)
+    if as_json:
+        output.print_json(
+            {
+                "user": user,
+                "id": credited.transfer_id,
+                "amount_usd": amount,
+                "balance_usd": balance,
+                "is_repeat": credited.is_repeat,
+            }
+        )
+        return
+    done = "was credited before; nothing added" if credited.is_repeat else "USD"
+    output.print_line(f"{user}: {amount} {done}, balance {balance} USD.")
+
+
+@app.command(
+    "list", epilog=examples("llmproxy credits list ann", "llmproxy credits list ann --json")
+)
+def list_credits(user: UserName, limit: Limit = LIMIT_DEFAULT, as_json: Json = False) -> None:
+    """List a user's credits and adjustments. Newest first; charges: llmproxy usage requests."""
+    from llmproxy import accounts, reports
+    from llmproxy.clock import rfc3339
+    from llmproxy.money import format_usd
+
+    with opening.reading() as tx:
+        wallet_id = accounts.find_user(tx, user).wallet_id
+        entries = reports.list_credits(tx, wallet_id, limit=rows_to_fetch(limit))
+    entries = list(output.only(entries, limit))
+    if as_json:
+        output.print_json(
+            [
+                {
+                    "id": entry.id,
+                    "created_at": rfc3339(entry.created_at_ms),
+                    "user": user,
+                    "kind": entry.kind,
+                    "amount_usd": format_usd(entry.amount_nanousd),
+                    "reason": entry.reason,
+                    "by": entry.actor,
+                    "idempotency_key": entry.idempotency_key,
+                }
+                for entry in entries
+            ]
+        )
+        return
+    if not entries:
+        output.say(f"No credits yet. Add some: llmproxy credits add {user} 5.00")
+        return
+    output.print_table(
+        (
+            Column("TIME (UTC)", "dim"),
+            Column("KIND"),
+            Column("USD", "money"),
+            Column("REASON", may_wrap=True),
+            Column("BY", "dim"),
+        ),
+        (
+            (
+                output.short_time(entry.created_at_ms),
+                entry.kind,
+                format_usd(entry.amount_nanousd),
+                entry.reason or "",
+                entry.actor,
+            )
+            for entry in entries
+        ),
+    )

@@ -1,0 +1,58 @@
+"""Commands `db …`: the database file."""
+
+from typing import TYPE_CHECKING
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import Json, examples, noun
+
+if TYPE_CHECKING:
+    from llmproxy.storage.database import AdminDatabase
+
+app = noun("Look at the database file.")
+
+
+@app.callback()
+def group() -> None:
+    """Look at the database file."""
+
+
+@app.command(epilog=examples("llmproxy db info", "llmproxy db info --json"))
+def info(as_json: Json = False) -> None:
+    """Show the database's path, size and schema. And who serves it."""
+    with opening.database() as database:
+        facts = _facts(database)
+    if as_json:
+        output.print_json(facts)
+        return
+    rows = facts.pop("rows")
+    assert isinstance(rows, dict)
+    output.print_fields(
+        (name.replace("_", " "), "–" if value is None else _number(value))
+        for name, value in facts.items()
+    )
+    output.print_line("")
+    output.print_fields((f"rows in {table}", _number(count)) for table, count in rows.items())
+
+
+def _number(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _facts(database: "AdminDatabase") -> dict[str, object]:
+    import sqlite3
+
+    from llmproxy import reports
+
+    files = database.files
+    is_served = files.serving_lock.is_held()
+    with database.read() as tx:
+        return {
+            "path": str(files.path),
+            "bytes": files.path.stat().st_size,
+            "wal_bytes": files.wal.stat().st_size if files.wal.exists() else 0,
+            "schema_version": tx.execute("PRAGMA user_version").fetchone()[0],
+            "journal_mode": tx.execute("PRAGMA journal_mode").fetchone()[0],
+            "sqlite_version": sqlite3.sqlite_version,
+            "served_by": files.serving_lock.holder() if is_served else None,
+            "rows": reports.count_rows(tx),
+        }

@@ -1,0 +1,219 @@
+"""Command `doctor`: is everything in order, and what to do where it is not."""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import Json, examples
+from llmproxy.errors import LlmproxyError, VaultError
+
+if TYPE_CHECKING:
+    from llmproxy.config import Paths
+    from llmproxy.storage.database import AdminDatabase, Tx
+
+EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --json")
+CATALOG_AGE_DAYS_MAX = 90
+
+
+class Check(NamedTuple):
+    """One line: `status` is ok, warn or fail; `advice` says what to do unless it is ok."""
+
+    name: str
+    status: str
+    message: str
+    advice: str | None = None
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check that everything is in order. Exits with 1 when something fails.
+
+    Looks at the database, the server, keys, catalog, providers, open holds and shortfalls.
+    """
+    checks = [*_check_files(), *_check_catalog()]
+    is_ok = all(check.status != "fail" for check in checks)
+    if as_json:
+        output.print_json({"ok": is_ok, "checks": [check._asdict() for check in checks]})
+    else:
+        _print_checks(checks)
+    if not is_ok:
+        raise typer.Exit(1)
+
+
+def _print_checks(checks: list[Check]) -> None:
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        status = output.coloured(check.status, 4)
+        print(f"{status}  {check.name.ljust(width)}  {output.clean(check.message)}")
+        if check.advice:
+            print(f"{' ' * (width + 8)}{output.dim(output.clean('→ ' + check.advice))}")
+
+
+def _check_files() -> Iterator[Check]:
+    """Open the database if there is one, and check what needs it."""
+    from llmproxy.config import find_paths
+    from llmproxy.storage.database import AdminDatabase
+
+    paths = find_paths()
+    yield _check_sqlite(sqlite3.sqlite_version_info[:3])
+    if not paths.database.exists():
+        advice = "It is made by the first command that needs it: llmproxy users create NAME"
+        yield Check("database", "warn", f"there is none yet at {paths.database}", advice)
+        return
+    try:
+        database = AdminDatabase(paths.database)
+    except LlmproxyError as error:
+        yield Check("database", "fail", str(error), "Do what it says, then run doctor again.")
+        return
+    try:
+        yield from _check_database(database)
+        with database.read() as tx:
+            yield _check_master_key(tx, paths)
+            yield from _check_providers(tx)
+            yield from _check_ledger(tx, is_served=database.files.serving_lock.is_held())
+    finally:
+        database.close()
+
+
+def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
+    """Say whether a SQLite may lose commits when a checkpoint meets a foreign writer.
+
+    Fixed in 3.51.3, and in 3.50.7 and 3.44.6 of their series.
+    """
+    fixed_in_series = {(3, 50): 7, (3, 44): 6}
+    fixed = fixed_in_series.get((version[0], version[1]))
+    if fixed is not None:
+        return version[2] < fixed
+    return version < (3, 51, 3)
+
+
+def _check_sqlite(version: tuple[int, ...]) -> Check:
+    text = ".".join(str(part) for part in version)
+    if not has_wal_reset_bug(version):
+        return Check("sqlite", "ok", f"SQLite {text}")
+    message = (
+        f"SQLite {text} has the WAL-reset bug (fixed in 3.51.3); llmproxy is safe from it: only "
+        "the server checkpoints, and never while a command writes"
+    )
+    advice = "Let no other program write to the database while the server runs."
+    return Check("sqlite", "warn", message, advice)
+
+
+def _check_database(database: "AdminDatabase") -> Iterator[Check]:
+    files = database.files
+    with database.read() as tx:
+        version = tx.execute("PRAGMA user_version").fetchone()[0]
+        journal = tx.execute("PRAGMA journal_mode").fetchone()[0]
+    modes = " in a directory ".join(
+        f"{path.stat().st_mode & 0o777:04o}" for path in (files.path, files.path.parent)
+    )
+    yield Check("database", "ok", f"{files.path}, mode {modes}")
+    if journal == "wal":
+        yield Check("schema", "ok", f"version {version}, write-ahead log")
+    else:
+        advice = "Is it on a network disk? Move it to a local one."
+        yield Check("schema", "fail", f"version {version}, but journal mode {journal}", advice)
+    if files.serving_lock.is_held():
+        yield Check("server", "ok", f"running: {files.serving_lock.holder()}")
+    else:
+        yield Check("server", "ok", "not running; start it with: llmproxy serve")
+
+
+def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
+    """Find the master key and open every stored provider key with it."""
+    from llmproxy import key_pool
+    from llmproxy.config import load_vault
+
+    keys = key_pool.list_provider_keys(tx)
+    base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
+    try:
+        vault = load_vault(paths)
+        if vault is None and keys:
+            advice = f"Restore {paths.master_key} from your backup, or add the keys again."
+            return Check("master key", "fail", f"missing; {len(keys)} keys are sealed", advice)
+        if vault is None:
+            return Check("master key", "ok", "none yet; made with the first provider key")
+        for key in keys:
+            vault.open(
+                key.sealed,
+                row_id=key.id,
+                provider=key.provider,
+                base_url=base_urls[key.provider],
+            )
+    except VaultError as error:
+        advice = "Restore the master key that sealed it, or remove the key and add it again."
+        return Check("master key", "fail", str(error), advice)
+    where = f"{paths.master_key}, mode 0600" if paths.master_key.exists() else "not in a file here"
+    return Check("master key", "ok", f"{where}; opens all {len(keys)} provider keys")
+
+
+def _check_providers(tx: "Tx") -> Iterator[Check]:
+    from llmproxy import key_pool
+    from llmproxy.cli.providers import NO_ACTIVE_KEYS, state_of
+
+    providers = key_pool.list_providers(tx)
+    if not providers:
+        advice = "Add a key: llmproxy provider-keys add openai"
+        yield Check("providers", "warn", "none is set up", advice)
+        return
+    active = []
+    for provider in providers:
+        keys = key_pool.list_provider_keys(tx, provider.name)
+        state = state_of(provider, keys)
+        if state == "paused":
+            since = output.short_time(provider.paused_at_ms)
+            message = f"{provider.name} is paused since {since} UTC: {provider.paused_reason}"
+            advice = f"llmproxy providers resume {provider.name}"
+            yield Check("providers", "warn", message, advice)
+        elif state == NO_ACTIVE_KEYS:
+            why = "; ".join(f"{key.name} {key.state}" for key in keys) or "it has none"
+            message = f"{provider.name} has no active keys ({why})"
+            advice = f"llmproxy provider-keys add {provider.name}"
+            yield Check("providers", "warn", message, advice)
+        else:
+            active.append(provider.name)
+    if active:
+        yield Check("providers", "ok", f"{', '.join(active)} can be used")
+
+
+def _check_ledger(tx: "Tx", *, is_served: bool) -> Iterator[Check]:
+    from llmproxy import reports
+    from llmproxy.money import format_usd
+
+    now = reports.standing(tx)
+    held = f"{now.open_holds} open, {format_usd(now.held_nanousd)} USD held"
+    if now.open_holds and not is_served:
+        advice = "The next start of the server ends them."
+        yield Check("holds", "warn", f"{held}, but no server runs", advice)
+    else:
+        yield Check("holds", "ok", held)
+    if now.shortfalls:
+        message = (
+            f"{format_usd(now.shortfall_nanousd)} USD in {now.shortfalls} requests were not paid"
+        )
+        advice = "Answers cost more than was held and available: llmproxy usage requests --json"
+        yield Check("shortfalls", "warn", message, advice)
+    else:
+        yield Check("shortfalls", "ok", "none: every answer was paid in full")
+    balance = f"{now.users} users with {format_usd(now.balance_nanousd)} USD"
+    yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
+
+
+def _check_catalog() -> Iterator[Check]:
+    from datetime import UTC, date, datetime
+
+    from llmproxy.catalog import load_catalog
+
+    try:
+        catalog = load_catalog(opening.catalog_path())
+    except LlmproxyError as error:
+        yield Check("catalog", "fail", str(error), "Correct it; see: llmproxy config show")
+        return
+    message = f"{len(catalog.models())} models, of {catalog.updated}"
+    today = datetime.fromtimestamp(opening.now_ms() / 1000, tz=UTC).date()
+    if (today - date.fromisoformat(catalog.updated)).days > CATALOG_AGE_DAYS_MAX:
+        yield Check("catalog", "warn", f"{message}: old", "Prices change; use a newer llmproxy.")
+    else:
+        yield Check("catalog", "ok", message)

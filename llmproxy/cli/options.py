@@ -1,0 +1,28 @@
+"""Owns the options that many commands share, and how examples stand in the help."""
+
+from typing import Annotated
+
+import typer
+
+LIMIT_DEFAULT = 50
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="Most rows to show; 0 shows all.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the new API key, if any.")]
+
+
+def noun(text: str) -> typer.Typer:
+    """Return an empty command group with its one line of help."""
+    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+
+
+def examples(*commands: str) -> str:
+    """Return the epilog of a command's help: commands to copy, as they are written here."""
+    title = "Example:" if len(commands) == 1 else "Examples:"
+    return "\b\n" + "\n".join((title, *(f"  {command}" for command in commands)))
+
+
+def rows_to_fetch(limit: int) -> int:
+    """Return the LIMIT of a query that shows `limit` rows: one more tells that there are more."""
+    return limit + 1 if limit else -1

@@ -1,0 +1,192 @@
+"""Owns how commands speak: data on stdout, messages on stderr, tables, JSON, questions.
+
+Tables use rich on a terminal only; in a pipe they are plain aligned text. Text from outside is
+printed without control characters, so that no name or provider's answer can steer the terminal.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+import typer
+
+T = TypeVar("T")
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+_STYLES = {
+    "active": "green",
+    "ok": "green",
+    "settled": "green",
+    "open": "cyan",
+    "live": "green",
+    "warn": "yellow",
+    "paused": "yellow",
+    "out_of_quota": "yellow",
+    "expired": "yellow",
+    "fail": "red",
+    "dead": "red",
+    "refused": "red",
+    "disabled": "dim",
+    "revoked": "dim",
+    "released": "dim",
+    "not set up": "dim",
+    "no active keys": "yellow",
+}
+
+
+class Column(NamedTuple):
+    """A column of a table.
+
+    `kind` is `text`, `number` (right-aligned), `money` (aligned at the decimal point), `state`
+    (coloured by its word) or `dim`. Only columns that may wrap give way on a narrow terminal.
+    """
+
+    title: str
+    kind: str = "text"
+    may_wrap: bool = False
+
+
+def clean(text: str) -> str:
+    """Return text without characters that steer a terminal or reorder its letters."""
+    return _CONTROL.sub("", text)
+
+
+def say(text: str) -> None:
+    """Print a message for people, on stderr."""
+    print(clean(text), file=sys.stderr)
+
+
+def print_line(text: str) -> None:
+    """Print a line of data, on stdout."""
+    print(clean(text))
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document; characters that steer terminals are escaped, nothing is lost."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    print(re.sub(r"[^\S\n ]|" + _CONTROL.pattern.replace("\x00-\x1f", ""), _escaped, text))
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return f"\\u{ord(match.group()):04x}"
+
+
+def only(rows: Sequence[T], limit: int) -> Sequence[T]:
+    """Return the first `limit` rows (0: all); say on stderr when there are more."""
+    if not limit or len(rows) <= limit:
+        return rows
+    say(f"… more. Show them with --limit {limit * 10}, or all with --limit 0.")
+    return rows[:limit]
+
+
+def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under their column titles."""
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        if column.kind == "money":
+            _align_points(cleaned, index)
+    if sys.stdout.isatty():
+        _print_rich_table(columns, cleaned)
+    else:
+        _print_plain_table(columns, cleaned)
+
+
+def _align_points(rows: list[list[str]], index: int) -> None:
+    decimals = [len(row[index].partition(".")[2]) for row in rows]
+    widest = max(decimals, default=0)
+    for row, count in zip(rows, decimals, strict=True):
+        row[index] += " " * (widest - count)
+
+
+def _print_plain_table(columns: Sequence[Column], rows: list[list[str]]) -> None:
+    table = [[column.title for column in columns], *rows]
+    widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
+    for row in table:
+        cells = [
+            cell.rjust(width) if column.kind in {"number", "money"} else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _print_rich_table(columns: Sequence[Column], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.kind in {"number", "money"} else "left",
+            style="dim" if column.kind == "dim" else "",
+            no_wrap=not column.may_wrap,
+            overflow="fold" if column.may_wrap else "ellipsis",
+        )
+    for row in rows:
+        table.add_row(
+            *(
+                Text(cell, style=_STYLES.get(cell, "") if column.kind == "state" else "")
+                for cell, column in zip(row, columns, strict=True)
+            )
+        )
+    Console(highlight=False).print(table)
+
+
+def print_fields(fields: Iterable[tuple[str, str]]) -> None:
+    """Print labelled values, one per line; labels are dim on a terminal."""
+    pairs = [(label, clean(value)) for label, value in fields]
+    width = max((len(label) for label, _ in pairs), default=0)
+    for label, value in pairs:
+        padded = label.ljust(width)
+        print(f"{dim(padded)}  {value}".rstrip())
+
+
+def dim(text: str) -> str:
+    """Return text as secondary on a terminal that shows styles, else as it is."""
+    return typer.style(text, dim=True) if _shows_styles() else text
+
+
+def coloured(word: str, width: int = 0) -> str:
+    """Return a state's word, padded to `width`, in its colour where colours are shown."""
+    style = _STYLES.get(word)
+    padded = word.ljust(width)
+    if style is None or not _shows_styles():
+        return padded
+    return dim(padded) if style == "dim" else typer.style(padded, fg=style)
+
+
+def _shows_styles() -> bool:
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+
+    console = Console()
+    return console.color_system is not None and not console.no_color
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that is hard to undo; return only when it is wanted.
+
+    Raises:
+        typer.BadParameter: there is nobody to ask and `--yes` was not given.
+        typer.Exit: the answer was no.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        msg = f"{clean(question)} There is nobody to ask here: add --yes."
+        raise typer.BadParameter(msg)
+    if not typer.confirm(clean(question), err=True):
+        say("Nothing was changed.")
+        raise typer.Exit(1)
+
+
+def short_time(at_ms: int | None) -> str:
+    """Return a time for a table: `2026-11-23 15:47:02`, in UTC."""
+    from llmproxy.clock import rfc3339
+
+    text = rfc3339(at_ms)
+    return text[:19].replace("T", " ") if text else ""

@@ -1,0 +1,206 @@
+"""Commands `provider-keys …`: the operator's own keys at the providers.
+
+A secret comes from a hidden prompt, from stdin or from a file, never from an argument, which
+other users of the machine could read.
+"""
+
+import sys
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Yes, examples, noun
+from llmproxy.cli.providers import key_json, print_keys
+
+if TYPE_CHECKING:
+    from llmproxy.config import Paths
+    from llmproxy.storage.database import Tx
+    from llmproxy.vault import Vault
+
+app = noun("Add, list, disable and remove the keys that providers gave you.")
+ProviderName = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's name.")]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
+
+SECRET_FILE_BYTES_MAX = 4096
+
+
+@app.command(
+    epilog=examples(
+        "llmproxy provider-keys add openai",
+        "llmproxy provider-keys add openai --name team --key-file openai.key",
+        "pass show openai | llmproxy provider-keys add openai",
+    )
+)
+def add(
+    provider: ProviderName,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to call it; else key-1, key-2, …")
+    ] = None,
+    key_file: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Read the key from a file; - is stdin.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Store a provider's key, sealed. It is asked for hidden, or read from stdin or a file."""
+    from llmproxy import key_pool
+    from llmproxy.config import find_paths
+
+    paths = find_paths()
+    with opening.database() as database:
+        with database.read() as tx:
+            _require_known(tx, provider)
+        secret = _read_secret(provider, key_file)
+        with database.read() as tx:
+            vault = _vault(tx, paths)
+        with database.write() as tx:
+            key = key_pool.add_provider_key(
+                tx,
+                provider,
+                secret,
+                name=name,
+                vault=vault,
+                actor=opening.actor(),
+                now_ms=opening.now_ms(),
+            )
+    if as_json:
+        output.print_json(key_json(key))
+        return
+    output.print_line(f"Provider key {key.name!r} of {provider} stored: {key.masked}")
+    if not paths.master_key.exists():
+        return
+    output.say(
+        f"It is sealed under {paths.master_key}: back that file up, apart from the database."
+    )
+
+
+def _require_known(tx: "Tx", provider: str) -> None:
+    from llmproxy import key_pool
+    from llmproxy.errors import NotFoundError
+
+    known = sorted({*key_pool.PRESETS, *(found.name for found in key_pool.list_providers(tx))})
+    if provider not in known:
+        msg = f"There is no provider {provider!r:.80}. Known: {', '.join(known)}."
+        raise NotFoundError(msg)
+
+
+def _read_secret(provider: str, key_file: str | None) -> str:
+    if key_file is not None and key_file != "-":
+        try:
+            with Path(key_file).open(encoding="ascii") as file:
+                return file.read(SECRET_FILE_BYTES_MAX).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+            msg = f"{key_file} cannot be read: {why}."
+            raise typer.BadParameter(msg) from error
+    if key_file is None and sys.stdin.isatty():
+        return getpass(f"Key of {provider} (not shown): ").strip()
+    return sys.stdin.read(SECRET_FILE_BYTES_MAX).strip()
+
+
+def _vault(tx: "Tx", paths: "Paths") -> "Vault":
+    """Return the vault; a new master key is made only while nothing is sealed under another.
+
+    Raises:
+        VaultError: there are sealed keys, but their master key is not where it is looked for.
+    """
+    from llmproxy import config, key_pool
+    from llmproxy.errors import VaultError
+
+    vault = config.load_vault(paths)
+    if vault is not None:
+        return vault
+    count = len(key_pool.list_provider_keys(tx))
+    if count:
+        msg = (
+            f"The master key that {count} stored provider keys are sealed under is missing. "
+            f"Restore {paths.master_key}, or remove those keys: llmproxy provider-keys remove"
+        )
+        raise VaultError(msg)
+    return config.load_or_make_vault(paths)
+
+
+@app.command(
+    "list", epilog=examples("llmproxy provider-keys list", "llmproxy provider-keys list openai")
+)
+def list_keys(
+    provider: Annotated[
+        str | None, typer.Argument(metavar="[PROVIDER]", help="Only this provider's.")
+    ] = None,
+    limit: Limit = LIMIT_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """List provider keys with their state and why."""
+    from llmproxy import key_pool
+
+    with opening.reading() as tx:
+        if provider is not None:
+            _require_known(tx, provider)
+        keys = list(output.only(key_pool.list_provider_keys(tx, provider), limit))
+    if as_json:
+        output.print_json([key_json(key) for key in keys])
+        return
+    if not keys:
+        whose = provider or "openai"
+        output.say(f"No provider keys yet. Add one: llmproxy provider-keys add {whose}")
+        return
+    print_keys(keys, with_provider=True)
+
+
+@app.command(epilog=examples("llmproxy provider-keys disable openai key-1 --reason 'rotating'"))
+def disable(
+    provider: ProviderName,
+    name: KeyName,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Use a provider key no more until enabled. Running answers finish."""
+    _set_state(provider, name, "disabled", reason, as_json=as_json)
+
+
+@app.command(epilog=examples("llmproxy provider-keys enable openai key-1"))
+def enable(provider: ProviderName, name: KeyName, as_json: Json = False) -> None:
+    """Use a provider key again. It was disabled, dead or out of quota."""
+    _set_state(provider, name, "active", None, as_json=as_json)
+
+
+def _set_state(provider: str, name: str, state: str, reason: str | None, *, as_json: bool) -> None:
+    from llmproxy import key_pool
+
+    with opening.writing() as tx:
+        key = key_pool.find_provider_key(tx, provider, name)
+        key_pool.set_key_state(
+            tx,
+            key.id,
+            state,
+            reason=reason and output.clean(reason),
+            actor=opening.actor(),
+            now_ms=opening.now_ms(),
+        )
+        key = key_pool.find_provider_key(tx, provider, name)
+    if as_json:
+        output.print_json(key_json(key))
+        return
+    output.print_line(f"Provider key {name!r} of {provider} is {state}.")
+
+
+@app.command(epilog=examples("llmproxy provider-keys remove openai key-1 --yes"))
+def remove(provider: ProviderName, name: KeyName, yes: Yes = False, as_json: Json = False) -> None:
+    """Forget a provider key and its sealed secret."""
+    from llmproxy import key_pool
+
+    with opening.database() as database:
+        with database.read() as tx:
+            key = key_pool.find_provider_key(tx, provider, name)
+        output.confirm(
+            f"Forget provider key {name!r} of {provider} ({key.masked})? It cannot be undone.",
+            yes=yes,
+        )
+        with database.write() as tx:
+            key_pool.remove_provider_key(tx, provider, name)
+    if as_json:
+        output.print_json({"provider": provider, "name": name, "state": "removed"})
+        return
+    output.print_line(f"Provider key {name!r} of {provider} is removed.")

@@ -1,0 +1,270 @@
+"""Commands `providers …`: where requests are sent, and whether they are let through."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import Json, Yes, examples, noun
+from llmproxy.cli.output import Column
+
+if TYPE_CHECKING:
+    from llmproxy.key_pool import Provider, ProviderKey
+
+app = noun("Show, point, pause and resume providers.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
+
+NO_ACTIVE_KEYS = "no active keys"
+NOT_SET_UP = "not set up"
+
+
+def state_of(provider: "Provider | None", keys: "list[ProviderKey]") -> str:
+    """Return a provider's state: `active`, `paused`, `no active keys` or `not set up`."""
+    if provider is None:
+        return NOT_SET_UP
+    if provider.paused_at_ms is not None:
+        return "paused"
+    return "active" if any(key.state == "active" for key in keys) else NO_ACTIVE_KEYS
+
+
+def key_json(key: "ProviderKey") -> dict[str, object]:
+    """Return a provider key as `--json` shows it; its secret is not known."""
+    from llmproxy.clock import rfc3339
+
+    return {
+        "provider": key.provider,
+        "name": key.name,
+        "masked": key.masked,
+        "state": key.state,
+        "reason": key.state_reason,
+        "since": rfc3339(key.state_since_ms),
+        "until": rfc3339(key.state_until_ms),
+        "by": key.state_by,
+        "created_at": rfc3339(key.created_at_ms),
+    }
+
+
+def _provider_json(
+    name: str, provider: "Provider | None", keys: "list[ProviderKey]"
+) -> dict[str, object]:
+    from llmproxy.clock import rfc3339
+    from llmproxy.key_pool import PRESETS
+
+    known = provider or PRESETS[name]
+    return {
+        "name": name,
+        "state": state_of(provider, keys).replace(" ", "_"),
+        "reason": provider.paused_reason if provider else None,
+        "since": rfc3339(provider.paused_at_ms) if provider else None,
+        "by": provider.paused_by if provider else None,
+        "dialect": known.dialect,
+        "base_url": known.base_url,
+        "keys": [key_json(key) for key in keys],
+        "created_at": rfc3339(provider.created_at_ms) if provider else None,
+    }
+
+
+def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]]]":
+    """Return the configured providers and the keys of each, by the provider's name."""
+    from llmproxy import key_pool
+
+    with opening.reading() as tx:
+        providers = {provider.name: provider for provider in key_pool.list_providers(tx)}
+        keys: dict[str, list[ProviderKey]] = {name: [] for name in providers}
+        for key in key_pool.list_provider_keys(tx):
+            keys[key.provider].append(key)
+    return providers, keys
+
+
+@app.command("list", epilog=examples("llmproxy providers list", "llmproxy providers list --json"))
+def list_providers(as_json: Json = False) -> None:
+    """List providers with their state and keys. Known ones that only need a key are named too."""
+    from llmproxy.key_pool import PRESETS
+
+    providers, keys = _load()
+    presets = [name for name in PRESETS if name not in providers]
+    if as_json:
+        output.print_json(
+            [
+                _provider_json(name, providers.get(name), keys.get(name, []))
+                for name in [*providers, *presets]
+            ]
+        )
+        return
+    if providers:
+        output.print_table(
+            (
+                Column("PROVIDER"),
+                Column("STATE", "state"),
+                Column("KEYS"),
+                Column("WHY", may_wrap=True),
+                Column("SINCE (UTC)", "dim"),
+                Column("BASE URL", "dim", may_wrap=True),
+            ),
+            [
+                (
+                    name,
+                    state_of(provider, keys[name]),
+                    _count_by_state(keys[name]),
+                    _why(provider, keys[name]),
+                    output.short_time(provider.paused_at_ms),
+                    provider.base_url,
+                )
+                for name, provider in providers.items()
+            ],
+        )
+    if presets:
+        output.say(
+            f"{'Also known' if providers else 'No provider is set up yet. Known'}: "
+            f"{', '.join(presets)}. Set one up: llmproxy provider-keys add {presets[0]}"
+        )
+
+
+def _count_by_state(keys: "list[ProviderKey]") -> str:
+    states = [key.state for key in keys]
+    counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return ", ".join(counts) or "none"
+
+
+def _why(provider: "Provider", keys: "list[ProviderKey]") -> str:
+    parts = [f"{provider.paused_reason} ({provider.paused_by})"] if provider.paused_at_ms else []
+    parts += [
+        f"{key.name} {key.state}: {key.state_reason}"
+        for key in keys
+        if key.state != "active" and key.state_reason
+    ]
+    return "; ".join(parts)
+
+
+@app.command(epilog=examples("llmproxy providers show openai"))
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one provider and its keys."""
+    from llmproxy.errors import NotFoundError
+    from llmproxy.key_pool import PRESETS
+
+    providers, keys = _load()
+    if name not in providers and name not in PRESETS:
+        msg = f"There is no provider {name!r:.80}. See: llmproxy providers list"
+        raise NotFoundError(msg)
+    provider, own_keys = providers.get(name), keys.get(name, [])
+    if as_json:
+        output.print_json(_provider_json(name, provider, own_keys))
+        return
+    known = provider or PRESETS[name]
+    state = state_of(provider, own_keys)
+    fields = [("provider", name), ("state", state)]
+    if provider and provider.paused_at_ms:
+        fields += [
+            ("why", provider.paused_reason or ""),
+            ("since", f"{output.short_time(provider.paused_at_ms)} UTC, by {provider.paused_by}"),
+        ]
+    output.print_fields([*fields, ("dialect", known.dialect), ("base URL", known.base_url)])
+    if own_keys:
+        output.print_line("")
+        print_keys(own_keys)
+    else:
+        output.say(f"No keys yet. Add one: llmproxy provider-keys add {name}")
+
+
+def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> None:
+    """Print provider keys as a table."""
+    columns = [
+        Column("NAME"),
+        Column("KEY", "dim"),
+        Column("STATE", "state"),
+        Column("WHY", may_wrap=True),
+        Column("SINCE (UTC)", "dim"),
+        Column("BY", "dim"),
+    ]
+    rows = [
+        [
+            key.name,
+            key.masked,
+            key.state,
+            key.state_reason or "",
+            output.short_time(key.state_since_ms),
+            key.state_by,
+        ]
+        for key in keys
+    ]
+    if with_provider:
+        columns.insert(0, Column("PROVIDER"))
+        rows = [[key.provider, *row] for key, row in zip(keys, rows, strict=True)]
+    output.print_table(columns, rows)
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "llmproxy providers set openai --base-url https://gateway.example.com/v1",
+        "llmproxy providers set openai --base-url http://127.0.0.1:8080/v1 --yes",
+    ),
+)
+def set_provider(
+    name: Name,
+    base_url: Annotated[str, typer.Option(metavar="URL", help="Where its API begins.")],
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
+    ] = False,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Point a provider at another base URL.
+
+    Its requests and its keys go there from now on. The keys are sealed again,
+    since each is bound to its base URL.
+    """
+    from llmproxy import key_pool
+    from llmproxy.config import find_paths, load_vault
+
+    url = key_pool.check_base_url(base_url, allow_http=allow_http)
+    with opening.database() as database:
+        with database.read() as tx:
+            count = len(key_pool.list_provider_keys(tx, name))
+        if count:
+            what = "its key" if count == 1 else f"its {count} keys"
+            output.confirm(f"{name} will get {what} and all requests at {url}. Go on?", yes=yes)
+        vault = load_vault(find_paths()) if count else None
+        with database.write() as tx:
+            provider = key_pool.set_base_url(tx, name, url, vault=vault, now_ms=opening.now_ms())
+            keys = key_pool.list_provider_keys(tx, name)
+    if as_json:
+        output.print_json(_provider_json(name, provider, keys))
+        return
+    output.print_line(f"{name} is at {provider.base_url} now.")
+
+
+@app.command(epilog=examples("llmproxy providers pause openai --reason 'invoice unpaid'"))
+def pause(
+    name: Name,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; users see it in their error message.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Refuse requests to a provider until resumed. They get a 429; running answers finish."""
+    from llmproxy import key_pool
+
+    with opening.writing() as tx:
+        provider = key_pool.pause_provider(
+            tx, name, reason=output.clean(reason), actor=opening.actor(), now_ms=opening.now_ms()
+        )
+        keys = key_pool.list_provider_keys(tx, name)
+    if as_json:
+        output.print_json(_provider_json(name, provider, keys))
+        return
+    output.print_line(f"{name} is paused: {reason}. Undo it: llmproxy providers resume {name}")
+
+
+@app.command(epilog=examples("llmproxy providers resume openai"))
+def resume(name: Name, as_json: Json = False) -> None:
+    """Let requests through to a provider again."""
+    from llmproxy import key_pool
+
+    with opening.writing() as tx:
+        provider = key_pool.resume_provider(tx, name, now_ms=opening.now_ms())
+        keys = key_pool.list_provider_keys(tx, name)
+    if as_json:
+        output.print_json(_provider_json(name, provider, keys))
+        return
+    output.print_line(f"{name} is not paused; {state_of(provider, keys)}.")

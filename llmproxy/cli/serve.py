@@ -1,0 +1,35 @@
+"""Commands `serve` and `demo`: what runs until it is stopped."""
+
+from typing import Annotated
+
+import typer
+
+from llmproxy.cli.options import Json, examples
+
+SERVE_EXAMPLES = examples("llmproxy serve", "llmproxy serve --host 0.0.0.0 --port 8080")
+DEMO_EXAMPLES = examples("llmproxy demo")
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the proxy. Until SIGTERM or Ctrl-C; running answers are finished and settled first."""
+    from llmproxy.config import load_config
+    from llmproxy.server.run import serve as run
+
+    flags = {"host": host, "port": port, "log_level": log_level}
+    raise typer.Exit(run(load_config(flags)))
+
+
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the demo running, to be tried by hand.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Show it all in a few seconds. With a local provider, a user, requests, receipts."""
+    from llmproxy.demo.run import run_demo
+
+    raise typer.Exit(run_demo(keep=keep, as_json=as_json))

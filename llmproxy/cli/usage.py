@@ -1,0 +1,134 @@
+"""Commands `usage …`: what was asked, and what it cost."""
+
+import re
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun, rows_to_fetch
+from llmproxy.cli.output import Column
+
+if TYPE_CHECKING:
+    from llmproxy.reports import Request
+
+app = noun("Look at requests and their costs.")
+
+SHORT_ID_CHARS = 20
+STATES = ("open", "settled", "released", "expired", "refused")
+_AGO = re.compile(r"(\d{1,6})([mhd])")
+_MINUTES = {"m": 1, "h": 60, "d": 1440}
+_TIME_HELP = "2026-11-23, 2026-11-23T09:30:00Z (UTC unless it says otherwise), or 90m, 24h, 7d ago."
+
+
+def parse_time(text: str, now_ms: int) -> int:
+    """Return a moment in milliseconds from a date, a time or a span that ends now.
+
+    Raises:
+        typer.BadParameter: it is none of these.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now_ms - int(ago[1]) * _MINUTES[ago[2]] * 60_000
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        msg = f"{text!r:.60} is no time. Write one such as {_TIME_HELP}"
+        raise typer.BadParameter(msg) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
+
+
+@app.command(
+    epilog=examples(
+        "llmproxy usage requests --user ann --since 7d",
+        "llmproxy usage requests --state open",
+        "llmproxy usage requests --since 2026-11-01 --limit 0 --json",
+    )
+)
+def requests(
+    user: Annotated[str | None, typer.Option(metavar="NAME", help="Only this user's.")] = None,
+    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only to it.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="ID", help="Only for this model.")] = None,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help=f"Not before: {_TIME_HELP}")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Before; written like --since.")
+    ] = None,
+    limit: Limit = LIMIT_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """List requests, newest first. Running ones too: their state is open."""
+    from llmproxy import accounts, reports
+
+    if state is not None and state not in STATES:
+        msg = f"{state!r:.40} is no state; choose one of {', '.join(STATES)}."
+        raise typer.BadParameter(msg, param_hint="--state")
+    now_ms = opening.now_ms()
+    with opening.reading() as tx:
+        wanted = reports.RequestFilter(
+            user_id=accounts.find_user(tx, user).id if user else None,
+            provider=provider,
+            model=model,
+            state=state,
+            since_ms=parse_time(since, now_ms) if since else None,
+            until_ms=parse_time(until, now_ms) if until else None,
+        )
+        rows = reports.list_requests(tx, wanted, limit=rows_to_fetch(limit))
+    rows = list(output.only(rows, limit))
+    if as_json:
+        output.print_json([row.as_json() for row in rows])
+        return
+    if not rows:
+        output.say("No such requests." if wanted != reports.RequestFilter() else _NONE_YET)
+        return
+    _print_requests(rows)
+
+
+_NONE_YET = "No requests yet. How to send one: llmproxy serve, then docs/cli.md"
+
+
+def _print_requests(rows: "list[Request]") -> None:
+    from llmproxy.clock import request_id_text
+    from llmproxy.money import format_usd
+
+    # On a terminal the beginning of an id does (`explain` takes it), a pipe gets all of it.
+    id_chars = SHORT_ID_CHARS if sys.stdout.isatty() else None
+    output.print_table(
+        (
+            Column("REQUEST"),
+            Column("TIME (UTC)", "dim"),
+            Column("USER"),
+            Column("MODEL", may_wrap=True),
+            Column("STATE", "state"),
+            Column("INPUT", "number"),
+            Column("OUTPUT", "number"),
+            Column("COST USD", "money"),
+        ),
+        [
+            (
+                request_id_text(row.id)[:id_chars],
+                output.short_time(row.created_at_ms),
+                row.user,
+                f"{row.provider}/{row.model}",
+                row.state,
+                *_tokens(row.usage_totals()),
+                format_usd(row.cost_nanousd) if row.state not in {"open", "refused"} else "–",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _tokens(totals: dict[str, int] | None) -> tuple[str, str]:
+    if totals is None:
+        return "–", "–"
+    names = ("input", "cache_read", "cache_write_5m", "cache_write_1h")
+    return f"{sum(totals[name] for name in names):,}", f"{totals['output']:,}"

@@ -1,0 +1,210 @@
+"""Commands `users …`: the people who may spend."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llmproxy.cli import opening, output
+from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Quiet, examples, noun, rows_to_fetch
+from llmproxy.cli.output import Column
+
+if TYPE_CHECKING:
+    from llmproxy.accounts import User
+
+app = noun("Make, show and change users.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
+
+
+def user_json(user: "User") -> dict[str, object]:
+    """Return a user as `--json` shows it; money as exact decimal strings of USD."""
+    from llmproxy.clock import rfc3339
+    from llmproxy.money import format_multiplier, format_usd
+
+    return {
+        "name": user.name,
+        "balance_usd": format_usd(user.balance_nanousd),
+        "held_usd": format_usd(user.held_nanousd),
+        "available_usd": format_usd(user.available_nanousd),
+        "rate_multiplier": format_multiplier(user.rate_multiplier_micro),
+        "disabled": user.disabled_at_ms is not None,
+        "created_at": rfc3339(user.created_at_ms),
+    }
+
+
+@app.command(
+    epilog=examples(
+        "llmproxy users create ann --credit 5 --key laptop",
+        "KEY=$(llmproxy users create ben --rate-multiplier 1.2 --key ci --quiet)",
+    )
+)
+def create(
+    name: Name,
+    rate_multiplier: Annotated[
+        str, typer.Option(metavar="FACTOR", help="What this user's costs are multiplied by.")
+    ] = "1",
+    credit: Annotated[
+        str | None, typer.Option(metavar="USD", help="Credit to begin with, such as 5 or 2.50.")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Make an API key of this name as well.")
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make a user, with credit and an API key if wanted.
+
+    All of it is made, or nothing. The API key is printed on stdout; it is shown this
+    once and cannot be shown again.
+    """
+    from llmproxy import accounts, ledger
+    from llmproxy.money import format_multiplier, format_usd, parse_multiplier, parse_usd
+
+    multiplier = parse_multiplier(rate_multiplier)
+    credit_nanousd = None if credit is None else parse_usd(credit)
+    at_ms = opening.now_ms()
+    api_key = None
+    with opening.writing() as tx:
+        user = accounts.create_user(tx, name, now_ms=at_ms, rate_multiplier_micro=multiplier)
+        if credit_nanousd is not None:
+            ledger.credit(
+                tx,
+                user.wallet_id,
+                credit_nanousd,
+                actor=opening.actor(),
+                reason="first credit",
+                now_ms=at_ms,
+            )
+        if key is not None:
+            api_key = accounts.create_api_key(tx, user, key, now_ms=at_ms)
+        user = accounts.find_user(tx, name)
+    if as_json:
+        output.print_json({**user_json(user), "api_key": api_key})
+        return
+    if not quiet:
+        factor = format_multiplier(user.rate_multiplier_micro)
+        balance = format_usd(user.balance_nanousd)
+        output.say(f"User {name} made: balance {balance} USD, costs × {factor}.")
+        if api_key is None:
+            output.say(f"Next, an API key: llmproxy keys create {name} --name laptop")
+        else:
+            output.say(f"API key {key!r}, shown only this once:")
+    if api_key is not None:
+        output.print_line(api_key)
+
+
+@app.command("list", epilog=examples("llmproxy users list", "llmproxy users list --json"))
+def list_users(limit: Limit = LIMIT_DEFAULT, as_json: Json = False) -> None:
+    """List users with their balances."""
+    from llmproxy import accounts
+    from llmproxy.money import format_multiplier, format_usd
+
+    with opening.reading() as tx:
+        users = output.only(accounts.list_users(tx, limit=rows_to_fetch(limit)), limit)
+    if as_json:
+        output.print_json([user_json(user) for user in users])
+        return
+    if not users:
+        output.say("No users yet. Create one: llmproxy users create NAME")
+        return
+    output.print_table(
+        (
+            Column("USER"),
+            Column("BALANCE", "money"),
+            Column("HELD", "money"),
+            Column("AVAILABLE", "money"),
+            Column("MULTIPLIER", "number"),
+            Column("STATE", "state"),
+            Column("CREATED (UTC)", "dim"),
+        ),
+        (
+            (
+                user.name,
+                format_usd(user.balance_nanousd),
+                format_usd(user.held_nanousd),
+                format_usd(user.available_nanousd),
+                format_multiplier(user.rate_multiplier_micro),
+                "disabled" if user.disabled_at_ms else "active",
+                output.short_time(user.created_at_ms),
+            )
+            for user in users
+        ),
+    )
+
+
+@app.command(epilog=examples("llmproxy users show ann"))
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one user."""
+    from llmproxy import accounts
+
+    with opening.reading() as tx:
+        user = accounts.find_user(tx, name)
+        keys = accounts.list_api_keys(tx, user, limit=-1)
+    if as_json:
+        output.print_json(user_json(user))
+        return
+    _print_user(user, [key.name for key in keys if key.revoked_at_ms is None])
+
+
+def _print_user(user: "User", live_keys: list[str]) -> None:
+    from llmproxy.money import format_multiplier, format_usd
+
+    output.print_fields(
+        (
+            ("user", user.name),
+            ("balance", f"{format_usd(user.balance_nanousd)} USD"),
+            ("held", f"{format_usd(user.held_nanousd)} USD for running requests"),
+            ("available", f"{format_usd(user.available_nanousd)} USD"),
+            ("multiplier", format_multiplier(user.rate_multiplier_micro)),
+            ("state", "disabled" if user.disabled_at_ms else "active"),
+            ("API keys", ", ".join(live_keys) or "none"),
+            ("created", output.short_time(user.created_at_ms) + " UTC"),
+        )
+    )
+
+
+@app.command("set", epilog=examples("llmproxy users set ann --rate-multiplier 1.2"))
+def set_user(
+    name: Name,
+    rate_multiplier: Annotated[
+        str, typer.Option(metavar="FACTOR", help="What this user's costs are multiplied by.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Change a user's rate multiplier. It counts for requests from now on."""
+    from llmproxy.money import parse_multiplier
+
+    _change(name, as_json=as_json, multiplier=parse_multiplier(rate_multiplier))
+
+
+@app.command(epilog=examples("llmproxy users disable ann"))
+def disable(name: Name, as_json: Json = False) -> None:
+    """Refuse a user's requests from now on. Running answers finish, credit stays."""
+    _change(name, as_json=as_json, is_disabled=True)
+
+
+@app.command(epilog=examples("llmproxy users enable ann"))
+def enable(name: Name, as_json: Json = False) -> None:
+    """Let a disabled user make requests again."""
+    _change(name, as_json=as_json, is_disabled=False)
+
+
+def _change(
+    name: str, *, as_json: bool, multiplier: int | None = None, is_disabled: bool | None = None
+) -> None:
+    from llmproxy import accounts
+    from llmproxy.money import format_multiplier
+
+    with opening.writing() as tx:
+        user = accounts.set_user(
+            tx,
+            name,
+            now_ms=opening.now_ms(),
+            rate_multiplier_micro=multiplier,
+            is_disabled=is_disabled,
+        )
+    if as_json:
+        output.print_json(user_json(user))
+        return
+    state = "disabled" if user.disabled_at_ms else "active"
+    factor = format_multiplier(user.rate_multiplier_micro)
+    output.print_line(f"User {user.name} is {state}, costs × {factor}.")

@@ -1,0 +1,150 @@
+"""Providers and their keys, on the command line."""
+
+from pathlib import Path
+
+from llmproxy import key_pool
+from llmproxy.config import find_paths, load_vault
+from llmproxy.storage.database import AdminDatabase
+from tests.cli.conftest import Program, Quick
+
+SECRET = "sk-proj-0123456789abcdefghijklmnop"
+
+
+def test_known_providers_are_named_before_any_is_set_up(quick: Quick) -> None:
+    ran = quick.run("providers", "list")
+    assert ran.out == ""
+    assert "No provider is set up yet. Known: openai, anthropic" in ran.err
+    listed = quick.json("providers", "list")
+    assert {row["state"] for row in listed} == {"not_set_up"}
+    assert listed[0]["base_url"] == "https://api.openai.com/v1"
+
+
+def test_a_provider_key_is_read_from_stdin_and_sealed(program: Program) -> None:
+    ran = program.run("provider-keys", "add", "openai", stdin=f"{SECRET}\n")
+    assert ran.code == 0, ran
+    assert SECRET not in ran.out + ran.err
+    assert "sk-proj-…mnop" in ran.out
+    for path in program.home.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes()
+
+
+def test_a_provider_key_is_read_from_a_file(quick: Quick, tmp_path: Path) -> None:
+    file = tmp_path / "openai.key"
+    file.write_text(SECRET + "\n")
+    quick.ok("provider-keys", "add", "openai", "--key-file", str(file), "--name", "team")
+    assert quick.json("provider-keys", "list")[0]["name"] == "team"
+    missing = str(tmp_path / "missing")
+    assert "cannot be read" in quick.fails(
+        2, "provider-keys", "add", "openai", "--key-file", missing
+    )
+    quick.ok("provider-keys", "add", "openai", "--key-file", "-", stdin=SECRET)
+    assert [key["name"] for key in quick.json("provider-keys", "list", "openai")] == [
+        "team",
+        "key-1",
+    ]
+
+
+def test_on_a_terminal_the_key_is_asked_for_and_not_shown(program: Program) -> None:
+    ran = program.run_in_terminal("provider-keys", "add", "openai", typed=SECRET)
+    assert ran.code == 0, ran
+    assert "Key of openai (not shown)" in ran.out
+    assert SECRET not in ran.out
+    assert "stored" in ran.out
+
+
+def test_a_secret_can_not_be_an_argument(quick: Quick) -> None:
+    quick.fails(2, "provider-keys", "add", "openai", SECRET)
+
+
+def test_what_is_no_key_is_refused_without_being_echoed(quick: Quick) -> None:
+    for text in ("", "short", "two words and more of them"):
+        err = quick.fails(4, "provider-keys", "add", "openai", stdin=text)
+        assert "no provider key" in err
+        assert not text or text not in err
+    assert "no provider 'nobody'" in quick.fails(3, "provider-keys", "add", "nobody", stdin=SECRET)
+
+
+def test_a_second_master_key_is_not_made_while_keys_are_sealed(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    master_key = quick.home / "config" / "master.key"
+    assert master_key.stat().st_mode & 0o777 == 0o600
+    master_key.rename(master_key.with_suffix(".moved"))
+    err = quick.fails(1, "provider-keys", "add", "openai", stdin=SECRET)
+    assert "is missing" in err
+    assert not master_key.exists()
+
+
+def test_pausing_says_why_and_by_whom_until_resumed(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    quick.ok("providers", "pause", "openai", "--reason", "invoice unpaid")
+    assert "invoice unpaid (cli:olga)" in quick.ok("providers", "list")
+    shown = quick.json("providers", "show", "openai")
+    assert (shown["state"], shown["reason"], shown["by"]) == (
+        "paused",
+        "invoice unpaid",
+        "cli:olga",
+    )
+    assert shown["since"].endswith("Z")
+    quick.ok("providers", "resume", "openai")
+    assert quick.json("providers", "show", "openai")["state"] == "active"
+
+
+def test_keys_are_disabled_enabled_and_removed(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    quick.ok("provider-keys", "disable", "openai", "key-1", "--reason", "rotating")
+    listed = quick.ok("providers", "list")
+    assert "no active keys" in listed
+    assert "key-1 disabled: rotating" in listed
+    quick.ok("provider-keys", "enable", "openai", "key-1")
+    assert quick.json("provider-keys", "list")[0]["state"] == "active"
+    assert "add --yes" in quick.fails(2, "provider-keys", "remove", "openai", "key-1")
+    quick.ok("provider-keys", "remove", "openai", "key-1", "--yes")
+    assert quick.json("provider-keys", "list") == []
+    quick.fails(3, "provider-keys", "remove", "openai", "key-1", "--yes")
+    quick.fails(3, "provider-keys", "enable", "openai", "key-1")
+
+
+def test_removing_asks_on_a_terminal(program: Program) -> None:
+    program.run("provider-keys", "add", "openai", stdin=SECRET)
+    ran = program.run_in_terminal("provider-keys", "remove", "openai", "key-1", typed="n")
+    assert ran.code == 1
+    assert "Nothing was changed." in ran.out
+
+
+def test_a_new_base_url_is_asked_about_and_seals_the_keys_again(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    url = "https://gateway.example.com/v1/"
+    err = quick.fails(2, "providers", "set", "openai", "--base-url", url)
+    assert "will get its key" in err
+    assert "add --yes" in err
+    quick.ok("providers", "set", "openai", "--base-url", url, "--yes")
+    assert _open_only_key(quick) == (SECRET, "https://gateway.example.com/v1")
+
+
+def _open_only_key(quick: Quick) -> tuple[str, str]:
+    database = AdminDatabase(quick.database)
+    with database.read() as tx:
+        (provider,) = key_pool.list_providers(tx)
+        (key,) = key_pool.list_provider_keys(tx)
+    database.close()
+    vault = load_vault(find_paths())
+    assert vault is not None
+    url = provider.base_url
+    return vault.open(key.sealed, row_id=key.id, provider="openai", base_url=url), url
+
+
+def test_plain_http_is_for_this_machine_unless_allowed(quick: Quick) -> None:
+    quick.ok("providers", "set", "openai", "--base-url", "http://127.0.0.1:8080/v1")
+    remote = ("providers", "set", "openai", "--base-url", "http://10.0.0.7/v1")
+    assert "--allow-http" in quick.fails(4, *remote)
+    quick.ok(*remote, "--allow-http")
+    assert "cannot be a base URL" in quick.fails(
+        4, "providers", "set", "openai", "--base-url", "ftp://example.com"
+    )
+
+
+def test_an_unknown_provider_is_not_found(quick: Quick) -> None:
+    quick.fails(3, "providers", "show", "nobody")
+    quick.fails(3, "providers", "pause", "nobody", "--reason", "x")
+    quick.fails(3, "provider-keys", "list", "nobody")
