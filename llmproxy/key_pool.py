@@ -8,7 +8,7 @@ reading the provider's answer (reference wire.md E); this module keeps the state
 import ipaddress
 import logging
 import re
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -132,15 +132,29 @@ def check_base_url(url: str, *, allow_http: bool) -> str:
         RefusedError: not an http(s) URL with a host and nothing after the path, or plain http to
             a host that is not this machine without `allow_http`.
     """
-    parts = urlsplit(url.strip())
-    has_extras = parts.query or parts.fragment or parts.username or parts.password
-    if parts.scheme not in {"http", "https"} or not parts.hostname or has_extras:
+    parts = _split_url(url.strip())
+    if parts is None:
         msg = f"{url!r:.200} cannot be a base URL; write one such as https://api.openai.com/v1"
         raise RefusedError(msg)
+    assert parts.hostname is not None
     if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
         msg = f"{url} is not encrypted and not on this machine. Use https, or add --allow-http."
         raise RefusedError(msg)
     return url.strip().rstrip("/")
+
+
+def _split_url(url: str) -> SplitResult | None:
+    """Return the parts of an http(s) URL with a host and nothing after its path, else None."""
+    try:
+        parts = urlsplit(url)
+        has_good_port = parts.port != 0
+    except ValueError:  # a port that is no number, brackets that do not close
+        return None
+    has_extras = parts.query or parts.fragment or parts.username or parts.password
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in {"http", "https"} or not parts.hostname or has_extras:
+        return None
+    return parts if is_plain and has_good_port else None
 
 
 def _is_loopback(host: str) -> bool:

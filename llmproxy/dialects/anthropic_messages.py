@@ -158,6 +158,7 @@ class MessageStreamReader:
         """Start with nothing read."""
         self.events = EventStream(self._on_event, holds_back=False)
         self.is_complete = False
+        self.is_over = False
         self._usage: dict[str, Any] | None = None
         self._has_final_usage = False
         self._model: str | None = None
@@ -192,7 +193,7 @@ class MessageStreamReader:
                 self._usage = {**(self._usage or {}), **given}
                 self._has_final_usage = True
         elif event.type == "message_stop":
-            self.is_complete = True
+            self.is_complete = self.is_over = True
         elif event.type == "error" or name == b"error":
             self._has_error = True
         elif event.delta is not None:

@@ -64,7 +64,9 @@ class StreamReader(Protocol):
     """Reads one event stream as it passes."""
 
     is_complete: bool
-    """The provider has said that the answer is over."""
+    """The answer has come to its proper end: what follows is only bookkeeping."""
+    is_over: bool
+    """The provider's last word has come: nothing more can change the usage."""
 
     @property
     def events(self) -> EventStream:

@@ -62,7 +62,9 @@ _DEAD_TEXTS = (
 )
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+def classify(  # noqa: PLR0911 - one line a row of the table
+    status: int, headers: Mapping[str, str], body: bytes
+) -> Failure:
     """Say what an answer that is no success means.
 
     Args:

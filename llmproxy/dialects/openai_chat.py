@@ -193,6 +193,7 @@ class ChatStreamReader:
         """Withhold the usage chunk when the client did not ask for it."""
         self.events = EventStream(self._on_event, holds_back=withholds_usage)
         self.is_complete = False
+        self.is_over = False
         self._withholds_usage = withholds_usage
         self._usage: msgspec.Raw | None = None
         self._model: str | None = None
@@ -213,7 +214,7 @@ class ChatStreamReader:
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
         if data == b"[DONE]":
-            self.is_complete = True
+            self.is_complete = self.is_over = True
             return False
         if name == b"error":
             self._has_error = True

@@ -51,35 +51,31 @@ class _Job:
 
 
 class Writer(Generic[S]):
-    """Runs all writes of the serving process, and keeps a snapshot of what others may change.
+    """Runs all writes of the serving process, and watches for what others change."""
 
-    `load(tx)` reads that snapshot in the writer thread; `publish(snapshot)` receives it on the
-    event loop at the start, after every foreign commit, and on `refresh`.
-    """
-
-    def __init__(
-        self,
-        files: DatabaseFiles,
-        load: Callable[[Tx], S],
-        publish: Callable[[S], None],
-    ) -> None:
+    def __init__(self, files: DatabaseFiles) -> None:
         """Open the database; the caller holds the serving lock."""
         self._files = files
         self._connection = open_current(files, is_serving=True)
-        self._load = load
-        self._publish = publish
+        self._load: Callable[[Tx], S] | None = None
+        self._publish: Callable[[S], None] | None = None
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="llmproxy-writer")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._data_version = -1
         self._watched_at = 0.0
-        self.is_broken = False
         self._is_closing = False
+        self.is_broken = False
 
-    def start(self) -> None:
-        """Start the thread; called on the event loop, once."""
+    def start(self, load: Callable[[Tx], S], publish: Callable[[S], None]) -> None:
+        """Start the thread; called on the event loop, once.
+
+        `load(tx)` reads the snapshot in the writer thread; `publish(snapshot)` receives it on the
+        event loop: now, after every foreign commit, and on `refresh`.
+        """
+        self._load, self._publish = load, publish
         self._loop = asyncio.get_running_loop()
-        self._publish(self._read_snapshot())
+        publish(self._read_snapshot())
         self._thread.start()
 
     def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # noqa: ANN401 - any f(tx, …)
@@ -105,7 +101,7 @@ class Writer(Generic[S]):
     async def refresh(self) -> None:
         """Return once the published snapshot holds every commit made before this call."""
         changed = await self.submit(self._snapshot_if_changed)
-        if changed is not None:
+        if changed is not None and self._publish is not None:
             self._publish(changed)
 
     def close(self) -> None:
@@ -203,7 +199,7 @@ class Writer(Generic[S]):
         except sqlite3.Error as error:
             _log.warning("the database could not be watched: %s", error)
             return
-        if changed is not None and self._loop is not None:
+        if changed is not None and self._loop is not None and self._publish is not None:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._publish, changed)
 
@@ -213,6 +209,7 @@ class Writer(Generic[S]):
         return None if version == self._data_version else self._read_snapshot()
 
     def _read_snapshot(self) -> S:
+        assert self._load is not None
         self._data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         return self._load(self._connection)
 

@@ -1,0 +1,76 @@
+"""Owns which headers pass, both ways, and where clients put their API key.
+
+Unknown headers pass (new SDKs must keep working); connection-level ones, identities and anything
+that could act on the operator's account do not (reference wire.md F.3, F.6, F.7).
+"""
+
+from collections.abc import Iterator
+
+Headers = list[tuple[bytes, bytes]]
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate"}
+    | {b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+_CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_REQUEST_DROPPED = (
+    _HOP_BY_HOP
+    | frozenset(_CREDENTIALS)
+    | {b"host", b"content-length", b"expect", b"accept-encoding", b"cookie", b"forwarded"}
+    | {b"x-real-ip", b"via", b"true-client-ip", b"referer", b"origin"}
+    | {b"openai-organization", b"openai-project", b"anthropic-workspace-id"}
+    | {b"anthropic-user-profile-id", b"x-goog-user-project"}
+)
+_REQUEST_DROPPED_PREFIXES = (b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-")
+_ANSWER_DROPPED = _HOP_BY_HOP | {
+    *(b"content-length", b"set-cookie", b"alt-svc", b"strict-transport-security"),
+    *(b"content-security-policy", b"report-to", b"nel", b"server", b"date"),
+    *(b"openai-organization", b"openai-project"),
+    *(b"anthropic-organization-id", b"anthropic-workspace-id"),
+}
+_ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-")
+
+
+def given_api_keys(headers: Headers) -> Iterator[str]:
+    """Yield what may be an API key, in the order in which the places count (wire.md F.3)."""
+    for place in _CREDENTIALS:
+        for name, value in headers:
+            if name == place:
+                text = value.decode("latin-1").strip()
+                if place == b"authorization":
+                    scheme, _, text = text.partition(" ")
+                    if scheme.lower() != "bearer":
+                        continue
+                yield text.strip()
+
+
+def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
+    """Return the headers to send upstream: the client's that may pass, and the provider's key."""
+    dropped = _REQUEST_DROPPED
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
+            dropped |= {part.strip().lower() for part in value.split(b",")}
+    passed = [
+        (name, value)
+        for name, value in headers
+        if name not in dropped and not name.startswith(_REQUEST_DROPPED_PREFIXES)
+    ]
+    # Compressed answers could not be metered as they pass.
+    passed.append((b"accept-encoding", b"identity"))
+    if dialect == "anthropic":
+        passed.append((b"x-api-key", secret.encode()))
+    else:
+        passed.append((b"authorization", b"Bearer " + secret.encode()))
+    return passed
+
+
+def to_client(headers: Headers, secret: str) -> Headers:
+    """Return the provider's headers that the client may see."""
+    hidden = secret.encode()
+    return [
+        (name.lower(), value)
+        for name, value in headers
+        if name.lower() not in _ANSWER_DROPPED
+        and not name.lower().startswith(_ANSWER_DROPPED_PREFIXES)
+        and hidden not in value
+    ]

@@ -1,0 +1,84 @@
+"""Owns the offer before a request is sent: what is held, and what the 402 says. Pure."""
+
+import msgspec
+
+from llmproxy.catalog import Model
+from llmproxy.dialects.base import RequestFacts
+from llmproxy.errors import ApiError
+from llmproxy.ledger import Shortage
+from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
+from llmproxy.pricing import Bound, bound, unpriced_mover
+
+OUTPUT_TOKENS_MAX_DEFAULT = 128_000
+"""For models whose catalog entry knows no maximum: as much as the largest usual one."""
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """The upper bound of what a request can cost, in nano-USD, and how it came about."""
+
+    facts: RequestFacts
+    model: Model
+    bound: Bound
+    output_tokens: int
+    amount_nanousd: int
+    user_multiplier_micro: int
+
+
+def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) -> Quote:
+    """Return the bound of a request's cost.
+
+    Raises:
+        ApiError: 400, when the request asks for a service tier, speed or region without a price.
+    """
+    unpriced = unpriced_mover(model.prices, facts.movers)
+    if unpriced is None and facts.searches and model.prices.rates.web_search is None:
+        unpriced = "web search"
+    if unpriced is not None:
+        raise ApiError(
+            400,
+            "option_not_metered",
+            f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
+            "without it.",
+        )
+    request_bound = bound(
+        model.prices,
+        input_tokens=facts.input_tokens_bound,
+        movers=facts.movers,
+        may_write_cache=facts.may_write_cache,
+        may_write_cache_1h=facts.may_write_cache_1h,
+        searches=facts.searches,
+    )
+    model_max = model.max_output_tokens or OUTPUT_TOKENS_MAX_DEFAULT
+    # A provider refuses or lowers a maximum above the model's own.
+    output_max = model_max if facts.output_max is None else min(facts.output_max, model_max)
+    output_tokens = output_max * facts.choices + facts.output_tokens_extra
+    amount = cost_nanousd(
+        request_bound.rated(output_tokens), user_multiplier_micro, model.multiplier_micro
+    )
+    return Quote(facts, model, request_bound, output_tokens, amount, user_multiplier_micro)
+
+
+def insufficient_credit(quote: Quote, shortage: Shortage) -> ApiError:
+    """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
+    fixed = quote.bound.rated(quote.facts.output_tokens_extra)
+    tokens = affordable_tokens(
+        shortage.available_nanousd,
+        quote.bound.output_rate,
+        quote.user_multiplier_micro,
+        quote.model.multiplier_micro,
+        besides=fixed,
+    )
+    fitting = (tokens or 0) // quote.facts.choices
+    needed, available = format_usd(quote.amount_nanousd), format_usd(shortage.available_nanousd)
+    hint = f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"
+    message = (
+        "Insufficient credit balance — top up or lower max_tokens. "
+        f"Needed {needed} USD, available {available} USD; {hint}."
+    )
+    fields: dict[str, object] = {
+        "needed_usd": needed,
+        "available_usd": available,
+        "held_usd": format_usd(shortage.held_nanousd),
+        "max_tokens_affordable": fitting,
+    }
+    return ApiError(402, "insufficient_credit", message, fields=fields)

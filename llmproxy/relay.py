@@ -1,0 +1,332 @@
+"""THE REQUEST PATH, its first half: authenticate → price → hold; `exchange.py` does the rest.
+
+Read `Relay.handle` and follow it downwards. No framework in here: the server hands over a
+`Request` and a `Client`, and runs `handle` in a task that a client's disconnect does not cancel.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple
+
+from llmproxy import ledger, vault
+from llmproxy.accounts import Principal
+from llmproxy.catalog import Model
+from llmproxy.clock import new_request_id, request_id_text
+from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.errors import (
+    ApiError,
+    DatabaseError,
+    invalid_api_key,
+    invalid_request,
+    no_active_provider_keys,
+    provider_paused,
+    proxy_error,
+    unknown_model_pricing,
+)
+from llmproxy.exchange import Client, Exchange, Order, Services, all_keys_cooling
+from llmproxy.headers import Headers, given_api_keys
+from llmproxy.key_pool import PRESETS, LiveKey, Pool, Provider, ProviderKey
+from llmproxy.model_list import model_list
+from llmproxy.quote import Quote, insufficient_credit, make_quote
+from llmproxy.routes import QUERY_PASSED, Route, Routes
+from llmproxy.storage.writer import Writer
+
+BIG_BODY_BYTES = 256 * 1024
+"""Bodies above this are checked in a thread, so that other requests do not wait for it."""
+REFUSALS_PER_S_MAX = 20
+DRAIN_RETRY_AFTER_S = 5
+
+_log = logging.getLogger("llmproxy.relay")
+
+
+class Snapshot(NamedTuple):
+    """What the database says of those who may come in and where requests go."""
+
+    principals: dict[bytes, Principal]
+    providers: list[Provider]
+    provider_keys: list[ProviderKey]
+
+
+class Request(NamedTuple):
+    """A request as the server hands it over; header names are in lower case."""
+
+    method: str
+    raw_path: bytes
+    query: bytes
+    headers: Headers
+    read_body: Callable[[], Awaitable[bytes]]
+    """Raises ApiError for a body that is too large, ClientGoneError when it never comes."""
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was complete."""
+
+
+class Relay:
+    """Takes requests and sees them through; everything in the server's memory is here."""
+
+    def __init__(self, services: Services, writer: Writer[Snapshot], pool: Pool) -> None:
+        """Take the shared services; `publish` must be called before the first request."""
+        self._services = services
+        self._writer = writer
+        self._pool = pool
+        self._clock = services.clock
+        self._catalog = services.catalog
+        self._principals: dict[bytes, Principal] = {}
+        self._routes = Routes(())
+        self._price_versions: dict[tuple[str, str], int] = {}
+        self._refreshing: asyncio.Future[None] | None = None
+        self._refusals_second = 0
+        self._refusals = 0
+        self.boot_id = 0
+        self.is_draining = False
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Replace what is known of users, keys and providers."""
+        self._principals = snapshot.principals
+        self._pool.publish(snapshot.providers, snapshot.provider_keys)
+        dialects = {name: preset.dialect for name, preset in PRESETS.items()}
+        dialects |= {provider.name: provider.dialect for provider in snapshot.providers}
+        self._routes = Routes(dialects.items())
+
+    async def handle(self, request: Request, client: Client) -> None:
+        """See one request through, from its path to its settled hold."""
+        request_id = new_request_id(self._clock.now_ms())
+        text_id = request_id_text(request_id)
+        try:
+            await self._serve(request, client, request_id)
+        except ClientGoneError:
+            pass
+        except ApiError as error:
+            await _answer_error(client, error, text_id)
+        except DatabaseError as error:
+            _log.error("%s: %s", text_id, error)
+            busy = ApiError(
+                503, "ledger_busy", str(error), should_retry=None, retry_after_s=DRAIN_RETRY_AFTER_S
+            )
+            await _answer_error(client, busy, text_id)
+        except Exception:  # noqa: BLE001 - outermost: a bug must not reach the client as a traceback
+            _log.exception("%s: internal error", text_id)
+            bug = proxy_error(500, "an internal error", text_id, should_retry=False)
+            await _answer_error(client, bug, text_id)
+
+    async def _serve(self, request: Request, client: Client, request_id: bytes) -> None:
+        if self.is_draining:
+            raise ApiError(
+                503,
+                "shutting_down",
+                "The proxy is restarting. Try again in a moment.",
+                should_retry=None,
+                retry_after_s=DRAIN_RETRY_AFTER_S,
+            )
+        route = self._routes.find(request.method, request.raw_path)
+        principal = await self._authenticate(request.headers)
+        if route.endpoint is None:
+            await self._list_models(route, client, request_id)
+            return
+        body = await self._read_body(request)
+        model = ""
+        try:
+            facts = await _read_facts(route.endpoint, body)
+            model = facts.model
+            quote = self._quote(route, facts, principal)
+            provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
+            hold = await self._hold(route.endpoint, quote, principal, request_id)
+        except ApiError as error:
+            self._record_refusal(request_id, route, principal, model, error)
+            raise
+        order = Order(
+            request_id=request_id_text(request_id),
+            principal=principal,
+            provider=provider,
+            endpoint=route.endpoint,
+            quote=quote,
+            hold=hold,
+            headers=request.headers,
+            query=QUERY_PASSED.get(request.query, ""),
+            body=body,
+            keys=keys,
+        )
+        await Exchange(self._services, order, client).run()
+
+    async def _authenticate(self, headers: Headers) -> Principal:
+        """Return who the request speaks for: the first given key that is known counts.
+
+        Raises:
+            ApiError: 401.
+        """
+        hashes = []
+        is_given = False
+        for given in given_api_keys(headers):
+            is_given = True
+            # A key that fails its checksum was never made here: no look-up, however many come.
+            if vault.is_well_formed(given):
+                hashes.append(vault.hash_api_key(given))
+        for is_second_look in (False, True):
+            for digest in hashes:
+                principal = self._principals.get(digest)
+                if principal is not None:
+                    return principal
+            if not is_second_look and hashes:
+                await self._refresh()
+        raise invalid_api_key(given=is_given)
+
+    async def _refresh(self) -> None:
+        """Look at the database again before saying no; callers at one time share one look."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.ensure_future(self._writer.refresh())
+        await asyncio.shield(self._refreshing)
+
+    async def _list_models(self, route: Route, client: Client, request_id: bytes) -> None:
+        body = model_list(self._catalog, route.provider, route.dialect)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"x-llmproxy-request-id", request_id_text(request_id).encode()),
+        ]
+        await client.start(200, headers)
+        await client.send(body, more=False)
+
+    @staticmethod
+    async def _read_body(request: Request) -> bytes:
+        for name, value in request.headers:
+            if name == b"content-encoding" and value.lower() != b"identity":
+                raise invalid_request("Compressed request bodies are not read. Send it plain.")
+        return await request.read_body()
+
+    def _quote(self, route: Route, facts: RequestFacts, principal: Principal) -> Quote:
+        model = self._catalog.find(route.provider, facts.model)
+        if model is None:
+            nearest = self._catalog.nearest(route.provider, facts.model)
+            raise unknown_model_pricing(facts.model, nearest)
+        return make_quote(facts, model, principal.rate_multiplier_micro)
+
+    async def _choose_keys(
+        self, name: str, model_id: str, principal: Principal
+    ) -> tuple[Provider, list[LiveKey]]:
+        """Return the provider and its keys to try, best first.
+
+        Raises:
+            ApiError: 429 when it is paused or all keys are cooling down, 503 without any key.
+        """
+        now_ms = self._clock.now_ms()
+        found = self._usable_keys(name, model_id, principal, now_ms)
+        if found is None:
+            await self._refresh()
+            found = self._usable_keys(name, model_id, principal, now_ms)
+        if found is not None:
+            return found
+        provider = self._pool.providers.get(name)
+        if provider is not None and provider.paused_at_ms is not None:
+            raise provider_paused(name, provider.paused_reason or "no reason given")
+        wait_ms = self._pool.cooldown_left_ms(name, model_id, now_ms)
+        if wait_ms is not None:
+            raise all_keys_cooling(name, max(1, -(-wait_ms // 1000)))
+        raise no_active_provider_keys(name)
+
+    def _usable_keys(
+        self, name: str, model_id: str, principal: Principal, now_ms: int
+    ) -> tuple[Provider, list[LiveKey]] | None:
+        provider = self._pool.providers.get(name)
+        if provider is None or provider.paused_at_ms is not None:
+            return None
+        keys = self._pool.usable(name, model_id, principal.user_id, now_ms)
+        return (provider, keys) if keys else None
+
+    async def _hold(
+        self, endpoint: Endpoint, quote: Quote, principal: Principal, request_id: bytes
+    ) -> ledger.Hold:
+        """Set the bound of the cost aside, durably, before anything is sent.
+
+        Raises:
+            ApiError: 402.
+        """
+        now_ms = self._clock.now_ms()
+        hold = ledger.Hold(
+            id=request_id,
+            wallet_id=principal.wallet_id,
+            api_key_id=principal.api_key_id,
+            price_version_id=await self._price_version(quote.model, now_ms),
+            boot_id=self.boot_id,
+            endpoint=endpoint.name,
+            user_multiplier_micro=quote.user_multiplier_micro,
+            model_multiplier_micro=quote.model.multiplier_micro,
+            amount_nanousd=quote.amount_nanousd,
+            created_at_ms=now_ms,
+        )
+        try:
+            shortage = await self._writer.submit(ledger.place_hold, hold)
+        except asyncio.CancelledError:
+            # It may be placed all the same: end it behind the queued placing.
+            outcome = ledger.Outcome(
+                user_id=principal.user_id,
+                provider=quote.model.provider,
+                model=quote.model.id,
+                is_stream=quote.facts.is_stream,
+                status=0,
+                duration_ms=0,
+                reason="the proxy was stopped",
+            )
+            undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
+            self._writer.enqueue(undo, hold)
+            raise
+        if shortage is not None:
+            raise insufficient_credit(quote, shortage)
+        return hold
+
+    async def _price_version(self, model: Model, now_ms: int) -> int:
+        """Return the id that pins the model's prices, storing them at their first use."""
+        name = (model.provider, model.id)
+        known = self._price_versions.get(name)
+        if known is None:
+            pin = partial(ledger.pin_prices, now_ms=now_ms)
+            prices = model.prices.canonical_json()
+            known = await self._writer.submit(pin, model.provider, model.id, prices)
+            self._price_versions[name] = known
+        return known
+
+    def _record_refusal(
+        self, request_id: bytes, route: Route, principal: Principal, model: str, error: ApiError
+    ) -> None:
+        """Leave a reporting row, without waiting; only so many a second."""
+        second = int(self._clock.monotonic_s())
+        if second != self._refusals_second:
+            self._refusals_second, self._refusals = second, 0
+        self._refusals += 1
+        if self._refusals > REFUSALS_PER_S_MAX or route.endpoint is None:
+            return
+        outcome = ledger.Outcome(
+            user_id=principal.user_id,
+            provider=route.provider,
+            model=model,
+            is_stream=False,
+            status=error.status,
+            duration_ms=0,
+            reason=error.message[:500],
+        )
+        record = partial(
+            ledger.record_refusal,
+            api_key_id=principal.api_key_id,
+            endpoint=route.endpoint.name,
+            outcome=outcome,
+            now_ms=self._clock.now_ms(),
+        )
+        self._writer.enqueue(record, request_id)
+
+
+async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
+    if len(body) > BIG_BODY_BYTES:
+        return await asyncio.to_thread(endpoint.read_request, body)
+    return endpoint.read_request(body)
+
+
+async def _answer_error(client: Client, error: ApiError, request_id: str) -> None:
+    if client.has_started:
+        client.abort()  # an answer cut short must never look complete
+        return
+    body = error.body(request_id)
+    headers = [*error.headers(request_id), (b"content-length", b"%d" % len(body))]
+    await client.start(error.status, headers)
+    await client.send(body, more=False)

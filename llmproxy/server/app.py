@@ -1,0 +1,82 @@
+"""Owns the Litestar application: the proxy mounted as bare ASGI, health, and error answers."""
+
+import asyncio
+import logging
+from typing import Any
+
+from litestar import Litestar, MediaType, Request, Response, asgi, get
+from litestar.exceptions import HTTPException
+from litestar.types import Receive, Scope, Send
+
+from llmproxy.clock import Clock, new_request_id, request_id_text
+from llmproxy.errors import ApiError, LlmproxyError
+from llmproxy.key_pool import Pool
+from llmproxy.relay import Relay, Snapshot
+from llmproxy.server.proxy import serve_request
+from llmproxy.storage.database import Tx
+from llmproxy.storage.writer import Writer
+
+READY_TIMEOUT_S = 2.0
+
+_log = logging.getLogger("llmproxy.server")
+
+
+def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, body_bytes_max: int) -> Litestar:
+    """Return the application around objects that live as long as the process."""
+
+    @asgi("/v1", is_mount=True, copy_scope=False)
+    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
+        # Never cancelled by a disconnect: a client that leaves does not stop its metering.
+        await serve_request(relay, body_bytes_max, scope, receive, send)  # type: ignore[arg-type]
+
+    @get("/healthz", media_type=MediaType.JSON, sync_to_thread=False)
+    def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @get("/readyz", media_type=MediaType.JSON)
+    async def readyz() -> Response[dict[str, str]]:
+        reason = await _why_not_ready(relay, writer, pool)
+        if reason is None:
+            return Response({"status": "ready"})
+        return Response({"status": "not ready", "reason": reason}, status_code=503)
+
+    return Litestar(
+        route_handlers=[proxy, healthz, readyz],
+        exception_handlers={Exception: _answer_exception},
+        openapi_config=None,
+        logging_config=None,
+    )
+
+
+async def _why_not_ready(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> str | None:
+    if relay.is_draining:
+        return "shutting down"
+    try:
+        await asyncio.wait_for(writer.submit(_read_one_row), READY_TIMEOUT_S)
+    except (LlmproxyError, TimeoutError):
+        return "the database cannot be used"
+    if not pool.has_usable_key(Clock().now_ms()):
+        return "no provider has a usable key; add one: llmproxy provider-keys add PROVIDER"
+    return None
+
+
+def _read_one_row(tx: Tx) -> None:
+    tx.execute("SELECT id FROM boots ORDER BY id DESC LIMIT 1").fetchone()
+
+
+def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Answer what Litestar itself refuses in our own envelope."""
+    del request
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 500:
+        _log.error("internal error", exc_info=error)
+    wordings = {
+        404: "There is nothing at this path. The proxy is at /v1/{provider}/{endpoint}.",
+        405: "This path does not take that method.",
+    }
+    message = wordings.get(status, "The request could not be served.")
+    codes = {404: "unknown_path", 500: "proxy_error"}
+    own = ApiError(status, codes.get(status, "invalid_request"), message)
+    request_id = request_id_text(new_request_id(Clock().now_ms()))
+    headers = {name.decode(): value.decode() for name, value in own.headers(request_id)}
+    return Response(own.body(request_id), status_code=status, headers=headers)

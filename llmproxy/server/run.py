@@ -1,0 +1,167 @@
+"""Owns the life of the serving process: what is built in which order, and how it ends.
+
+Start: lock, database, open holds of dead owners ended, then the port. Stop: no new requests,
+running ones finish, all queued settlements are written, checkpoint, lock given back.
+"""
+
+import asyncio
+import gc
+import logging
+import os
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from litestar import Litestar
+
+from llmproxy import __version__, accounts, key_pool, ledger
+from llmproxy.catalog import Catalog, load_catalog
+from llmproxy.clock import Clock, rfc3339
+from llmproxy.config import Config, Settings, load_vault
+from llmproxy.errors import RefusedError
+from llmproxy.exchange import Services
+from llmproxy.logs import set_up_logs
+from llmproxy.relay import Relay, Snapshot
+from llmproxy.server.app import build_app
+from llmproxy.server.protocol import ProxyProtocol, ProxyServer
+from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
+from llmproxy.storage.writer import Writer
+from llmproxy.upstream import AiohttpTransport, Upstream
+from llmproxy.watchdog import Limits, Watchdog
+
+KEEPALIVE_S = 75
+BACKLOG = 2048
+FORCED_STOP_S = 5
+"""After the drain has ended: for cut exchanges to tell their clients and settle."""
+
+_log = logging.getLogger("llmproxy.server")
+
+
+def serve(config: Config) -> int:
+    """Serve until a signal says to stop; return the exit code.
+
+    Raises:
+        LlmproxyError: it cannot start: another server, a bad catalog, a port in use, …
+    """
+    os.umask(0o077)
+    set_up_logs(config.settings.log_level)
+    named = config.settings.catalog_file
+    catalog = load_catalog(Path(named) if named else None)
+    pool = key_pool.Pool(load_vault(config.paths))
+    files = DatabaseFiles(config.paths.database)
+    require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
+    try:
+        with _listen(config.settings.host, config.settings.port) as listener:
+            writer: Writer[Snapshot] = Writer(files)
+            try:
+                uvloop.run(_serve(config, catalog, pool, writer, listener))
+            finally:
+                # After the loop: tasks that it cancelled have queued their settlements.
+                writer.close()
+    finally:
+        files.serving_lock.release()
+    return 0
+
+
+async def _serve(
+    config: Config,
+    catalog: Catalog,
+    pool: key_pool.Pool,
+    writer: Writer[Snapshot],
+    listener: socket.socket,
+) -> None:
+    settings, clock = config.settings, Clock()
+    upstream = Upstream(AiohttpTransport(settings.connect_timeout_s))
+    watchdog = Watchdog(_limits(settings), clock)
+    relay = Relay(Services(writer, upstream, watchdog, catalog, clock), writer, pool)
+    writer.start(_load_snapshot, relay.publish)
+    relay.boot_id = await _begin_boot(writer, clock)
+    app = build_app(relay, writer, pool, settings.body_bytes_max)
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        _log.info("stopping: %d requests are finishing", len(watchdog.exchanges))
+        relay.is_draining = True
+        loop.call_later(settings.shutdown_timeout_s, watchdog.cut_all, "the proxy was stopped")
+
+    def started() -> None:
+        # What exists now lives on: the collector need never look at it again.
+        gc.collect()
+        gc.freeze()
+        _announce(listener, config)
+
+    server = ProxyServer(_uvicorn_config(app, settings), on_stop=stop, on_started=started)
+    async with asyncio.TaskGroup() as tasks:
+        watching = tasks.create_task(watchdog.run())
+        await server.serve([listener])
+        watching.cancel()
+    await upstream.close()
+
+
+async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
+    """Record this start and end the holds that a dead process has left open."""
+    now_ms = clock.now_ms()
+    expire = partial(ledger.expire_open_holds, now_ms=now_ms)
+    expired = await writer.submit(expire)
+    if expired:
+        _log.warning("%d holds of a process that died have been ended", expired)
+    begin = partial(ledger.start_boot, pid=os.getpid(), version=__version__, now_ms=now_ms)
+    return await writer.submit(begin)
+
+
+def _load_snapshot(tx: Tx) -> Snapshot:
+    return Snapshot(
+        accounts.load_principals(tx), key_pool.list_providers(tx), key_pool.list_provider_keys(tx)
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        first_byte_timeout_s=settings.first_byte_timeout_s,
+        idle_timeout_s=settings.idle_timeout_s,
+        total_timeout_s=settings.total_timeout_s,
+        drain_timeout_s=settings.drain_timeout_s,
+        drains_max=settings.drains_max,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+
+
+def _uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=ProxyProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEPALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s + FORCED_STOP_S,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        RefusedError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        msg = f"Cannot listen on {host} port {port}: {error}. Choose another --port."
+        raise RefusedError(msg) from error
+
+
+def _announce(listener: socket.socket, config: Config) -> None:
+    host, port = listener.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    sys.stderr.write(
+        f"llmproxy {__version__} serves http://{shown}:{port} from {config.paths.database}\n"
+    )
+    sys.stderr.flush()

@@ -1,0 +1,100 @@
+"""Owns the deadlines of running exchanges: one timer for all of them, none per chunk.
+
+An exchange only notes times as it goes; the watchdog looks at them a few times a second and cuts
+what has waited too long. Must not touch money: a cut exchange settles itself.
+"""
+
+import asyncio
+from typing import NamedTuple, Protocol
+
+from llmproxy.clock import Clock
+
+TICK_S = 0.25
+
+
+class Limits(NamedTuple):
+    """How long things may take, in seconds, and how many drains may run at once."""
+
+    first_byte_timeout_s: float
+    idle_timeout_s: float
+    total_timeout_s: float
+    drain_timeout_s: float
+    drains_max: int
+    stall_timeout_s: float
+
+
+class Exchange(Protocol):
+    """What the watchdog needs of an exchange; times are `Clock.monotonic_s`, 0 for not now."""
+
+    started_s: float
+    waiting_since_s: float
+    """Since when nothing has come from the provider."""
+    sending_since_s: float
+    """Since when the client has not taken what was sent to it."""
+    gone_since_s: float
+    """Since when the client is known to have left."""
+    has_answer: bool
+
+    def is_client_gone(self) -> bool:
+        """Say whether the client has left."""
+
+    def give_up_client(self) -> None:
+        """Hang up on a client that does not read."""
+
+    def cut(self, reason: str) -> None:
+        """Stop waiting for the provider; the exchange ends itself."""
+
+
+class Watchdog:
+    """Looks after all running exchanges."""
+
+    def __init__(self, limits: Limits, clock: Clock) -> None:
+        """Take the limits; `run` does the work."""
+        self._limits = limits
+        self._clock = clock
+        self.exchanges: set[Exchange] = set()
+
+    async def run(self) -> None:
+        """Look at every exchange a few times a second, until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            self.look()
+
+    def look(self) -> None:
+        """Look at every exchange once."""
+        now = self._clock.monotonic_s()
+        drains = 0
+        for exchange in sorted(self.exchanges, key=lambda one: one.gone_since_s or now):
+            if not exchange.gone_since_s and exchange.is_client_gone():
+                exchange.gone_since_s = now
+            if exchange.gone_since_s:
+                drains += 1
+            reason = self._reason_to_cut(exchange, now, drains)
+            if reason is not None:
+                exchange.cut(reason)
+            elif self._is_over(exchange.sending_since_s, now, self._limits.stall_timeout_s):
+                exchange.give_up_client()
+
+    def cut_all(self, reason: str) -> None:
+        """Cut every exchange: the process has to end."""
+        for exchange in tuple(self.exchanges):
+            exchange.cut(reason)
+
+    def _reason_to_cut(self, exchange: Exchange, now: float, drains: int) -> str | None:
+        limits = self._limits
+        if exchange.gone_since_s and drains > limits.drains_max:
+            return f"the client left and {limits.drains_max} other answers were being drained"
+        if self._is_over(exchange.gone_since_s, now, limits.drain_timeout_s):
+            return f"the client left and the answer did not end within {limits.drain_timeout_s} s"
+        if now - exchange.started_s > limits.total_timeout_s:
+            return f"the answer took longer than {limits.total_timeout_s} s"
+        silence_max_s = (
+            limits.idle_timeout_s if exchange.has_answer else limits.first_byte_timeout_s
+        )
+        if self._is_over(exchange.waiting_since_s, now, silence_max_s):
+            return f"the provider was silent for {silence_max_s} s"
+        return None
+
+    @staticmethod
+    def _is_over(since_s: float, now: float, limit_s: float) -> bool:
+        return since_s > 0 and now - since_s > limit_s
