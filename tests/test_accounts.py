@@ -1,0 +1,112 @@
+"""Users and their API keys."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmproxy import accounts
+from llmproxy.errors import NotFoundError, RefusedError
+from llmproxy.storage.database import AdminDatabase
+from llmproxy.vault import hash_api_key
+from tests.support.books import NOW_MS
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[AdminDatabase]:
+    database = AdminDatabase(tmp_path / "data" / "llmproxy.db")
+    yield database
+    database.close()
+
+
+@pytest.mark.parametrize("name", ["a", "0", "ann", "ann.b_c@x-y", "a" * 64])
+def test_names_that_can_stand_in_urls_and_logs_are_taken(
+    database: AdminDatabase, name: str
+) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, name, now_ms=NOW_MS)
+    assert (user.name, user.balance_nanousd, user.available_nanousd) == (name, 0, 0)
+    assert user.rate_multiplier_micro == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "name", ["", "Ann", ".ann", "-a", "a b", "a/b", "ännchen", "a" * 65, "a\n"]
+)
+def test_other_names_are_refused(database: AdminDatabase, name: str) -> None:
+    with database.write() as tx, pytest.raises(RefusedError, match="cannot be a user name"):
+        accounts.create_user(tx, name, now_ms=NOW_MS)
+
+
+def test_a_name_is_given_once(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        with pytest.raises(RefusedError, match="exists already"):
+            accounts.create_user(tx, "ann", now_ms=NOW_MS)
+
+
+def test_only_what_is_given_of_a_user_is_changed(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        before = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        assert accounts.set_user(tx, "ann", now_ms=NOW_MS) == before
+        disabled = accounts.set_user(tx, "ann", now_ms=NOW_MS + 1, is_disabled=True)
+        assert disabled.disabled_at_ms == NOW_MS + 1
+        both = accounts.set_user(tx, "ann", now_ms=NOW_MS + 2, rate_multiplier_micro=0)
+        assert (both.disabled_at_ms, both.rate_multiplier_micro) == (NOW_MS + 1, 0)
+        assert accounts.set_user(tx, "ann", now_ms=1, is_disabled=False).disabled_at_ms is None
+        with pytest.raises(NotFoundError, match="no user 'zoe'"):
+            accounts.set_user(tx, "zoe", now_ms=NOW_MS, is_disabled=True)
+
+
+def test_users_are_listed_by_name_up_to_a_limit(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        for name in ("cid", "ann", "ben"):
+            accounts.create_user(tx, name, now_ms=NOW_MS)
+        assert [user.name for user in accounts.list_users(tx, limit=2)] == ["ann", "ben"]
+        assert len(accounts.list_users(tx, limit=-1)) == 3
+
+
+def test_an_api_key_speaks_for_its_user_until_it_is_revoked(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS, rate_multiplier_micro=1_200_000)
+        api_key = accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        principal = accounts.load_principals(tx)[hash_api_key(api_key)]
+        assert (principal.user, principal.api_key) == ("ann", "laptop")
+        assert (principal.user_id, principal.wallet_id) == (user.id, user.wallet_id)
+        assert principal.rate_multiplier_micro == 1_200_000
+        accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 1)
+        assert accounts.load_principals(tx) == {}
+        with pytest.raises(NotFoundError, match="no live API key"):
+            accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 2)
+
+
+def test_a_disabled_users_keys_speak_for_nobody(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        accounts.set_user(tx, "ann", now_ms=NOW_MS, is_disabled=True)
+        assert accounts.load_principals(tx) == {}
+        accounts.set_user(tx, "ann", now_ms=NOW_MS, is_disabled=False)
+        assert len(accounts.load_principals(tx)) == 1
+
+
+def test_a_revoked_keys_name_may_be_used_again(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        with pytest.raises(RefusedError, match="already"):
+            accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        listed = accounts.list_api_keys(tx, user, limit=10)
+    assert [key.revoked_at_ms is None for key in listed] == [False, True]
+    assert accounts.ApiKey(1, "ann", "laptop", listed[0].masked, NOW_MS, NOW_MS) == listed[0]
+
+
+@pytest.mark.parametrize("name", ["", " laptop", "a/b", "x" * 65, "tab\t"])
+def test_key_names_that_could_confuse_a_list_are_refused(
+    database: AdminDatabase, name: str
+) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        with pytest.raises(RefusedError, match="cannot be a key name"):
+            accounts.create_api_key(tx, user, name, now_ms=NOW_MS)

@@ -1,0 +1,197 @@
+"""Providers and their keys: stored states, and which key a request uses."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llmproxy import key_pool
+from llmproxy.errors import NotFoundError, RefusedError, VaultError
+from llmproxy.key_pool import Pool
+from llmproxy.storage.database import AdminDatabase, Tx
+from llmproxy.vault import Vault, new_master_key
+from tests.support.books import NOW_MS
+
+SECRET = "sk-proj-0123456789"
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def tx(tmp_path: Path) -> Iterator[Tx]:
+    """One open transaction on a new database."""
+    database = AdminDatabase(tmp_path / "data" / "llmproxy.db")
+    with database.write() as tx:
+        yield tx
+    database.close()
+
+
+@pytest.fixture(scope="module")
+def vault() -> Vault:
+    return Vault(new_master_key())
+
+
+def add(tx: Tx, vault: Vault, *, provider: str = "openai", name: str | None = None) -> int:
+    return key_pool.add_provider_key(
+        tx, provider, SECRET, name=name, vault=vault, actor="cli:olga", now_ms=NOW_MS
+    ).id
+
+
+def load(pool: Pool, tx: Tx) -> Pool:
+    pool.publish(key_pool.list_providers(tx), key_pool.list_provider_keys(tx))
+    return pool
+
+
+def names(pool: Pool, *, model: str = "m", user: int = 1, now_ms: int = NOW_MS) -> list[str]:
+    return [key.name for key in pool.usable("openai", model, user, now_ms)]
+
+
+def test_a_presets_url_is_copied_into_its_row_at_first_use(tx: Tx) -> None:
+    assert key_pool.list_providers(tx) == []
+    provider = key_pool.ensure_provider(tx, "anthropic", now_ms=NOW_MS)
+    assert (provider.dialect, provider.base_url) == ("anthropic", "https://api.anthropic.com")
+    assert key_pool.list_providers(tx) == [provider]
+    with pytest.raises(NotFoundError, match="Known: anthropic, deepseek"):
+        key_pool.ensure_provider(tx, "nobody", now_ms=NOW_MS)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://api.openai.com/v1", "http://localhost:1/v1", "http://[::1]:8080"),
+        *("http://127.0.0.9", "https://host.example:8443/a/b"),
+    ],
+)
+def test_good_base_urls_are_taken_without_their_trailing_slash(url: str) -> None:
+    assert key_pool.check_base_url(url + "/", allow_http=False) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "api.openai.com", "ftp://x.example", "https://", "https://user:pw@x.example"),
+        *("https://x.example/v1?key=1", "https://x.example/#a", "http://10.0.0.1", "file:///etc"),
+        *("http://localhost.evil.example", "https://x.example:port", "https://[::1"),
+        *("https://x .example", "https://x.example/\x1b[2J", "https://x.example:0"),
+    ],
+)
+def test_other_base_urls_are_refused(url: str) -> None:
+    with pytest.raises(RefusedError):
+        key_pool.check_base_url(url, allow_http=False)
+
+
+def test_a_key_is_kept_sealed_and_named_in_turn(tx: Tx, vault: Vault) -> None:
+    assert [add(tx, vault), add(tx, vault)] == [1, 2]
+    add(tx, vault, name="team")
+    keys = key_pool.list_provider_keys(tx, "openai")
+    assert [key.name for key in keys] == ["key-1", "key-2", "team"]
+    assert all(SECRET.encode() not in key.sealed for key in keys)
+    assert len({key.sealed for key in keys}) == 3
+    with pytest.raises(RefusedError, match="is taken"):
+        add(tx, vault, name="team")
+    with pytest.raises(RefusedError, match="is no name"):
+        add(tx, vault, name="")
+
+
+def test_a_freed_name_is_given_again(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    add(tx, vault)
+    key_pool.remove_provider_key(tx, "openai", "key-1")
+    add(tx, vault)
+    assert [key.name for key in key_pool.list_provider_keys(tx)] == ["key-2", "key-1"]
+    with pytest.raises(NotFoundError):
+        key_pool.remove_provider_key(tx, "openai", "key-3")
+
+
+def test_moving_a_provider_seals_its_keys_for_the_new_place(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    with pytest.raises(VaultError, match="master key is needed"):
+        key_pool.set_base_url(tx, "openai", "http://127.0.0.1", vault=None, now_ms=NOW_MS)
+    key_pool.set_base_url(tx, "openai", "http://127.0.0.1", vault=vault, now_ms=NOW_MS)
+    (key,) = load(Pool(vault), tx).usable("openai", "m", 1, NOW_MS)
+    assert key.secret == SECRET
+
+
+def test_a_row_that_somebody_pointed_elsewhere_is_not_used(
+    tx: Tx, vault: Vault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can write the file cannot have the keys sent to their own server."""
+    add(tx, vault)
+    tx.execute("UPDATE providers SET base_url = 'https://evil.example'")
+    with caplog.at_level(logging.ERROR):
+        assert names(load(Pool(vault), tx)) == []
+    assert "is not used" in caplog.text
+    assert SECRET not in caplog.text
+
+
+def test_without_a_master_key_no_key_is_usable(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    pool = load(Pool(None), tx)
+    assert names(pool) == []
+    assert not pool.has_usable_key(NOW_MS)
+
+
+def test_pausing_keeps_why_since_when_and_by_whom(tx: Tx) -> None:
+    paused = key_pool.pause_provider(
+        tx, "openai", reason="unpaid " * 100, actor="cli:olga", now_ms=NOW_MS
+    )
+    assert (paused.paused_at_ms, paused.paused_by) == (NOW_MS, "cli:olga")
+    assert len(paused.paused_reason or "") == key_pool.REASON_CHARS_MAX
+    resumed = key_pool.resume_provider(tx, "openai", now_ms=NOW_MS)
+    assert (resumed.paused_at_ms, resumed.paused_reason, resumed.paused_by) == (None, None, None)
+
+
+@pytest.mark.parametrize("state", ["disabled", "dead", "out_of_quota"])
+def test_a_key_out_of_service_is_not_used_until_it_is_active_again(
+    tx: Tx, vault: Vault, state: str
+) -> None:
+    key_id = add(tx, vault)
+    key_pool.set_key_state(tx, key_id, state, reason="why", actor="proxy", now_ms=NOW_MS)
+    key = key_pool.find_provider_key(tx, "openai", "key-1")
+    assert (key.state, key.state_reason, key.state_by) == (state, "why", "proxy")
+    pool = load(Pool(vault), tx)
+    assert names(pool, now_ms=NOW_MS + 100 * HOUR_MS) == []
+    key_pool.set_key_state(tx, key_id, "active", reason=None, actor="cli", now_ms=NOW_MS)
+    assert names(load(pool, tx)) == ["key-1"]
+
+
+def test_a_parked_key_is_tried_again_when_its_time_has_come(tx: Tx, vault: Vault) -> None:
+    key_id = add(tx, vault)
+    until = NOW_MS + HOUR_MS
+    key_pool.set_key_state(
+        tx, key_id, "out_of_quota", reason="q", actor="proxy", now_ms=NOW_MS, until_ms=until
+    )
+    pool = load(Pool(vault), tx)
+    assert names(pool, now_ms=until - 1) == []
+    assert names(pool, now_ms=until) == ["key-1"]
+    assert (pool.has_usable_key(until - 1), pool.has_usable_key(until)) == (False, True)
+
+
+def test_a_cooling_key_rests_for_its_model_only_and_survives_a_reload(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    add(tx, vault)
+    pool = load(Pool(vault), tx)
+    first, second = pool.usable("openai", "m", 1, NOW_MS)
+    assert pool.cooldown_left_ms("openai", "m", NOW_MS) is None
+    first.cooling_until_ms["m"] = NOW_MS + 500
+    assert names(load(pool, tx)) == [second.name]
+    assert len(names(pool, model="other")) == 2
+    assert pool.cooldown_left_ms("openai", "m", NOW_MS) == 500
+    assert len(names(pool, now_ms=NOW_MS + 500)) == 2
+    assert pool.cooldown_left_ms("openai", "m", NOW_MS + 500) is None
+
+
+def test_a_user_meets_the_same_key_first_and_users_are_spread(tx: Tx, vault: Vault) -> None:
+    for _ in range(4):
+        add(tx, vault)
+    pool = load(Pool(vault), tx)
+    assert all(names(pool, user=7) == names(pool, user=7) for _ in range(5))
+    firsts = {names(pool, user=user)[0] for user in range(50)}
+    assert len(firsts) == 4
+
+
+def test_a_live_key_does_not_show_its_secret(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    (key,) = load(Pool(vault), tx).usable("openai", "m", 1, NOW_MS)
+    assert SECRET not in repr(key)
+    assert "key-1" in repr(key)

@@ -1,0 +1,292 @@
+"""The five operations that move money, on a real file."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from llmproxy import ledger, ledger_check
+from llmproxy.errors import RefusedError
+from llmproxy.money import parse_usd
+from tests.support.books import NOW_MS, Book
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A user with 10 USD. After each test the whole ledger is proven."""
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    yield book
+    with book.read() as tx:
+        assert ledger_check.verify(tx).problems == []
+    book.close()
+
+
+def settle(book: Book, hold: ledger.Hold, cost: str, *, basis: str = "hold") -> int:
+    with book.write() as tx:
+        return ledger.settle(
+            tx,
+            hold,
+            cost_nanousd=parse_usd(cost),
+            basis=basis,
+            outcome=book.outcome(),
+            now_ms=NOW_MS + 5,
+        )
+
+
+def usd(*amounts: str) -> tuple[int, ...]:
+    return tuple(parse_usd(amount) for amount in amounts)
+
+
+def hold_row(book: Book, hold: ledger.Hold) -> sqlite3.Row:
+    with book.read() as tx:
+        row: sqlite3.Row = tx.execute("SELECT * FROM holds WHERE id = ?", (hold.id,)).fetchone()
+    return row
+
+
+def test_a_hold_sets_money_aside_without_taking_it(book: Book) -> None:
+    hold = book.placed("4")
+    assert book.balance() == usd("10", "4")
+    assert hold_row(book, hold)["state"] == "open"
+
+
+def test_a_hold_takes_the_last_nano_dollar_and_not_one_more(book: Book) -> None:
+    book.placed("4")
+    with book.write() as tx:
+        shortage = ledger.place_hold(tx, book.hold("6.000000001"))
+    assert shortage is not None
+    assert (shortage.balance_nanousd, shortage.held_nanousd) == usd("10", "4")
+    assert shortage.available_nanousd == parse_usd("6")
+    assert book.balance() == usd("10", "4")
+    book.placed("6")
+    assert book.balance() == usd("10", "10")
+
+
+def test_a_shortage_writes_nothing(book: Book) -> None:
+    hold = book.hold("11")
+    with book.write() as tx:
+        assert ledger.place_hold(tx, hold) is not None
+        assert tx.execute("SELECT count(*) FROM holds").fetchone()[0] == 0
+
+
+def test_settling_below_the_hold_gives_the_rest_back(book: Book) -> None:
+    hold = book.placed("4")
+    assert settle(book, hold, "1.5") == parse_usd("1.5")
+    assert book.balance() == usd("8.5", "0")
+    row = hold_row(book, hold)
+    assert (row["state"], row["basis"], row["ended_at_ms"]) == ("settled", "hold", NOW_MS + 5)
+    assert (row["charged_nanousd"], row["shortfall_nanousd"]) == usd("1.5", "0")
+
+
+def test_settling_at_nothing_leaves_no_transfer(book: Book) -> None:
+    hold = book.placed("4")
+    assert settle(book, hold, "0") == 0
+    with book.read() as tx:
+        query = "SELECT count(*) FROM transfers WHERE kind = 'charge'"
+        assert tx.execute(query).fetchone()[0] == 0
+
+
+def test_settling_above_the_hold_draws_on_what_is_available(book: Book) -> None:
+    hold = book.placed("4")
+    book.placed("3")
+    assert settle(book, hold, "6") == parse_usd("6")
+    assert book.balance() == usd("4", "3")
+    assert hold_row(book, hold)["shortfall_nanousd"] == 0
+
+
+def test_what_is_not_there_becomes_the_operators_shortfall(book: Book) -> None:
+    hold = book.placed("4")
+    book.placed("5")
+    assert settle(book, hold, "7.25") == parse_usd("5")
+    assert book.balance() == usd("5", "5")
+    row = hold_row(book, hold)
+    assert (row["cost_nanousd"], row["charged_nanousd"], row["shortfall_nanousd"]) == usd(
+        "7.25", "5", "2.25"
+    )
+
+
+def test_a_released_hold_costs_nothing(book: Book) -> None:
+    hold = book.placed("4")
+    with book.write() as tx:
+        ledger.release(tx, hold, outcome=book.outcome(), now_ms=NOW_MS + 5)
+    assert book.balance() == usd("10", "0")
+    assert hold_row(book, hold)["state"] == "released"
+
+
+def test_a_hold_ends_only_once(book: Book) -> None:
+    settled, released = book.placed("1"), book.placed("1")
+    settle(book, settled, "1")
+    with book.write() as tx:
+        ledger.release(tx, released, outcome=book.outcome(), now_ms=NOW_MS)
+    before = book.balance()
+    for hold in (settled, released):
+        with pytest.raises(ledger.HoldEndedError):
+            settle(book, hold, "1")
+        with pytest.raises(ledger.HoldEndedError), book.write() as tx:
+            ledger.release(tx, hold, outcome=book.outcome(), now_ms=NOW_MS)
+    assert book.balance() == before
+
+
+def test_a_hold_that_was_never_placed_cannot_be_settled(book: Book) -> None:
+    with pytest.raises(ledger.HoldEndedError):
+        settle(book, book.hold("1"), "1")
+    assert book.balance() == usd("10", "0")
+
+
+def test_a_hold_whose_amount_is_not_as_stored_is_not_ended(book: Book) -> None:
+    hold = book.placed("1")
+    with pytest.raises(ledger.HoldEndedError):
+        settle(book, msgspec.structs.replace(hold, amount_nanousd=parse_usd("9")), "1")
+    assert book.balance() == usd("10", "1")
+
+
+def test_release_if_open_ends_an_open_hold_and_ignores_all_others(book: Book) -> None:
+    unplaced, placed, settled = book.hold("1"), book.placed("1"), book.placed("1")
+    settle(book, settled, "1")
+    with book.write() as tx:
+        for hold in (unplaced, placed, settled, placed):
+            ledger.release_if_open(tx, hold, outcome=book.outcome(), now_ms=NOW_MS)
+    assert hold_row(book, unplaced) is None
+    assert hold_row(book, placed)["state"] == "released"
+    assert hold_row(book, settled)["state"] == "settled"
+
+
+def test_at_the_start_open_holds_end_by_what_was_durably_seen(book: Book) -> None:
+    unseen, seen, above = book.placed("1"), book.placed("2"), book.placed("3")
+    ended = book.placed("1")
+    settle(book, ended, "1")
+    with book.write() as tx:
+        for hold, cost in ((seen, "0.5"), (above, "3.5")):
+            tx.execute(
+                "UPDATE holds SET seen_cost_nanousd = ? WHERE id = ?", (parse_usd(cost), hold.id)
+            )
+        assert ledger.expire_open_holds(tx, now_ms=NOW_MS + 9000) == 3
+        assert ledger.expire_open_holds(tx, now_ms=NOW_MS + 9001) == 0
+    rows = [hold_row(book, hold) for hold in (unseen, seen, above)]
+    assert [(row["state"], row["basis"]) for row in rows] == [
+        ("expired", "none"),
+        ("expired", "estimate"),
+        ("expired", "estimate"),
+    ]
+    assert tuple(row["charged_nanousd"] for row in rows) == usd("0", "0.5", "3")
+    assert tuple(row["shortfall_nanousd"] for row in rows) == usd("0", "0", "0.5")
+    assert book.balance() == usd("5.5", "0")
+    with book.read() as tx:
+        query = "SELECT actor FROM transfers WHERE hold_id = ?"
+        assert tx.execute(query, (seen.id,)).fetchone()[0] == "recovery"
+
+
+def test_a_failure_within_a_transaction_leaves_nothing_of_it(book: Book) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    with pytest.raises(PowerCutError), book.write() as tx:  # noqa: PT012 - that is the point
+        assert ledger.place_hold(tx, book.hold("1")) is None
+        raise PowerCutError
+    assert book.balance() == usd("10", "0")
+
+
+def credit(book: Book, amount: str, key: str | None = None, wallet: int | None = None) -> object:
+    with book.write() as tx:
+        return ledger.credit(
+            tx,
+            wallet or book.wallet_id,
+            parse_usd(amount),
+            actor="test",
+            reason=None,
+            now_ms=NOW_MS,
+            idempotency_key=key,
+        )
+
+
+def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
+    first = credit(book, "5", "invoice-17")
+    again = credit(book, "5", "invoice-17")
+    assert isinstance(first, ledger.Credited)
+    assert again == msgspec.structs.replace(first, is_repeat=True)
+    assert book.balance() == usd("15", "0")
+    with pytest.raises(RefusedError, match="another credit"):
+        credit(book, "6", "invoice-17")
+    with pytest.raises(RefusedError, match="another credit"):
+        credit(book, "5", "invoice-17", wallet=77)
+
+
+def test_a_credit_must_be_above_zero(book: Book) -> None:
+    for amount in ("0", "-1"):
+        with pytest.raises(RefusedError, match="above zero"):
+            credit(book, amount)
+
+
+def test_no_balance_passes_a_billion_dollars(book: Book) -> None:
+    with pytest.raises(RefusedError, match="billion"):
+        credit(book, "1000000000")
+    credit(book, "999999990")
+    assert book.balance() == usd("1000000000", "0")
+
+
+def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
+    book.placed("4")
+    with book.write() as tx:
+        take = {"actor": "test", "reason": "because", "now_ms": NOW_MS}
+        with pytest.raises(RefusedError, match=r"Only 6\.00 USD"):
+            ledger.adjust(tx, book.wallet_id, parse_usd("-6.01"), **take)  # type: ignore[arg-type]
+        with pytest.raises(RefusedError, match="zero"):
+            ledger.adjust(tx, book.wallet_id, 0, **take)  # type: ignore[arg-type]
+        done = ledger.adjust(tx, book.wallet_id, parse_usd("-6"), **take)  # type: ignore[arg-type]
+    assert done.balance_nanousd == parse_usd("4")
+    assert book.balance() == usd("4", "4")
+
+
+def test_a_refused_request_leaves_a_row_and_moves_nothing(book: Book) -> None:
+    with book.write() as tx:
+        ledger.record_refusal(
+            tx,
+            bytes(16),
+            api_key_id=1,
+            endpoint="/v1/openai/chat/completions",
+            outcome=msgspec.structs.replace(book.outcome(), status=402, reason="no credit"),
+            now_ms=NOW_MS,
+        )
+        row = tx.execute("SELECT state, status, cost_nanousd FROM requests").fetchone()
+    assert tuple(row) == ("refused", 402, 0)
+    assert book.balance() == usd("10", "0")
+
+
+def test_equal_prices_are_pinned_once_and_others_anew(book: Book) -> None:
+    with book.write() as tx:
+        first = ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=1)
+        assert ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=2) == first
+        others = (("openai", "m", b'{"a":2}'), ("openai", "n", b'{"a":1}'))
+        ids = {ledger.pin_prices(tx, *other, now_ms=2) for other in others}
+        assert len(ids | {first}) == 3
+        # Not the JSON of prices, which the closing check would find.
+        tx.execute("DROP TRIGGER price_versions_stay")
+        tx.execute("DELETE FROM price_versions WHERE model IN('m', 'n')")
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("UPDATE holds SET state = 'open', ended_at_ms = NULL WHERE state = 'settled'", "ended"),
+        ("UPDATE holds SET amount_nanousd = amount_nanousd - 1 WHERE state = 'open'", "only grow"),
+        ("DELETE FROM holds", "never deleted"),
+        ("UPDATE transfers SET amount_nanousd = 1", "never changed"),
+        ("DELETE FROM transfers", "never deleted"),
+        ("UPDATE price_versions SET prices = '{}'", "never changed"),
+        ("UPDATE wallets SET held_nanousd = balance_nanousd + 1", "CHECK"),
+        ("UPDATE wallets SET balance_nanousd = -1, held_nanousd = -1", "CHECK"),
+        ("UPDATE wallets SET balance_nanousd = 1.5", "REAL"),
+        (
+            """INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor, created_at_ms)
+               SELECT wallet_id, kind, amount_nanousd, hold_id, actor, 1 FROM transfers
+               WHERE kind = 'charge'""",
+            "UNIQUE",
+        ),
+    ],
+)
+def test_the_tables_defend_themselves(book: Book, statement: str, why: str) -> None:
+    settle(book, book.placed("1"), "0.5")
+    book.placed("1")
+    with pytest.raises(sqlite3.IntegrityError, match=why), book.write() as tx:
+        tx.execute(statement)

@@ -1,0 +1,109 @@
+"""Money as numbers: exact texts, one rounding upwards, and its inverse."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmproxy import money
+from llmproxy.errors import MoneyError
+
+AMOUNTS = st.integers(-money.AMOUNT_NANOUSD_MAX, money.AMOUNT_NANOUSD_MAX)
+MULTIPLIERS = st.integers(0, money.MULTIPLIER_MAX)
+RATES = st.integers(0, money.RATE_MAX)
+
+
+@pytest.mark.parametrize(
+    ("text", "nanousd"),
+    [
+        ("5", 5_000_000_000),
+        ("5.00", 5_000_000_000),
+        (" 0.25 ", 250_000_000),
+        ("-0.000000001", -1),
+        (".5", 500_000_000),
+        ("1000000000", 10**18),
+    ],
+)
+def test_dollars_are_read_exactly(text: str, nanousd: int) -> None:
+    assert money.parse_usd(text) == nanousd
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "-", ".", "five", "1e3", "1_000", "1,5", "+5", "--5", "5-", "1.2.3", "٣", "½"),
+        *("NaN", "Infinity", "0x10", "0.0000000001", "1000000000.01", "9" * 41),
+    ],
+)
+def test_what_is_not_an_exact_amount_is_refused(text: str) -> None:
+    with pytest.raises(MoneyError):
+        money.parse_usd(text)
+
+
+def test_prices_and_multipliers_cannot_be_negative_or_absurd() -> None:
+    for text in ("-1", "1000000.01"):
+        with pytest.raises(MoneyError):
+            money.parse_rate(text)
+    for text in ("-1", "1000.1", "1.0000001"):
+        with pytest.raises(MoneyError):
+            money.parse_multiplier(text)
+    assert money.parse_rate("0.000000001") == 1
+    assert money.parse_multiplier("1.000001") == 1_000_001
+
+
+def test_amounts_are_written_with_at_least_two_decimals_and_no_more_than_needed() -> None:
+    written = {0: "0.00", 123_750: "0.00012375", -1_500_000_000: "-1.50", 1: "0.000000001"}
+    assert {nanousd: money.format_usd(nanousd) for nanousd in written} == written
+
+
+def test_multipliers_are_written_as_short_as_can_be() -> None:
+    written = {0: "0", 1_000_000: "1", 1_200_000: "1.2", 1: "0.000001", 100_000_000: "100"}
+    assert {micro: money.format_multiplier(micro) for micro in written} == written
+
+
+def test_display_rounds_half_to_even() -> None:
+    assert money.display_usd(123_500) == "0.000124"
+    assert money.display_usd(124_500) == "0.000124"
+    assert money.display_usd(-5_000_000_000, 2) == "-5.00"
+
+
+@given(AMOUNTS)
+def test_a_written_amount_is_read_back_as_itself(nanousd: int) -> None:
+    text = money.format_usd(nanousd)
+    assert money.parse_usd(text) == nanousd
+    assert Decimal(text) * money.NANOUSD_PER_USD == nanousd
+
+
+@given(MULTIPLIERS)
+def test_a_written_multiplier_is_read_back_as_itself(micro: int) -> None:
+    assert money.parse_multiplier(money.format_multiplier(micro)) == micro
+
+
+@given(st.text(max_size=45))
+def test_any_text_is_either_exact_or_refused(text: str) -> None:
+    try:
+        nanousd = money.parse_usd(text)
+    except MoneyError:
+        return
+    assert Decimal(text.strip()) * money.NANOUSD_PER_USD == nanousd
+
+
+@given(st.integers(0, 10**24), MULTIPLIERS, MULTIPLIERS)
+def test_a_cost_is_rounded_up_by_less_than_a_nano_dollar(rated: int, user: int, model: int) -> None:
+    exact = Fraction(rated, 10**6) * Fraction(user, 10**6) * Fraction(model, 10**6)
+    assert 0 <= money.cost_nanousd(rated, user, model) - exact < 1
+
+
+@given(st.integers(-(10**12), 10**15), RATES, MULTIPLIERS, MULTIPLIERS, st.integers(0, 10**20))
+def test_the_affordable_tokens_are_the_most_that_fit(
+    available: int, rate: int, user: int, model: int, besides: int
+) -> None:
+    tokens = money.affordable_tokens(available, rate, user, model, besides=besides)
+    if tokens is None:
+        assert rate * user * model == 0
+        return
+    assert money.cost_nanousd(besides + (tokens + 1) * rate, user, model) > available
+    if tokens:
+        assert money.cost_nanousd(besides + tokens * rate, user, model) <= available

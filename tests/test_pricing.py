@@ -1,0 +1,186 @@
+"""What an answer costs, and that a bound is never below it."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmproxy.catalog import Prices, Rates, Tier, Variant
+from llmproxy.money import MULTIPLIER_ONE, cost_nanousd, parse_rate
+from llmproxy.pricing import Line, PricedModel, bound, price, unpriced_mover
+from llmproxy.usage import Leg, Movers, Usage
+
+
+def rates(
+    input_: str, output: str, *, read: str = "1", write: str = "1", search: str | None = None
+) -> Rates:
+    return Rates(
+        input=parse_rate(input_),
+        output=parse_rate(output),
+        cache_read=parse_rate(read),
+        cache_write_5m=parse_rate(write),
+        cache_write_1h=2 * parse_rate(write),
+        web_search=None if search is None else parse_rate(search),
+    )
+
+
+PRICES = Prices(
+    rates=rates("3", "15", read="0.3", write="3.75", search="10"),
+    tiers=(Tier(200_000, rates("6", "22.50", read="0.6", write="7.5", search="10")),),
+    variants=(
+        Variant(("priority",), (), rates("5", "25")),
+        Variant((), ("fast",), rates("30", "150")),
+    ),
+    geo_micro={"us": 1_100_000},
+)
+MODEL = PricedModel("claude-test", PRICES, 7)
+
+
+def cost(*legs: Leg, user: int = MULTIPLIER_ONE, model: int = MULTIPLIER_ONE, **movers: str) -> int:
+    usage = Usage(legs, **movers)
+    return price(usage, MODEL, user_multiplier_micro=user, model_multiplier_micro=model).nanousd
+
+
+def test_each_class_is_charged_at_its_own_rate() -> None:
+    leg = Leg(
+        input=1000, cache_read=100, cache_write_5m=10, cache_write_1h=1, output=500, reasoning=400
+    )
+    result = price(
+        Usage((leg,)),
+        MODEL,
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    )
+    assert [(line.usage_class, line.quantity, line.rate) for line in result.lines] == [
+        ("input", 1000, parse_rate("3")),
+        ("cache_read", 100, parse_rate("0.3")),
+        ("cache_write_5m", 10, parse_rate("3.75")),
+        ("cache_write_1h", 1, parse_rate("7.5")),
+        ("output", 500, parse_rate("15")),
+    ]
+    assert {line.price_version for line in result.lines} == {7}
+    assert result.nanousd == 3_000_000 + 30_000 + 37_500 + 7_500 + 7_500_000
+
+
+def test_both_multipliers_count_and_the_whole_is_rounded_up_once() -> None:
+    assert cost(Leg(input=1), Leg(input=1), user=1_000_001) == 6001
+    assert cost(Leg(input=1), user=1_200_000, model=1_500_000) == 5400
+
+
+def test_above_the_threshold_all_tokens_cost_the_higher_rate() -> None:
+    assert cost(Leg(input=200_000)) == 200_000 * 3000
+    assert cost(Leg(input=200_001)) == 200_001 * 6000
+    assert cost(Leg(input=1, cache_read=200_000, output=1)) == 6000 + 200_000 * 600 + 22_500
+
+
+def test_tiers_speeds_and_regions_move_the_price() -> None:
+    leg = Leg(input=10)
+    assert cost(leg, service_tier="priority") == 50_000
+    assert cost(leg, service_tier="default") == 30_000
+    assert cost(leg, speed="fast") == 300_000
+    assert cost(leg, geo="us") == 33_000
+
+
+def test_web_searches_cost_per_thousand() -> None:
+    assert cost(Leg(web_searches=3)) == 3 * 10_000_000
+    assert Line("m", "web_search", 1000, parse_rate("10"), None).rated_tokens == 10 * 10**15
+
+
+def test_another_models_leg_is_charged_at_its_own_prices() -> None:
+    other = PricedModel("small", Prices(rates("1", "2")), 8)
+    result = price(
+        Usage((Leg(input=10), Leg(output=10, model="small"))),
+        MODEL,
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+        other_model={"small": other}.__getitem__,
+    )
+    assert [(line.model, line.price_version) for line in result.lines] == [
+        ("claude-test", 7),
+        ("small", 8),
+    ]
+    assert result.nanousd == 30_000 + 20_000
+
+
+@pytest.mark.parametrize(
+    ("movers", "unpriced"),
+    [
+        (Movers(), None),
+        (Movers("auto", "standard", "global"), None),
+        (Movers("priority", "fast", "us"), None),
+        (Movers(service_tier="flex"), 'service_tier "flex"'),
+        (Movers(speed="ludicrous"), 'speed "ludicrous"'),
+        (Movers(geo="eu"), 'inference_geo "eu"'),
+    ],
+)
+def test_an_option_without_a_price_is_named(movers: Movers, unpriced: str | None) -> None:
+    assert unpriced_mover(PRICES, movers) == unpriced
+
+
+RATE = st.integers(0, 10**12)
+ANY_RATES = st.builds(Rates, RATE, RATE, RATE, RATE, RATE, st.none() | RATE)
+ANY_TIERS = st.lists(ANY_RATES, max_size=2).map(
+    lambda found: tuple(Tier(1000 * (n + 1), each) for n, each in enumerate(found))
+)
+ANY_PRICES = st.builds(
+    Prices,
+    rates=ANY_RATES,
+    tiers=ANY_TIERS,
+    variants=st.lists(
+        st.builds(Variant, st.just(("priority",)), st.just(()), ANY_RATES, ANY_TIERS), max_size=1
+    ).map(tuple),
+    geo_micro=st.dictionaries(st.just("us"), st.integers(0, 3_000_000)),
+)
+COUNT = st.integers(0, 3000)
+LEGS = st.lists(
+    st.builds(
+        Leg,
+        input=COUNT,
+        cache_read=COUNT,
+        cache_write_5m=COUNT,
+        cache_write_1h=COUNT,
+        output=COUNT,
+        web_searches=st.integers(0, 3),
+    ),
+    min_size=1,
+    max_size=3,
+)
+SPARE = st.integers(0, 500)
+
+
+@settings(max_examples=200)
+@given(
+    prices=ANY_PRICES,
+    legs=LEGS,
+    movers=st.sampled_from([Movers(), Movers("priority"), Movers(geo="us")]),
+    spare_input=SPARE,
+    spare_output=SPARE,
+    multipliers=st.tuples(st.integers(0, 3_000_000), st.integers(0, 3_000_000)),
+)
+def test_a_bound_is_never_below_the_price_of_what_is_within_it(
+    prices: Prices,
+    legs: list[Leg],
+    movers: Movers,
+    spare_input: int,
+    spare_output: int,
+    multipliers: tuple[int, int],
+) -> None:
+    most = bound(
+        prices,
+        input_tokens=sum(leg.input_side for leg in legs) + spare_input,
+        movers=movers,
+        may_write_cache=any(leg.cache_write_5m for leg in legs),
+        may_write_cache_1h=any(leg.cache_write_1h for leg in legs),
+        searches=sum(leg.web_searches for leg in legs),
+    )
+    rated = most.rated(sum(leg.output for leg in legs) + spare_output)
+    paid = price(
+        Usage(tuple(legs), movers.service_tier, movers.speed, movers.geo),
+        PricedModel("m", prices, None),
+        user_multiplier_micro=multipliers[0],
+        model_multiplier_micro=multipliers[1],
+    )
+    assert cost_nanousd(rated, *multipliers) >= paid.nanousd
+
+
+def test_prices_survive_being_pinned() -> None:
+    assert Prices.from_json(PRICES.canonical_json()) == PRICES
