@@ -129,17 +129,21 @@ def _input_bound(fields: dict[str, Any], body: bytes) -> int:
     return len(body) // BYTES_PER_TOKEN + INPUT_TOKENS_EXTRA + tools + references
 
 
+_ABSENT = msgspec.Raw()
+_NULL = b"null"
+
+
 class _Answer(msgspec.Struct):
     model: str | None = None
     service_tier: str | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = _ABSENT
     choices: list[msgspec.Raw] | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
 
 
 class _Function(msgspec.Struct):
-    name: msgspec.Raw = msgspec.Raw()
-    arguments: msgspec.Raw = msgspec.Raw()
+    name: msgspec.Raw = _ABSENT
+    arguments: msgspec.Raw = _ABSENT
 
 
 class _ToolCall(msgspec.Struct):
@@ -147,10 +151,10 @@ class _ToolCall(msgspec.Struct):
 
 
 class _Delta(msgspec.Struct):
-    content: msgspec.Raw = msgspec.Raw()
-    reasoning_content: msgspec.Raw = msgspec.Raw()
-    reasoning: msgspec.Raw = msgspec.Raw()
-    refusal: msgspec.Raw = msgspec.Raw()
+    content: msgspec.Raw = _ABSENT
+    reasoning_content: msgspec.Raw = _ABSENT
+    reasoning: msgspec.Raw = _ABSENT
+    refusal: msgspec.Raw = _ABSENT
     tool_calls: list[_ToolCall] | None = None
 
 
@@ -160,24 +164,23 @@ class _Choice(msgspec.Struct):
 
 
 class _Groq(msgspec.Struct):
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = _ABSENT
 
 
 class _Chunk(msgspec.Struct):
     model: str | None = None
     service_tier: str | None = None
-    usage: msgspec.Raw | None = None
+    usage: msgspec.Raw = _ABSENT
     choices: list[_Choice] | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _ABSENT
     x_groq: _Groq | None = None
 
 
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
-_NULL = b"null"
 
 
-def _is_given(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) not in {b"", _NULL}
+def _is_given(raw: msgspec.Raw) -> bool:
+    return bytes(raw) not in {b"", _NULL}
 
 
 def _text_bytes(raw: msgspec.Raw) -> int:
@@ -195,7 +198,7 @@ class ChatStreamReader:
         self.is_complete = False
         self.is_over = False
         self._withholds_usage = withholds_usage
-        self._usage: msgspec.Raw | None = None
+        self._usage: msgspec.Raw = _ABSENT
         self._model: str | None = None
         self._service_tier: str | None = None
         self._seen_bytes = 0
@@ -255,7 +258,7 @@ def _delta_bytes(delta: _Delta) -> int:
 
 
 def _reading(
-    raw: msgspec.Raw | None,
+    raw: msgspec.Raw,
     *,
     model: str | None,
     service_tier: str | None,
@@ -263,7 +266,7 @@ def _reading(
     is_final: bool,
     has_error: bool,
 ) -> Reading:
-    if raw is None or not _is_given(raw):
+    if not _is_given(raw):
         return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
     problem: str | None = None
     usage: Usage | None = None

@@ -35,8 +35,19 @@ class Program:
 
     def run(self, *args: str, stdin: str = "", **environ: str) -> Ran:
         """Run it in a process of its own."""
+        return self._run([sys.executable, "-m", "llmproxy", *args], stdin, environ)
+
+    def run_python(self, code: str) -> Ran:
+        """Run Python code in the program's surroundings."""
+        return self._run([sys.executable, "-c", code], "", {})
+
+    def run_shell(self, python_arguments: str) -> Ran:
+        """Run Python with these arguments through the shell."""
+        return self._run(["sh", "-c", f"{sys.executable} {python_arguments}"], "", {})
+
+    def _run(self, command: list[str], stdin: str, environ: dict[str, str]) -> Ran:
         done = subprocess.run(
-            [sys.executable, "-m", "llmproxy", *args],
+            command,
             input=stdin,
             env=self.environ | environ,
             capture_output=True,
