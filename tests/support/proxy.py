@@ -1,4 +1,4 @@
-"""The real program under test: `llmproxy serve` as a process of its own, set up by its own commands.
+"""The real program under test: `llmproxy serve` as a process, set up by its own commands.
 
 A proxy has a home of its own; users are cheap, so tests that share a proxy make their own.
 """
@@ -73,7 +73,7 @@ class RunningProxy:
             check=False,
         )
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(self.run(*arguments, "--json"))
 
     def new_user(self, name: str, credit: str = "5", multiplier: str = "1") -> str:
@@ -159,7 +159,7 @@ class RunningProxy:
         deadline = time.monotonic() + within_s
         row: dict[str, Any] | None = None
         while time.monotonic() < deadline:
-            rows = self.json("usage", "requests", "--limit", "1000")
+            rows: list[dict[str, Any]] = self.json("usage", "requests", "--limit", "1000")
             row = next((row for row in rows if row["id"] == request_id), None)
             if row is not None and row["state"] != "open":
                 return row
@@ -181,7 +181,7 @@ class Answered:
         self.headers = {name.lower(): value for name, value in headers.items()}
         self.body = body
 
-    def json(self) -> Any:
+    def json(self) -> Any:  # noqa: ANN401 - any JSON value
         return json.loads(self.body)
 
     @property
