@@ -101,13 +101,13 @@ def list_models(
     output.print_table(
         (
             Column("MODEL", may_wrap=True),
-            Column("MODE", "dim"),
+            Column("MODE", "dim", is_optional=True),
             Column("INPUT", "money"),
             Column("OUTPUT", "money"),
             Column("CACHE READ", "money"),
-            Column("MULTIPLIER", "number"),
-            Column("INPUT MAX", "number"),
-            Column("OUTPUT MAX", "number"),
+            Column("MULTIPLIER", "number", is_optional=True),
+            Column("INPUT MAX", "number", is_optional=True),
+            Column("OUTPUT MAX", "number", is_optional=True),
         ),
         (
             (

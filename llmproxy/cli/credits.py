@@ -133,7 +133,7 @@ def list_credits(user: UserName, limit: Limit = LIMIT_DEFAULT, as_json: Json = F
             Column("KIND"),
             Column("USD", "money"),
             Column("REASON", may_wrap=True),
-            Column("BY", "dim"),
+            Column("BY", "dim", is_optional=True),
         ),
         (
             (

@@ -46,9 +46,9 @@ def _print_checks(checks: list[Check]) -> None:
     width = max(len(check.name) for check in checks)
     for check in checks:
         status = output.coloured(check.status, 4)
-        print(f"{status}  {check.name.ljust(width)}  {output.clean(check.message)}")
+        output.print_hanging(f"{status}  {check.name.ljust(width)}  ", check.message, width + 8)
         if check.advice:
-            print(f"{' ' * (width + 8)}{output.dim(output.clean('→ ' + check.advice))}")
+            output.print_hanging(" " * (width + 8) + "→ ", check.advice, width + 10)
 
 
 def _check_files() -> Iterator[Check]:
@@ -132,7 +132,9 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
         vault = load_vault(paths)
         if vault is None and keys:
             advice = f"Restore {paths.master_key} from your backup, or add the keys again."
-            return Check("master key", "fail", f"missing; {len(keys)} keys are sealed", advice)
+            return Check(
+                "master key", "fail", f"missing, with {len(keys)} provider keys sealed", advice
+            )
         if vault is None:
             return Check("master key", "ok", "none yet; made with the first provider key")
         for key in keys:
@@ -146,7 +148,8 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
         advice = "Restore the master key that sealed it, or remove the key and add it again."
         return Check("master key", "fail", str(error), advice)
     where = f"{paths.master_key}, mode 0600" if paths.master_key.exists() else "not in a file here"
-    return Check("master key", "ok", f"{where}; opens all {len(keys)} provider keys")
+    opened = f"opens {output.counted(len(keys), 'provider key')}"
+    return Check("master key", "ok", f"{where}; {opened}")
 
 
 def _check_providers(tx: "Tx") -> Iterator[Check]:
@@ -190,14 +193,13 @@ def _check_ledger(tx: "Tx", *, is_served: bool) -> Iterator[Check]:
     else:
         yield Check("holds", "ok", held)
     if now.shortfalls:
-        message = (
-            f"{format_usd(now.shortfall_nanousd)} USD in {now.shortfalls} requests were not paid"
-        )
+        requests = output.counted(now.shortfalls, "request")
+        message = f"{format_usd(now.shortfall_nanousd)} USD in {requests} were not paid"
         advice = "Answers cost more than was held and available: llmproxy usage requests --json"
         yield Check("shortfalls", "warn", message, advice)
     else:
         yield Check("shortfalls", "ok", "none: every answer was paid in full")
-    balance = f"{now.users} users with {format_usd(now.balance_nanousd)} USD"
+    balance = f"{output.counted(now.users, 'user')} with {format_usd(now.balance_nanousd)} USD"
     yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
 
 

@@ -136,13 +136,12 @@ def _print_receipt(receipt: "Receipt") -> None:
     output.print_fields(_heading(request))
     output.print_line("")
     rows = [*_line_rows(receipt), *_sum_rows(receipt)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     decimals = max(len(row[3].partition(".")[2]) for row in rows)
-    for label, quantity, rate, amount in rows:
-        missing = decimals - len(amount.partition(".")[2])
-        padded = (amount + " " * missing).rjust(widths[3] + decimals)
+    amounts = [row[3] + " " * (decimals - len(row[3].partition(".")[2])) for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for (label, quantity, rate, _), amount in zip(rows, amounts, strict=True):
         text = f"{label.ljust(widths[0])}  {quantity.rjust(widths[1])}  {rate.ljust(widths[2])}"
-        output.print_line(f"{text}  {padded}".rstrip())
+        output.print_line(f"{text}  {amount.rjust(max(map(len, amounts)))}".rstrip())
 
 
 def _heading(request: "Request") -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ def create(
 
 @app.command("list", epilog=examples("llmproxy keys list", "llmproxy keys list ann --json"))
 def list_keys(
-    user: Annotated[str | None, typer.Argument(metavar="[USER]", help="Only this user's.")] = None,
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="Only this user's.")] = None,
     limit: Limit = LIMIT_DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -78,8 +78,8 @@ def list_keys(
             Column("NAME"),
             Column("KEY", "dim"),
             Column("STATE", "state"),
-            Column("CREATED (UTC)", "dim"),
-            Column("REVOKED (UTC)", "dim"),
+            Column("CREATED (UTC)", "dim", is_optional=True),
+            Column("REVOKED (UTC)", "dim", is_optional=True),
         ),
         (
             (

@@ -7,7 +7,9 @@ import typer
 LIMIT_DEFAULT = 50
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Limit = Annotated[int, typer.Option("--limit", min=0, help="Most rows to show; 0 shows all.")]
+Limit = Annotated[
+    int, typer.Option("--limit", metavar="N", min=0, help="Most rows to show; 0 shows all.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the new API key, if any.")]
 

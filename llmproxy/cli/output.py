@@ -6,7 +6,9 @@ printed without control characters, so that no name or provider's answer can ste
 
 import json
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -40,17 +42,24 @@ class Column(NamedTuple):
     """A column of a table.
 
     `kind` is `text`, `number` (right-aligned), `money` (aligned at the decimal point), `state`
-    (coloured by its word) or `dim`. Only columns that may wrap give way on a narrow terminal.
+    (coloured by its word) or `dim`. On a narrow terminal optional columns are left out, the
+    rightmost first; then those that may wrap give way.
     """
 
     title: str
     kind: str = "text"
     may_wrap: bool = False
+    is_optional: bool = False
 
 
 def clean(text: str) -> str:
     """Return text without characters that steer a terminal or reorder its letters."""
     return _CONTROL.sub("", text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 user`, `2 users`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def say(text: str) -> None:
@@ -88,7 +97,8 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> Non
         if column.kind == "money":
             _align_points(cleaned, index)
     if sys.stdout.isatty():
-        _print_rich_table(columns, cleaned)
+        width = shutil.get_terminal_size().columns
+        _print_rich_table(*_fitting(columns, cleaned, width))
     else:
         _print_plain_table(columns, cleaned)
 
@@ -98,6 +108,23 @@ def _align_points(rows: list[list[str]], index: int) -> None:
     widest = max(decimals, default=0)
     for row, count in zip(rows, decimals, strict=True):
         row[index] += " " * (widest - count)
+
+
+def _fitting(
+    columns: Sequence[Column], rows: list[list[str]], width: int
+) -> tuple[list[Column], list[list[str]]]:
+    """Return the table without as many optional columns as do not fit into the width."""
+    widths = [
+        max(len(text) for text in (column.title, *(row[index] for row in rows)))
+        for index, column in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    for index in reversed(range(len(columns))):
+        if sum(widths[each] + 2 for each in kept) - 2 <= width:
+            break
+        if columns[index].is_optional:
+            kept.remove(index)
+    return [columns[each] for each in kept], [[row[each] for each in kept] for row in rows]
 
 
 def _print_plain_table(columns: Sequence[Column], rows: list[list[str]]) -> None:
@@ -142,6 +169,16 @@ def print_fields(fields: Iterable[tuple[str, str]]) -> None:
     for label, value in pairs:
         padded = label.ljust(width)
         print(f"{dim(padded)}  {value}".rstrip())
+
+
+def print_hanging(head: str, text: str, indent: int) -> None:
+    """Print text behind a head; on a terminal it is wrapped and goes on below its beginning."""
+    cleaned = clean(text)
+    if sys.stdout.isatty():
+        width = max(20, shutil.get_terminal_size().columns - indent)
+        lines = textwrap.wrap(cleaned, width, break_on_hyphens=False, break_long_words=False)
+        cleaned = ("\n" + " " * indent).join(lines)
+    print(head + cleaned)
 
 
 def dim(text: str) -> str:

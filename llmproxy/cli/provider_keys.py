@@ -127,7 +127,7 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
 )
 def list_keys(
     provider: Annotated[
-        str | None, typer.Argument(metavar="[PROVIDER]", help="Only this provider's.")
+        str | None, typer.Argument(metavar="PROVIDER", help="Only this provider's.")
     ] = None,
     limit: Limit = LIMIT_DEFAULT,
     as_json: Json = False,

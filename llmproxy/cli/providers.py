@@ -99,7 +99,7 @@ def list_providers(as_json: Json = False) -> None:
                 Column("KEYS"),
                 Column("WHY", may_wrap=True),
                 Column("SINCE (UTC)", "dim"),
-                Column("BASE URL", "dim", may_wrap=True),
+                Column("BASE URL", "dim", may_wrap=True, is_optional=True),
             ),
             [
                 (
@@ -173,8 +173,8 @@ def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> Non
         Column("KEY", "dim"),
         Column("STATE", "state"),
         Column("WHY", may_wrap=True),
-        Column("SINCE (UTC)", "dim"),
-        Column("BY", "dim"),
+        Column("SINCE (UTC)", "dim", is_optional=True),
+        Column("BY", "dim", is_optional=True),
     ]
     rows = [
         [

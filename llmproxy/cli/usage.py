@@ -104,7 +104,7 @@ def _print_requests(rows: "list[Request]") -> None:
     output.print_table(
         (
             Column("REQUEST"),
-            Column("TIME (UTC)", "dim"),
+            Column("TIME (UTC)", "dim", is_optional=True),
             Column("USER"),
             Column("MODEL", may_wrap=True),
             Column("STATE", "state"),

@@ -114,7 +114,7 @@ def list_users(limit: Limit = LIMIT_DEFAULT, as_json: Json = False) -> None:
             Column("AVAILABLE", "money"),
             Column("MULTIPLIER", "number"),
             Column("STATE", "state"),
-            Column("CREATED (UTC)", "dim"),
+            Column("CREATED (UTC)", "dim", is_optional=True),
         ),
         (
             (
