@@ -7,7 +7,7 @@ write anything. Open requests are read from `holds`, ended ones from `requests`.
 import msgspec
 
 from llmproxy.clock import request_id_text, rfc3339
-from llmproxy.errors import NotFoundError
+from llmproxy.errors import DatabaseError, NotFoundError
 from llmproxy.money import cost_nanousd, format_usd
 from llmproxy.pricing import Line
 from llmproxy.storage.database import Tx
@@ -70,7 +70,10 @@ class Request(msgspec.Struct, frozen=True):
         """Return the tokens of each class over all legs, or None when no usage was recorded."""
         if self.usage is None:
             return None
-        legs = msgspec.json.decode(self.usage, type=Usage).legs
+        try:
+            legs = msgspec.json.decode(self.usage, type=Usage).legs
+        except msgspec.DecodeError:  # one damaged row; `ledger verify` names it
+            return None
         return {name: sum(getattr(leg, name) for leg in legs) for name in USAGE_CLASSES}
 
     def as_json(self) -> dict[str, object]:
@@ -255,6 +258,7 @@ def find_receipt(tx: Tx, request_id: bytes) -> Receipt:
 
     Raises:
         NotFoundError: there is no such request.
+        DatabaseError: its receipt is damaged.
     """
     row = tx.execute(_ENDED + "WHERE requests.id = ?", (request_id,)).fetchone()
     if row is None:
@@ -270,7 +274,11 @@ def find_receipt(tx: Tx, request_id: bytes) -> Receipt:
            FROM holds WHERE id = ?""",
         (request_id,),
     ).fetchone() or (None, None, None, None)
-    lines = msgspec.json.decode(details[0], type=tuple[Line, ...]) if details[0] else ()
+    try:
+        lines = msgspec.json.decode(details[0] or "[]", type=tuple[Line, ...])
+    except msgspec.DecodeError as error:
+        msg = f"The receipt of {request_id_text(request_id)} cannot be read: {error}."
+        raise DatabaseError(msg) from error
     return Receipt(_request(tuple(row)), lines, details[1], *pinned)
 
 

@@ -19,7 +19,7 @@ def group() -> None:
 @app.command(epilog=examples("llmproxy db info", "llmproxy db info --json"))
 def info(as_json: Json = False) -> None:
     """Show the database's path, size and schema. And who serves it."""
-    with opening.database() as database:
+    with opening.database(must_exist=True) as database:
         facts = _facts(database)
     if as_json:
         output.print_json(facts)

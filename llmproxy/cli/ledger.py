@@ -27,7 +27,7 @@ def verify(as_json: Json = False) -> None:
     Derives every balance again, and prices every stored usage again. It only reads, and may
     run beside the server: it sees one consistent moment.
     """
-    with opening.reading() as tx:
+    with opening.database(must_exist=True) as database, database.read() as tx:
         report = _verify(tx)
     if as_json:
         output.print_json(report.as_json())
@@ -51,8 +51,8 @@ def _verify(tx: "Tx") -> "Report":
 
 
 def _print_report(report: "Report") -> None:
-    counts = ", ".join(f"{count:,} {what}" for what, count in report.checked.items())
-    output.say(f"Checked {counts}.")
+    counts = (f"{what.replace('_', ' ')} {count:,}" for what, count in report.checked.items())
+    output.say(f"Checked: {', '.join(counts)}.")
     for problem in report.problems:
         output.print_line(f"{problem.row}: {problem.message}")
     if report.is_ok:

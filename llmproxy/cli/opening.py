@@ -25,12 +25,21 @@ def actor() -> str:
 
 
 @contextmanager
-def database() -> Iterator["AdminDatabase"]:
-    """Open the database in force, making it when there is none, and close it afterwards."""
+def database(*, must_exist: bool = False) -> Iterator["AdminDatabase"]:
+    """Open the database in force and close it afterwards; it is made when there is none.
+
+    Raises:
+        DatabaseError: it cannot be used, or there is none and `must_exist`.
+    """
     from llmproxy.config import find_paths
+    from llmproxy.errors import DatabaseError
     from llmproxy.storage.database import AdminDatabase
 
-    opened = AdminDatabase(find_paths().database)
+    path = find_paths().database
+    if must_exist and not path.exists():
+        msg = f"There is no database at {path}. Where is it? See: llmproxy config show"
+        raise DatabaseError(msg)
+    opened = AdminDatabase(path)
     try:
         yield opened
     finally:

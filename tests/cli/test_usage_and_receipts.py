@@ -243,11 +243,25 @@ def test_a_sound_ledger_is_verified(quick: Quick, book: Book) -> None:
     book.settled()
     ran = quick.run("ledger", "verify")
     assert (ran.code, ran.out) == (0, "The ledger is right.\n")
-    assert "1 usages_repriced" in ran.err
+    assert "usages repriced 1" in ran.err
     report = quick.json("ledger", "verify")
     assert report["ok"] is True
     assert report["problems"] == []
     assert report["checked"]["holds"] == 1
+
+
+def test_where_there_is_no_database_nothing_is_called_right(quick: Quick) -> None:
+    assert "There is no database" in quick.fails(5, "ledger", "verify")
+    quick.fails(5, "db", "info")
+    assert not quick.home.exists()
+
+
+def test_a_damaged_row_breaks_its_own_receipt_only(quick: Quick, book: Book) -> None:
+    hold = book.settled()
+    with book.write() as tx:
+        tx.execute("UPDATE requests SET usage = '{', receipt = '{'")
+    assert quick.json("usage", "requests")[0]["usage"] is None
+    assert "cannot be read" in quick.fails(5, "explain", request_id_text(hold.id))
 
 
 def test_a_damaged_ledger_fails_and_names_the_rows(quick: Quick, book: Book) -> None:
