@@ -148,3 +148,36 @@ def test_an_unknown_provider_is_not_found(quick: Quick) -> None:
     quick.fails(3, "providers", "show", "nobody")
     quick.fails(3, "providers", "pause", "nobody", "--reason", "x")
     quick.fails(3, "provider-keys", "list", "nobody")
+
+
+def test_every_change_can_answer_in_json(quick: Quick) -> None:
+    def state(*words: str, stdin: str = "") -> object:
+        return quick.json(*words, stdin=stdin)["state"]
+
+    assert state("provider-keys", "add", "openai", stdin=SECRET) == "active"
+    assert state("provider-keys", "disable", "openai", "key-1") == "disabled"
+    assert state("providers", "show", "openai") == "no_active_keys"
+    assert state("provider-keys", "enable", "openai", "key-1") == "active"
+    assert state("providers", "pause", "openai", "--reason", "x") == "paused"
+    assert state("providers", "resume", "openai") == "active"
+    moved = quick.json("providers", "set", "openai", "--base-url", "http://127.0.0.1:9/v1", "--yes")
+    assert moved["base_url"] == "http://127.0.0.1:9/v1"
+    assert state("provider-keys", "remove", "openai", "key-1", "--yes") == "removed"
+    quick.ok("users", "create", "ann")
+    assert quick.json("keys", "create", "ann")["api_key"].startswith("llmp_")
+    assert state("keys", "revoke", "ann", "default") == "revoked"
+    assert quick.json("users", "create", "ben", "--key", "k")["api_key"].startswith("llmp_")
+
+
+def test_a_provider_is_shown_with_its_keys_or_how_to_add_one(quick: Quick) -> None:
+    ran = quick.run("providers", "show", "xai")
+    assert "https://api.x.ai/v1" in ran.out
+    assert ran.err == "No keys yet. Add one: llmproxy provider-keys add xai\n"
+    assert "No provider keys yet" in quick.run("provider-keys", "list").err
+    quick.ok("provider-keys", "add", "xai", stdin=SECRET)
+    quick.ok("providers", "pause", "xai", "--reason", "slow today")
+    out = quick.ok("providers", "show", "xai")
+    assert "slow today" in out
+    assert "by cli:olga" in out
+    assert "sk-proj-…mnop" in out
+    assert "xai       key-1" in quick.ok("provider-keys", "list")
