@@ -30,6 +30,8 @@ class EventStream:
         self._searched = 0
         self._passed_on = 0
         self._is_first = True
+        self._open_end: bool | None = None
+        """After an event that ended in CR, which a LF may still follow: was it passed on?"""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now."""
@@ -41,26 +43,33 @@ class EventStream:
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
         rest = bytes(self._tail)
-        already = self._passed_on
         self._tail.clear()
-        self._passed_on = 0
         # Some servers end without the last blank line; what they sent still counts.
         is_withheld = bool(rest) and self._handle(rest)
+        already, self._passed_on = self._passed_on, 0
         return b"" if is_withheld or not self._holds_back else rest[already:]
 
     def _read(self, chunk: bytes) -> bytes:
         tail = self._tail
-        if not tail and b"\r" not in chunk and chunk.endswith(b"\n\n"):
+        passed: list[bytes] = []
+        if self._open_end is not None and chunk:
+            if chunk.startswith(b"\n"):
+                chunk = chunk[1:]
+                passed += [b"\n"] if self._open_end else []
+            self._open_end = None
+        elif not tail and b"\r" not in chunk and chunk.endswith(b"\n\n"):
             return self._read_whole(chunk)
         tail += chunk
-        passed: list[bytes] = []
         start = 0
         position = max(0, self._searched - _END_BYTES_MAX)
         while (match := _EVENT_END.search(tail, position)) is not None:
             end = position = match.end()
             event = bytes(tail[start:end])
-            if not self._handle(event):
+            is_withheld = self._handle(event)
+            if not is_withheld:
                 passed.append(event[self._passed_on :])
+            if end == len(tail) and event.endswith(b"\r"):
+                self._open_end = not is_withheld
             self._passed_on = 0
             start = end
         del tail[:start]
