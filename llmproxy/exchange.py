@@ -29,6 +29,8 @@ from llmproxy.upstream import Answer, Upstream, UpstreamError
 from llmproxy.usage import Usage
 from llmproxy.watchdog import Watchdog
 
+BIG_BODY_BYTES = 256 * 1024
+"""Larger ones are checked and written to in a thread, so that other requests do not wait."""
 ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
 PLAIN_BYTES_MAX = 8 * 1024 * 1024
@@ -173,9 +175,14 @@ class Exchange:
         """
         order = self._order
         url = order.provider.base_url + order.endpoint.upstream_path + order.query
-        body = order.endpoint.upstream_body(
-            order.body, order.quote.facts, injects_usage=order.provider.injects_usage
+        write_body = partial(
+            order.endpoint.upstream_body,
+            order.body,
+            order.quote.facts,
+            injects_usage=order.provider.injects_usage,
         )
+        is_big = len(order.body) > BIG_BODY_BYTES
+        body = await asyncio.to_thread(write_body) if is_big else write_body()
         refusal: ApiError | None = None
         for key in order.keys[:ATTEMPTS_MAX]:
             self._key = key

@@ -25,7 +25,14 @@ from llmproxy.errors import (
     proxy_error,
     unknown_model_pricing,
 )
-from llmproxy.exchange import Client, Exchange, Order, Services, all_keys_cooling
+from llmproxy.exchange import (
+    BIG_BODY_BYTES,
+    Client,
+    Exchange,
+    Order,
+    Services,
+    all_keys_cooling,
+)
 from llmproxy.headers import Headers, given_api_keys
 from llmproxy.key_pool import PRESETS, LiveKey, Pool, Provider, ProviderKey
 from llmproxy.model_list import model_list
@@ -33,8 +40,6 @@ from llmproxy.quote import Quote, insufficient_credit, make_quote
 from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer
 
-BIG_BODY_BYTES = 256 * 1024
-"""Bodies above this are checked in a thread, so that other requests do not wait for it."""
 REFUSALS_PER_S_MAX = 20
 DRAIN_RETRY_AFTER_S = 5
 

@@ -41,6 +41,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     output_tokens_extra: int = 0
     asks_usage: bool = False
     """The client itself asked for a usage chunk in its stream."""
+    has_stream_options: bool = False
+    """The body has a member `stream_options`, of whatever type."""
 
 
 class Reading(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import Any
 
 from llmproxy.errors import ApiError, invalid_request
 
+_FIRST_BYTE = re.compile(rb"\s*(.)", re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
 
 
@@ -73,9 +74,18 @@ def text(fields: dict[str, Any], key: str, *, required: bool = False) -> str | N
     value = fields.get(key)
     if value is None and not required:
         return None
-    if not isinstance(value, str) or not 0 < len(value) <= 256:
+    if not isinstance(value, str) or not 0 < len(value) <= 256 or not is_unicode(value):
         raise _wrong(key, "text of 1 to 256 characters")
     return value
+
+
+def is_unicode(value: str) -> bool:
+    """Say whether a text can be written as UTF-8; JSON's escapes can spell half characters."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def flag(fields: dict[str, Any], key: str) -> bool:
@@ -117,12 +127,21 @@ def with_member(body: bytes, key: str, value: object) -> bytes:
     """
     encoded = json.dumps(value, separators=(",", ":")).encode()
     span = _member_span(body, key)
-    if span is not None:
-        return body[: span[0]] + encoded + body[span[1] :]
+    if span is None:
+        return with_new_member(body, key, value)
+    return body[: span[0]] + encoded + body[span[1] :]
+
+
+def with_new_member(body: bytes, key: str, value: object) -> bytes:
+    """Return the body with a top-level member that it surely lacks, whatever its size in no time.
+
+    The body has passed `parse_object`, whose result does not have `key`.
+    """
     start = body.index(b"{") + 1
-    is_empty = body[start:].lstrip()[:1] == b"}"
-    member = json.dumps(key).encode() + b":" + encoded + (b"" if is_empty else b",")
-    return body[:start] + member + body[start:]
+    first = _FIRST_BYTE.match(body, start)
+    is_empty = first is not None and first[1] == b"}"
+    member = json.dumps({key: value}, separators=(",", ":")).encode()[1:-1]
+    return body[:start] + member + (b"" if is_empty else b",") + body[start:]
 
 
 def _member_span(body: bytes, key: str) -> tuple[int, int] | None:

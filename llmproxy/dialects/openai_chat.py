@@ -15,7 +15,14 @@ from llmproxy.dialects.base import (
     Reading,
     RequestFacts,
 )
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole, with_member
+from llmproxy.dialects.json_gate import (
+    flag,
+    parse_object,
+    text,
+    whole,
+    with_member,
+    with_new_member,
+)
 from llmproxy.dialects.sse import EventStream
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
@@ -59,17 +66,18 @@ class OpenAIChat:
             # Tokens of a prediction that was not accepted are billed as output.
             output_tokens_extra=len(body) if fields.get("prediction") else 0,
             asks_usage=isinstance(options, dict) and options.get("include_usage") is True,
+            has_stream_options="stream_options" in fields,
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
         """Return the body, asking for usage in a stream whose client did not (wire.md A.2)."""
         if not (facts.is_stream and injects_usage) or facts.asks_usage:
             return body
-        if b'"stream_options"' not in body:
-            return with_member(body, "stream_options", {"include_usage": True})
+        if not facts.has_stream_options:
+            return with_new_member(body, "stream_options", {"include_usage": True})
         options = parse_object(body, _BILLED).get("stream_options")
-        merged = {**options, "include_usage": True} if isinstance(options, dict) else None
-        return with_member(body, "stream_options", merged or {"include_usage": True})
+        kept = options if isinstance(options, dict) else {}
+        return with_member(body, "stream_options", {**kept, "include_usage": True})
 
     def read_answer(self, body: bytes) -> Reading:
         """Read a whole plain answer."""
