@@ -13,7 +13,7 @@ from typing import NamedTuple
 from llmproxy import ledger, vault
 from llmproxy.accounts import Principal
 from llmproxy.catalog import Model
-from llmproxy.clock import new_request_id, request_id_text
+from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.errors import (
     ApiError,
@@ -24,6 +24,7 @@ from llmproxy.errors import (
     provider_paused,
     proxy_error,
     unknown_model_pricing,
+    websocket_unsupported,
 )
 from llmproxy.exchange import (
     BIG_BODY_BYTES,
@@ -79,6 +80,7 @@ class Relay:
         self._pool = pool
         self._clock = services.clock
         self._catalog = services.catalog
+        self._ids = RequestIds()
         self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
         self._price_versions: dict[tuple[str, str], int] = {}
@@ -98,7 +100,7 @@ class Relay:
 
     async def handle(self, request: Request, client: Client) -> None:
         """See one request through, from its path to its settled hold."""
-        request_id = new_request_id(self._clock.now_ms())
+        request_id = self._ids.new(self._clock.now_ms())
         text_id = request_id_text(request_id)
         try:
             await self._serve(request, client, request_id)
@@ -126,6 +128,8 @@ class Relay:
                 should_retry=None,
                 retry_after_s=DRAIN_RETRY_AFTER_S,
             )
+        if _asks_websocket(request.headers):
+            raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
         principal = await self._authenticate(request.headers)
         if route.endpoint is None:
@@ -162,21 +166,22 @@ class Relay:
         Raises:
             ApiError: 401.
         """
-        hashes = []
-        is_given = False
-        for given in given_api_keys(headers):
-            is_given = True
-            # A key that fails its checksum was never made here: no look-up, however many come.
-            if vault.is_well_formed(given):
-                hashes.append(vault.hash_api_key(given))
-        for is_second_look in (False, True):
-            for digest in hashes:
-                principal = self._principals.get(digest)
-                if principal is not None:
-                    return principal
-            if not is_second_look and hashes:
-                await self._refresh()
-        raise invalid_api_key(given=is_given)
+        given = list(given_api_keys(headers))
+        principal = self._find_principal(given)
+        # A key that fails its checksum was never made here: no second look, however many come.
+        if principal is None and any(vault.is_well_formed(key) for key in given):
+            await self._refresh()
+            principal = self._find_principal(given)
+        if principal is None:
+            raise invalid_api_key(given=bool(given))
+        return principal
+
+    def _find_principal(self, given: list[str]) -> Principal | None:
+        for key in given:
+            principal = self._principals.get(vault.hash_api_key(key))
+            if principal is not None:
+                return principal
+        return None
 
     async def _refresh(self) -> None:
         """Look at the database again before saying no; callers at one time share one look."""
@@ -319,6 +324,10 @@ class Relay:
             now_ms=self._clock.now_ms(),
         )
         self._writer.enqueue(record, request_id)
+
+
+def _asks_websocket(headers: Headers) -> bool:
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
 async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:

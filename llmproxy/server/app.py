@@ -8,7 +8,7 @@ from litestar import Litestar, MediaType, Request, Response, asgi, get
 from litestar.exceptions import HTTPException
 from litestar.types import Receive, Scope, Send
 
-from llmproxy.clock import Clock, new_request_id, request_id_text
+from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import ApiError, LlmproxyError
 from llmproxy.key_pool import Pool
 from llmproxy.relay import Relay, Snapshot
@@ -77,6 +77,6 @@ def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Resp
     message = wordings.get(status, "The request could not be served.")
     codes = {404: "unknown_path", 500: "proxy_error"}
     own = ApiError(status, codes.get(status, "invalid_request"), message)
-    request_id = request_id_text(new_request_id(Clock().now_ms()))
+    request_id = request_id_text(RequestIds().new(Clock().now_ms()))
     headers = {name.decode(): value.decode() for name, value in own.headers(request_id)}
     return Response(own.body(request_id), status_code=status, headers=headers)

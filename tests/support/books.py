@@ -8,7 +8,7 @@ import msgspec
 
 from llmproxy import accounts, ledger
 from llmproxy.catalog import Prices, Rates
-from llmproxy.clock import new_request_id
+from llmproxy.clock import RequestIds
 from llmproxy.money import MULTIPLIER_ONE, parse_rate, parse_usd
 from llmproxy.pricing import Cost, PricedModel, price
 from llmproxy.storage.database import AdminDatabase, Tx
@@ -68,7 +68,7 @@ class Book:
         """A hold that has not been placed."""
         self.now_ms += 1
         return ledger.Hold(
-            id=new_request_id(self.now_ms),
+            id=RequestIds().new(self.now_ms),
             wallet_id=self.wallet_id,
             api_key_id=1,
             price_version_id=self.price_version,
