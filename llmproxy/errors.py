@@ -105,6 +105,7 @@ class ApiError(LlmproxyError):
         self.should_retry = should_retry
         self.retry_after_s = retry_after_s
         self.fields = fields or {}
+        self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
     def type(self) -> str:
@@ -126,7 +127,8 @@ class ApiError(LlmproxyError):
             "message": self.message,
             "request_id": request_id,
         }
-        return json.dumps(envelope, ensure_ascii=False).encode()
+        # A message may quote what a client sent, and that need not be encodable.
+        return json.dumps(envelope, ensure_ascii=False).encode(errors="replace")
 
     def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return the headers of an error answer without its content-length."""
@@ -136,6 +138,7 @@ class ApiError(LlmproxyError):
             (b"x-request-id", own_id),
             (b"request-id", own_id),
             (b"x-llmproxy-request-id", own_id),
+            *self.extra_headers,
         ]
         if self.should_retry is not None:
             headers.append((b"x-should-retry", b"true" if self.should_retry else b"false"))
@@ -152,6 +155,30 @@ class ApiError(LlmproxyError):
 def invalid_request(message: str, *, param: str | None = None) -> ApiError:
     """Return a 400 for a body or header that cannot be served as it is."""
     return ApiError(400, "invalid_request", message, param=param)
+
+
+def unknown_path() -> ApiError:
+    """Return the 404 for a path that leads nowhere."""
+    return ApiError(
+        404,
+        "unknown_path",
+        "There is nothing at this path. Use /v1/{provider}/{endpoint}, such as "
+        "/v1/openai/chat/completions or /v1/anthropic/messages.",
+    )
+
+
+def wrong_method(allowed: str) -> ApiError:
+    """Return the 405 for a path that takes only the allowed method."""
+    error = ApiError(405, "invalid_request", f"Use {allowed} for this path.")
+    error.extra_headers = ((b"allow", allowed.encode()),)
+    return error
+
+
+def websocket_unsupported() -> ApiError:
+    """Return the 426 after which clients go on with plain HTTP (reference wire.md F.4)."""
+    error = ApiError(426, "websocket_unsupported", "WebSocket is not served here. Use HTTP.")
+    error.extra_headers = ((b"upgrade", b"HTTP/1.1"), (b"connection", b"Upgrade"))
+    return error
 
 
 def unknown_model_pricing(model: str, nearest: list[str]) -> ApiError:

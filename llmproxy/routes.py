@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint
 from llmproxy.dialects.openai_chat import OpenAIChat
-from llmproxy.errors import ApiError
+from llmproxy.errors import ApiError, unknown_path, wrong_method
 
 METERED: dict[str, tuple[Endpoint, ...]] = {
     "openai": (OpenAIChat(),),
@@ -58,20 +58,15 @@ class Routes:
             return route
         if raw_path in self._post or raw_path in self._get:
             allowed = "POST" if raw_path in self._post else "GET"
-            raise ApiError(405, "invalid_request", f"Use {allowed} for this path.")
+            raise wrong_method(allowed)
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
         name = provider.decode(errors="replace")
-        if name not in self._providers:
-            raise ApiError(
-                404,
-                "unknown_path",
-                "There is nothing at this path. Use /v1/{provider}/{endpoint}, such as "
-                "/v1/openai/chat/completions or /v1/anthropic/messages.",
-            )
+        if name not in self._providers or not endpoint:
+            raise unknown_path()
         known = ", ".join(sorted(path.decode() for path in self._paths_of(provider)))
         shown = endpoint.decode(errors="replace")[:100]
         raise ApiError(
-            404 if not endpoint.strip(b"/") else 400,
+            400,
             "endpoint_not_metered",
             f'"{shown}" of {name} cannot be metered and is not forwarded. Available: {known}.',
         )
