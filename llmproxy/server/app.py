@@ -9,7 +9,13 @@ from litestar.exceptions import HTTPException
 from litestar.types import Receive, Scope, Send
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.errors import ApiError, LlmproxyError
+from llmproxy.errors import (
+    ApiError,
+    LlmproxyError,
+    proxy_error,
+    unknown_path,
+    wrong_method,
+)
 from llmproxy.key_pool import Pool
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.proxy import serve_request
@@ -67,16 +73,17 @@ def _read_one_row(tx: Tx) -> None:
 def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer what Litestar itself refuses in our own envelope."""
     del request
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    if status == 500:
-        _log.error("internal error", exc_info=error)
-    wordings = {
-        404: "There is nothing at this path. The proxy is at /v1/{provider}/{endpoint}.",
-        405: "This path does not take that method.",
-    }
-    message = wordings.get(status, "The request could not be served.")
-    codes = {404: "unknown_path", 500: "proxy_error"}
-    own = ApiError(status, codes.get(status, "invalid_request"), message)
     request_id = request_id_text(RequestIds().new(Clock().now_ms()))
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    if status == 404:
+        own = unknown_path()
+    elif status == 405:
+        allowed = error.headers if isinstance(error, HTTPException) else None
+        own = wrong_method((allowed or {}).get("Allow") or "GET")
+    elif status < 500:
+        own = ApiError(status, "invalid_request", "The request could not be served.")
+    else:
+        _log.error("%s: internal error", request_id, exc_info=error)
+        own = proxy_error(500, "an internal error", request_id, should_retry=False)
     headers = {name.decode(): value.decode() for name, value in own.headers(request_id)}
     return Response(own.body(request_id), status_code=status, headers=headers)
