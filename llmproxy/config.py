@@ -212,6 +212,13 @@ def load_or_make_vault(paths: Paths, environ: Mapping[str, str] = os.environ) ->
     return Vault(text)
 
 
+def environ_for_home(home: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return an environment for another llmproxy that uses `home` and no setting of this one."""
+    dropped = ("LLMPROXY_", "CREDENTIALS_DIRECTORY")
+    kept = {name: value for name, value in environ.items() if not name.startswith(dropped)}
+    return {**kept, HOME_VARIABLE: str(home)}
+
+
 def operator_name(environ: Mapping[str, str] = os.environ) -> str:
     """Return who acts on the command line, as the history will show it."""
     return "cli:" + (environ.get("USER") or environ.get("LOGNAME") or "unknown")[:60]
