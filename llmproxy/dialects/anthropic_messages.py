@@ -15,8 +15,10 @@ from llmproxy.dialects.base import (
     REFERENCE_TOKENS,
     SEARCH_TOKENS,
     SEARCHES_MAX_DEFAULT,
+    UNREADABLE,
     Reading,
     RequestFacts,
+    refuse_zero,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.openai_chat import not_metered
@@ -81,7 +83,7 @@ class AnthropicMessages:
         """Read a whole plain answer."""
         try:
             answer = msgspec.json.decode(body, type=_Message)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
         seen = sum(len(bytes(block)) for block in answer.content or ())
         return _reading(
@@ -180,7 +182,7 @@ class MessageStreamReader:
             return False
         try:
             event = _event_decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self._seen_bytes += len(data)
             return False
         if event.type == "message_start" and event.message is not None:
@@ -217,8 +219,9 @@ def _reading(
     usage: Usage | None = None
     try:
         usage = read_usage(raw, model)
+        refuse_zero(usage, seen_bytes)
     except UsageError as error:
-        problem = str(error)
+        usage, problem = None, str(error)
     return Reading(
         usage=usage,
         raw_usage=msgspec.json.encode(raw),

@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from llmproxy.dialects.sse import EventStream
-from llmproxy.usage import Leg, Movers, Usage
+from llmproxy.usage import Leg, Movers, Usage, UsageError
 
 BYTES_PER_TOKEN = 3
 INPUT_TOKENS_EXTRA = 600
@@ -20,6 +20,10 @@ REFERENCE_TOKENS = 6000
 SEARCHES_MAX_DEFAULT = 10
 SEARCH_TOKENS = 20_000
 """Flat amounts for what a web search brings in (wire.md C.3)."""
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for JSON that is none, of another shape, or nested without end."""
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -101,6 +105,17 @@ class Endpoint(Protocol):
 
     def stream_reader(self, *, withholds_usage: bool) -> StreamReader:
         """Return a reader for one stream; it may withhold the usage chunk we asked for."""
+
+
+def refuse_zero(usage: Usage, seen_bytes: int) -> None:
+    """Check that an answer with text was not reported as no tokens at all.
+
+    Raises:
+        UsageError: it was.
+    """
+    if seen_bytes and not any(leg.input_side + leg.output for leg in usage.legs):
+        msg = "usage reports no tokens for an answer with text"
+        raise UsageError(msg)
 
 
 def estimated(reading: Reading, body_bytes: int) -> Usage:

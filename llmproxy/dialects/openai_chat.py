@@ -12,8 +12,10 @@ from llmproxy.dialects.base import (
     INPUT_TOKENS_EXTRA,
     INPUT_TOKENS_EXTRA_TOOLS,
     REFERENCE_TOKENS,
+    UNREADABLE,
     Reading,
     RequestFacts,
+    refuse_zero,
 )
 from llmproxy.dialects.json_gate import (
     flag,
@@ -83,7 +85,7 @@ class OpenAIChat:
         """Read a whole plain answer."""
         try:
             answer = msgspec.json.decode(body, type=_Answer)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
         return _reading(
             answer.usage,
@@ -167,6 +169,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
 
@@ -211,15 +214,21 @@ class ChatStreamReader:
         self._service_tier: str | None = None
         self._seen_bytes = 0
         self._has_error = False
+        self._begun: set[int | None] = set()
+        self._finished: set[int | None] = set()
 
     def reading(self) -> Reading:
-        """Return what has been read so far: the last usage that was seen counts."""
+        """Return what has been read so far: the last usage that was seen counts.
+
+        Some servers report it with every chunk: it is the bill only once the answer is complete,
+        or has ended in an error.
+        """
         return _reading(
             self._usage,
             model=self._model,
             service_tier=self._service_tier,
             seen_bytes=self._seen_bytes,
-            is_final=True,
+            is_final=self.is_complete or self._has_error,
             has_error=self._has_error,
         )
 
@@ -231,7 +240,7 @@ class ChatStreamReader:
             self._has_error = True
         try:
             chunk = _chunk_decoder.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             self._seen_bytes += len(data)  # not the expected shape: count all of it as generated
             return False
         return self._take(chunk)
@@ -243,9 +252,13 @@ class ChatStreamReader:
             self._has_error = True
         for choice in chunk.choices or ():
             if choice.finish_reason is not None:
-                self.is_complete = True
+                self._finished.add(choice.index)
+            else:
+                self._begun.add(choice.index)
             if choice.delta is not None:
                 self._seen_bytes += _delta_bytes(choice.delta)
+        if self._finished:
+            self.is_complete = self._begun <= self._finished
         usage = chunk.usage
         if not _is_given(usage) and chunk.x_groq is not None:
             usage = chunk.x_groq.usage
@@ -280,8 +293,9 @@ def _reading(
     usage: Usage | None = None
     try:
         usage = Usage((read_usage(msgspec.json.decode(raw)),), service_tier=service_tier)
-    except (msgspec.DecodeError, UsageError) as error:
-        problem = str(error)
+        refuse_zero(usage, seen_bytes)
+    except (*UNREADABLE, UsageError) as error:
+        usage, problem = None, str(error)
     return Reading(
         usage=usage,
         raw_usage=bytes(raw),

@@ -1,0 +1,224 @@
+"""Anthropic messages: usage read out of plain answers and streams, or not trusted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.anthropic_messages import AnthropicMessages, MessageStreamReader
+from llmproxy.dialects.base import Reading, estimated
+from llmproxy.usage import Leg, Usage
+from tests.support.answers import (
+    anthropic_message,
+    anthropic_stream,
+    anthropic_usage,
+    named_event,
+)
+
+MESSAGES = AnthropicMessages()
+OPUS = "claude-opus-4-8"
+
+
+def read(usage: object, **fields: Any) -> Reading:  # noqa: ANN401
+    return MESSAGES.read_answer(anthropic_message(**{"usage": usage, **fields}))
+
+
+def run(*events: bytes) -> tuple[bytes, MessageStreamReader]:
+    """What passes of a stream, and its reader."""
+    reader = MESSAGES.stream_reader(withholds_usage=True)
+    passed = b"".join(reader.events.feed(event) for event in events)
+    return passed + reader.events.finish(), reader
+
+
+def final(usage: Usage | None, reading: Reading) -> None:
+    assert (reading.usage, reading.is_final, reading.problem) == (usage, True, None)
+
+
+def test_the_classes_of_a_plain_answer_are_read() -> None:
+    usage = anthropic_usage(7, 50, cache_read=100, cache_write_5m=20, cache_write_1h=30)
+    usage["output_tokens_details"] = {"thinking_tokens": 40}
+    legs = (
+        Leg(
+            input=7,
+            cache_read=100,
+            cache_write_5m=20,
+            cache_write_1h=30,
+            output=50,
+            reasoning=40,
+        ),
+    )
+    final(Usage(legs, service_tier="standard"), read(usage))
+
+
+def test_cache_writes_without_a_split_count_as_five_minutes() -> None:
+    usage = anthropic_usage(1, 2)
+    usage |= {"cache_creation_input_tokens": 9, "cache_creation": None}
+    final(Usage((Leg(input=1, cache_write_5m=9, output=2),), service_tier="standard"), read(usage))
+
+
+def test_tier_speed_and_region_are_kept_for_the_price() -> None:
+    usage = anthropic_usage(1, 2, service_tier="priority", speed="fast", inference_geo="us")
+    final(Usage((Leg(input=1, output=2),), "priority", "fast", "us"), read(usage))
+
+
+def test_web_searches_are_counted() -> None:
+    usage = anthropic_usage(1, 2, server_tool_use={"web_search_requests": 3})
+    final(Usage((Leg(input=1, output=2, web_searches=3),), service_tier="standard"), read(usage))
+
+
+def test_iterations_are_legs_and_replace_the_top_level_counts() -> None:
+    usage = anthropic_usage(
+        2390,
+        121,
+        iterations=[
+            {"type": "message", "input_tokens": 2390, "output_tokens": 121},
+            {"type": "advisor_message", "model": OPUS, "input_tokens": 2518, "output_tokens": 22},
+            {
+                "type": "compaction",
+                "input_tokens": 55196,
+                "output_tokens": 125,
+                "cache_read_input_tokens": 5,
+                "cache_creation_input_tokens": 9,
+                "cache_creation": {"ephemeral_1h_input_tokens": 4},
+            },
+            {"type": "message", "model": "claude-sonnet-4-6", "input_tokens": 1},
+        ],
+        server_tool_use={"web_search_requests": 2},
+    )
+    legs = (
+        Leg(input=2390, output=121, web_searches=2),
+        Leg(input=2518, output=22, model=OPUS),
+        Leg(input=55196, cache_read=5, cache_write_5m=5, cache_write_1h=4, output=125),
+        Leg(input=1),  # the answer's own model, by its name
+    )
+    final(Usage(legs, service_tier="standard"), read(usage))
+
+
+@pytest.mark.parametrize("bad", [-1, 1.0, 1.5, True, "7", 2**31 + 1, 2**63, [], {}])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "input_tokens",
+        "output_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "searches",
+        "iterations",
+    ],
+)
+def test_an_absurd_count_makes_the_whole_record_untrusted(path: str, bad: object) -> None:
+    usage = anthropic_usage(10, 5)
+    if path == "searches":
+        usage["server_tool_use"] = {"web_search_requests": bad}
+    elif path == "iterations":
+        usage["iterations"] = [{"input_tokens": 1}, {"input_tokens": bad}]
+    else:
+        usage[path] = bad
+    reading = read(usage)
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem
+    assert reading.raw_usage is not None
+    assert json.loads(reading.raw_usage) == usage
+    _, reader = run(*anthropic_stream(final=usage))
+    assert (reader.reading().usage, reader.reading().is_final) == (None, False)
+
+
+@pytest.mark.parametrize("usage", [{"output_tokens": 3}, {"iterations": [1]}, {"x": 1}])
+def test_a_usage_record_without_counts_is_untrusted(usage: object) -> None:
+    reading = read(usage)
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem
+
+
+def test_zero_tokens_for_an_answer_with_text_are_untrusted() -> None:
+    assert not read(anthropic_usage(0, 0)).is_final
+    assert not run(*anthropic_stream(usage=anthropic_usage(0, 0)))[1].reading().is_final
+
+
+def test_an_answer_that_is_no_json_counts_by_its_bytes() -> None:
+    for body in (b"<html>", b"", b"[]", b'{"usage":' + b"[" * 100_000):
+        reading = MESSAGES.read_answer(body)
+        assert (reading.usage, reading.seen_bytes, reading.is_final) == (None, len(body), False)
+
+
+# --- streams ---
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_stream_passes_whole_and_its_usage_is_read(size: int) -> None:
+    usage = anthropic_usage(12, 9, cache_read=30, cache_write_5m=4, cache_write_1h=5)
+    whole = b"".join(anthropic_stream(usage=usage))
+    passed, reader = run(*(whole[at : at + size] for at in range(0, len(whole), size)))
+    assert passed == whole
+    leg = Leg(input=12, cache_read=30, cache_write_5m=4, cache_write_1h=5, output=9)
+    final(Usage((leg,), service_tier="standard"), reader.reading())
+    assert (reader.is_complete, reader.is_over) == (True, True)
+    assert reader.reading().seen_bytes == len("Hello there!")
+
+
+def test_the_last_report_wins_field_by_field() -> None:
+    # Server tools: the input grows while the answer is made, 702 -> 1591; the split stays behind.
+    start = anthropic_usage(702, 1, cache_write_5m=6, cache_write_1h=4, speed="fast")
+    last = {
+        "input_tokens": 1591,
+        "cache_creation_input_tokens": 25,
+        "cache_read_input_tokens": None,
+        "server_tool_use": {"web_search_requests": 2},
+    }
+    _, reader = run(*anthropic_stream(usage=start, start={"speed": "fast"}, final=last))
+    leg = Leg(input=1591, cache_write_5m=21, cache_write_1h=4, output=1, web_searches=2)
+    final(Usage((leg,), service_tier="standard", speed="fast"), reader.reading())
+
+
+def test_only_the_final_report_is_the_bill() -> None:
+    events = anthropic_stream(("abcdefg", "hi"), anthropic_usage(12, 9, cache_read=30))
+    end = next(at for at, event in enumerate(events) if b"message_delta" in event)
+    _, reader = run(*events[:end])
+    reading = reader.reading()
+    assert (reading.is_final, reader.is_complete) == (False, False)
+    # the input as reported at the start, the output by the bytes that came
+    leg = Leg(input=12, cache_read=30, output=3)
+    assert estimated(reading, 10_000) == Usage((leg,), service_tier="standard")
+    _, reader = run(*events[: end + 1])
+    assert reader.reading().is_final
+    assert not reader.is_over
+
+
+def test_all_generated_text_is_counted_for_an_estimate() -> None:
+    deltas = [
+        {"type": "text_delta", "text": "abc"},
+        {"type": "thinking_delta", "thinking": "def"},
+        {"type": "input_json_delta", "partial_json": "{}"},
+        {"type": "signature_delta", "signature": "xxxx"},
+        {"type": "text_delta", "text": ""},
+    ]
+    _, reader = run(*(named_event("content_block_delta", delta=delta) for delta in deltas))
+    assert reader.reading().seen_bytes == 3 + 3 + 2
+    assert estimated(reader.reading(), 100) == Usage((Leg(input=34, output=3),))
+
+
+def test_an_error_event_is_seen_and_ends_nothing_else() -> None:
+    error = {"type": "overloaded_error", "message": "Overloaded"}
+    events = anthropic_stream()[:4]
+    _, reader = run(*events, named_event("error", error=error))
+    reading = reader.reading()
+    assert (reading.has_error, reading.is_final, reader.is_complete) == (True, False, False)
+    _, reader = run(*events, b"event: error\ndata: {}\n\n")
+    assert reader.reading().has_error
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"[1]", b'{"type":5}', b"\xff", b'{"usage":' + b"[" * 100_000]
+)
+def test_an_event_of_no_known_shape_passes_and_counts(data: bytes) -> None:
+    event = b"event: new_thing\ndata: " + data + b"\n\n"
+    events = anthropic_stream()
+    passed, reader = run(*events[:4], event, *events[4:])
+    assert passed == b"".join([*events[:4], event, *events[4:]])
+    assert reader.reading().is_final
+
+
+def test_pings_and_unknown_events_mean_nothing() -> None:
+    passed, reader = run(b"event: ping\ndata: nonsense\n\n", named_event("brand_new", x=1))
+    assert passed
+    assert reader.reading() == Reading()

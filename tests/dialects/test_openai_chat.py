@@ -1,0 +1,211 @@
+"""Chat completions: what a request may cost, and what the body becomes on its way."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.errors import ApiError
+from llmproxy.usage import TOKENS_MAX
+
+CHAT = OpenAIChat()
+MESSAGES = [{"role": "user", "content": "hi"}]
+
+
+def encode(**fields: object) -> bytes:
+    return json.dumps({"model": "gpt-4o", "messages": MESSAGES, **fields}).encode()
+
+
+def facts(**fields: object) -> RequestFacts:
+    return CHAT.read_request(encode(**fields))
+
+
+def refusal(**fields: object) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        facts(**fields)
+    assert caught.value.status == 400
+    caught.value.body("req_1")
+    return caught.value
+
+
+# --- requests ---
+
+
+def test_a_plain_request_is_read() -> None:
+    body = encode()
+    read = CHAT.read_request(body)
+    assert (read.model, read.is_stream, read.output_max, read.choices) == ("gpt-4o", False, None, 1)
+    assert read.input_tokens_bound == len(body) // 3 + 600
+    assert (read.asks_usage, read.has_stream_options) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "output_max"),
+    [
+        ({"max_tokens": 7}, 7),
+        ({"max_completion_tokens": 9}, 9),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
+        ({"max_tokens": 9, "max_completion_tokens": 7}, 9),
+        ({"max_tokens": None, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": TOKENS_MAX}, TOKENS_MAX),
+    ],
+)
+def test_the_larger_of_both_maxima_bounds_the_output(
+    fields: dict[str, Any], output_max: int | None
+) -> None:
+    assert facts(**fields).output_max == output_max
+
+
+@pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", [-1, TOKENS_MAX + 1, 10**30, 1.0, 1.5, True, False, "5", [5], {}])
+def test_an_absurd_maximum_is_refused_by_name(key: str, value: object) -> None:
+    assert refusal(**{key: value}).param == key
+
+
+@pytest.mark.parametrize(("value", "choices"), [(None, 1), (1, 1), (128, 128)])
+def test_n_multiplies_the_output(value: int | None, choices: int) -> None:
+    assert facts(n=value).choices == choices
+
+
+@pytest.mark.parametrize("value", [0, -1, 129, 2.0, True, "2"])
+def test_an_absurd_n_is_refused(value: object) -> None:
+    assert refusal(n=value).param == "n"
+
+
+@pytest.mark.parametrize("value", [None, "", 5, ["gpt-4o"], "\ud800", "x" * 257])
+def test_a_model_that_is_no_text_is_refused(value: object) -> None:
+    assert refusal(model=value).param == "model"
+
+
+@pytest.mark.parametrize("value", [1, 0, "true", []])
+def test_a_stream_flag_that_is_no_boolean_is_refused(value: object) -> None:
+    assert refusal(stream=value).param == "stream"
+
+
+def test_the_service_tier_is_kept_for_the_price() -> None:
+    assert facts(service_tier="priority").movers.service_tier == "priority"
+    assert facts(service_tier=None).movers.service_tier is None
+    assert refusal(service_tier=5).param == "service_tier"
+
+
+AUDIO_PART = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+FILE_PART = {"type": "file", "file": {"file_id": "file-1"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"web_search_options": {}}, "web_search_options"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"modalities": "audio"}, "modalities"),
+        ({"messages": [{"role": "user", "content": [AUDIO_PART]}]}, "input_audio"),
+        ({"messages": [{"role": "user", "content": [FILE_PART]}]}, "file_id"),
+    ],
+)
+def test_what_is_billed_beyond_the_reported_tokens_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
+    error = refusal(**fields)
+    assert (error.code, error.param) == ("option_not_metered", param)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"modalities": ["text"]},
+        {"modalities": None},
+        {"web_search_options": None},
+        {"messages": [{"role": "user", "content": "about input_audio and file_id"}]},
+        {"messages": [{"role": "user", "content": '"input_audio" "file_id"'}]},
+        {"messages": [{"content": [{"type": "file", "file": {"file_data": "x"}}]}], "x": "file_id"},
+        {"messages": "nonsense"},
+        {"messages": [1, None, {"content": [1, None]}]},
+        {"reasoning_effort": "low", "anything_new": {"a": 1}},
+    ],
+)
+def test_everything_else_passes(fields: dict[str, Any]) -> None:
+    assert facts(**fields).model == "gpt-4o"
+
+
+def test_tools_images_and_predictions_raise_the_bound() -> None:
+    body = encode(tools=[{"type": "function", "function": {"name": "f"}}])
+    assert CHAT.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 1000
+    part = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
+    body = encode(messages=[{"role": "user", "content": [part, part]}])
+    assert CHAT.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 2 * 6000
+    body = encode(prediction={"type": "content", "content": "abc"})
+    assert CHAT.read_request(body).output_tokens_extra == len(body)
+
+
+# --- the body on its way ---
+
+
+def sent(body: bytes, *, injects_usage: bool = True) -> bytes:
+    return CHAT.upstream_body(body, CHAT.read_request(body), injects_usage=injects_usage)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m"}',
+        b'{"model":"m","stream":false}',
+        b'{"model":"m","stream":null,"stream_options":{"include_usage":false}}',
+        b'{ "model":"m", "stream":true, "stream_options":{"include_usage" : true}}',
+        b'{"model":"m","stream":true,"stream_options":{"include_usage":true,"x":1}}',
+    ],
+)
+def test_a_body_that_needs_nothing_stays_as_it_is(body: bytes) -> None:
+    assert sent(body) == body
+
+
+def test_nothing_is_written_for_a_provider_that_reports_usage_unasked() -> None:
+    body = b'{"model":"m","stream":true}'
+    assert sent(body, injects_usage=False) == body
+
+
+ASK = b'"stream_options":{"include_usage":true}'
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        (b'{"model":"m","stream":true}', b"{" + ASK + b',"model":"m","stream":true}'),
+        (
+            b'\n{ "model" : "\\u006d" ,\t"stream":true }\n',
+            b"\n{" + ASK + b', "model" : "\\u006d" ,\t"stream":true }\n',
+        ),
+        (
+            b'{"model":"m","stream":true,"stream_options":null}',
+            b'{"model":"m","stream":true,' + ASK + b"}",
+        ),
+        (
+            b'{"model":"m","stream":true,"stream_options":{}}',
+            b'{"model":"m","stream":true,' + ASK + b"}",
+        ),
+        (
+            b'{"model":"m","stream_options":{"include_usage":false},"stream":true}',
+            b'{"model":"m",' + ASK + b',"stream":true}',
+        ),
+        (
+            b'{"model":"m","stream_options": {"include_obfuscation": false} ,"stream":true}',
+            b'{"model":"m","stream_options": {"include_obfuscation":false,"include_usage":true}'
+            b' ,"stream":true}',
+        ),
+        (
+            b'{"model":"m","stream\\u005foptions":{"include_obfuscation":false},"stream":true}',
+            b'{"model":"m","stream\\u005foptions":{"include_obfuscation":false,'
+            b'"include_usage":true},"stream":true}',
+        ),
+        (
+            b'{"model":"m","user":"\\"stream_options\\"","x":{"stream_options":1},"stream":true}',
+            b"{" + ASK + b',"model":"m","user":"\\"stream_options\\"",'
+            b'"x":{"stream_options":1},"stream":true}',
+        ),
+    ],
+)
+def test_usage_is_asked_for_and_every_other_byte_stays(body: bytes, wanted: bytes) -> None:
+    assert sent(body) == wanted

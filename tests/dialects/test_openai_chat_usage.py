@@ -1,0 +1,297 @@
+"""Chat completions: usage read out of plain answers and streams, or not trusted."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import Reading, estimated
+from llmproxy.dialects.openai_chat import ChatStreamReader, OpenAIChat
+from llmproxy.usage import Leg, Usage
+from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
+
+CHAT = OpenAIChat()
+DONE = b"data: [DONE]\n\n"
+
+
+def read(usage: object, **fields: object) -> Reading:
+    return CHAT.read_answer(openai_chat(usage=usage, **fields))
+
+
+def leg_of(usage: object) -> Leg:
+    reading = read(usage)
+    assert reading.usage is not None
+    assert (reading.is_final, reading.problem) == (True, None)
+    (leg,) = reading.usage.legs
+    return leg
+
+
+def run(*events: bytes, withholds: bool = True) -> tuple[bytes, ChatStreamReader]:
+    """What passes of a stream, and its reader."""
+    reader = CHAT.stream_reader(withholds_usage=withholds)
+    passed = b"".join(reader.events.feed(event) for event in events)
+    return passed + reader.events.finish(), reader
+
+
+def chunk(*, choices: object = None, **fields: object) -> bytes:
+    return data_event({"model": "gpt-4o-2024-08-06", "choices": choices or [], **fields})
+
+
+def content(text: str, finish: str | None = None) -> list[dict[str, Any]]:
+    return [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]
+
+
+# --- the classes ---
+
+
+def test_cached_and_written_tokens_are_taken_out_of_the_fresh_input() -> None:
+    usage = openai_usage(1000, 200, cached=600, cache_write=100, reasoning=150)
+    wanted = Leg(input=300, cache_read=600, cache_write_5m=100, output=200, reasoning=150)
+    assert leg_of(usage) == wanted
+
+
+@pytest.mark.parametrize(
+    ("completion", "total", "output"),
+    [
+        (12, 109, 74),  # Gemini: 35 + 12, and 62 of thinking that only the total tells
+        (5, 135, 100),  # xAI: reasoning is not in completion_tokens
+        (74, 109, 74),
+        (74, None, 74),
+        (0, 109, 74),
+    ],
+)
+def test_output_is_what_the_total_has_beyond_the_prompt(
+    completion: int, total: int | None, output: int
+) -> None:
+    usage = {"prompt_tokens": 35, "completion_tokens": completion, "total_tokens": total}
+    assert leg_of(usage) == Leg(input=35, output=output)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"prompt_cache_hit_tokens": 80, "prompt_cache_miss_tokens": 20},  # DeepSeek
+        {"prompt_tokens_details": {"cached_tokens": 80}},
+        {"num_cached_tokens": 80},  # Mistral
+        {"cached_tokens": 80},  # Together, Hugging Face
+        {"prompt_cache_hit_tokens": 80, "prompt_tokens_details": {"cached_tokens": 80}},
+    ],
+)
+def test_cached_tokens_are_found_wherever_a_provider_reports_them(fields: dict[str, Any]) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, **fields}
+    assert leg_of(usage) == Leg(input=20, cache_read=80, output=5)
+
+
+def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> None:
+    # OpenRouter has really sent cached + written 4322 of a prompt of 2168.
+    details = {"cached_tokens": 2161, "cache_write_tokens": 2161}
+    usage = {"prompt_tokens": 2168, "completion_tokens": 1, "prompt_tokens_details": details}
+    assert leg_of(usage) == Leg(cache_read=2161, cache_write_5m=7, output=1)
+
+
+def test_null_details_count_as_none() -> None:
+    usage = {
+        **{"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+        **{"prompt_tokens_details": None, "completion_tokens_details": None},
+    }
+    assert leg_of(usage) == Leg(input=3, output=4)
+
+
+def test_the_service_tier_that_was_used_is_kept() -> None:
+    reading = read(openai_usage(), service_tier="priority")
+    assert reading.usage is not None
+    assert reading.usage.service_tier == "priority"
+
+
+@pytest.mark.parametrize("bad", [-1, 1.0, 1.5, True, False, "7", 2**31 + 1, 2**63, 10**300, [], {}])
+@pytest.mark.parametrize(
+    "path", ["prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "details"]
+)
+def test_an_absurd_count_makes_the_whole_record_untrusted(path: str, bad: object) -> None:
+    usage: dict[str, Any] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+    if path == "details":
+        usage["prompt_tokens_details"] = {"cached_tokens": bad}
+    else:
+        usage[path] = bad
+    reading = read(usage)
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem
+    assert reading.raw_usage is not None
+    assert json.loads(reading.raw_usage) == usage
+    _, reader = run(chunk(choices=content("x")), chunk(usage=usage), DONE)
+    assert (reader.reading().usage, reader.reading().is_final) == (None, False)
+
+
+@pytest.mark.parametrize("usage", [{}, [], "", 5, True, {"completion_tokens": 0}, {"x": 1}])
+def test_a_usage_record_without_counts_is_untrusted(usage: object) -> None:
+    reading = read(usage)
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem
+
+
+def test_zero_tokens_for_an_answer_with_text_are_untrusted() -> None:
+    usage = openai_usage(0, 0)
+    assert not read(usage).is_final
+    _, reader = run(chunk(choices=content("x")), chunk(usage=usage), DONE)
+    assert not reader.reading().is_final
+
+
+def test_an_answer_that_is_no_json_counts_by_its_bytes() -> None:
+    for body in (b"<html>", b"", b"[]", b'{"usage"', b'{"usage":' + b"[" * 100_000):
+        reading = CHAT.read_answer(body)
+        assert (reading.usage, reading.seen_bytes, reading.is_final) == (None, len(body), False)
+
+
+def test_an_error_in_an_answer_of_200_is_seen() -> None:
+    reading = CHAT.read_answer(b'{"error":{"message":"no","code":502}}')
+    assert (reading.has_error, reading.usage, reading.seen_bytes) == (True, None, 0)
+    assert not CHAT.read_answer(openai_chat(error=None)).has_error
+
+
+# --- streams ---
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_stream_is_read_and_exactly_its_usage_chunk_is_withheld(size: int) -> None:
+    events = openai_chat_stream(usage=openai_usage(1000, 200, cached=600))
+    whole = b"".join(events)
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    passed, reader = run(*pieces)
+    assert passed == b"".join([*events[:-2], DONE])
+    reading = reader.reading()
+    assert reading.usage is not None
+    assert reading.usage.legs == (Leg(input=400, cache_read=600, output=200),)
+    assert (reading.is_final, reader.is_complete, reader.is_over) == (True, True, True)
+    assert reading.seen_bytes == len("Hello there!")
+    assert reading.model == "gpt-4o-mini-2024-07-18"
+
+
+def test_nothing_is_withheld_from_a_client_that_asked() -> None:
+    events = openai_chat_stream()
+    assert run(*events, withholds=False)[0] == b"".join(events)
+
+
+def test_usage_beside_content_is_read_and_not_withheld() -> None:
+    # DeepSeek, Mistral, OpenRouter: usage rides in the chunk that finishes.
+    last = chunk(choices=content("", "stop"), usage=openai_usage(9, 4))
+    passed, reader = run(chunk(choices=content("x")), last, DONE)
+    assert passed.count(b"usage") == last.count(b"usage")
+    assert reader.reading().usage == Usage((Leg(input=9, output=4),))
+
+
+def test_groqs_own_place_for_usage_is_read() -> None:
+    last = chunk(choices=content("", "stop"), x_groq={"id": "r", "usage": openai_usage(9, 4)})
+    passed, reader = run(last, DONE)
+    assert passed == last + DONE
+    assert reader.reading().usage == Usage((Leg(input=9, output=4),))
+
+
+def test_azures_first_chunk_without_choices_is_not_withheld() -> None:
+    first = data_event({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]})
+    null = data_event({"choices": [], "usage": None})
+    passed, reader = run(first, null, DONE)
+    assert passed == first + null + DONE
+    assert reader.reading().usage is None
+
+
+def test_a_usage_chunk_without_the_key_choices_is_not_withheld() -> None:
+    odd = data_event({"usage": openai_usage(9, 4)})
+    passed, reader = run(odd, DONE)
+    assert passed == odd + DONE
+    assert reader.reading().usage == Usage((Leg(input=9, output=4),))
+
+
+def test_the_last_usage_that_was_seen_counts() -> None:
+    events = [
+        chunk(choices=content("a"), usage=openai_usage(9, 1)),
+        chunk(choices=content("b", "stop"), usage=openai_usage(9, 2)),
+        chunk(usage=openai_usage(9, 3)),
+        chunk(choices=[], usage=None),
+        DONE,
+    ]
+    passed, reader = run(*events)
+    assert passed == b"".join([*events[:2], *events[3:]])
+    assert reader.reading().usage == Usage((Leg(input=9, output=3),))
+
+
+def test_usage_before_the_end_of_the_answer_is_not_the_bill() -> None:
+    # vLLM's continuous_usage_stats: a stream that breaks has reported only what was done by then.
+    _, reader = run(chunk(choices=content("abcdefghi"), usage=openai_usage(9, 1)))
+    reading = reader.reading()
+    assert (reading.is_final, reader.is_complete) == (False, False)
+    assert estimated(reading, 300) == Usage((Leg(input=9, output=3),))
+
+
+def test_all_generated_text_is_counted_for_an_estimate() -> None:
+    deltas = [
+        {"content": "abc"},
+        {"reasoning_content": "def"},
+        {"reasoning": "ghi"},
+        {"refusal": "no!"},
+        {"tool_calls": [{"index": 0, "function": {"name": "get", "arguments": "{}"}}]},
+        {"tool_calls": [{"index": 0, "function": None}, {"index": 1}], "content": None},
+        {"content": ""},
+    ]
+    events = [chunk(choices=[{"index": 0, "delta": delta}]) for delta in deltas]
+    _, reader = run(*events)
+    reading = reader.reading()
+    assert reading.seen_bytes == 3 + 3 + 3 + 3 + 3 + 2
+    assert estimated(reading, 100) == Usage((Leg(input=34, output=6),))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"event: error\ndata: {}\n\n",
+        b'data: {"error":{"message":"overloaded"}}\n\n',
+        b'data: {"error":"overloaded","choices":[]}\n\n',
+        b"event: error\ndata: not json\n\n",
+    ],
+)
+def test_an_error_event_is_seen_and_passed(event: bytes) -> None:
+    passed, reader = run(chunk(choices=content("x")), event)
+    assert passed.endswith(event)
+    assert reader.reading().has_error
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"hello",
+        b"[1,2]",
+        b'{"choices":5}',
+        b"\xff\xfe",
+        b'{"x":' + b"[" * 100_000,
+        b'{"usage":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
+def test_an_event_of_no_known_shape_passes_and_counts(data: bytes) -> None:
+    event = b"data: " + data + b"\n\n"
+    passed, reader = run(event, DONE)
+    assert passed == event + DONE
+    assert reader.reading().usage is None
+    assert reader.is_over
+
+
+def test_an_answer_is_complete_when_every_choice_that_began_has_finished() -> None:
+    def choice(index: int, finish: str | None = None) -> list[dict[str, Any]]:
+        return [{"index": index, "delta": {"content": "x"}, "finish_reason": finish}]
+
+    reader = CHAT.stream_reader(withholds_usage=True)
+    seen = []
+    for choices in (choice(0), choice(1), choice(0, "stop"), choice(1, "length")):
+        reader.events.feed(chunk(choices=choices))
+        seen.append(reader.is_complete)
+    assert seen == [False, False, False, True]
+    # OpenRouter's usage chunk comes after the end, with a choice in it.
+    reader.events.feed(chunk(choices=choice(0), usage=openai_usage(9, 4)))
+    assert reader.is_complete
+    assert not reader.is_over
+
+
+def test_usage_in_an_error_chunk_is_the_bill() -> None:
+    error = {"error": {"code": 502, "message": "x"}, "usage": openai_usage(9, 4)}
+    _, reader = run(chunk(choices=content("x")), chunk(**error))
+    reading = reader.reading()
+    assert (reading.has_error, reading.is_final) == (True, True)
+    assert reading.usage == Usage((Leg(input=9, output=4),))
