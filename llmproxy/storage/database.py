@@ -211,14 +211,15 @@ class AdminDatabase:
             self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the file; the last one out checkpoints, which the gate must allow."""
-        gate = self.files.gate()
-        if gate.try_acquire():
-            try:
+        """Close the file, inside the gate: the last connection to close checkpoints.
+
+        SQLite does so under an exclusive lock, so a server that holds the file open prevents it.
+        """
+        try:
+            with self.files.gate().held(shared=False, timeout_s=GATE_TIMEOUT_S):
                 self._connection.close()
-            finally:
-                gate.release()
-        # Otherwise leave the connection to the end of the process, which checkpoints nothing.
+        except DatabaseError:
+            self._connection.close()  # another command is at work and will be the last one out
 
 
 def require_serving_lock(files: DatabaseFiles, holder: str) -> None:

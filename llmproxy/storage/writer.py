@@ -26,6 +26,9 @@ T = TypeVar("T")
 BATCH_JOBS_MAX = 512
 QUEUE_JOBS_MAX = 10_000
 WATCH_INTERVAL_S = 0.2
+LINGER_S = 0.005
+"""How long a write that nobody waits for may wait for company: a sync of the disk costs more than
+everything else about a request."""
 BUSY_PAUSE_S = 0.002
 RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
@@ -63,8 +66,10 @@ class Writer(Generic[S]):
         self._publish: Callable[[S], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: deque[_Job] = deque()
+        self._committing: list[_Job] = []
         self._disk = _DiskThread()
         self._is_scheduled = False
+        self._is_lingering = False
         self._is_waiting_for_disk = False
         self._busy_since_s = 0.0
         self._data_version = -1
@@ -99,10 +104,13 @@ class Writer(Generic[S]):
     def enqueue(self, function: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - any f(tx, …)
         """Queue a write that must happen and that nobody waits for, such as a settlement.
 
-        It is tried again for as long as the database is merely busy or full.
+        It shares the next transaction that somebody waits for, or has its own a moment later. It
+        is tried again for as long as the database is merely busy or full.
         """
         self._jobs.append(_Job(function, args, None))
-        self._schedule()
+        if not self._is_lingering and self._loop is not None:
+            self._is_lingering = True
+            self._loop.call_later(LINGER_S, self._end_lingering)
 
     async def refresh(self) -> None:
         """Return once the published snapshot holds every commit made before this call."""
@@ -114,9 +122,10 @@ class Writer(Generic[S]):
         """Run what is queued, checkpoint, and close the file; after the loop has ended."""
         self._disk.join()
         connection = self._connection
-        if connection.in_transaction:  # the loop ended between a batch and its COMMIT
-            connection.execute("COMMIT")
-        connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS:d}")
+        if connection.in_transaction:  # the COMMIT that was under way when the loop ended failed
+            self._roll_back()
+            self._jobs.extendleft(reversed(self._committing))
+        connection.execute("PRAGMA busy_timeout=5000")
         while self._jobs and not self.is_broken:
             try:
                 self._run_alone(self._jobs.popleft())
@@ -127,6 +136,10 @@ class Writer(Generic[S]):
         connection.close()
 
     # --- transactions ------------------------------------------------------------------------
+
+    def _end_lingering(self) -> None:
+        self._is_lingering = False
+        self._schedule_if_waiting()
 
     def _schedule(self) -> None:
         """Let the jobs run at the end of this turn of the loop, so that its jobs share a commit."""
@@ -150,6 +163,7 @@ class Writer(Generic[S]):
             self._run_each(batch, error)
             self._schedule_if_waiting()
             return
+        self._committing = batch
         self._in_disk_thread(self._commit, batch)
 
     def _begin(self) -> bool:
