@@ -217,14 +217,21 @@ def _record(
     )
 
 
-def record_refusal(
-    tx: Tx, request_id: bytes, *, api_key_id: int, endpoint: str, outcome: Outcome, now_ms: int
+def record_unheld(  # noqa: PLR0913 - the columns of a row
+    tx: Tx,
+    request_id: bytes,
+    *,
+    api_key_id: int,
+    endpoint: str,
+    outcome: Outcome,
+    now_ms: int,
+    state: str = "refused",
 ) -> None:
-    """Leave a reporting row for a request that was refused before anything was held."""
+    """Leave a reporting row for a request that needed no hold: refused, or free (`settled`)."""
     tx.execute(
         _INSERT_REQUEST,
         (
-            *(request_id, api_key_id, endpoint, now_ms, 0, "refused", "none", 0, 0, 0),
+            *(request_id, api_key_id, endpoint, now_ms, 0, state, "none", 0, 0, 0),
             *msgspec.structs.astuple(outcome),
         ),
     )

@@ -41,7 +41,7 @@ from llmproxy.quote import Quote, insufficient_credit, make_quote
 from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer
 
-REFUSALS_PER_S_MAX = 20
+UNHELD_ROWS_PER_S_MAX = 20
 DRAIN_RETRY_AFTER_S = 5
 
 _log = logging.getLogger("llmproxy.relay")
@@ -85,8 +85,8 @@ class Relay:
         self._routes = Routes(())
         self._price_versions: dict[tuple[str, str], int] = {}
         self._refreshing: asyncio.Future[None] | None = None
-        self._refusals_second = 0
-        self._refusals = 0
+        self._unheld_second = 0
+        self._unheld = 0
         self.boot_id = 0
         self.is_draining = False
 
@@ -134,6 +134,7 @@ class Relay:
         principal = await self._authenticate(request.headers)
         if route.endpoint is None:
             await self._list_models(route, client, request_id)
+            self._record_unheld(request_id, route, principal, "", None)
             return
         body = await self._read_body(request)
         model = ""
@@ -144,7 +145,7 @@ class Relay:
             provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
             hold = await self._hold(route.endpoint, quote, principal, request_id)
         except ApiError as error:
-            self._record_refusal(request_id, route, principal, model, error)
+            self._record_unheld(request_id, route, principal, model, error)
             raise
         order = Order(
             request_id=request_id_text(request_id),
@@ -297,37 +298,42 @@ class Relay:
             self._price_versions[name] = known
         return known
 
-    def _record_refusal(
-        self, request_id: bytes, route: Route, principal: Principal, model: str, error: ApiError
+    def _record_unheld(
+        self,
+        request_id: bytes,
+        route: Route,
+        principal: Principal,
+        model: str,
+        error: ApiError | None,
     ) -> None:
-        """Leave a reporting row, without waiting; only so many a second."""
+        """Leave a reporting row for a refused or free request, without waiting for it.
+
+        Only so many a second: they cost the client nothing, and must cost us as little.
+        """
         second = int(self._clock.monotonic_s())
-        if second != self._refusals_second:
-            self._refusals_second, self._refusals = second, 0
-        self._refusals += 1
-        if self._refusals > REFUSALS_PER_S_MAX or route.endpoint is None:
+        if second != self._unheld_second:
+            self._unheld_second, self._unheld = second, 0
+        self._unheld += 1
+        if self._unheld > UNHELD_ROWS_PER_S_MAX:
             return
         outcome = ledger.Outcome(
             user_id=principal.user_id,
             provider=route.provider,
             model=model,
             is_stream=False,
-            status=error.status,
+            status=error.status if error else 200,
             duration_ms=0,
-            reason=error.message[:500],
+            reason=error.message[:500] if error else None,
         )
         record = partial(
-            ledger.record_refusal,
+            ledger.record_unheld,
             api_key_id=principal.api_key_id,
-            endpoint=route.endpoint.name,
+            endpoint=route.endpoint.name if route.endpoint else "models",
             outcome=outcome,
             now_ms=self._clock.now_ms(),
+            state="refused" if error else "settled",
         )
         self._writer.enqueue(record, request_id)
-
-
-def _asks_websocket(headers: Headers) -> bool:
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
 async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:

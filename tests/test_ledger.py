@@ -240,7 +240,7 @@ def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
 
 def test_a_refused_request_leaves_a_row_and_moves_nothing(book: Book) -> None:
     with book.write() as tx:
-        ledger.record_refusal(
+        ledger.record_unheld(
             tx,
             bytes(16),
             api_key_id=1,

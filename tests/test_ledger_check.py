@@ -38,7 +38,7 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
             outcome=book.outcome(),
             now_ms=NOW_MS,
         )
-        ledger.record_refusal(
+        ledger.record_unheld(
             tx, bytes(16), api_key_id=1, endpoint="/", outcome=book.outcome(), now_ms=NOW_MS
         )
     book.close()

@@ -38,7 +38,7 @@ ROW_FIELDS = [
 
 def refuse(book: Book, request_id: bytes) -> None:
     with book.write() as tx:
-        ledger.record_refusal(
+        ledger.record_unheld(
             tx,
             request_id,
             api_key_id=1,
