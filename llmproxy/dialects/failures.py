@@ -1,10 +1,12 @@
 """Owns what a provider's error answer means for the key that was used (reference wire.md E).
 
 Only a signal about the key itself takes it out of service: nothing that a client can cause by its
-own request may do so.
+own request may do so. Messages may echo a client's words, so they count only as whole sentences.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -53,12 +55,24 @@ _QUOTA_CODES = frozenset(
         "contract_spend_limit_reached",
     }
 )
-_QUOTA_TEXTS = ("credit balance is too low", "api usage limits", "insufficient balance")
-_DEAD_CODES = frozenset({"organization_on_hold", "account_deactivated", "API_KEY_INVALID"})
-_DEAD_TEXTS = (
-    "organization has been disabled",
-    "organization has been restricted",
-    "api key not valid",
+_DEAD_CODES = frozenset(
+    {"organization_on_hold", "organization_restricted", "account_deactivated", "API_KEY_INVALID"}
+)
+# The whole message or nothing: "Invalid value: 'API key not valid.'" is a client's doing.
+_QUOTA_MESSAGE = re.compile(
+    r"your credit balance is too low to access the (anthropic|claude) api\."
+    r"( please go to plans & billing to upgrade or purchase credits\.)?"
+    r"|you have reached your specified( \w+)? api usage limits\."
+    r"( you will regain access on [\d-]+( at [\d:]+ utc)?\.)?"
+    r"|insufficient balance\.?",
+    re.IGNORECASE,
+)
+_DEAD_MESSAGE = re.compile(
+    r"this organization has been disabled\.?"
+    r"|organization has been restricted\."
+    r"( please reach out to support if you believe this was in error\.)?"
+    r"|api key not valid\. please pass a valid api key\.",
+    re.IGNORECASE,
 )
 
 
@@ -72,19 +86,20 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         headers: its headers, names in lower case.
         body: the beginning of its body.
     """
-    words, message = _read_error(body)
+    words, message, retry_delay = _read_error(body)
     excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX]
-    lowered = message.lower()
     is_key_status = status in {400, 401, 402, 403, 429}
     if status == 401:
         return Failure(FailureKind.DEAD, excerpt)
-    if is_key_status and (words & _DEAD_CODES or any(text in lowered for text in _DEAD_TEXTS)):
+    if is_key_status and (words & _DEAD_CODES or _DEAD_MESSAGE.fullmatch(message)):
         return Failure(FailureKind.DEAD, excerpt)
-    is_quota = words & _QUOTA_CODES or any(text in lowered for text in _QUOTA_TEXTS)
-    if status == 402 or (is_key_status and is_quota):
+    if is_key_status and (words & _QUOTA_CODES or _QUOTA_MESSAGE.fullmatch(message)):
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
-    if status == 429:
-        return Failure(FailureKind.COOLDOWN, excerpt, _retry_after_s(headers))
+    if status == 402 and "retry-after" not in headers:
+        return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
+    if status in {402, 429}:
+        told = headers.get("retry-after") or retry_delay
+        return Failure(FailureKind.COOLDOWN, excerpt, _cooldown_s(told))
     if status in {503, 529, 498}:
         return Failure(FailureKind.BUSY, excerpt)
     if status >= 500 or status < 400:
@@ -92,34 +107,37 @@ def classify(  # noqa: PLR0911 - one line a row of the table
     return Failure(FailureKind.CLIENT, excerpt)
 
 
-def _read_error(body: bytes) -> tuple[set[str], str]:
-    """Return the code words of an error body and its message."""
+def _read_error(body: bytes) -> tuple[set[str], str, str]:
+    """Return the code words of an error body, its message, and Gemini's retryDelay in seconds."""
     try:
         parsed: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return set(), body[:EXCERPT_CHARS_MAX].decode(errors="replace")
+        return set(), body[:EXCERPT_CHARS_MAX].decode(errors="replace"), ""
     if isinstance(parsed, list) and parsed:
         parsed = parsed[0]
     error = parsed.get("error", parsed) if isinstance(parsed, dict) else None
     if not isinstance(error, dict):
-        return set(), str(error or parsed)[:EXCERPT_CHARS_MAX]
+        return set(), str(error or parsed)[:EXCERPT_CHARS_MAX], ""
     details = error.get("details")
-    sources = [error, *(details if isinstance(details, list) else [details])]
+    listed = [error, *(details if isinstance(details, list) else [details])]
+    sources = [source for source in listed if isinstance(source, dict)]
     words = {
         source[key]
         for source in sources
-        if isinstance(source, dict)
         for key in ("code", "type", "error_code", "reason")
         if isinstance(source.get(key), str)
     }
-    return words, str(error.get("message") or "")[:2000]
+    delays = [source["retryDelay"] for source in sources if "retryDelay" in source]
+    delay = delays[0].removesuffix("s") if delays and isinstance(delays[0], str) else ""
+    return words, str(error.get("message") or "")[:2000].strip(), delay
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> int:
+def _cooldown_s(told: str) -> int:
+    """Return how long to rest a key that was told so many seconds (or something else)."""
     try:
-        seconds = float(headers.get("retry-after", ""))
+        seconds = float(told)
     except ValueError:
         return COOLDOWN_S_DEFAULT
     if not seconds >= 0:  # NaN too
         return COOLDOWN_S_DEFAULT
-    return max(1, int(min(seconds, COOLDOWN_S_MAX)))
+    return max(1, math.ceil(min(seconds, COOLDOWN_S_MAX)))

@@ -84,7 +84,8 @@ def test_cache_writes_are_expected_where_the_body_asks_for_them() -> None:
     ["fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"],
 )
 def test_what_cannot_be_metered_is_refused_by_name(key: str) -> None:
-    for value in ([], {}, "x", 0, [{"model": "claude-opus-4-8"}]):
+    values: list[object] = [[], {}, "x", 0, [{"model": "claude-opus-4-8"}]]
+    for value in values:
         error = refusal(**{key: value})
         assert (error.code, error.param) == ("option_not_metered", key)
     assert facts(**{key: None}).output_max == 99

@@ -167,6 +167,7 @@ def test_nothing_is_written_for_a_provider_that_reports_usage_unasked() -> None:
     assert sent(body, injects_usage=False) == body
 
 
+MERGED = b'{"include_obfuscation":false,"include_usage":true}'
 ASK = b'"stream_options":{"include_usage":true}'
 
 
@@ -192,13 +193,11 @@ ASK = b'"stream_options":{"include_usage":true}'
         ),
         (
             b'{"model":"m","stream_options": {"include_obfuscation": false} ,"stream":true}',
-            b'{"model":"m","stream_options": {"include_obfuscation":false,"include_usage":true}'
-            b' ,"stream":true}',
+            b'{"model":"m","stream_options": %b ,"stream":true}' % MERGED,
         ),
         (
             b'{"model":"m","stream\\u005foptions":{"include_obfuscation":false},"stream":true}',
-            b'{"model":"m","stream\\u005foptions":{"include_obfuscation":false,'
-            b'"include_usage":true},"stream":true}',
+            b'{"model":"m","stream\\u005foptions":%b,"stream":true}' % MERGED,
         ),
         (
             b'{"model":"m","user":"\\"stream_options\\"","x":{"stream_options":1},"stream":true}',

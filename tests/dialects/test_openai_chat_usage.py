@@ -14,7 +14,7 @@ CHAT = OpenAIChat()
 DONE = b"data: [DONE]\n\n"
 
 
-def read(usage: object, **fields: object) -> Reading:
+def read(usage: object, **fields: Any) -> Reading:  # noqa: ANN401
     return CHAT.read_answer(openai_chat(usage=usage, **fields))
 
 
@@ -91,8 +91,10 @@ def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> Non
 
 def test_null_details_count_as_none() -> None:
     usage = {
-        **{"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
-        **{"prompt_tokens_details": None, "completion_tokens_details": None},
+        "prompt_tokens": 3,
+        "completion_tokens": 4,
+        "prompt_tokens_details": None,
+        "completion_tokens_details": None,
     }
     assert leg_of(usage) == Leg(input=3, output=4)
 

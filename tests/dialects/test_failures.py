@@ -1,0 +1,275 @@
+"""What a provider's error answer means for the key that was used: every row of wire.md E."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.failures import EXCERPT_CHARS_MAX, Failure, FailureKind, classify
+from tests.support.answers import ErrorCase, anthropic_error, openai_error
+
+DEAD = FailureKind.DEAD
+OUT = FailureKind.OUT_OF_QUOTA
+COOLDOWN = FailureKind.COOLDOWN
+BUSY = FailureKind.BUSY
+UNKNOWN = FailureKind.UNKNOWN
+CLIENT = FailureKind.CLIENT
+
+
+def error(message: str = "", **fields: object) -> bytes:
+    return json.dumps({"error": {"message": message, **fields}}).encode()
+
+
+def kind(status: int, body: bytes = b"", **headers: str) -> FailureKind:
+    return classify(status, headers, body).kind
+
+
+GEMINI_BAD_KEY = [
+    {
+        "error": {
+            "code": 400,
+            "status": "INVALID_ARGUMENT",
+            "message": "API key not valid. Please pass a valid API key.",
+            "details": [{"@type": "type.googleapis.com/x", "reason": "API_KEY_INVALID"}],
+        }
+    }
+]
+CREDIT_TOO_LOW = (
+    "Your credit balance is too low to access the Anthropic API. "
+    "Please go to Plans & Billing to upgrade or purchase credits."
+)
+LIMITS = "You have reached your specified{} API usage limits. You will regain access on {}."
+UNTIL = "2026-12-01 at 00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, error("Incorrect API key provided", code="invalid_api_key")),
+        (401, error("The account is gone", code="account_deactivated")),
+        (401, error("invalid x-api-key", type="authentication_error")),
+        (401, error("You must be a member of an organization to use the API")),
+        (401, error("Your IP is not authorized", code="ip_not_authorized")),
+        (401, b"anything else"),
+        (401, b""),
+        (403, error("deactivated", code="account_deactivated")),
+        (400, json.dumps(GEMINI_BAD_KEY).encode()),
+        (400, json.dumps(GEMINI_BAD_KEY[0]).encode()),
+        (400, error("API key not valid. Please pass a valid API key.")),
+        (400, error("On hold", details={"error_code": "organization_on_hold"})),
+        (403, error("This organization has been disabled.")),
+        (400, error("This organization has been disabled.", type="invalid_request_error")),
+        (
+            400,
+            error(
+                "Organization has been restricted. Please reach out to support if you believe "
+                "this was in error.",
+                code="organization_restricted",
+            ),
+        ),
+    ],
+)
+def test_a_key_that_is_not_valid_any_more_is_dead(status: int, body: bytes) -> None:
+    assert kind(status, body) is DEAD
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (429, error("You exceeded your current quota", type="insufficient_quota")),
+        (429, error("x", code="insufficient_quota")),
+        (429, error("x", code="credit_balance_exhausted")),
+        (429, error("x", code="organization_spend_limit_exceeded")),
+        (429, error("x", code="project_spend_limit_exceeded")),
+        (429, error("x", code="organization_usage_limit_exceeded")),
+        (429, error("x", code="billing_not_active")),
+        (429, error("x", details={"error_code": "enforced_spend_limit_reached"})),
+        (429, error("x", details=[{"error_code": "contract_spend_limit_reached"}])),
+        (400, error(CREDIT_TOO_LOW, type="invalid_request_error")),
+        (400, error("Your credit balance is too low to access the Anthropic API.")),
+        (400, error("Your credit balance is too low to access the Claude API.")),
+        (400, error("x", details={"error_code": "credit_balance_too_low"})),
+        (400, error(LIMITS.format("", UNTIL), type="invalid_request_error")),
+        (400, error(LIMITS.format(" workspace", UNTIL))),
+        (402, error("x", type="billing_error")),
+        (402, error("Insufficient Balance")),
+        (402, b""),
+        (403, error("x", type="billing_error")),
+    ],
+)
+def test_an_account_that_is_empty_or_at_its_limit_is_out_of_quota(status: int, body: bytes) -> None:
+    assert kind(status, body) is OUT
+
+
+def test_a_quota_signal_counts_more_than_a_retry_after() -> None:
+    assert kind(429, error(type="insufficient_quota"), **{"retry-after": "5"}) is OUT
+
+
+def test_a_402_that_names_a_moment_is_a_rate_limit() -> None:
+    # OpenRouter: the budget in flight.
+    assert classify(402, {"retry-after": "9"}, error("x")) == Failure(COOLDOWN, "402: x", 9)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error("Rate limit reached", code="rate_limit_exceeded"),
+        error("x", type="rate_limit_error"),
+        error("x", code="slow_down"),
+        error("x", code="ramp_limit_exceeded"),
+        b"",
+        b"<html>Too many requests</html>",
+    ],
+)
+def test_a_429_is_a_rate_limit(body: bytes) -> None:
+    assert kind(429, body) is COOLDOWN
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 1),
+        ("0.2", 1),
+        ("1.2", 2),  # never sooner than told
+        ("60", 60),
+        ("61", 60),
+        ("99999999999999999999", 60),
+        ("inf", 60),
+        ("-1", 5),
+        ("nan", 5),
+        ("soon", 5),
+        ("", 5),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 5),
+    ],
+)
+def test_a_key_rests_as_long_as_told_within_bounds(value: str, seconds: int) -> None:
+    assert classify(429, {"retry-after": value}, b"").retry_after_s == seconds
+
+
+def test_a_key_rests_five_seconds_when_nothing_is_told() -> None:
+    assert classify(429, {}, b"").retry_after_s == 5
+
+
+@pytest.mark.parametrize(
+    ("delay", "seconds"), [("34s", 34), ("1.5s", 2), ("900s", 60), ("x", 5), (7, 5), ("-3s", 5)]
+)
+def test_geminis_own_way_to_tell_is_read(delay: object, seconds: int) -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    body = error("Resource exhausted", status="RESOURCE_EXHAUSTED", details=[{"x": 1}, info])
+    assert classify(429, {}, body) == Failure(COOLDOWN, "429: Resource exhausted", seconds)
+    assert classify(429, {"retry-after": "3"}, body).retry_after_s == 3
+
+
+@pytest.mark.parametrize("status", [503, 529, 498])
+def test_an_overloaded_provider_is_no_keys_fault(status: int) -> None:
+    assert kind(status, error("insufficient_quota", code="insufficient_quota")) is BUSY
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 599, 300, 301, 302, 307, 308])
+def test_other_failures_of_the_provider_have_an_unknown_outcome(status: int) -> None:
+    assert kind(status, error("billing_not_active", code="billing_not_active")) is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, error("Invalid 'temperature'", code="invalid_value")),
+        (400, error("maximum context length", code="context_length_exceeded")),
+        (400, error("flagged", code="content_policy_violation")),
+        (403, error("You have no access to the model", type="permission_error")),
+        (403, error("Country not supported", code="unsupported_country_region_territory")),
+        (404, error("no such model", code="model_not_found")),
+        (404, error("x", code="insufficient_quota")),
+        (408, b""),
+        (413, error("x", type="request_too_large")),
+        (422, error("API key not valid. Please pass a valid API key.")),
+        (451, b""),
+    ],
+)
+def test_the_clients_own_mistakes_do_nothing_to_a_key(status: int, body: bytes) -> None:
+    assert kind(status, body) is CLIENT
+
+
+KEY_TEXTS = [
+    CREDIT_TOO_LOW,
+    "Your credit balance is too low to access the Anthropic API.",
+    "credit balance is too low",
+    LIMITS.format("", UNTIL),
+    "API usage limits",
+    "Insufficient Balance",
+    "This organization has been disabled.",
+    "Organization has been restricted.",
+    "API key not valid. Please pass a valid API key.",
+]
+
+
+@pytest.mark.parametrize("text", KEY_TEXTS)
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "Invalid value: '{}'. Supported values are: 'text' and 'json_object'.",
+        "{}: Extra inputs are not permitted",
+        "Unexpected value(s) `{}` for the `anthropic-beta` header.",
+        "messages.0.role: Input should be 'user', not '{}'",
+        "Unrecognized request argument supplied: {}",
+        "Project has no access to model `{}`",
+    ],
+)
+def test_a_client_cannot_take_a_key_out_by_what_the_provider_echoes(text: str, echo: str) -> None:
+    for status in (400, 403):
+        assert kind(status, error(echo.format(text), type="invalid_request_error")) is CLIENT
+
+
+CASES: dict[ErrorCase, FailureKind] = {
+    "bad_key": DEAD,
+    "quota": OUT,
+    "rate_limit": COOLDOWN,
+    "overloaded": BUSY,
+    "server_error": UNKNOWN,
+    "bad_request": CLIENT,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_providers_recorded_errors_are_understood(case: ErrorCase) -> None:
+    for canned in (openai_error(case), anthropic_error(case)):
+        headers = dict(canned.headers)
+        assert classify(canned.status, headers, canned.body).kind is CASES[case]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xfe",
+        b"[]",
+        b"[1]",
+        b"null",
+        b"5",
+        b'"x"',
+        b"{}",
+        b'{"error":null}',
+        b'{"error":"text"}',
+        b'{"error":[1]}',
+        b'{"error":{"message":5,"code":5,"details":"x"}}',
+        b'{"error":{"message":{"a":1},"details":[null,[],{"reason":[]}]}}',
+        b'{"error":' + b"[" * 100_000,
+        b'{"error":{"code":' + b"9" * 5000 + b"}}",
+        b'{"detail":"x"}',
+    ],
+)
+def test_an_error_body_of_any_shape_is_taken(body: bytes) -> None:
+    for status in (400, 429, 500):
+        assert classify(status, {}, body).excerpt.startswith(str(status))
+
+
+def test_the_excerpt_is_short_and_names_status_and_message() -> None:
+    assert classify(400, {}, error("No.")).excerpt == "400: No."
+    assert classify(500, {}, b"<html>").excerpt == "500: <html>"
+    for body in (error("x" * 5000), b"x" * 5000, json.dumps("x" * 5000).encode()):
+        assert len(classify(400, {}, body).excerpt) == EXCERPT_CHARS_MAX
+
+
+def test_a_message_without_an_envelope_is_read() -> None:
+    body: dict[str, Any] = {"message": "Insufficient Balance", "code": "insufficient_quota"}
+    assert kind(429, json.dumps(body).encode()) is OUT
