@@ -217,7 +217,7 @@ def _record(
     )
 
 
-def record_unheld(  # noqa: PLR0913 - the columns of a row
+def record_unheld(
     tx: Tx,
     request_id: bytes,
     *,

@@ -336,6 +336,10 @@ class Relay:
         self._writer.enqueue(record, request_id)
 
 
+def _asks_websocket(headers: Headers) -> bool:
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
+
+
 async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
     if len(body) > BIG_BODY_BYTES:
         return await asyncio.to_thread(endpoint.read_request, body)
