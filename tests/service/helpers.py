@@ -19,8 +19,8 @@ from llmproxy.clock import Clock
 from llmproxy.money import parse_usd
 from llmproxy.storage.database import AdminDatabase, Tx
 from tests.support.answers import anthropic_message, openai_chat
-from tests.support.proxy import Answered
-from tests.support.stub_provider import Out, SeenRequest
+from tests.support.proxy import PROVIDER_KEY, Answered, RunningProxy
+from tests.support.stub_provider import Out, SeenRequest, closed_port
 
 BODY_BYTES_MAX = 100_000
 CHAT = "/v1/openai/chat/completions"
@@ -94,6 +94,18 @@ class Books:
                 tx, provider, reason=reason, actor="test", now_ms=Clock().now_ms()
             )
 
+    def resume(self, provider: str) -> None:
+        with self.write() as tx:
+            key_pool.resume_provider(tx, provider, now_ms=Clock().now_ms())
+
+    def set_key_states(self, provider: str, state: str) -> None:
+        """Give every key of a provider a state."""
+        with self.write() as tx:
+            for key in key_pool.list_provider_keys(tx, provider):
+                key_pool.set_key_state(
+                    tx, key.id, state, reason=None, actor="test", now_ms=Clock().now_ms()
+                )
+
     def key_states(self, provider: str) -> dict[str, tuple[str, str | None]]:
         """State and reason of each key of a provider, by its name."""
         with self.database.read() as tx:
@@ -140,3 +152,12 @@ def ask(
 
 def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}", "content-type": "application/json"}
+
+
+def closed_provider(proxy: RunningProxy, name: str) -> None:
+    """Set up a provider where nothing listens."""
+    proxy.run(
+        "providers", "set", name, "--base-url", f"http://127.0.0.1:{closed_port()}/v1", "--yes"
+    )
+    if not proxy.json("provider-keys", "list", name):
+        proxy.run("provider-keys", "add", name, stdin=PROVIDER_KEY)

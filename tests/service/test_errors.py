@@ -19,10 +19,11 @@ from tests.service.helpers import (
     ask,
     bearer,
     chat_body,
+    closed_provider,
 )
 from tests.support.proxy import Answered, RunningProxy
 from tests.support.raw_client import RawClient
-from tests.support.stub_provider import StubProvider, closed_port
+from tests.support.stub_provider import StubProvider
 
 GROQ, XAI, MISTRAL = (f"/v1/{name}/chat/completions" for name in ("groq", "xai", "mistral"))
 WEBSOCKET = {
@@ -217,7 +218,7 @@ CASES = {
 def keys(proxy: RunningProxy, books: Books) -> dict[str, str]:
     """API keys by what is wrong with them; `xai` is paused, `mistral` does not exist."""
     books.pause("xai", "invoice unpaid")
-    proxy.use_provider("mistral", f"http://127.0.0.1:{closed_port()}/v1")
+    closed_provider(proxy, "mistral")
     good_user, good = books.user()
     revoked_user, revoked = books.user()
     disabled_user, disabled = books.user()
