@@ -108,6 +108,7 @@ class Exchange:
         self._ttfb_ms: int | None = None
         self._status = 0
         self._has_ended = False
+        self._is_event_stream = False
         self._cut_reason: str | None = None
         self._read_so_far: Callable[[], Reading] = Reading
         self.started_s = self._clock.monotonic_s()
@@ -193,7 +194,7 @@ class Exchange:
             if answer.status < 300:
                 self._confirm(key)
                 return answer, b""
-            error_body = await self._read_error(answer)
+            error_body = await self._read_error(answer, key.secret)
             refusal = self._consequence(answer, error_body, key)
             if refusal is None:
                 return answer, error_body
@@ -212,17 +213,21 @@ class Exchange:
         finally:
             self.waiting_since_s = 0.0
 
-    async def _read_error(self, answer: Answer) -> bytes:
-        """Return the body of an error answer, cut off where no error is that long."""
+    async def _read_error(self, answer: Answer, secret: str) -> bytes:
+        """Return the body of an error answer without any secret that it echoes.
+
+        It is cut off where no error is that long; a secret across the cut is masked too.
+        """
+        enough = ERROR_BYTES_MAX + len(secret)
         parts: list[bytes] = []
         size = 0
         try:
-            while size < ERROR_BYTES_MAX and (chunk := await self._next_chunk(answer)) is not None:
+            while size < enough and (chunk := await self._next_chunk(answer)) is not None:
                 parts.append(chunk)
                 size += len(chunk)
         except UpstreamError:
             pass  # an error cut short is still that error
-        return b"".join(parts)[:ERROR_BYTES_MAX]
+        return b"".join(parts)[:enough].replace(secret.encode(), b"***")[:ERROR_BYTES_MAX]
 
     def _consequence(self, answer: Answer, body: bytes, key: LiveKey) -> ApiError | None:
         """Do to the key what the answer asks for.
@@ -237,17 +242,16 @@ class Exchange:
         }
         failure = classify(answer.status, headers, body)
         now_ms = self._clock.now_ms()
-        excerpt = failure.excerpt.replace(key.secret, "***")
         if failure.kind is FailureKind.COOLDOWN:
             wait_s = failure.retry_after_s
             key.cooling_until_ms[order.quote.model.id] = now_ms + wait_s * 1000
             return all_keys_cooling(order.provider.name, wait_s)
         if failure.kind is FailureKind.DEAD:
-            self._take_out(key, "dead", excerpt, None)
+            self._take_out(key, "dead", failure.excerpt, None)
             return no_active_provider_keys(order.provider.name)
         if failure.kind is FailureKind.OUT_OF_QUOTA:
             until_ms = now_ms + key_pool.OUT_OF_QUOTA_PARK_MS
-            self._take_out(key, "out_of_quota", excerpt, until_ms)
+            self._take_out(key, "out_of_quota", failure.excerpt, until_ms)
             return no_active_provider_keys(order.provider.name)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
@@ -296,6 +300,7 @@ class Exchange:
         headers = [(n, v) for n, v in self._passed_headers(answer) if n != b"cache-control"]
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         await self._start(answer.status, headers)
+        self._is_event_stream = True
         broken: str | None = None
         try:
             while (chunk := await self._next_chunk(answer)) is not None:
@@ -332,6 +337,7 @@ class Exchange:
         except UpstreamError as error:
             raise self._proxy_error("broke off its answer", error, should_retry=False) from error
         body = b"".join(parts)
+        self._ttfb_ms = self._elapsed_ms()
         cost = self._end(self._order.endpoint.read_answer(body), status=answer.status)
         headers = self._passed_headers(answer)
         headers.append((b"content-length", b"%d" % len(body)))
@@ -343,6 +349,7 @@ class Exchange:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
         kept = list(parts)
         size = sum(len(part) for part in kept)
+        self._read_so_far = lambda: Reading(seen_bytes=size)
         await self._start(answer.status, self._passed_headers(answer))
         last = b"".join(parts)
         try:
@@ -353,8 +360,8 @@ class Exchange:
                 if size <= READ_BYTES_MAX:
                     kept.append(chunk)
         except UpstreamError as error:
-            reading = Reading(seen_bytes=size)
-            self._end(reading, reason=f"{self._order.provider.name} broke off: {error}")
+            reason = f"{self._order.provider.name} broke off: {error}"
+            self._end(self._read_so_far(), reason=reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
         reading = self._order.endpoint.read_answer(b"".join(kept))
@@ -362,9 +369,7 @@ class Exchange:
         await self._finish(last)
 
     async def _pass_on(self, answer: Answer, body: bytes) -> None:
-        """Pass the provider's own error on, without any secret that it echoes."""
-        assert self._key is not None
-        body = body.replace(self._key.secret.encode(), b"***")
+        """Pass the provider's own error on."""
         self._status = answer.status
         self._release(f"the provider answered {answer.status}")
         headers = self._passed_headers(answer)
@@ -387,7 +392,7 @@ class Exchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self._status = status
-        self._ttfb_ms = self._elapsed_ms()
+        self._ttfb_ms = self._ttfb_ms or self._elapsed_ms()
         await self._client.start(status, headers)
 
     async def _pass(self, body: bytes, *, more: bool = True) -> None:
@@ -407,17 +412,19 @@ class Exchange:
             self._client.abort()
             return
         reading = self._read_so_far()
-        what = f"{reason}"
         if is_gone:
             self._end_abandoned(reading, reason)
-        elif self._ttfb_ms is not None:
+        elif self._is_event_stream:
             self._end(reading, reason=reason)
-            await self._finish(self._error_event(what, "upstream_interrupted"))
+            await self._finish(self._error_event(reason, "upstream_interrupted"))
+        elif self._client.has_started:
+            self._end(reading, reason=reason)
+            self._client.abort()  # as in _relay_large
         else:
             self._status = 504
             self._release(reason)
             raise proxy_error(
-                504, what, self._order.request_id, code="upstream_timeout", should_retry=False
+                504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )
 
     def _error_event(self, what: str, code: str) -> bytes:
@@ -454,9 +461,12 @@ class Exchange:
         if reading.usage is None and reading.seen_bytes == 0:
             self._release(reason or reading.problem or "the answer was empty", reading)
             return 0
-        usage = estimated(reading, len(self._order.body))
+        usage = self._estimated(reading)
         why = reason or reading.problem or "the provider reported no usage"
         return self._settle(reading, usage, "estimate", why)
+
+    def _estimated(self, reading: Reading) -> Usage:
+        return estimated(reading, len(self._order.body), self._order.quote.output_tokens)
 
     def _end_abandoned(self, reading: Reading, reason: str) -> None:
         """End a hold whose client left and whose answer could not be read to its end.
@@ -470,7 +480,7 @@ class Exchange:
         elif reading.is_final:
             self._end(reading, reason=reason)
         else:
-            usage = estimated(reading, len(self._order.body))
+            usage = self._estimated(reading)
             self._settle(reading, usage, "estimate", reason)
 
     def _end_interrupted(self, reason: str) -> None:

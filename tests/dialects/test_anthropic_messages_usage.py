@@ -178,7 +178,7 @@ def test_only_the_final_report_is_the_bill() -> None:
     assert (reading.is_final, reader.is_complete) == (False, False)
     # the input as reported at the start, the output by the bytes that came
     leg = Leg(input=12, cache_read=30, output=3)
-    assert estimated(reading, 10_000) == Usage((leg,), service_tier="standard")
+    assert estimated(reading, 10_000, 100) == Usage((leg,), service_tier="standard")
     _, reader = run(*events[: end + 1])
     assert reader.reading().is_final
     assert not reader.is_over
@@ -194,7 +194,7 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     ]
     _, reader = run(*(named_event("content_block_delta", delta=delta) for delta in deltas))
     assert reader.reading().seen_bytes == 3 + 3 + 2
-    assert estimated(reader.reading(), 100) == Usage((Leg(input=34, output=3),))
+    assert estimated(reader.reading(), 100, 100) == Usage((Leg(input=34, output=3),))
 
 
 def test_an_error_event_is_seen_and_ends_nothing_else() -> None:

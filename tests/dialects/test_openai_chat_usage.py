@@ -221,7 +221,7 @@ def test_usage_before_the_end_of_the_answer_is_not_the_bill() -> None:
     _, reader = run(chunk(choices=content("abcdefghi"), usage=openai_usage(9, 1)))
     reading = reader.reading()
     assert (reading.is_final, reader.is_complete) == (False, False)
-    assert estimated(reading, 300) == Usage((Leg(input=9, output=3),))
+    assert estimated(reading, 300, 100) == Usage((Leg(input=9, output=3),))
 
 
 def test_all_generated_text_is_counted_for_an_estimate() -> None:
@@ -238,7 +238,7 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     _, reader = run(*events)
     reading = reader.reading()
     assert reading.seen_bytes == 3 + 3 + 3 + 3 + 3 + 2
-    assert estimated(reading, 100) == Usage((Leg(input=34, output=6),))
+    assert estimated(reading, 100, 100) == Usage((Leg(input=34, output=6),))
 
 
 @pytest.mark.parametrize(
@@ -297,3 +297,9 @@ def test_usage_in_an_error_chunk_is_the_bill() -> None:
     reading = reader.reading()
     assert (reading.has_error, reading.is_final) == (True, True)
     assert reading.usage == Usage((Leg(input=9, output=4),))
+
+
+def test_an_estimate_takes_no_more_output_than_was_allowed_unless_it_was_reported() -> None:
+    assert estimated(Reading(seen_bytes=900), 3, 100) == Usage((Leg(input=1, output=100),))
+    reported = Reading(usage=Usage((Leg(input=5, output=200),)), seen_bytes=900)
+    assert estimated(reported, 3, 100) == Usage((Leg(input=5, output=200),))
