@@ -136,7 +136,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if url is None:
             url = self._urls[request.url] = yarl.URL(str(request.url), encoded=True)
         headers = multidict.CIMultiDict(
-            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw
+            (name.decode("latin-1"), _header_text(value)) for name, value in request.headers.raw
         )
         try:
             response = await self._session.request(
@@ -172,6 +172,14 @@ class _Body(httpx.AsyncByteStream):
     @override
     async def aclose(self) -> None:
         self._response.close()
+
+
+def _header_text(value: bytes) -> str:
+    """Return a header's value so that aiohttp, which writes UTF-8, sends the same bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _describe(error: BaseException) -> str:
