@@ -79,7 +79,7 @@ def test_in_a_pipe_it_prints_plain_text(surroundings: Surroundings) -> None:
         "64 of them reasoning",
         "cache write",
         "cache read",
-        "× 1.2 user × 1 model",
+        "sum × 1.2 user × 1 model",
         "402 insufficient_credit",
         "400 unknown_model_pricing",
         "Nearest: gpt-4o-mini",

@@ -267,7 +267,7 @@ def _receipt_lines(receipt: Receipt) -> list[Line]:
     user = format_multiplier(receipt.user_multiplier_micro or 0)
     model = format_multiplier(receipt.model_multiplier_micro or 0)
     cost = format_usd(receipt.request.cost_nanousd)
-    return [*lines, Line(f"× {user} user × {model} model", "", "", cost, "USD", "bold green")]
+    return [*lines, Line(f"sum × {user} user × {model} model", "", "", cost, "USD", "bold green")]
 
 
 def _request_json(ask: Ask, got: Got, receipt: Receipt, before: int, after: int) -> dict[str, Any]:

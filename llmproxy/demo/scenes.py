@@ -49,7 +49,7 @@ TOO_DEAR = Ask(
     title="Too little credit",
     path=_ANTHROPIC,
     model="claude-opus-5-5",
-    prompt="Write a haiku, and take your time.",
+    prompt="Write me a long haiku.",
     options={"stream": True, "max_tokens": 100_000},
 )
 
