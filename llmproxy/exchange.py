@@ -184,7 +184,7 @@ class Exchange:
         )
         is_big = len(order.body) > BIG_BODY_BYTES
         body = await asyncio.to_thread(write_body) if is_big else write_body()
-        refusal: ApiError | None = None
+        refusals: list[ApiError] = []
         for key in order.keys[:ATTEMPTS_MAX]:
             self._key = key
             self._attempts += 1
@@ -194,13 +194,34 @@ class Exchange:
             if answer.status < 300:
                 self._confirm(key)
                 return answer, b""
-            error_body = await self._read_error(answer, key.secret)
-            refusal = self._consequence(answer, error_body, key)
+            try:
+                error_body = await self._read_error(answer, key.secret)
+                refusal = self._consequence(answer, error_body, key)
+            except BaseException:
+                await answer.close()
+                raise
             if refusal is None:
                 return answer, error_body
             await answer.close()
-        assert refusal is not None
-        raise refusal
+            refusals.append(refusal)
+        raise self._last_word(refusals)
+
+    def _last_word(self, refusals: list[ApiError]) -> ApiError:
+        """Return what to say when every key that was tried has been refused."""
+        resting = [refusal for refusal in refusals if refusal.retry_after_s is not None]
+        if resting:
+            return min(resting, key=lambda refusal: refusal.retry_after_s or 0)
+        untried = len(self._order.keys) - len(refusals)
+        if untried:
+            return proxy_error(
+                503,
+                f"{self._order.provider.name} refused {len(refusals)} of its keys, {untried} more "
+                "were not tried",
+                self._order.request_id,
+                code="upstream_keys_refused",
+                should_retry=True,
+            )
+        return refusals[-1]
 
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self.waiting_since_s = self._clock.monotonic_s()
@@ -255,7 +276,7 @@ class Exchange:
             return no_active_provider_keys(order.provider.name)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
-            return self._proxy_error("answered with a redirect", error, should_retry=False)
+            raise self._proxy_error("answered with a redirect", error, should_retry=False)
         return None
 
     def _take_out(self, key: LiveKey, state: str, reason: str, until_ms: int | None) -> None:
@@ -272,6 +293,7 @@ class Exchange:
         self, key: LiveKey, state: str, reason: str | None, until_ms: int | None
     ) -> None:
         # In memory at once; our own commits do not reload the pool.
+        known = key.state
         key.state, key.until_ms = state, until_ms
         change = partial(
             key_pool.set_key_state,
@@ -280,6 +302,7 @@ class Exchange:
             actor="proxy",
             now_ms=self._clock.now_ms(),
             until_ms=until_ms,
+            only_from=known,
         )
         self._services.writer.enqueue(change, key.id)
 

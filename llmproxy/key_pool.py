@@ -261,7 +261,7 @@ def find_provider_key(tx: Tx, provider: str, name: str) -> ProviderKey:
     raise NotFoundError(msg)
 
 
-def set_key_state(
+def set_key_state(  # noqa: PLR0913 - the columns of a state
     tx: Tx,
     key_id: int,
     state: str,
@@ -270,12 +270,26 @@ def set_key_state(
     actor: str,
     now_ms: int,
     until_ms: int | None = None,
+    only_from: str | None = None,
 ) -> None:
-    """Give a provider key a state: active, out_of_quota, dead or disabled."""
+    """Give a provider key a state: active, out_of_quota, dead or disabled.
+
+    With `only_from` nothing changes unless the key is in that state: what an operator did
+    meanwhile stands.
+    """
     tx.execute(
-        """UPDATE provider_keys SET state = ?, state_reason = ?, state_since_ms = ?,
-                  state_until_ms = ?, state_by = ? WHERE id = ?""",
-        (state, reason and reason[:REASON_CHARS_MAX], now_ms, until_ms, actor, key_id),
+        """UPDATE provider_keys SET state = :state, state_reason = :reason,
+                  state_since_ms = :now_ms, state_until_ms = :until_ms, state_by = :actor
+           WHERE id = :id AND (:only_from IS NULL OR state = :only_from)""",
+        {
+            "state": state,
+            "reason": reason and reason[:REASON_CHARS_MAX],
+            "now_ms": now_ms,
+            "until_ms": until_ms,
+            "actor": actor,
+            "id": key_id,
+            "only_from": only_from,
+        },
     )
 
 

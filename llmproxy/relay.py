@@ -84,7 +84,6 @@ class Relay:
         self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
         self._price_versions: dict[tuple[str, str], int] = {}
-        self._refreshing: asyncio.Future[None] | None = None
         self._unheld_second = 0
         self._unheld = 0
         self.boot_id = 0
@@ -185,10 +184,12 @@ class Relay:
         return None
 
     async def _refresh(self) -> None:
-        """Look at the database again before saying no; callers at one time share one look."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.ensure_future(self._writer.refresh())
-        await asyncio.shield(self._refreshing)
+        """Look at the database again before saying no.
+
+        Each caller has a look of its own: one that is under way may have missed what was
+        committed since. A caller that is cancelled must not take the news with it.
+        """
+        await asyncio.shield(asyncio.ensure_future(self._writer.refresh()))
 
     async def _list_models(self, route: Route, client: Client, request_id: bytes) -> None:
         body = model_list(self._catalog, route.provider, route.dialect)

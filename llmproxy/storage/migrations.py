@@ -64,7 +64,8 @@ _PROVIDER_TABLES = (
     """,
     """
     CREATE TABLE provider_keys(
-      id INTEGER PRIMARY KEY,
+      -- Never given twice: requests that run while a key is removed must not act on its successor.
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
       provider_id INTEGER NOT NULL REFERENCES providers(id),
       name TEXT NOT NULL,
       sealed BLOB NOT NULL,

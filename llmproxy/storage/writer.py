@@ -67,10 +67,12 @@ class Writer(Generic[S]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: deque[_Job] = deque()
         self._committing: list[_Job] = []
+        self._put_off: list[_Job] = []
         self._disk = _DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
         self._is_waiting_for_disk = False
+        self._is_watch_due = False
         self._busy_since_s = 0.0
         self._data_version = -1
         self.is_broken = False
@@ -125,6 +127,7 @@ class Writer(Generic[S]):
         if connection.in_transaction:  # the COMMIT that was under way when the loop ended failed
             self._roll_back()
             self._jobs.extendleft(reversed(self._committing))
+        self._jobs.extend(self._put_off)
         connection.execute("PRAGMA busy_timeout=5000")
         while self._jobs and not self.is_broken:
             try:
@@ -187,6 +190,8 @@ class Writer(Generic[S]):
         self._connection.execute("COMMIT")
 
     def _roll_back(self) -> None:
+        # A snapshot that was read in it is never delivered: the next look reads again.
+        self._data_version = -1
         # SQLITE_FULL and I/O errors have already rolled everything back (money.md 1.2).
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
@@ -219,6 +224,8 @@ class Writer(Generic[S]):
             self._roll_back()
         for job in batch:
             self._answer(job, error)
+        if self._is_watch_due:
+            self._look_around()
         self._schedule_if_waiting()
 
     def _schedule_if_waiting(self) -> None:
@@ -251,13 +258,15 @@ class Writer(Generic[S]):
             self.is_broken = True
         elif job.future is None and self._loop is not None:
             _log.error("a settlement waits for the database: %s", error)
-            self._loop.call_later(RETRY_PAUSE_S, self._put_back, job)
+            self._put_off.append(job)
+            self._loop.call_later(RETRY_PAUSE_S, self._put_back)
             return None
         return DatabaseError(f"The ledger cannot be written now: {error}.")
 
-    def _put_back(self, job: _Job) -> None:
-        self._jobs.append(job)
-        self._schedule()
+    def _put_back(self) -> None:
+        self._jobs.extend(self._put_off)
+        self._put_off.clear()
+        self._schedule_if_waiting()
 
     def _refuse_waiting(self, error: sqlite3.OperationalError) -> None:
         """Tell those who wait that the database is busy; what must be written stays queued."""
@@ -293,7 +302,14 @@ class Writer(Generic[S]):
         """Look for foreign commits and for a long WAL, a few times a second."""
         assert self._loop is not None
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
-        if self._is_waiting_for_disk or self.is_broken:
+        # Under load the disk thread nearly always has the connection: then right after it.
+        self._is_watch_due = True
+        if not self._is_waiting_for_disk:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        self._is_watch_due = False
+        if self.is_broken:
             return
         try:
             changed = self._snapshot_if_changed(self._connection)

@@ -98,12 +98,18 @@ class Books:
         with self.write() as tx:
             key_pool.resume_provider(tx, provider, now_ms=Clock().now_ms())
 
-    def set_key_states(self, provider: str, state: str) -> None:
+    def set_key_states(self, provider: str, state: str, until_ms: int | None = None) -> None:
         """Give every key of a provider a state."""
         with self.write() as tx:
             for key in key_pool.list_provider_keys(tx, provider):
                 key_pool.set_key_state(
-                    tx, key.id, state, reason=None, actor="test", now_ms=Clock().now_ms()
+                    tx,
+                    key.id,
+                    state,
+                    reason=None,
+                    actor="test",
+                    now_ms=Clock().now_ms(),
+                    until_ms=until_ms,
                 )
 
     def key_states(self, provider: str) -> dict[str, tuple[str, str | None]]:
