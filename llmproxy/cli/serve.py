@@ -7,7 +7,7 @@ import typer
 from llmproxy.cli.options import Json, examples
 
 SERVE_EXAMPLES = examples("llmproxy serve", "llmproxy serve --host 0.0.0.0 --port 8080")
-DEMO_EXAMPLES = examples("llmproxy demo")
+DEMO_EXAMPLES = examples("llmproxy demo", "llmproxy demo --keep")
 
 
 def serve(
