@@ -67,7 +67,7 @@ STORY: tuple[tuple[str, tuple[str, ...]], ...] = (
 ## See it work
 
 One command builds the single file and shows it doing its job. Nothing is configured, no account is
-needed, and nothing is left behind.""",
+needed, and the demo removes all that it made.""",
         ("./build_zipapp.sh && dist/llmproxy demo",),
     ),
     (
