@@ -8,6 +8,7 @@ reading the provider's answer (reference wire.md E); this module keeps the state
 import ipaddress
 import logging
 import re
+from collections.abc import Callable
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -329,9 +330,15 @@ class LiveKey:
 class Pool:
     """The providers and opened keys in the server's memory."""
 
-    def __init__(self, vault: Vault | None) -> None:
-        """Take the vault, or None when there is no master key yet (then no key can be used)."""
+    def __init__(
+        self, vault: Vault | None, find_vault: Callable[[], Vault | None] = lambda: None
+    ) -> None:
+        """Take the vault, or None when there is no master key yet and no key can be used.
+
+        `find_vault` looks for one when the first key comes: adding it makes the master key.
+        """
         self._vault = vault
+        self._find_vault = find_vault
         self.providers: dict[str, Provider] = {}
         self._keys: dict[str, list[LiveKey]] = {}
 
@@ -351,16 +358,21 @@ class Pool:
 
     def _open(self, row: ProviderKey) -> str | None:
         provider = self.providers[row.provider]
-        if self._vault is None:
-            _log.error("provider key %s of %s is not used: no master key", row.name, row.provider)
-            return None
         try:
-            return self._vault.open(
+            return self._require_vault().open(
                 row.sealed, row_id=row.id, provider=row.provider, base_url=provider.base_url
             )
         except VaultError as error:
             _log.error("provider key %s of %s is not used: %s", row.name, row.provider, error)
             return None
+
+    def _require_vault(self) -> Vault:
+        if self._vault is None:
+            self._vault = self._find_vault()
+        if self._vault is None:
+            msg = "there is no master key"
+            raise VaultError(msg)
+        return self._vault
 
     def usable(self, provider: str, model: str, user_id: int, now_ms: int) -> list[LiveKey]:
         """Return the keys that may be tried for a request, best first.

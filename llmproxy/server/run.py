@@ -52,7 +52,7 @@ def serve(config: Config) -> int:
     set_up_logs(config.settings.log_level)
     named = config.settings.catalog_file
     catalog = load_catalog(Path(named) if named else None)
-    pool = key_pool.Pool(load_vault(config.paths))
+    pool = key_pool.Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
     require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
     try:
