@@ -7,12 +7,15 @@ decompression, no re-sending. Deadlines other than connecting are the caller's.
 
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, cast
 
 import aiohttp
 import certifi
 import httpx
 import multidict
 import yarl
+from aiohttp.client_proto import ResponseHandler
 from typing_extensions import override
 
 from llmproxy.errors import LlmproxyError
@@ -116,7 +119,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         # Slim machines have no certificate store; operators may add theirs by SSL_CERT_FILE.
         context.load_verify_locations(certifi.where())
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 limit=0, keepalive_timeout=KEEPALIVE_S, ssl=context, enable_cleanup_closed=False
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
@@ -152,6 +155,27 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """Close the session and its connections."""
         await self._session.close()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """aiohttp's own, whose connections end a body that cannot be read."""
+
+    @override
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        factory = partial(_Connection, loop=self._loop)
+        self._factory = cast("partial[ResponseHandler]", factory)
+
+
+class _Connection(ResponseHandler):
+    """aiohttp's own, but for a body whose chunks are broken: there it would wait for ever."""
+
+    @override
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        body = self._payload
+        if body is not None and body.exception() is None and not body.is_eof():
+            body.set_exception(aiohttp.ClientPayloadError("its body is no valid HTTP"), *cause)
 
 
 class _Body(httpx.AsyncByteStream):

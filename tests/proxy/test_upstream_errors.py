@@ -1,0 +1,78 @@
+"""Errors that a provider answers with: they pass as they are, without a secret, and are free."""
+
+import json
+
+import pytest
+
+from tests.proxy.helpers import CHAT, MESSAGES, Site, chat, message
+from tests.support.answers import CannedError, anthropic_error, failing, openai_error
+from tests.support.proxy import PROVIDER_KEY
+from tests.support.stub_provider import Out, SeenRequest
+
+
+@pytest.mark.parametrize("case", ["bad_request", "server_error", "overloaded"])
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_errors_that_are_not_about_a_key_pass_verbatim_and_are_free(
+    site: Site, case: str, path: str, is_stream: bool
+) -> None:
+    is_chat = path == CHAT
+    canned = (openai_error if is_chat else anthropic_error)(case)  # type: ignore[arg-type]
+    site.stub.handle = failing(canned)
+    before = len(site.stub.requests)
+    visitor = site.visitor()
+    body = chat(stream=is_stream) if is_chat else message(stream=is_stream)
+    got = site.ask(visitor, path, body)
+    assert (got.status, got.body) == (canned.status, canned.body)
+    assert len(site.stub.requests) == before + 1  # never tried with another key
+    row = site.assert_released(visitor)
+    assert (row["status"], row["upstream_status"]) == (canned.status, canned.status)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 408, 413, 422, 451, 500, 502, 504, 529, 599])
+def test_any_other_status_passes_too(site: Site, status: int) -> None:
+    body = b"<html>\xff no JSON at all</html>"
+    site.stub.handle = failing(CannedError(status, [("x-extra", "1")], body))
+    visitor = site.visitor()
+    got = site.ask(visitor, CHAT, chat())
+    assert (got.status, got.body, got.header("x-extra")) == (status, body, b"1")
+    site.assert_released(visitor)
+
+
+def test_a_provider_key_that_is_echoed_is_masked(site: Site) -> None:
+    text = json.dumps({"error": {"message": f"no: {PROVIDER_KEY}, {PROVIDER_KEY}."}}).encode()
+    for status in (400, 500):
+        site.stub.handle = failing(CannedError(status, [("x-echo", PROVIDER_KEY)], text))
+        got = site.ask(site.visitor(), CHAT, chat())
+        assert got.body == text.replace(PROVIDER_KEY.encode(), b"***")
+        assert got.header("content-length") == str(len(got.body)).encode()
+        assert got.header("x-echo") is None
+    assert PROVIDER_KEY not in site.proxy.log.read_text()
+
+
+CUT = 64 * 1024
+
+
+@pytest.mark.parametrize("at", [CUT - 30, CUT - len(PROVIDER_KEY), CUT - 5, CUT - 1, CUT])
+def test_a_huge_error_is_cut_and_no_part_of_a_key_remains_at_the_cut(site: Site, at: int) -> None:
+    body = b"x" * at + PROVIDER_KEY.encode() + b"y" * 5_000_000
+    site.stub.handle = failing(CannedError(400, [], body))
+    visitor = site.visitor()
+    got = site.ask(visitor, CHAT, chat())
+    assert (got.status, got.clean_end) == (400, True)
+    assert got.body == (b"x" * at + b"***" + b"y" * CUT)[:CUT][: len(got.body)]
+    assert CUT - len(PROVIDER_KEY) <= len(got.body) <= CUT
+    site.assert_released(visitor)
+
+
+def test_an_error_that_breaks_off_is_still_that_error(site: Site) -> None:
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(503, [("content-type", "application/json")], length=100)
+        await out.send(b'{"error":')
+        out.close()
+
+    site.stub.handle = handle
+    visitor = site.visitor()
+    got = site.ask(visitor, CHAT, chat())
+    assert (got.status, got.body, got.clean_end) == (503, b'{"error":', True)
+    site.assert_released(visitor)
