@@ -11,6 +11,8 @@ from llmproxy.pricing import Bound, bound, unpriced_mover
 
 OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 """For models whose catalog entry knows no maximum: as much as the largest usual one."""
+ADVISED_MEMBER_TOKENS = 16
+"""Input tokens of a member such as `"max_completion_tokens":123456,`, by bytes / 3."""
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -40,9 +42,11 @@ def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) ->
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
+    # A maximum that the client will add on our advice makes its body longer.
+    advised = ADVISED_MEMBER_TOKENS if facts.output_max is None else 0
     request_bound = bound(
         model.prices,
-        input_tokens=facts.input_tokens_bound,
+        input_tokens=facts.input_tokens_bound + advised,
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,

@@ -83,6 +83,7 @@ class Relay:
         self._ids = RequestIds()
         self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
+        self._generation = 0
         self._price_versions: dict[tuple[str, str], int] = {}
         self._unheld_second = 0
         self._unheld = 0
@@ -91,6 +92,7 @@ class Relay:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Replace what is known of users, keys and providers."""
+        self._generation += 1
         self._principals = snapshot.principals
         self._pool.publish(snapshot.providers, snapshot.provider_keys)
         dialects = {name: preset.dialect for name, preset in PRESETS.items()}
@@ -137,14 +139,23 @@ class Relay:
             return
         body = await self._read_body(request)
         model = ""
+        hold: ledger.Hold | None = None
         try:
             facts = await _read_facts(route.endpoint, body)
             model = facts.model
             quote = self._quote(route, facts, principal)
+            generation = self._generation
             provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
             hold = await self._hold(route.endpoint, quote, principal, request_id)
+            if generation != self._generation:
+                # The hold's transaction has seen a change: an operator's word counts at once.
+                await self._authenticate(request.headers)
+                provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
         except ApiError as error:
-            self._record_unheld(request_id, route, principal, model, error)
+            if hold is None:
+                self._record_unheld(request_id, route, principal, model, error)
+            else:
+                self._release(hold, route, principal, model, error)
             raise
         order = Order(
             request_id=request_id_text(request_id),
@@ -272,15 +283,7 @@ class Relay:
             shortage = await self._writer.submit(ledger.place_hold, hold)
         except asyncio.CancelledError:
             # It may be placed all the same: end it behind the queued placing.
-            outcome = ledger.Outcome(
-                user_id=principal.user_id,
-                provider=quote.model.provider,
-                model=quote.model.id,
-                is_stream=quote.facts.is_stream,
-                status=0,
-                duration_ms=0,
-                reason="the proxy was stopped",
-            )
+            outcome = _outcome(principal, quote.model.provider, quote.model.id, None)
             undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
             self._writer.enqueue(undo, hold)
             raise
@@ -298,6 +301,13 @@ class Relay:
             known = await self._writer.submit(pin, model.provider, model.id, prices)
             self._price_versions[name] = known
         return known
+
+    def _release(
+        self, hold: ledger.Hold, route: Route, principal: Principal, model: str, error: ApiError
+    ) -> None:
+        outcome = _outcome(principal, route.provider, model, error)
+        release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
+        self._writer.enqueue(release, hold)
 
     def _record_unheld(
         self,
@@ -317,24 +327,30 @@ class Relay:
         self._unheld += 1
         if self._unheld > UNHELD_ROWS_PER_S_MAX:
             return
-        outcome = ledger.Outcome(
-            user_id=principal.user_id,
-            provider=route.provider,
-            model=model,
-            is_stream=False,
-            status=error.status if error else 200,
-            duration_ms=0,
-            reason=error.message[:500] if error else None,
-        )
         record = partial(
             ledger.record_unheld,
             api_key_id=principal.api_key_id,
             endpoint=route.endpoint.name if route.endpoint else "models",
-            outcome=outcome,
+            outcome=_outcome(principal, route.provider, model, error, status=200),
             now_ms=self._clock.now_ms(),
             state="refused" if error else "settled",
         )
         self._writer.enqueue(record, request_id)
+
+
+def _outcome(
+    principal: Principal, provider: str, model: str, error: ApiError | None, *, status: int = 0
+) -> ledger.Outcome:
+    """Return the reporting row of a request that was never sent to its provider."""
+    return ledger.Outcome(
+        user_id=principal.user_id,
+        provider=provider,
+        model=model,
+        is_stream=False,
+        status=error.status if error else status,
+        duration_ms=0,
+        reason=error.message[:500] if error else None,
+    )
 
 
 def _asks_websocket(headers: Headers) -> bool:

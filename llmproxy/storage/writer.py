@@ -85,7 +85,7 @@ class Writer(Generic[S]):
         """
         self._load, self._publish = load, publish
         self._loop = asyncio.get_running_loop()
-        publish(self._read_snapshot())
+        self._look_for_changes()
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         self._schedule()
 
@@ -116,9 +116,7 @@ class Writer(Generic[S]):
 
     async def refresh(self) -> None:
         """Return once the published snapshot holds every commit made before this call."""
-        changed = await self.submit(self._snapshot_if_changed)
-        if changed is not None and self._publish is not None:
-            self._publish(changed)
+        await self.submit(_nothing)  # every transaction looks for changes first
 
     def close(self) -> None:
         """Run what is queued, checkpoint, and close the file; after the loop has ended."""
@@ -157,6 +155,8 @@ class Writer(Generic[S]):
             return
         if not self._begin():
             return
+        # What was committed before this transaction is known before its jobs are answered.
+        self._look_for_changes()
         batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
         try:
             for job in batch:
@@ -190,8 +190,6 @@ class Writer(Generic[S]):
         self._connection.execute("COMMIT")
 
     def _roll_back(self) -> None:
-        # A snapshot that was read in it is never delivered: the next look reads again.
-        self._data_version = -1
         # SQLITE_FULL and I/O errors have already rolled everything back (money.md 1.2).
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
@@ -309,27 +307,26 @@ class Writer(Generic[S]):
 
     def _look_around(self) -> None:
         self._is_watch_due = False
-        if self.is_broken:
-            return
+        if not self.is_broken:
+            self._look_for_changes()
+            if self._wal_bytes() >= CHECKPOINT_WAL_BYTES:
+                self._in_disk_thread(self._checkpoint_passively, [])
+
+    def _look_for_changes(self) -> None:
+        """Read and publish the snapshot again if another connection has committed since."""
+        assert self._load is not None
+        assert self._publish is not None
         try:
-            changed = self._snapshot_if_changed(self._connection)
+            # Moves only with commits of other connections, never with our own.
+            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+            if version == self._data_version:
+                return
+            snapshot = self._load(self._connection)
         except sqlite3.Error as error:
             _log.warning("the database could not be watched: %s", error)
             return
-        if changed is not None and self._publish is not None:
-            self._publish(changed)
-        if self._wal_bytes() >= CHECKPOINT_WAL_BYTES:
-            self._in_disk_thread(self._checkpoint_passively, [])
-
-    def _snapshot_if_changed(self, tx: Tx) -> S | None:
-        # data_version moves only with commits of other connections, never with our own.
-        version = tx.execute("PRAGMA data_version").fetchone()[0]
-        return None if version == self._data_version else self._read_snapshot()
-
-    def _read_snapshot(self) -> S:
-        assert self._load is not None
-        self._data_version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        return self._load(self._connection)
+        self._data_version = version
+        self._publish(snapshot)
 
     def _wal_bytes(self) -> int:
         try:
@@ -371,6 +368,10 @@ class _DiskThread:
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
             work()
+
+
+def _nothing(tx: Tx) -> None:
+    del tx
 
 
 def _is_io_error(error: sqlite3.OperationalError) -> bool:
