@@ -35,6 +35,8 @@ ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
 PLAIN_BYTES_MAX = 8 * 1024 * 1024
 """Plain answers up to this size are metered before they are sent on; larger ones while."""
+SENT_BYTES_MAX = 256 * 1024
+"""Sent to a client at once: one that takes less within the stall timeout does not read."""
 READ_BYTES_MAX = 64 * 1024 * 1024
 """Of a plain answer no more than this is kept for reading its usage."""
 
@@ -419,11 +421,14 @@ class Exchange:
         await self._client.start(status, headers)
 
     async def _pass(self, body: bytes, *, more: bool = True) -> None:
-        if self._client.is_gone():
-            return  # read on: the provider bills what it generates
-        self.sending_since_s = self._clock.monotonic_s()
-        await self._client.send(body, more=more)
-        self.sending_since_s = 0.0
+        """Send on what the client still wants; it has the stall timeout for each piece of it."""
+        for start in range(0, len(body) or 1, SENT_BYTES_MAX):
+            if self._client.is_gone():
+                return  # read on: the provider bills what it generates
+            end = start + SENT_BYTES_MAX
+            self.sending_since_s = self._clock.monotonic_s()
+            await self._client.send(body[start:end], more=more or end < len(body))
+            self.sending_since_s = 0.0
 
     async def _finish(self, body: bytes) -> None:
         await self._pass(body, more=False)
@@ -541,7 +546,7 @@ class Exchange:
         outcome = msgspec.structs.replace(
             outcome,
             usage=msgspec.json.encode(usage).decode() if usage else None,
-            receipt=msgspec.json.encode(cost.lines).decode(),
+            receipt=msgspec.json.encode(cost.lines).decode() if cost.lines else None,
         )
         settle = partial(
             ledger.settle,
