@@ -75,6 +75,9 @@ _DEAD_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 
+# A 429 about the size of this one request: it would fail with every key, at any time.
+_TOO_LARGE_MESSAGE = re.compile(r"request too large\b", re.IGNORECASE)
+
 
 def classify(  # noqa: PLR0911 - one line a row of the table
     status: int, headers: Mapping[str, str], body: bytes
@@ -97,6 +100,8 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
     if status == 402 and "retry-after" not in headers:
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
+    if status == 429 and _TOO_LARGE_MESSAGE.match(message):
+        return Failure(FailureKind.CLIENT, excerpt)
     if status in {402, 429}:
         told = headers.get("retry-after") or retry_delay
         return Failure(FailureKind.COOLDOWN, excerpt, _cooldown_s(told))

@@ -191,6 +191,20 @@ def test_the_clients_own_mistakes_do_nothing_to_a_key(status: int, body: bytes) 
     assert kind(status, body) is CLIENT
 
 
+TOO_LARGE = (
+    "Request too large for gpt-4o in organization org-1 on tokens per min (TPM): Limit 30000, "
+    "Requested 50000. The input or output tokens must be reduced in order to run successfully."
+)
+TOO_SOON = "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000."
+
+
+def test_a_request_that_is_too_large_for_any_minute_rests_no_key() -> None:
+    fields = {"type": "tokens", "code": "rate_limit_exceeded"}
+    assert kind(429, error(TOO_LARGE, **fields), **{"retry-after": "9"}) is CLIENT
+    assert kind(429, error(TOO_SOON, **fields)) is COOLDOWN
+    assert kind(429, error(TOO_LARGE, code="insufficient_quota")) is OUT
+
+
 KEY_TEXTS = [
     CREDIT_TOO_LOW,
     "Your credit balance is too low to access the Anthropic API.",
