@@ -166,10 +166,24 @@ def bound(
 
 
 def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:
+    """Return the rates and tiers for a service tier and speed.
+
+    A request for one without a price is refused beforehand (`unpriced_mover`); an answer that
+    reports one all the same is taken at the dearest that there is.
+    """
     for variant in prices.variants:
         if _applies(variant, movers):
             return variant.rates, variant.tiers
+    if prices.variants and not _is_base(movers):
+        dearest = max(prices.variants, key=lambda variant: variant.rates.output)
+        if dearest.rates.output > prices.rates.output:
+            return dearest.rates, dearest.tiers
     return prices.rates, prices.tiers
+
+
+def _is_base(movers: Movers) -> bool:
+    tier, speed = movers.service_tier, movers.speed
+    return (not tier or tier in BASE_SERVICE_TIERS) and (not speed or speed in BASE_SPEEDS)
 
 
 def _applies(variant: Variant, movers: Movers) -> bool:

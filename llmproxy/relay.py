@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from llmproxy import ledger, vault
 from llmproxy.accounts import Principal
+from llmproxy.attempts import BIG_BODY_BYTES, all_keys_cooling
 from llmproxy.catalog import Model
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
@@ -26,17 +27,11 @@ from llmproxy.errors import (
     unknown_model_pricing,
     websocket_unsupported,
 )
-from llmproxy.exchange import (
-    BIG_BODY_BYTES,
-    Client,
-    Exchange,
-    Order,
-    Services,
-    all_keys_cooling,
-)
+from llmproxy.exchange import Client, Exchange
 from llmproxy.headers import Headers, given_api_keys
 from llmproxy.key_pool import PRESETS, LiveKey, Pool, Provider, ProviderKey
 from llmproxy.model_list import model_list
+from llmproxy.order import Order, Services
 from llmproxy.quote import Quote, insufficient_credit, make_quote
 from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer

@@ -5,6 +5,7 @@ what has waited too long. Must not touch money: a cut exchange settles itself.
 """
 
 import asyncio
+from collections.abc import Awaitable
 from typing import NamedTuple, Protocol
 
 from llmproxy.clock import Clock
@@ -23,17 +24,57 @@ class Limits(NamedTuple):
     stall_timeout_s: float
 
 
-class Exchange(Protocol):
-    """What the watchdog needs of an exchange; times are `Clock.monotonic_s`, 0 for not now."""
+class Times:
+    """What an exchange notes as it goes: seconds of `Clock.monotonic_s`, 0 for not now."""
 
-    started_s: float
-    waiting_since_s: float
-    """Since when nothing has come from the provider."""
-    sending_since_s: float
-    """Since when the client has not taken what was sent to it."""
-    gone_since_s: float
-    """Since when the client is known to have left."""
-    has_answer: bool
+    def __init__(self, clock: Clock) -> None:
+        """Start now."""
+        self._clock = clock
+        self.started_s = clock.monotonic_s()
+        self.waiting_since_s = 0.0
+        """Since when nothing has come from the provider."""
+        self.sending_since_s = 0.0
+        """Since when the client has not taken what was sent to it."""
+        self.gone_since_s = 0.0
+        """Since when the client is known to have left."""
+        self.has_answer = False
+        """Something of the answer's body has come: silence now means another limit."""
+
+    def elapsed_ms(self) -> int:
+        """Return how long the exchange has taken so far, in milliseconds."""
+        return round((self._clock.monotonic_s() - self.started_s) * 1000)
+
+    def begin_waiting(self) -> None:
+        """Note that the provider is to say something now."""
+        self.waiting_since_s = self._clock.monotonic_s()
+
+    def end_waiting(self) -> None:
+        """Note that the provider has said something."""
+        self.waiting_since_s = 0.0
+
+    def begin_sending(self) -> None:
+        """Note that the client is to take something now."""
+        self.sending_since_s = self._clock.monotonic_s()
+
+    def end_sending(self) -> None:
+        """Note that the client has taken it."""
+        self.sending_since_s = 0.0
+
+    async def next_chunk(self, reading: Awaitable[bytes | None]) -> bytes | None:
+        """Wait for the next piece of the answer and note how long that takes."""
+        self.waiting_since_s = self._clock.monotonic_s()
+        chunk = await reading
+        self.waiting_since_s = 0.0
+        self.has_answer = True
+        return chunk
+
+
+class Exchange(Protocol):
+    """What the watchdog needs of an exchange."""
+
+    @property
+    def times(self) -> Times:
+        """What it has noted."""
 
     def is_client_gone(self) -> bool:
         """Say whether the client has left."""
@@ -64,15 +105,15 @@ class Watchdog:
         """Look at every exchange once."""
         now = self._clock.monotonic_s()
         drains = 0
-        for exchange in sorted(self.exchanges, key=lambda one: one.gone_since_s or now):
-            if not exchange.gone_since_s and exchange.is_client_gone():
-                exchange.gone_since_s = now
-            if exchange.gone_since_s:
+        for exchange in sorted(self.exchanges, key=lambda one: one.times.gone_since_s or now):
+            if not exchange.times.gone_since_s and exchange.is_client_gone():
+                exchange.times.gone_since_s = now
+            if exchange.times.gone_since_s:
                 drains += 1
             reason = self._reason_to_cut(exchange, now, drains)
             if reason is not None:
                 exchange.cut(reason)
-            elif self._is_over(exchange.sending_since_s, now, self._limits.stall_timeout_s):
+            elif self._is_over(exchange.times.sending_since_s, now, self._limits.stall_timeout_s):
                 exchange.give_up_client()
 
     def cut_all(self, reason: str) -> None:
@@ -82,16 +123,16 @@ class Watchdog:
 
     def _reason_to_cut(self, exchange: Exchange, now: float, drains: int) -> str | None:
         limits = self._limits
-        if exchange.gone_since_s and drains > limits.drains_max:
+        if exchange.times.gone_since_s and drains > limits.drains_max:
             return f"the client left and {limits.drains_max} other answers were being drained"
-        if self._is_over(exchange.gone_since_s, now, limits.drain_timeout_s):
+        if self._is_over(exchange.times.gone_since_s, now, limits.drain_timeout_s):
             return f"the client left and the answer did not end within {limits.drain_timeout_s} s"
-        if now - exchange.started_s > limits.total_timeout_s:
+        if now - exchange.times.started_s > limits.total_timeout_s:
             return f"the answer took longer than {limits.total_timeout_s} s"
         silence_max_s = (
-            limits.idle_timeout_s if exchange.has_answer else limits.first_byte_timeout_s
+            limits.idle_timeout_s if exchange.times.has_answer else limits.first_byte_timeout_s
         )
-        if self._is_over(exchange.waiting_since_s, now, silence_max_s):
+        if self._is_over(exchange.times.waiting_since_s, now, silence_max_s):
             return f"the provider was silent for {silence_max_s} s"
         return None
 

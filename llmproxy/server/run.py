@@ -22,8 +22,8 @@ from llmproxy.catalog import Catalog, load_catalog
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, load_vault
 from llmproxy.errors import RefusedError
-from llmproxy.exchange import Services
 from llmproxy.logs import set_up_logs
+from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import build_app
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer

@@ -1,0 +1,214 @@
+"""Owns getting an answer: which key is tried, and what a refusal means for it and for the client.
+
+Another key is tried only where nothing was generated (reference wire.md E). What a refusal says
+about the key is read by `dialects/failures.py`. Must not touch money.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from llmproxy import key_pool
+from llmproxy.dialects.failures import FailureKind, classify
+from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
+from llmproxy.headers import Headers, to_provider
+from llmproxy.key_pool import LiveKey
+from llmproxy.order import Order, Services
+from llmproxy.settlement import Settlement
+from llmproxy.upstream import Answer, UpstreamError
+from llmproxy.watchdog import Times
+
+ATTEMPTS_MAX = 3
+BIG_BODY_BYTES = 256 * 1024
+"""Bodies above this are rewritten in a thread, so that other requests do not wait for it."""
+ERROR_BYTES_MAX = 64 * 1024
+"""As much of an error answer is read before anything is decided."""
+
+_log = logging.getLogger("llmproxy.relay")
+
+
+class ClientLeftError(Exception):
+    """The client left before its request was sent: it need not be sent any more."""
+
+
+class Attempts:
+    """The tries of one request to get an answer."""
+
+    def __init__(
+        self, services: Services, order: Order, times: Times, settlement: Settlement
+    ) -> None:
+        """Take the admitted request; `obtain` does the work."""
+        self._services = services
+        self._order = order
+        self._times = times
+        self._settlement = settlement
+        self.secret = ""
+        """The provider key that was tried last: it must not reach the client."""
+
+    async def obtain(self, is_client_gone: Callable[[], bool]) -> tuple[Answer, bytes]:
+        """Send the request; return its answer, and the beginning of one that is an error.
+
+        Raises:
+            ApiError: no answer could be had, and nothing was generated.
+            ClientLeftError: the client has left, and nothing is under way.
+        """
+        order = self._order
+        url = order.provider.base_url + order.endpoint.upstream_path + order.query
+        body = await self._body()
+        refusals: list[ApiError] = []
+        for key in order.keys[:ATTEMPTS_MAX]:
+            if is_client_gone():
+                raise ClientLeftError
+            self._settlement.attempts += 1
+            self._settlement.provider_key_id = key.id
+            self.secret = key.secret
+            headers = to_provider(order.headers, order.provider.dialect, key.secret)
+            answer = await self._send(url, headers, body)
+            self._settlement.upstream_status = answer.status
+            if answer.status < 300:
+                self._confirm(key)
+                return answer, b""
+            try:
+                error_body = await self._read_error(answer)
+                refusal = self._consequence(answer, error_body, key)
+            except BaseException:
+                await answer.close()
+                raise
+            if refusal is None:
+                return answer, error_body
+            await answer.close()
+            refusals.append(refusal)
+        raise self._last_word(refusals)
+
+    async def _body(self) -> bytes:
+        order = self._order
+        write = partial(
+            order.endpoint.upstream_body,
+            order.body,
+            order.quote.facts,
+            injects_usage=order.provider.injects_usage,
+        )
+        return await asyncio.to_thread(write) if len(order.body) > BIG_BODY_BYTES else write()
+
+    async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
+        self._times.begin_waiting()
+        try:
+            return await self._services.upstream.post(url, headers, body)
+        except UpstreamError as error:
+            what = "broke off before answering" if error.was_sent else "cannot be reached"
+            # Once sent it may have been billed: sending it again could pay twice.
+            raise unreachable(self._order, what, error, should_retry=not error.was_sent) from error
+        finally:
+            self._times.end_waiting()
+
+    async def _read_error(self, answer: Answer) -> bytes:
+        """Return the beginning of an error's body, whole unless it is very long."""
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while size < ERROR_BYTES_MAX:
+                chunk = await self._times.next_chunk(answer.next_chunk())
+                if chunk is None:
+                    break
+                parts.append(chunk)
+                size += len(chunk)
+        except UpstreamError:
+            pass  # an error cut short is still that error
+        return b"".join(parts)
+
+    def _consequence(self, answer: Answer, body: bytes, key: LiveKey) -> ApiError | None:
+        """Do to the key what the answer asks for.
+
+        Returns what to say if no other key is left, or None when the provider's own words go to
+        the client.
+        """
+        order = self._order
+        headers = {
+            name.lower().decode("latin-1"): value.decode("latin-1")
+            for name, value in answer.headers
+        }
+        # Masked before anything of it is kept or logged.
+        masked = body[:ERROR_BYTES_MAX].replace(key.secret.encode(), b"***")
+        failure = classify(answer.status, headers, masked)
+        now_ms = self._services.clock.now_ms()
+        if failure.kind is FailureKind.COOLDOWN:
+            wait_s = failure.retry_after_s
+            key.cooling_until_ms[order.quote.model.id] = now_ms + wait_s * 1000
+            return all_keys_cooling(order.provider.name, wait_s)
+        if failure.kind is FailureKind.DEAD:
+            self._take_out(key, "dead", failure.excerpt, None)
+            return no_active_provider_keys(order.provider.name)
+        if failure.kind is FailureKind.OUT_OF_QUOTA:
+            until_ms = now_ms + key_pool.OUT_OF_QUOTA_PARK_MS
+            self._take_out(key, "out_of_quota", failure.excerpt, until_ms)
+            return no_active_provider_keys(order.provider.name)
+        if answer.status < 400:
+            error = UpstreamError(f"redirect {answer.status}", was_sent=True)
+            raise unreachable(order, "answered with a redirect", error, should_retry=False)
+        return None
+
+    def _last_word(self, refusals: list[ApiError]) -> ApiError:
+        """Return what to say when every key that was tried has been refused."""
+        resting = [refusal for refusal in refusals if refusal.retry_after_s is not None]
+        if resting:
+            return min(resting, key=lambda refusal: refusal.retry_after_s or 0)
+        untried = len(self._order.keys) - len(refusals)
+        if untried:
+            return proxy_error(
+                503,
+                f"{self._order.provider.name} refused {len(refusals)} of its keys, {untried} more "
+                "were not tried",
+                self._order.request_id,
+                code="upstream_keys_refused",
+                should_retry=True,
+            )
+        return refusals[-1]
+
+    def _take_out(self, key: LiveKey, state: str, reason: str, until_ms: int | None) -> None:
+        name = self._order.provider.name
+        _log.warning("provider key %s of %s is now %s: %s", key.name, name, state, reason)
+        self._set_key_state(key, state, reason, until_ms)
+
+    def _confirm(self, key: LiveKey) -> None:
+        """Put a parked key back to use that has just been answered."""
+        if key.state != "active":
+            self._set_key_state(key, "active", None, None)
+
+    def _set_key_state(
+        self, key: LiveKey, state: str, reason: str | None, until_ms: int | None
+    ) -> None:
+        # In memory at once; our own commits do not reload the pool.
+        known = key.state
+        key.state, key.until_ms = state, until_ms
+        change = partial(
+            key_pool.set_key_state,
+            state=state,
+            reason=reason,
+            actor="proxy",
+            now_ms=self._services.clock.now_ms(),
+            until_ms=until_ms,
+            only_from=known,
+        )
+        self._services.writer.enqueue(change, key.id)
+
+
+def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: bool) -> ApiError:
+    """Return the 502 for a provider that gave no answer, and log why."""
+    name = order.provider.name
+    _log.warning("%s: %s %s: %s", order.request_id, name, what, error)
+    return proxy_error(
+        502,
+        f"{name} {what}",
+        order.request_id,
+        code="upstream_unreachable",
+        should_retry=should_retry,
+    )
+
+
+def all_keys_cooling(provider: str, retry_after_s: int) -> ApiError:
+    """Return the 429 for a provider whose keys are all rate limited for a short while."""
+    message = f"Provider {provider} is rate limited. Try again in {retry_after_s} s."
+    return ApiError(
+        429, "rate_limit_exceeded", message, should_retry=None, retry_after_s=retry_after_s
+    )

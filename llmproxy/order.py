@@ -1,0 +1,48 @@
+"""Owns the value between the two halves of the request path: an admitted request with its hold."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from llmproxy import ledger
+from llmproxy.accounts import Principal
+from llmproxy.catalog import Catalog
+from llmproxy.clock import Clock
+from llmproxy.dialects.base import Endpoint
+from llmproxy.headers import Headers
+from llmproxy.key_pool import LiveKey, Provider
+from llmproxy.quote import Quote
+from llmproxy.upstream import Upstream
+from llmproxy.watchdog import Watchdog
+
+
+class Queue(Protocol):
+    """What an exchange needs of the storage writer."""
+
+    def enqueue(self, function: Callable[..., object], *args: object) -> None:
+        """Queue a write that must happen."""
+
+
+class Services(NamedTuple):
+    """The long-lived objects that exchanges share."""
+
+    writer: Queue
+    upstream: Upstream
+    watchdog: Watchdog
+    catalog: Catalog
+    clock: Clock
+
+
+class Order(NamedTuple):
+    """One admitted request: everything that is known before it is sent."""
+
+    request_id: str
+    principal: Principal
+    provider: Provider
+    endpoint: Endpoint
+    quote: Quote
+    hold: ledger.Hold
+    headers: Headers
+    query: str
+    body: bytes
+    keys: list[LiveKey]
+    """The keys that may be tried, best first."""

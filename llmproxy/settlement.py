@@ -1,0 +1,149 @@
+"""Owns how a hold ends: settled by usage or estimate, or released; exactly once.
+
+Every ending is queued, never waited for, and queued before the client's last bytes, so that the
+client's next request stands behind it. The rules of who pays for what are those of reference
+money.md 2.1 and docs/what-gets-charged.md.
+"""
+
+import logging
+from functools import partial
+
+import msgspec
+
+from llmproxy import ledger
+from llmproxy.dialects.base import Reading, estimated
+from llmproxy.order import Order, Services
+from llmproxy.pricing import Cost, PricedModel, price
+from llmproxy.usage import Usage
+from llmproxy.watchdog import Times
+
+_log = logging.getLogger("llmproxy.relay")
+
+
+class Settlement:
+    """The end of one hold, and what the reporting row says of the request until then."""
+
+    def __init__(self, services: Services, order: Order, times: Times) -> None:
+        """Take the admitted request; nothing is charged until one of the endings is called."""
+        self._services = services
+        self._order = order
+        self._times = times
+        self.has_ended = False
+        self.status = 0
+        """The HTTP status that the client got."""
+        self.upstream_status: int | None = None
+        self.attempts = 0
+        self.provider_key_id: int | None = None
+        self.ttfb_ms: int | None = None
+
+    def end(self, reading: Reading, reason: str | None = None) -> int:
+        """End the hold by what was read; return the cost in nano-USD. Later calls do nothing.
+
+        The provider's final usage is the bill; without it the documented estimate is; where
+        nothing was generated the hold is released.
+        """
+        if self.has_ended:
+            return 0
+        if reading.is_final and reading.usage is not None:
+            return self._settle(reading, reading.usage, "usage", reason)
+        if reading.usage is None and reading.seen_bytes == 0:
+            self.release(reason or reading.problem or "the answer was empty", reading)
+            return 0
+        why = reason or reading.problem or "the provider reported no usage"
+        return self._settle(reading, self._estimated(reading), "estimate", why)
+
+    def end_abandoned(self, reading: Reading, reason: str) -> None:
+        """End a hold whose client left and whose answer could not be read to its end.
+
+        Leaving must never be free: at least the input is charged, and the whole hold where a
+        model's hidden reasoning may have been generated (money.md 2.1, row 2).
+        """
+        if self.has_ended:
+            return
+        if self.upstream_status is not None and self.upstream_status >= 300:
+            self.release(reason)  # it was an error answer: nothing was generated
+        elif reading.is_final:
+            self.end(reading, reason)
+        elif self._order.quote.model.reasoning:
+            cost = Cost(self._order.hold.amount_nanousd, ())
+            self._enqueue(cost, None, "hold", reading, reason)
+        else:
+            self._settle(reading, self._estimated(reading), "estimate", reason)
+
+    def release(self, reason: str, reading: Reading | None = None) -> None:
+        """End the hold without a charge. Later calls do nothing."""
+        if self.has_ended:
+            return
+        outcome = self._outcome(reading or Reading(), reason)
+        release = partial(ledger.release, outcome=outcome, now_ms=self._services.clock.now_ms())
+        self.has_ended = True
+        self._services.writer.enqueue(release, self._order.hold)
+
+    def _estimated(self, reading: Reading) -> Usage:
+        return estimated(reading, len(self._order.body), self._order.quote.output_tokens)
+
+    def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
+        quote, hold = self._order.quote, self._order.hold
+        asked = quote.facts.movers
+        # What the answer does not repeat was served as it was asked for.
+        usage = msgspec.structs.replace(
+            usage,
+            service_tier=usage.service_tier or asked.service_tier,
+            speed=usage.speed or asked.speed,
+            geo=usage.geo or asked.geo,
+        )
+        cost = price(
+            usage,
+            PricedModel(quote.model.id, quote.model.prices, hold.price_version_id),
+            user_multiplier_micro=hold.user_multiplier_micro,
+            model_multiplier_micro=hold.model_multiplier_micro,
+            other_model=self._other_model,
+        )
+        self._enqueue(cost, usage, basis, reading, reason)
+        return cost.nanousd
+
+    def _other_model(self, model_id: str) -> PricedModel:
+        """Return the prices of another model's leg; the provider's dearest if it is unknown."""
+        catalog, provider = self._services.catalog, self._order.provider.name
+        model = catalog.find(provider, model_id)
+        if model is None:
+            _log.warning("a leg of %s has no price, the dearest one counts", model_id[:100])
+            model = max(catalog.models(provider), key=lambda one: one.prices.rates.output)
+        return PricedModel(model.id, model.prices, None)
+
+    def _enqueue(
+        self, cost: Cost, usage: Usage | None, basis: str, reading: Reading, reason: str | None
+    ) -> None:
+        outcome = msgspec.structs.replace(
+            self._outcome(reading, reason),
+            usage=msgspec.json.encode(usage).decode() if usage else None,
+            receipt=msgspec.json.encode(cost.lines).decode() if cost.lines else None,
+        )
+        settle = partial(
+            ledger.settle,
+            cost_nanousd=cost.nanousd,
+            basis=basis,
+            outcome=outcome,
+            now_ms=self._services.clock.now_ms(),
+        )
+        # Only now: were anything above to fail, the hold must still be seen as open.
+        self.has_ended = True
+        self._services.writer.enqueue(settle, self._order.hold)
+
+    def _outcome(self, reading: Reading, reason: str | None) -> ledger.Outcome:
+        order = self._order
+        return ledger.Outcome(
+            user_id=order.principal.user_id,
+            provider=order.provider.name,
+            model=order.quote.model.id,
+            is_stream=order.quote.facts.is_stream,
+            status=self.status,
+            duration_ms=self._times.elapsed_ms(),
+            model_served=reading.model,
+            reason=reason,
+            raw_usage=reading.raw_usage.decode(errors="replace") if reading.raw_usage else None,
+            upstream_status=self.upstream_status,
+            provider_key_id=self.provider_key_id,
+            attempts=self.attempts,
+            ttfb_ms=self.ttfb_ms,
+        )
