@@ -97,14 +97,18 @@ class ApiError(LlmproxyError):
         fields: dict[str, object] | None = None,
     ) -> None:
         """Take the HTTP status, our error code and the wording; see the class for the rest."""
+        message = _encodable(message)
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
-        self.param = param
+        self.param = None if param is None else _encodable(param)
         self.should_retry = should_retry
         self.retry_after_s = retry_after_s
-        self.fields = fields or {}
+        self.fields = {
+            name: _encodable(value) if isinstance(value, str) else value
+            for name, value in (fields or {}).items()
+        }
         self.extra_headers: tuple[tuple[bytes, bytes], ...] = ()
 
     @property
@@ -127,8 +131,7 @@ class ApiError(LlmproxyError):
             "message": self.message,
             "request_id": request_id,
         }
-        # A message may quote what a client sent, and that need not be encodable.
-        return json.dumps(envelope, ensure_ascii=False).encode(errors="replace")
+        return json.dumps(envelope, ensure_ascii=False).encode()
 
     def headers(self, request_id: str) -> list[tuple[bytes, bytes]]:
         """Return the headers of an error answer without its content-length."""
@@ -150,6 +153,11 @@ class ApiError(LlmproxyError):
     def event(self, request_id: str) -> bytes:
         """Return the error as a server-sent event, for an answer that has already begun."""
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
+
+
+def _encodable(text: str) -> str:
+    """Return a text that may quote what a client sent, without its half characters."""
+    return text.encode(errors="replace").decode()
 
 
 def invalid_request(message: str, *, param: str | None = None) -> ApiError:

@@ -4,7 +4,7 @@
 everything, cumulative, at its end; the later report wins, field by field.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -18,15 +18,17 @@ from llmproxy.dialects.base import (
     UNREADABLE,
     Reading,
     RequestFacts,
+    not_metered,
+    parts,
     refuse_zero,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
-from llmproxy.dialects.openai_chat import not_metered
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
 
 _BILLED = frozenset(
     {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
+    | {"messages", "system", "cache_control"}
     | {"fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"}
 )
 _REFUSED = {
@@ -39,6 +41,7 @@ _REFUSED = {
 }
 _CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 _WEB_SEARCH = "web_search_"
+_CACHE_TTLS_SHORT = (None, "5m")
 
 
 class AnthropicMessages:
@@ -53,8 +56,7 @@ class AnthropicMessages:
         for key, why in _REFUSED.items():
             if fields.get(key) is not None:
                 raise not_metered(key, why)
-        if b'"file"' in body and b'"file_id"' in body and _has_file_source(fields):
-            raise not_metered("file_id", "files at the provider belong to its account, not to you")
+        contents = _read_contents(fields)
         searches = _searches(fields)
         model = text(fields, "model", required=True)
         assert model is not None
@@ -63,14 +65,14 @@ class AnthropicMessages:
             is_stream=flag(fields, "stream"),
             output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
             choices=1,
-            input_tokens_bound=_input_bound(fields, body, searches),
+            input_tokens_bound=_input_bound(fields, body, searches, contents),
             movers=Movers(
                 service_tier=text(fields, "service_tier"),
                 speed=text(fields, "speed"),
                 geo=text(fields, "inference_geo"),
             ),
-            may_write_cache=b'"cache_control"' in body,
-            may_write_cache_1h=b'"cache_control"' in body and b'"1h"' in body,
+            may_write_cache=contents.may_write_cache,
+            may_write_cache_1h=contents.may_write_cache_1h,
             searches=searches,
         )
 
@@ -111,22 +113,40 @@ def _searches(fields: dict[str, Any]) -> int:
     return searches
 
 
-def _input_bound(fields: dict[str, Any], body: bytes, searches: int) -> int:
+def _input_bound(fields: dict[str, Any], body: bytes, searches: int, contents: "_Contents") -> int:
     tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") else 0
-    references = REFERENCE_TOKENS * body.count(b'"url"') if b'"source"' in body else 0
+    references = REFERENCE_TOKENS * contents.references
     flat = INPUT_TOKENS_EXTRA + tools + references + searches * SEARCH_TOKENS
     return len(body) // BYTES_PER_TOKEN + flat
 
 
-def _has_file_source(fields: dict[str, Any]) -> bool:
-    messages = fields.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for block in content if isinstance(content, list) else ():
-            source = block.get("source") if isinstance(block, dict) else None
-            if isinstance(source, dict) and source.get("type") == "file":
-                return True
-    return False
+class _Contents(NamedTuple):
+    """What messages, system text and tools say about the cost; `references` are linked by URL."""
+
+    may_write_cache: bool
+    may_write_cache_1h: bool
+    references: int
+
+
+def _read_contents(fields: dict[str, Any]) -> _Contents:
+    """Read all content blocks, in tool results and documents too; refuse files by their id."""
+    tools = fields.get("tools")
+    marked = [fields, *(tools if isinstance(tools, list) else ())]
+    references = 0
+    for part in parts(fields.get("messages"), fields.get("system")):
+        kind = part.get("type")
+        if part.get("file_id") is not None or kind == "container_upload":
+            raise not_metered("file_id", "files at the provider belong to its account, not to you")
+        if kind == "url":
+            references += 1
+        if "cache_control" in part:
+            marked.append(part)
+    marks = [part.get("cache_control") for part in marked if isinstance(part, dict)]
+    lifetimes = [
+        mark.get("ttl") if isinstance(mark, dict) else None for mark in marks if mark is not None
+    ]
+    is_hour = any(ttl not in _CACHE_TTLS_SHORT for ttl in lifetimes)
+    return _Contents(bool(lifetimes), is_hour, references)
 
 
 class _Message(msgspec.Struct):
@@ -215,6 +235,7 @@ def _reading(
 ) -> Reading:
     if raw is None:
         return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
+    movers = _movers(raw)
     problem: str | None = None
     usage: Usage | None = None
     try:
@@ -228,6 +249,7 @@ def _reading(
         is_final=is_final and usage is not None,
         model=model,
         seen_bytes=seen_bytes,
+        movers=movers,
         has_error=has_error,
         problem=problem,
     )
@@ -251,8 +273,12 @@ def read_usage(raw: dict[str, Any], model: str | None) -> Usage:
     if isinstance(server_tools, dict):
         searches = count(server_tools.get("web_search_requests"))
         legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
-    return Usage(
-        legs,
+    movers = _movers(raw)
+    return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
+
+
+def _movers(raw: dict[str, Any]) -> Movers:
+    return Movers(
         service_tier=_text(raw.get("service_tier")),
         speed=_text(raw.get("speed")),
         geo=_text(raw.get("inference_geo")),

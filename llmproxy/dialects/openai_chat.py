@@ -3,6 +3,7 @@
 `prompt_tokens` includes cached tokens here; they are taken out of the fresh input.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from llmproxy.dialects.base import (
     UNREADABLE,
     Reading,
     RequestFacts,
+    not_metered,
+    parts,
     refuse_zero,
 )
 from llmproxy.dialects.json_gate import (
@@ -26,14 +29,51 @@ from llmproxy.dialects.json_gate import (
     with_new_member,
 )
 from llmproxy.dialects.sse import EventStream
-from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
 
 CHOICES_MAX = 128
 
+_SEARCH = "it searches the web for a fee that is not reported with the answer"
+_SEVERAL = "another model or host could answer at another price"
+_HIDDEN = "what it asks for beyond the ordinary has no price here"
+_REFUSED = {
+    "web_search_options": _SEARCH,
+    "search_parameters": _SEARCH,
+    "search_mode": _SEARCH,
+    "search_options": _SEARCH,
+    "search_settings": _SEARCH,
+    "enable_search": _SEARCH,
+    "web_search": _SEARCH,
+    "plugins": _SEARCH,
+    "compound_custom": "tools that run at the provider have no price here",
+    "deferred": "the answer would be fetched later, unmetered",
+    "background": "the answer would be fetched later, unmetered",
+    "models": _SEVERAL,
+    "fallbacks": _SEVERAL,
+    "route": _SEVERAL,
+    "provider": _SEVERAL,
+    "extra_body": _HIDDEN,
+    "google": _HIDDEN,
+    "best_of": "answers that are thrown away are billed too; use `n`",
+    "cached_content": "what is kept at the provider belongs to its account, not to you",
+}
+"""Members of some provider each (xAI, Groq, Gemini, OpenRouter, Perplexity, Qwen, vLLM, …)."""
+_CLIENT_TOOLS = ("function", "custom")
+_GEMINI_TOOLS = frozenset(
+    {"google_search", "googleSearch", "google_search_retrieval", "googleSearchRetrieval"}
+    | {"url_context", "urlContext", "code_execution", "codeExecution", "google_maps", "googleMaps"}
+)
+_SEARCHING_MODEL = re.compile(r"-search-preview|-search-api|(?:^|/)compound(?:-|$)", re.IGNORECASE)
+"""Models with a search of their own, billed by the search."""
+_UNPRICED_PARTS = ("input_audio", "audio_url", "input_video", "video_url")
+_CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_CACHE_TTLS = (None, "5m", "30m")
+"""Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
+
 _BILLED = frozenset(
     {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
-    | {"service_tier", "prediction", "modalities", "web_search_options"}
+    | {"service_tier", "prediction", "modalities", "prompt_cache_options", "tools", "messages"}
+    | _REFUSED.keys()
 )
 
 
@@ -46,9 +86,9 @@ class OpenAIChat:
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        _refuse_unmetered(fields, body)
         model = text(fields, "model", required=True)
         assert model is not None
+        _refuse_unmetered(fields, model)
         # Some servers read the one field, some the other: the larger bounds them both.
         limits = [
             whole(fields, key, lowest=0, highest=TOKENS_MAX)
@@ -61,7 +101,7 @@ class OpenAIChat:
             is_stream=flag(fields, "stream"),
             output_max=max(given, default=None),
             choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
-            input_tokens_bound=_input_bound(fields, body),
+            input_tokens_bound=_input_bound(fields, body, _read_content(fields)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             # OpenAI writes its cache by itself, unasked; where it has no price, it costs nothing.
             may_write_cache=True,
@@ -101,42 +141,67 @@ class OpenAIChat:
         return ChatStreamReader(withholds_usage=withholds_usage)
 
 
-def _refuse_unmetered(fields: dict[str, Any], body: bytes) -> None:
+def _refuse_unmetered(fields: dict[str, Any], model: str) -> None:
     """Refuse what is billed by more than the tokens that the answer reports (wire.md C.6)."""
-    if fields.get("web_search_options") is not None:
-        raise not_metered("web_search_options", "its fee is not reported with the answer")
+    if _SEARCHING_MODEL.search(model):
+        raise not_metered(f"model: {model:.60}", "it searches the web for a fee it does not report")
+    if not _REFUSED.keys().isdisjoint(fields):
+        for key, why in _REFUSED.items():
+            if fields.get(key) is not None and fields[key] is not False:
+                raise not_metered(key, why)
     modalities = fields.get("modalities")
     if modalities is not None and modalities != ["text"]:
         raise not_metered("modalities", "only text output has a price here")
-    if b'"input_audio"' in body and _has_part(fields, "input_audio"):
-        raise not_metered("input_audio", "audio tokens have no price here")
-    if b'"file_id"' in body and _has_part(fields, "file"):
-        raise not_metered("file_id", "files at the provider belong to its account, not to you")
+    cache_options = fields.get("prompt_cache_options")
+    if isinstance(cache_options, dict):
+        _refuse_long_cache("prompt_cache_options", cache_options)
+    tools = fields.get("tools")
+    for tool in tools if isinstance(tools, list) else ():
+        if isinstance(tool, dict):
+            _refuse_server_tool(tool)
 
 
-def _has_part(fields: dict[str, Any], kind: str) -> bool:
-    messages = fields.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if isinstance(part, dict) and part.get("type") == kind:
-                is_inline = kind == "file" and "file_id" not in (part.get("file") or {})
-                if not is_inline:
-                    return True
-    return False
+def _refuse_server_tool(tool: dict[str, Any]) -> None:
+    """Refuse a tool that is not run by the client, such as `browser_search`."""
+    kind = tool.get("type")
+    if kind not in _CLIENT_TOOLS and not (kind is None and "function" in tool):
+        named = kind if isinstance(kind, str) else next(iter(tool), "tool")
+        raise not_metered(f"tools: {named:.60}", "it runs at the provider and has no price here")
+    for key in tool.keys() & _GEMINI_TOOLS:
+        raise not_metered(f"tools: {key}", "it runs at the provider and has no price here")
 
 
-def not_metered(option: str, why: str) -> ApiError:
-    """Return the 400 for an option that cannot be metered."""
-    message = f"`{option}` cannot be used through this proxy: {why}. Send the request without it."
-    return ApiError(400, "option_not_metered", message, param=option)
+def _read_content(fields: dict[str, Any]) -> int:
+    """Return how many images and documents the messages have; refuse what cannot be metered."""
+    references = 0
+    for part in parts(fields.get("messages")):
+        kind = part.get("type")
+        if kind in _UNPRICED_PARTS or "input_audio" in part:
+            name = kind if kind in _UNPRICED_PARTS else "input_audio"
+            raise not_metered(name, "only text, images and documents have a price here")
+        if part.get("file_id") is not None:
+            why = "files at the provider belong to its account, not to you"
+            raise not_metered("file_id", why)
+        if "role" in part and part.get("audio") is not None:
+            raise not_metered("audio", "audio tokens have no price here")
+        for key in _CACHE_MARKS & part.keys():
+            if isinstance(part[key], dict):
+                _refuse_long_cache(key, part[key])
+        if kind == "file" or "image_url" in part or kind == "image_url":
+            references += 1
+    return references
 
 
-def _input_bound(fields: dict[str, Any], body: bytes) -> int:
+def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
+    if options.get("ttl") not in _CACHE_TTLS:
+        why = "the answer does not report what was cached for longer, which costs more"
+        raise not_metered(f"{key}.ttl", why)
+
+
+def _input_bound(fields: dict[str, Any], body: bytes, references: int) -> int:
     tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") or fields.get("functions") else 0
-    # An image part names "image_url" twice: as its type and as its key.
-    references = REFERENCE_TOKENS * (-(-body.count(b'"image_url"') // 2))
-    return len(body) // BYTES_PER_TOKEN + INPUT_TOKENS_EXTRA + tools + references
+    flat = INPUT_TOKENS_EXTRA + tools + REFERENCE_TOKENS * references
+    return len(body) // BYTES_PER_TOKEN + flat
 
 
 _ABSENT = msgspec.Raw()
@@ -287,8 +352,9 @@ def _reading(
     is_final: bool,
     has_error: bool,
 ) -> Reading:
+    movers = Movers(service_tier=service_tier)
     if not _is_given(raw):
-        return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
+        return Reading(model=model, seen_bytes=seen_bytes, movers=movers, has_error=has_error)
     problem: str | None = None
     usage: Usage | None = None
     try:
@@ -302,6 +368,7 @@ def _reading(
         is_final=is_final and usage is not None,
         model=model,
         seen_bytes=seen_bytes,
+        movers=movers,
         has_error=has_error,
         problem=problem,
     )

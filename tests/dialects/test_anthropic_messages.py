@@ -79,6 +79,69 @@ def test_cache_writes_are_expected_where_the_body_asks_for_them() -> None:
     assert (read.may_write_cache, read.may_write_cache_1h) == (True, True)
 
 
+HOUR = {"type": "ephemeral", "ttl": "1h"}
+INNOCENT = {"cache_control": HOUR, "file_id": "x", "type": "url"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"cache_control": HOUR},
+        {"tools": [{"name": "t", "cache_control": HOUR}]},
+        {
+            "messages": [
+                {"content": [{"type": "tool_result", "content": [{"cache_control": HOUR}]}]}
+            ]
+        },
+        {"system": [{"type": "text", "text": "x", "cache_control": {"ttl": "1y"}}]},
+    ],
+)
+def test_cache_marks_are_found_wherever_they_stand_and_however_spelled(
+    fields: dict[str, Any],
+) -> None:
+    plain = encode(**fields)
+    escaped = plain.replace(b'"cache_control"', b'"cache_contr\\u006fl"')
+    for body in (plain, escaped.replace(b'"1h"', b'"\\u0031h"')):
+        read = MESSAGES.read_request(body)
+        assert (read.may_write_cache, read.may_write_cache_1h) == (True, True)
+
+
+def test_names_in_other_peoples_json_mean_nothing() -> None:
+    use = {"type": "tool_use", "id": "t", "name": "t", "input": INNOCENT}
+    tool = {"name": "t", "input_schema": INNOCENT, "input_examples": [INNOCENT]}
+    body = encode(
+        tools=[tool], messages=[{"role": "assistant", "content": [use]}], metadata=INNOCENT
+    )
+    read = MESSAGES.read_request(body)
+    assert (read.may_write_cache, read.input_tokens_bound) == (False, len(body) // 3 + 1600)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "container_upload", "file_id": "file_1"},
+        {"type": "container_upload"},
+        {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
+    ],
+)
+def test_files_at_the_provider_are_refused_at_any_depth_and_however_spelled(
+    block: dict[str, Any],
+) -> None:
+    source = {"type": "content", "content": [block]}
+    for content in (
+        [block],
+        block,
+        [{"type": "tool_result", "tool_use_id": "t", "content": [block]}],
+        [{"type": "tool_result", "content": [{"type": "document", "source": source}]}],
+    ):
+        body = encode(messages=[{"role": "user", "content": content}])
+        escaped = body.replace(b"file_id", b"f\\u0069le_id").replace(b'"file"', b'"fil\\u0065"')
+        for spelled in (body, escaped):
+            with pytest.raises(ApiError) as caught:
+                MESSAGES.read_request(spelled)
+            assert caught.value.param == "file_id"
+
+
 @pytest.mark.parametrize(
     "key",
     ["fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"],
@@ -138,8 +201,10 @@ def test_tools_of_an_odd_shape_are_the_providers_to_refuse(tools: Any) -> None: 
 def test_images_by_reference_raise_the_bound() -> None:
     source = {"type": "url", "url": "https://example.org/x.png"}
     body = encode(messages=[{"content": [{"type": "image", "source": source}]}])
-    count = body.count(b'"url"')
-    assert MESSAGES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + count * 6000
+    assert MESSAGES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 6000
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"source": source}]}
+    body = encode(messages=[{"content": [result, {"type": "text", "text": '"url"'}]}])
+    assert MESSAGES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 6000
 
 
 def test_the_body_is_never_changed() -> None:

@@ -113,9 +113,100 @@ def test_what_is_billed_beyond_the_reported_tokens_is_refused_by_name(
     assert (error.code, error.param) == ("option_not_metered", param)
 
 
+def part_of(part: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [part]}]}
+
+
+def tool_of(**fields: object) -> dict[str, Any]:
+    return {"tools": [{"type": "function", "function": {"name": "f"}}, fields]}
+
+
+LONG = {"mode": "explicit", "ttl": "12h"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"search_parameters": {"mode": "auto"}}, "search_parameters"),  # xAI
+        ({"search_mode": "web"}, "search_mode"),
+        ({"web_search": True}, "web_search"),
+        ({"plugins": [{"id": "web"}]}, "plugins"),  # OpenRouter
+        ({"models": ["o1-pro"]}, "models"),
+        ({"compound_custom": {"tools": {}}}, "compound_custom"),  # Groq
+        ({"deferred": True}, "deferred"),
+        ({"extra_body": {"google": {}}}, "extra_body"),  # Gemini
+        (tool_of(type="browser_search"), "tools: browser_search"),
+        (tool_of(type="code_interpreter"), "tools: code_interpreter"),
+        (tool_of(type="web_search", function={}), "tools: web_search"),
+        (tool_of(type=["function"], function={}), "tools: type"),
+        (tool_of(google_search={}), "tools: google_search"),
+        (tool_of(function={}, google_search={}), "tools: google_search"),
+        (tool_of(type="function", function={}, urlContext={}), "tools: urlContext"),
+        ({"prompt_cache_options": LONG}, "prompt_cache_options.ttl"),
+        (part_of({"type": "text", "prompt_cache_breakpoint": LONG}), "prompt_cache_breakpoint.ttl"),
+        (part_of({"type": "text", "cache_control": {"ttl": "1h"}}), "cache_control.ttl"),
+        (part_of({"type": "video_url", "video_url": {"url": "x"}}), "video_url"),
+        (part_of({"type": "x", "content": [AUDIO_PART]}), "input_audio"),
+        (part_of({"type": "x", "input_audio": {}}), "input_audio"),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "audio"),
+        ({"messages": {"role": "user", "content": FILE_PART}}, "file_id"),
+    ],
+)
+def test_what_some_provider_bills_by_the_search_or_unseen_is_refused_by_name(
+    fields: dict[str, Any], param: str
+) -> None:
+    error = refusal(**fields)
+    assert (error.code, error.param) == ("option_not_metered", param)
+    assert error.message.startswith(f"`{param}` ")
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-4o-search-preview",
+        "gpt-4o-mini-search-preview-2025-03-11",
+        "gpt-5-search-api",
+        "groq/compound",
+        "compound-beta-mini",
+        "Compound",
+    ],
+)
+def test_models_that_search_the_web_unasked_are_refused(model: str) -> None:
+    error = refusal(model=model)
+    assert (error.code, error.param) == ("option_not_metered", f"model: {model}")
+
+
+def test_escapes_do_not_hide_what_is_not_metered() -> None:
+    audio = encode(**part_of(AUDIO_PART)).replace(b"input_audio", b"inp\\u0075t_audio")
+    file = encode(**part_of(FILE_PART)).replace(b"file_id", b"\\u0066ile_id")
+    search = encode(search_parameters={}).replace(b"search_", b"s\\u0065arch_")
+    for body in (audio, file, search):
+        with pytest.raises(ApiError) as caught:
+            CHAT.read_request(body)
+        assert caught.value.code == "option_not_metered"
+
+
+def test_names_in_other_peoples_json_mean_nothing() -> None:
+    innocent = {"type": "input_audio", "file_id": "x", "cache_control": {"ttl": "1h"}}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": innocent}}]
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": innocent}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    assert facts(tools=tools, messages=messages, response_format=innocent).model == "gpt-4o"
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"deferred": False, "web_search": False, "search_parameters": None},
+        {"prompt_cache_options": {"mode": "implicit", "ttl": "30m"}},
+        {"prompt_cache_options": {"mode": "implicit"}, "prompt_cache_retention": "24h"},
+        part_of({"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}),
+        {"tools": [{"type": "custom", "custom": {"name": "c"}}, {"function": {"name": "f"}}]},
+        {"tools": "x"},
+        {"tools": [1, None, []]},
+        {"model": "compounds-of-nature"},
+        part_of({"type": "file", "file": 5}),
+        part_of({"type": ["file"], "file": None, "file_id": None}),
         {"modalities": ["text"]},
         {"modalities": None},
         {"web_search_options": None},
@@ -128,7 +219,7 @@ def test_what_is_billed_beyond_the_reported_tokens_is_refused_by_name(
     ],
 )
 def test_everything_else_passes(fields: dict[str, Any]) -> None:
-    assert facts(**fields).model == "gpt-4o"
+    assert facts(**fields).choices == 1
 
 
 def test_tools_images_and_predictions_raise_the_bound() -> None:
