@@ -37,6 +37,7 @@ from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer
 
 UNHELD_ROWS_PER_S_MAX = 20
+REASON_CHARS_MAX = 500
 DRAIN_RETRY_AFTER_S = 5
 
 _log = logging.getLogger("llmproxy.relay")
@@ -59,6 +60,18 @@ class Request(NamedTuple):
     headers: Headers
     read_body: Callable[[], Awaitable[bytes]]
     """Raises ApiError for a body that is too large, ClientGoneError when it never comes."""
+
+
+class _ChangedError(Exception):
+    """What the request was admitted by has been changed since: it must be admitted anew."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self._body = body
+
+    async def body_again(self) -> bytes:
+        """Return the body, which cannot be read from the client twice."""
+        return self._body
 
 
 class ClientGoneError(Exception):
@@ -100,6 +113,8 @@ class Relay:
         text_id = request_id_text(request_id)
         try:
             await self._serve(request, client, request_id)
+        except _ChangedError as changed:
+            await self.handle(request._replace(read_body=changed.body_again), client)
         except ClientGoneError:
             pass
         except ApiError as error:
@@ -128,30 +143,26 @@ class Relay:
             raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
         principal = await self._authenticate(request.headers)
+        generation = self._generation
         if route.endpoint is None:
             await self._list_models(route, client, request_id)
             self._record_unheld(request_id, route, principal, "", None)
             return
         body = await self._read_body(request)
         model = ""
-        hold: ledger.Hold | None = None
         try:
             facts = await _read_facts(route.endpoint, body)
             model = facts.model
             quote = self._quote(route, facts, principal)
-            generation = self._generation
             provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
             hold = await self._hold(route.endpoint, quote, principal, request_id)
-            if generation != self._generation:
-                # The hold's transaction has seen a change: an operator's word counts at once.
-                await self._authenticate(request.headers)
-                provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
         except ApiError as error:
-            if hold is None:
-                self._record_unheld(request_id, route, principal, model, error)
-            else:
-                self._release(hold, route, principal, model, error)
+            self._record_unheld(request_id, route, principal, model, error)
             raise
+        if generation != self._generation:
+            # The hold's transaction has seen a change: an operator's word counts at once.
+            self._release(hold, "something was changed meanwhile: admitted anew", quote, principal)
+            raise _ChangedError(body)
         order = Order(
             request_id=request_id_text(request_id),
             principal=principal,
@@ -278,7 +289,7 @@ class Relay:
             shortage = await self._writer.submit(ledger.place_hold, hold)
         except asyncio.CancelledError:
             # It may be placed all the same: end it behind the queued placing.
-            outcome = _outcome(principal, quote.model.provider, quote.model.id, None)
+            outcome = _outcome(principal, quote.model.provider, quote.model.id)
             undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
             self._writer.enqueue(undo, hold)
             raise
@@ -297,10 +308,8 @@ class Relay:
             self._price_versions[name] = known
         return known
 
-    def _release(
-        self, hold: ledger.Hold, route: Route, principal: Principal, model: str, error: ApiError
-    ) -> None:
-        outcome = _outcome(principal, route.provider, model, error)
+    def _release(self, hold: ledger.Hold, reason: str, quote: Quote, principal: Principal) -> None:
+        outcome = _outcome(principal, quote.model.provider, quote.model.id, reason=reason)
         release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
         self._writer.enqueue(release, hold)
 
@@ -326,7 +335,13 @@ class Relay:
             ledger.record_unheld,
             api_key_id=principal.api_key_id,
             endpoint=route.endpoint.name if route.endpoint else "models",
-            outcome=_outcome(principal, route.provider, model, error, status=200),
+            outcome=_outcome(
+                principal,
+                route.provider,
+                model,
+                status=error.status if error else 200,
+                reason=error.message if error else None,
+            ),
             now_ms=self._clock.now_ms(),
             state="refused" if error else "settled",
         )
@@ -334,7 +349,7 @@ class Relay:
 
 
 def _outcome(
-    principal: Principal, provider: str, model: str, error: ApiError | None, *, status: int = 0
+    principal: Principal, provider: str, model: str, *, status: int = 0, reason: str | None = None
 ) -> ledger.Outcome:
     """Return the reporting row of a request that was never sent to its provider."""
     return ledger.Outcome(
@@ -342,9 +357,9 @@ def _outcome(
         provider=provider,
         model=model,
         is_stream=False,
-        status=error.status if error else status,
+        status=status,
         duration_ms=0,
-        reason=error.message[:500] if error else None,
+        reason=reason[:REASON_CHARS_MAX] if reason else None,
     )
 
 

@@ -108,11 +108,10 @@ asked for usage, so no usage comes to the client; the proxy asked for it, and to
         ),
     ),
     (
-        "A stop to a provider and its end; a running server takes up changes within 250 ms.",
+        "A stop to a provider and its end, while the server runs.",
         (
             "llmproxy providers list",
             'llmproxy providers pause openai --reason "bill is high"',
-            "sleep 0.25",
             CURL.format(PLAIN),
             "llmproxy providers resume openai",
         ),

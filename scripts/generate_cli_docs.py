@@ -24,7 +24,7 @@ CLI_HEAD = """\
 <!-- Made by scripts/generate_cli_docs.py from the program's help: do not edit. -->
 
 `llmproxy` works on the database file directly, whether the server runs or not; the server
-notices a change within 250 ms.
+sees a change with the very next request.
 
 - **Data** goes to stdout, messages go to stderr. Tables are drawn on a terminal only, a pipe gets
   plain aligned text; `NO_COLOR` switches colours off.

@@ -1,6 +1,5 @@
 """What an operator does on the command line acts on the running server."""
 
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,9 +8,6 @@ from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.support.answers import openai_chat, plain
 from tests.support.proxy import RunningProxy
 from tests.support.stub_provider import StubProvider
-
-NEWS_S = 0.3
-"""A server that lacks nothing looks for what others changed four times a second."""
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +34,28 @@ def test_a_new_user_a_new_key_and_new_credit_work_at_once(proxy: RunningProxy) -
     second = proxy.run("keys", "create", "ann", "--name", "desk", "--quiet").strip()
     assert status(proxy, second) == 200
     proxy.run("keys", "revoke", "ann", "laptop")
-    time.sleep(NEWS_S)
     assert [status(proxy, key), status(proxy, second)] == [401, 200]
     proxy.run("users", "disable", "ann")
-    time.sleep(NEWS_S)
     assert status(proxy, second) == 401
     proxy.run("users", "enable", "ann")
     assert status(proxy, second) == 200
     proxy.run("credits", "adjust", "ann", "--by", "-4.99", "--reason", "test")
     proxy.run("users", "set", "ann", "--rate-multiplier", "50")
-    time.sleep(NEWS_S)
     assert status(proxy, second) == 402
 
 
 def test_a_providers_keys_and_pauses_work_at_once(proxy: RunningProxy) -> None:
     key = proxy.new_user("bob")
     proxy.run("providers", "pause", "openai", "--reason", "invoice unpaid")
-    time.sleep(NEWS_S)
     refused = ask(proxy.port, "POST", CHAT, chat_body(), bearer(key))
     assert refused.json()["message"].startswith("Provider openai is paused: invoice unpaid.")
     proxy.run("providers", "resume", "openai")
     assert status(proxy, key) == 200
     proxy.run("provider-keys", "disable", "openai", "key-1")
-    time.sleep(NEWS_S)
     assert status(proxy, key) == 503
     proxy.run("provider-keys", "enable", "openai", "key-1")
     assert status(proxy, key) == 200
     proxy.run("provider-keys", "remove", "openai", "key-1", "--yes")
-    time.sleep(NEWS_S)
     assert status(proxy, key) == 503
     proxy.run("provider-keys", "add", "openai", stdin="sk-another-secret-0002")
     assert status(proxy, key) == 200
