@@ -18,6 +18,7 @@ from llmproxy.storage.locks import FileLock, ServingLock
 
 BUSY_TIMEOUT_MS = 5000
 GATE_TIMEOUT_S = 5.0
+CLOSING_GATE_TIMEOUT_S = 0.5
 STATEMENT_CACHE = 256
 SCHEMA_VERSION = 1
 """The schema this program works on; equal to `migrations.SCHEMA_VERSION` (a test says so), and
@@ -78,10 +79,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[Tx]:
         raise DatabaseError(msg) from error
     try:
         yield connection
+        connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # a full disk has already rolled everything back
+            connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def prepare_directory(directory: Path) -> None:
@@ -211,15 +213,17 @@ class AdminDatabase:
             self._connection.execute("ROLLBACK")
 
     def close(self) -> None:
-        """Close the file, inside the gate: the last connection to close checkpoints.
+        """Close the file; the last of all connections to close checkpoints.
 
-        SQLite does so under an exclusive lock, so a server that holds the file open prevents it.
+        SQLite does so under an exclusive lock on the file, which any other open connection
+        prevents, so no foreign writer can be beside it (the WAL-reset bug, locks.py). The gate
+        comes on top and is not waited for long: whoever holds it has the file open.
         """
         try:
-            with self.files.gate().held(shared=False, timeout_s=GATE_TIMEOUT_S):
+            with self.files.gate().held(shared=False, timeout_s=CLOSING_GATE_TIMEOUT_S):
                 self._connection.close()
         except DatabaseError:
-            self._connection.close()  # another command is at work and will be the last one out
+            self._connection.close()
 
 
 def require_serving_lock(files: DatabaseFiles, holder: str) -> None:

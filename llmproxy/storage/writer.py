@@ -3,22 +3,26 @@
 Jobs `f(tx, …)` run on the event loop, many to a transaction, and are answered only after COMMIT
 has returned with `synchronous=FULL`: what was answered is on disk. Only what waits for the disk,
 COMMIT and checkpoints, runs in a thread; statements take microseconds and would cost more in
-switching threads than in running (docs/performance.md). While the thread has the connection, jobs
-gather for the next transaction. Must not know any table.
+switching threads than in running (docs/decisions/0002). While the thread has the connection, jobs
+gather for the next transaction. What an error of SQLite means is decided in one place, `_trouble`.
+Must not know any table.
 """
 
 import asyncio
 import contextlib
+import enum
 import logging
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
+from llmproxy.storage.wal import WalGauge
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -32,14 +36,46 @@ everything else about a request."""
 BUSY_PAUSE_S = 0.002
 RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
+LOOK_AFTER_JOBS = 128
+"""So many jobs write about 4 MB at most: under load, time alone would let the WAL grow long."""
+STOP_PATIENCE_S = 15.0
+"""How long a stop waits for a database that is busy or full."""
 
 _log = logging.getLogger("llmproxy.storage")
+
+
+class _Trouble(enum.Enum):
+    """What an error says about the database."""
+
+    NONE = "it belongs to the one job that raised it"
+    BUSY = "a foreign writer is at work: to be waited for"
+    FULL = "it cannot be written now: nobody is kept waiting, settlements are tried again"
+    BROKEN = "damage or a failed sync: never go on with a suspect ledger (money.md 1.2)"
+
+
+_TROUBLES = {
+    sqlite3.SQLITE_BUSY: _Trouble.BUSY,
+    sqlite3.SQLITE_LOCKED: _Trouble.BUSY,
+    sqlite3.SQLITE_PROTOCOL: _Trouble.BUSY,
+    sqlite3.SQLITE_FULL: _Trouble.FULL,
+    sqlite3.SQLITE_READONLY: _Trouble.FULL,
+    sqlite3.SQLITE_CANTOPEN: _Trouble.FULL,
+    sqlite3.SQLITE_CORRUPT: _Trouble.BROKEN,
+    sqlite3.SQLITE_NOTADB: _Trouble.BROKEN,
+    sqlite3.SQLITE_IOERR: _Trouble.BROKEN,
+}
+
+
+def _trouble(error: Exception) -> _Trouble:
+    # Errors that the sqlite3 module raises by itself, such as of a wrong parameter, have no code.
+    code = getattr(error, "sqlite_errorcode", -1)
+    return _TROUBLES.get(code & 0xFF, _Trouble.NONE) if code >= 0 else _Trouble.NONE
 
 
 class _Job:
     """One function to run in a transaction; `future` is None when nobody waits for it."""
 
-    __slots__ = ("args", "function", "future", "result")
+    __slots__ = ("args", "error", "function", "future", "result")
 
     def __init__(
         self,
@@ -51,6 +87,18 @@ class _Job:
         self.args = args
         self.future = future
         self.result: Any = None
+        self.error: Exception | None = None
+
+    def answer(self) -> None:
+        """Tell the waiter how it went."""
+        if self.future is None:
+            if self.error is not None:
+                _log.error("a queued write failed: %s", self.error, exc_info=self.error)
+        elif not self.future.done():  # a waiter may have been cancelled
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
 
 
 class Writer(Generic[S]):
@@ -62,17 +110,24 @@ class Writer(Generic[S]):
         self._connection = open_current(files, is_serving=True)
         # A foreign writer is waited for by the loop's clock, never by blocking the loop.
         self._connection.execute("PRAGMA busy_timeout=0")
+        # What a burst has left of the WAL is cut off; else it is written over.
+        self._connection.execute("PRAGMA journal_size_limit=12582912").fetchone()
+        self._wal = WalGauge(files.wal)
         self._load: Callable[[Tx], S] | None = None
         self._publish: Callable[[S], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: deque[_Job] = deque()
         self._committing: list[_Job] = []
-        self._put_off: list[_Job] = []
+        self._has_committed = True
         self._disk = _DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
         self._is_waiting_for_disk = False
         self._is_watch_due = False
+        self._is_careful = False
+        self._is_in_trouble = False
+        self._jobs_since_look = 0
+        self._unwritten = 0
         self._busy_since_s = 0.0
         self._data_version = -1
         self.is_broken = False
@@ -82,17 +137,25 @@ class Writer(Generic[S]):
 
         `load(tx)` reads a snapshot of what others may change; `publish(snapshot)` receives it:
         now, after every foreign commit, and on `refresh`.
+
+        Raises:
+            DatabaseError: the first snapshot cannot be read.
         """
         self._load, self._publish = load, publish
         self._loop = asyncio.get_running_loop()
-        self._look_for_changes()
+        try:
+            self._publish_changes()
+        except sqlite3.Error as error:
+            msg = f"The database {self._files.path} cannot be used: {error}."
+            raise DatabaseError(msg) from error
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
-        self._schedule()
+        self._schedule_if_waiting()
 
     def submit(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # noqa: ANN401 - any f(tx, …)
         """Queue `function(tx, *args)`; the future resolves after COMMIT.
 
-        Queued jobs run in order. Raises what the function raised, or DatabaseError.
+        Queued jobs run in order; a job may run twice, the first time rolled back. Raises what the
+        function raised, or DatabaseError.
         """
         assert self._loop is not None
         future: asyncio.Future[T] = self._loop.create_future()
@@ -109,6 +172,9 @@ class Writer(Generic[S]):
         It shares the next transaction that somebody waits for, or has its own a moment later. It
         is tried again for as long as the database is merely busy or full.
         """
+        if self.is_broken:
+            self._unwritten += 1  # not kept: nothing will be written any more
+            return
         self._jobs.append(_Job(function, args, None))
         if not self._is_lingering and self._loop is not None:
             self._is_lingering = True
@@ -121,20 +187,21 @@ class Writer(Generic[S]):
     def close(self) -> None:
         """Run what is queued, checkpoint, and close the file; after the loop has ended."""
         self._disk.join()
-        connection = self._connection
-        if connection.in_transaction:  # the COMMIT that was under way when the loop ended failed
-            self._roll_back()
+        self._roll_back()
+        if not self._has_committed:  # the COMMIT that was under way when the loop ended failed
             self._jobs.extendleft(reversed(self._committing))
-        self._jobs.extend(self._put_off)
-        connection.execute("PRAGMA busy_timeout=5000")
-        while self._jobs and not self.is_broken:
-            try:
-                self._run_alone(self._jobs.popleft())
-            except sqlite3.Error as error:
-                _log.error("a settlement could not be written before the stop: %s", error)
-        with contextlib.suppress(sqlite3.Error):
-            self._checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
-        connection.close()
+        self._write_the_rest()
+        self._unwritten += sum(1 for job in self._jobs if job.future is None)
+        if self._unwritten:
+            _log.critical(
+                "%d settlements and other records could NOT be written before the stop. Open "
+                "holds are ended at the next start, without a charge.",
+                self._unwritten,
+            )
+        if not self.is_broken:
+            with contextlib.suppress(sqlite3.Error):
+                self._checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._connection.close()
 
     # --- transactions ------------------------------------------------------------------------
 
@@ -142,143 +209,202 @@ class Writer(Generic[S]):
         self._is_lingering = False
         self._schedule_if_waiting()
 
+    def _schedule_if_waiting(self) -> None:
+        if self._jobs:
+            self._schedule()
+
     def _schedule(self) -> None:
         """Let the jobs run at the end of this turn of the loop, so that its jobs share a commit."""
         if not self._is_scheduled and not self._is_waiting_for_disk and self._loop is not None:
             self._is_scheduled = True
             self._loop.call_soon(self._run_batch)
 
+    def _schedule_later(self, pause_s: float) -> None:
+        """Let the jobs run after a pause, and not before: new ones wait with the others."""
+        assert self._loop is not None
+        self._is_scheduled = True
+        self._loop.call_later(pause_s, self._run_batch)
+
     def _run_batch(self) -> None:
         """Run waiting jobs in one transaction and send its COMMIT to the disk thread."""
         self._is_scheduled = False
         if self._is_waiting_for_disk or not self._jobs or self.is_broken:
             return
-        if not self._begin():
-            return
-        # What was committed before this transaction is known before its jobs are answered.
-        self._look_for_changes()
-        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
-        try:
-            for job in batch:
-                job.result = job.function(self._connection, *job.args)
-        except Exception as error:  # noqa: BLE001 - whatever a job raises belongs to its waiter
-            self._roll_back()
-            self._run_each(batch, error)
-            self._schedule_if_waiting()
-            return
-        self._committing = batch
-        self._in_disk_thread(self._commit, batch)
-
-    def _begin(self) -> bool:
-        """Begin a transaction; False when a foreign writer is at work, to be tried again."""
-        assert self._loop is not None
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            now = self._loop.time()
-            self._busy_since_s = self._busy_since_s or now
-            if now - self._busy_since_s > BUSY_TIMEOUT_MS / 1000:
-                self._busy_since_s = now
-                self._refuse_waiting(error)
-            self._is_scheduled = True
-            self._loop.call_later(BUSY_PAUSE_S, self._run_batch)
-            return False
+        except sqlite3.Error as error:
+            self._not_begun(error)
+            return
         self._busy_since_s = 0.0
+        # What was committed before this transaction is known before its jobs are answered.
+        if not self._look_for_changes():
+            self._roll_back()
+            return
+        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+        try:
+            has_run = self._run_carefully(batch) if self._is_careful else self._run_quickly(batch)
+        except sqlite3.Error as error:
+            self._not_written(batch, error)
+            return
+        self._is_careful = not has_run
+        if has_run:
+            self._committing, self._has_committed = batch, False
+            self._in_disk_thread(self._commit, self._committed)
+        else:
+            self._roll_back()
+            self._jobs.extendleft(reversed(batch))
+            self._schedule_if_waiting()
+
+    def _run_quickly(self, batch: list[_Job]) -> bool:
+        """Run jobs; False as soon as one fails, which leaves the others to be run again.
+
+        Raises:
+            sqlite3.Error: the trouble is the database's.
+        """
+        for job in batch:
+            try:
+                job.result = job.function(self._connection, *job.args)
+            except Exception as error:
+                if _trouble(error) is not _Trouble.NONE:
+                    raise
+                return False
+        return True
+
+    def _run_carefully(self, batch: list[_Job]) -> bool:
+        """Run jobs, each in a savepoint of its own, so that one that fails undoes no other.
+
+        Raises:
+            sqlite3.Error: the trouble is the database's.
+        """
+        for job in batch:
+            job.error = None
+            self._connection.execute("SAVEPOINT job")
+            try:
+                job.result = job.function(self._connection, *job.args)
+            except Exception as error:
+                if _trouble(error) is not _Trouble.NONE:
+                    raise
+                job.error = error
+                self._connection.execute("ROLLBACK TO job")
+            self._connection.execute("RELEASE job")
         return True
 
     def _commit(self) -> None:
         self._connection.execute("COMMIT")
+        self._has_committed = True  # told here too: the loop may have ended before it hears of it
+
+    def _committed(self, error: Exception | None) -> None:
+        """Answer the jobs of a transaction whose COMMIT has returned."""
+        batch, self._committing, self._has_committed = self._committing, [], True
+        if error is not None:
+            self._not_written(batch, error)
+            return
+        if self._is_in_trouble:
+            self._is_in_trouble = False
+            _log.warning("the database can be written again")
+        for job in batch:
+            job.answer()
+        self._jobs_since_look += len(batch)
+        if self._is_watch_due or self._jobs_since_look >= LOOK_AFTER_JOBS:
+            self._look_around()
+        self._schedule_if_waiting()
 
     def _roll_back(self) -> None:
         # SQLITE_FULL and I/O errors have already rolled everything back (money.md 1.2).
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                self._break(error)
 
-    def _run_each(self, batch: list[_Job], first_error: Exception) -> None:
-        """Run the jobs of a failed transaction again, each in one of its own."""
+    # --- trouble -----------------------------------------------------------------------------
+
+    def _not_begun(self, error: sqlite3.Error) -> None:
+        """Wait for a foreign writer; for anything else as after a failed COMMIT."""
+        assert self._loop is not None
+        if _trouble(error) is not _Trouble.BUSY:
+            self._not_written([], error)
+            return
+        now = self._loop.time()
+        self._busy_since_s = self._busy_since_s or now
+        if now - self._busy_since_s > BUSY_TIMEOUT_MS / 1000:
+            self._busy_since_s = now
+            self._refuse_waiting(f"The ledger is busy: {error}.")
+        self._schedule_later(BUSY_PAUSE_S)
+
+    def _not_written(self, batch: list[_Job], error: Exception) -> None:
+        """Put the jobs of a transaction back that the database could not take."""
+        self._roll_back()
+        self._jobs.extendleft(reversed(batch))
         for job in batch:
-            error: Exception | None = first_error
-            if len(batch) > 1 and not self.is_broken:
-                try:
-                    self._run_alone(job)
-                    error = None
-                except Exception as own_error:  # noqa: BLE001 - belongs to the job's waiter
-                    error = own_error
-            self._answer(job, error)
+            job.error = None
+        if _trouble(error) not in {_Trouble.FULL, _Trouble.BUSY}:
+            self._break(error)  # also an error that nobody foresaw, of BEGIN or COMMIT
+            return
+        self._refuse_waiting(f"The ledger cannot be written now: {error}.")
+        if not self._is_in_trouble:
+            self._is_in_trouble = True
+            _log.error(
+                "the database cannot be written, %d settlements and other records wait: %s",
+                len(self._jobs),
+                error,
+            )
+        self._schedule_later(RETRY_PAUSE_S)
 
-    def _run_alone(self, job: _Job) -> None:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            job.result = job.function(self._connection, *job.args)
-            self._connection.execute("COMMIT")
-        except BaseException:
-            self._roll_back()
-            raise
+    def _break(self, error: Exception) -> None:
+        """Take no more jobs for good, and answer all who wait."""
+        if self.is_broken:
+            return
+        self.is_broken = True
+        self._refuse_waiting(f"The ledger has failed: {error}.")
+        self._unwritten += len(self._jobs)
+        _log.critical(
+            "the database has failed, no more requests are taken, %d settlements and other "
+            "records are not written: %s",
+            len(self._jobs),
+            error,
+        )
+        self._jobs.clear()
 
-    def _committed(self, batch: list[_Job], error: Exception | None) -> None:
-        """Answer the jobs of a transaction whose COMMIT has returned."""
-        self._is_waiting_for_disk = False
-        if error is not None:
-            self._roll_back()
-        for job in batch:
-            self._answer(job, error)
-        if self._is_watch_due:
-            self._look_around()
-        self._schedule_if_waiting()
-
-    def _schedule_if_waiting(self) -> None:
-        if self._jobs:
-            self._schedule()
-
-    def _answer(self, job: _Job, error: Exception | None) -> None:
-        if isinstance(error, sqlite3.DatabaseError):
-            error = self._weigh(job, error)
-            if error is None:
-                return
-        future = job.future
-        if future is None:
-            if error is not None:
-                _log.error("a queued write failed: %s", error, exc_info=error)
-        elif not future.done():  # a waiter may have been cancelled
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(job.result)
-
-    def _weigh(self, job: _Job, error: sqlite3.DatabaseError) -> Exception | None:
-        """Return what a waiter is told; None when the job will be tried again."""
-        if isinstance(error, sqlite3.IntegrityError):
-            return error
-        if not isinstance(error, sqlite3.OperationalError) or _is_io_error(error):
-            # Damage or a failed fsync: never go on with a suspect ledger (money.md 1.2).
-            if not self.is_broken:
-                _log.critical("the database has failed, no more requests are taken: %s", error)
-            self.is_broken = True
-        elif job.future is None and self._loop is not None:
-            _log.error("a settlement waits for the database: %s", error)
-            self._put_off.append(job)
-            self._loop.call_later(RETRY_PAUSE_S, self._put_back)
-            return None
-        return DatabaseError(f"The ledger cannot be written now: {error}.")
-
-    def _put_back(self) -> None:
-        self._jobs.extend(self._put_off)
-        self._put_off.clear()
-        self._schedule_if_waiting()
-
-    def _refuse_waiting(self, error: sqlite3.OperationalError) -> None:
-        """Tell those who wait that the database is busy; what must be written stays queued."""
+    def _refuse_waiting(self, why: str) -> None:
+        """Tell those who wait that they wait in vain; what must be written stays queued."""
         waiting, self._jobs = self._jobs, deque()
         for job in waiting:
             if job.future is None:
                 self._jobs.append(job)
             else:
-                self._answer(job, DatabaseError(f"The ledger is busy: {error}."))
+                job.error = DatabaseError(why)
+                job.answer()
+
+    def _write_the_rest(self) -> None:
+        """Write what is queued, without a loop, for as long as a stop may take."""
+        deadline = time.monotonic() + STOP_PATIENCE_S
+        while self._jobs and not self.is_broken:
+            batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._run_carefully(batch)
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._roll_back()
+                self._jobs.extendleft(reversed(batch))
+                if _trouble(error) not in {_Trouble.FULL, _Trouble.BUSY}:
+                    self._break(error)
+                elif time.monotonic() > deadline:
+                    _log.error("the database cannot be written: %s", error)
+                    return
+                time.sleep(BUSY_PAUSE_S if _trouble(error) is _Trouble.BUSY else RETRY_PAUSE_S)
+                continue
+            for job in batch:
+                if job.future is None:
+                    job.answer()  # to the log; no loop is left to hear of the others
 
     # --- the disk thread ---------------------------------------------------------------------
 
-    def _in_disk_thread(self, work: Callable[[], None], batch: list[_Job]) -> None:
-        """Give the connection to the thread; `_committed` takes it back."""
+    def _in_disk_thread(
+        self, work: Callable[[], None], done: Callable[[Exception | None], None]
+    ) -> None:
+        """Give the connection to the thread; `done` is called when it is back."""
         self._is_waiting_for_disk = True
         loop = self._loop
         assert loop is not None
@@ -290,7 +416,11 @@ class Writer(Generic[S]):
             except Exception as error:  # noqa: BLE001 - delivered to the loop
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has ended: `close` goes on
-                loop.call_soon_threadsafe(self._committed, batch, failure)
+                loop.call_soon_threadsafe(give_back, failure)
+
+        def give_back(failure: Exception | None) -> None:
+            self._is_waiting_for_disk = False
+            done(failure)
 
         self._disk.run(run)
 
@@ -307,35 +437,45 @@ class Writer(Generic[S]):
 
     def _look_around(self) -> None:
         self._is_watch_due = False
-        if not self.is_broken:
-            self._look_for_changes()
-            if self._wal_bytes() >= CHECKPOINT_WAL_BYTES:
-                self._in_disk_thread(self._checkpoint_passively, [])
+        self._jobs_since_look = 0
+        if self.is_broken or not self._look_for_changes():
+            return
+        if self._wal.exceeds(CHECKPOINT_WAL_BYTES):
+            self._in_disk_thread(self._checkpoint_passively, self._checkpointed)
 
-    def _look_for_changes(self) -> None:
-        """Read and publish the snapshot again if another connection has committed since."""
+    def _look_for_changes(self) -> bool:
+        """Read and publish the snapshot again if another connection has committed since.
+
+        False when the database turns out to be broken.
+        """
+        try:
+            self._publish_changes()
+        except Exception as error:  # noqa: BLE001 - the snapshot's reader is not of this module
+            if _trouble(error) is _Trouble.BROKEN:
+                self._break(error)
+                return False
+            # Whatever it is, it is tried again, and the last snapshot holds until then.
+            _log.exception("what has changed in the database could not be read")
+        return True
+
+    def _publish_changes(self) -> None:
         assert self._load is not None
         assert self._publish is not None
-        try:
-            # Moves only with commits of other connections, never with our own.
-            version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-            if version == self._data_version:
-                return
-            snapshot = self._load(self._connection)
-        except sqlite3.Error as error:
-            _log.warning("the database could not be watched: %s", error)
-            return
-        self._data_version = version
-        self._publish(snapshot)
-
-    def _wal_bytes(self) -> int:
-        try:
-            return self._files.wal.stat().st_size
-        except FileNotFoundError:
-            return 0
+        # Moves only with commits of other connections, never with our own.
+        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+        if version != self._data_version:
+            self._publish(self._load(self._connection))
+            self._data_version = version
 
     def _checkpoint_passively(self) -> None:
         self._checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def _checkpointed(self, error: Exception | None) -> None:
+        if error is not None:
+            _log.error("the write-ahead log could not be copied: %s", error)
+            if _trouble(error) is _Trouble.BROKEN:
+                self._break(error)
+        self._schedule_if_waiting()
 
     def _checkpoint(self, statement: str) -> None:
         """Checkpoint unless a foreign writer is at work (the WAL-reset bug, locks.py)."""
@@ -343,7 +483,8 @@ class Writer(Generic[S]):
         if not gate.try_acquire():
             return
         try:
-            self._connection.execute(statement).fetchall()
+            _, _, copied_frames = self._connection.execute(statement).fetchone()
+            self._wal.note_checkpoint(copied_frames)
         finally:
             gate.release()
 
@@ -372,7 +513,3 @@ class _DiskThread:
 
 def _nothing(tx: Tx) -> None:
     del tx
-
-
-def _is_io_error(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
