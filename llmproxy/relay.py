@@ -12,10 +12,11 @@ from typing import NamedTuple
 
 from llmproxy import ledger, vault
 from llmproxy.accounts import Principal
-from llmproxy.attempts import BIG_BODY_BYTES, all_keys_cooling
+from llmproxy.attempts import all_keys_cooling
 from llmproxy.catalog import Model
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.json_gate import LOOP_BYTES
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
@@ -368,7 +369,7 @@ def _asks_websocket(headers: Headers) -> bool:
 
 
 async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
-    if len(body) > BIG_BODY_BYTES:
+    if len(body) > LOOP_BYTES:
         return await asyncio.to_thread(endpoint.read_request, body)
     return endpoint.read_request(body)
 

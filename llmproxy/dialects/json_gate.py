@@ -2,22 +2,30 @@
 
 JSON that two parsers could read differently is refused: duplicate keys anywhere (also by escapes),
 twins of billed keys in another case, NaN, other encodings (reference security.md S13). Also writes
-single members into a body without touching its other bytes.
+single members into a body without touching its other bytes. Bodies made of very many values are
+read by `json_slowly`, by the same rules.
 """
 
 import json
-import re
 from collections.abc import Collection
 from typing import Any
 
+from llmproxy.dialects.json_slowly import (
+    AmbiguousError,
+    OversizeError,
+    lexemes,
+    no_constant,
+    no_duplicates,
+    read_slowly,
+)
 from llmproxy.errors import ApiError, invalid_request
 
-_FIRST_BYTE = re.compile(rb"\s*(.)", re.DOTALL)
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\],:]', re.DOTALL)
-
-
-class _AmbiguousError(ValueError):
-    """The text is JSON, but not every parser would read it alike."""
+LOOP_BYTES = 64 * 1024
+"""Whatever is in a body up to here, reading it takes some 20 ms at most; larger ones are read in a
+thread."""
+_LIGHT_BYTES = 4 * 1024 * 1024
+_LIGHT_VALUES = 64 * 1024
+_LIGHT_ESCAPES = 512 * 1024
 
 
 def parse_object(body: bytes, billed: Collection[str]) -> dict[str, Any]:
@@ -31,11 +39,11 @@ def parse_object(body: bytes, billed: Collection[str]) -> dict[str, Any]:
         ApiError: 400, when the body is not one unambiguous JSON object in UTF-8.
     """
     try:
-        value = json.loads(
-            body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-        )
-    except _AmbiguousError as error:
+        value = _read(body) if _is_light(body) else read_slowly(body)
+    except AmbiguousError as error:
         raise invalid_request(f"The request body is ambiguous JSON: {error}.") from error
+    except OversizeError as error:
+        raise invalid_request(f"The request body cannot be checked: {error}.") from error
     except UnicodeDecodeError as error:
         raise invalid_request("The request body is not UTF-8.") from error
     except RecursionError as error:
@@ -50,19 +58,18 @@ def parse_object(body: bytes, billed: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        msg = f"the key {twice!r:.60} stands twice in one object"
-        raise _AmbiguousError(msg)
-    return found
+def _is_light(body: bytes) -> bool:
+    """Say whether the standard parser, which keeps other threads waiting, is through in no time."""
+    if len(body) <= LOOP_BYTES:
+        return True
+    if len(body) > _LIGHT_BYTES or body.count(b"\\") > _LIGHT_ESCAPES:
+        return False
+    # Also those in texts, so never too few.
+    return body.count(b",") + body.count(b"[") + body.count(b"{") <= _LIGHT_VALUES
 
 
-def _no_constant(name: str) -> None:
-    msg = f"{name} is not JSON"
-    raise _AmbiguousError(msg)
+def _read(body: bytes) -> object:
+    return json.loads(body.decode(), object_pairs_hook=no_duplicates, parse_constant=no_constant)
 
 
 def text(fields: dict[str, Any], key: str, *, required: bool = False) -> str | None:
@@ -138,8 +145,7 @@ def with_new_member(body: bytes, key: str, value: object) -> bytes:
     The body has passed `parse_object`, whose result does not have `key`.
     """
     start = body.index(b"{") + 1
-    first = _FIRST_BYTE.match(body, start)
-    is_empty = first is not None and first[1] == b"}"
+    is_empty = next(lexemes(body, start))[0] == b"}"
     member = json.dumps({key: value}, separators=(",", ":")).encode()[1:-1]
     return body[:start] + member + (b"" if is_empty else b",") + body[start:]
 
@@ -147,25 +153,25 @@ def with_new_member(body: bytes, key: str, value: object) -> bytes:
 def _member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Return where the value of a top-level member begins and ends."""
     depth = 0
-    is_name_next = False
     name: str | None = None
+    is_name_next = is_found = False
     start: int | None = None
-    for match in _TOKEN.finditer(body):
-        token = match.group()
-        if depth == 1 and token in {b",", b"}"}:
+    last_end = 0
+    for kind, begin, end in lexemes(body):
+        if depth == 1 and kind in {b",", b"}"}:
             if start is not None:
-                return start, len(body[: match.start()].rstrip())
+                return start, last_end
             is_name_next = True
-        elif token in {b"{", b"["}:
+        elif is_found and start is None and kind != b":":
+            start = begin
+        if kind in {b"{", b"["}:
             depth += 1
-            is_name_next = depth == 1
-        elif token in {b"}", b"]"}:
+            is_name_next = is_name_next or depth == 1
+        elif kind in {b"}", b"]"}:
             depth -= 1
-        elif depth == 1 and token == b":" and name == key:
-            value = body[match.end() :]
-            start = match.end() + len(value) - len(value.lstrip())
-            name = None
-        elif is_name_next:
-            name = json.loads(token)
+        elif is_name_next and kind == b'"':
+            name = json.loads(body[begin:end])
+            is_found = name == key
             is_name_next = False
+        last_end = end
     return None

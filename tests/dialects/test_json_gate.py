@@ -1,13 +1,24 @@
 """The gate for request bodies: what two parsers could read differently is refused."""
 
 import json
+import time
+import tracemalloc
 
 import pytest
 
+from llmproxy.dialects import json_gate
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole, with_member
 from llmproxy.errors import ApiError
 
 BILLED = frozenset({"model", "stream", "max_tokens", "tasks", "kind"})
+
+
+@pytest.fixture(autouse=True, params=["at once", "slowly"])
+def _both_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything holds for large bodies too."""
+    if request.param == "slowly":
+        monkeypatch.setattr(json_gate, "LOOP_BYTES", -1)
+        monkeypatch.setattr(json_gate, "_LIGHT_BYTES", -1)
 
 
 def refusal(body: bytes) -> str:
@@ -40,6 +51,13 @@ def test_an_ordinary_object_is_read() -> None:
 )
 def test_a_key_that_stands_twice_in_an_object_is_refused_at_any_depth(body: bytes) -> None:
     assert "twice" in refusal(body)
+
+
+def test_a_duplicate_among_very_many_keys_is_found_in_no_time() -> None:
+    body = b"{" + b"".join(b'"k%d":0,' % n for n in range(29_000)) + b'"k28999":1}'
+    before = time.perf_counter()
+    assert "'k28999' stands twice" in refusal(body)
+    assert time.perf_counter() - before < 2  # it was 21 s
 
 
 def test_the_same_key_in_different_objects_is_no_duplicate() -> None:
@@ -170,6 +188,19 @@ def test_a_required_text_must_be_there() -> None:
 
 
 # --- writing a member ---
+
+
+def test_a_member_behind_a_long_text_is_found_without_much_memory() -> None:
+    body = b'{"a":"%b","opt":1}' % (b"\\n" * 2**20)
+    tracemalloc.start()
+    try:
+        written = with_member(body, "opt", 2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert written.endswith(b'","opt":2}')
+    assert peak < 5 * len(body)
+
 
 VALUE = {"include_usage": True}
 NEW = b'{"include_usage":true}'
