@@ -30,6 +30,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     catalog_file: str = ""
     body_bytes_max: int = 32 * 1024 * 1024
+    body_bytes_in_flight_max: int = 256 * 1024 * 1024
+    header_timeout_s: int = 10
+    body_timeout_s: int = 60
     connect_timeout_s: int = 5
     first_byte_timeout_s: int = 600
     idle_timeout_s: int = 120
@@ -55,6 +58,19 @@ SETTINGS = (
     Setting("log_level", "debug, info, warning or error."),
     Setting("catalog_file", "A model catalog of your own instead of the built-in one."),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
+    Setting(
+        "body_bytes_in_flight_max",
+        "Bytes of all request bodies held in memory at once; one always fits.",
+        1024,
+        1024 * 1024 * 1024 * 1024,
+    ),
+    Setting("header_timeout_s", "Seconds a request's head may take to come.", 1, 3600),
+    Setting(
+        "body_timeout_s",
+        "Seconds a request's body may take to come, and one more for each MiB.",
+        1,
+        86400,
+    ),
     Setting("connect_timeout_s", "Seconds to reach a provider.", 1, 600),
     Setting("first_byte_timeout_s", "Seconds until a provider's answer must begin.", 1, 86400),
     Setting("idle_timeout_s", "Seconds a running answer may be silent.", 1, 86400),

@@ -18,7 +18,7 @@ from llmproxy.errors import (
 )
 from llmproxy.key_pool import Pool
 from llmproxy.relay import Relay, Snapshot
-from llmproxy.server.proxy import serve_request
+from llmproxy.server.proxy import BodyBudget, serve_request
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
@@ -27,13 +27,13 @@ READY_TIMEOUT_S = 2.0
 _log = logging.getLogger("llmproxy.server")
 
 
-def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, body_bytes_max: int) -> Litestar:
+def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, budget: BodyBudget) -> Litestar:
     """Return the application around objects that live as long as the process."""
 
     @asgi("/v1", is_mount=True, copy_scope=False)
     async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
         # Never cancelled by a disconnect: a client that leaves does not stop its metering.
-        await serve_request(relay, body_bytes_max, scope, receive, send)  # type: ignore[arg-type]
+        await serve_request(relay, budget, scope, receive, send)  # type: ignore[arg-type]
 
     @get("/healthz", media_type=MediaType.JSON, sync_to_thread=False)
     def healthz() -> dict[str, str]:

@@ -1,7 +1,9 @@
-"""Owns what we add to uvicorn: the connection in the ASGI scope, and how the process stops.
+"""Owns what we add to uvicorn: the connection in the ASGI scope, limits, and how the process stops.
 
 ASGI cannot ask whether a client is still there without waiting, and cannot hang up on it.
 Java's clients offer h2c with every request: uvicorn would lose the body (Kludex/uvicorn#2722).
+uvicorn has no limit for a request's head and no deadline for any part of it, and sends chunks to
+clients of HTTP/1.0.
 """
 
 import asyncio
@@ -9,18 +11,31 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import httptools
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import invalid_request
 
 CONNECTION = "llmproxy.connection"
 """The scope's key for the client's `asyncio.Transport`."""
+HEAD_BYTES_MAX = 64 * 1024
+"""Of a request line and headers; what one read brings may come on top."""
+SWEEP_TICKS = 10
+"""uvicorn ticks ten times a second."""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+FORCED_STOP_S = 2.0
+"""For cut exchanges to tell their clients and settle, before the provider's connections close."""
+MIB = 1024 * 1024
 
 
 class ProxyProtocol(HttpToolsProtocol):
@@ -30,17 +45,64 @@ class ProxyProtocol(HttpToolsProtocol):
     """
 
     _is_repeating_head = False
+    _reading_since_s = 0.0
+    """Since when a request's head, or then its body, has been coming; 0 between requests."""
+    _is_in_head = False
+    _head_bytes = 0
+    _body_bytes = 0
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take a connection; one that says nothing is closed as one that says nothing more."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget a connection."""
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
         self._unset_keepalive_if_required()
+        if self._is_in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+                return
+        elif not self._reading_since_s and not self._is_answer_due():
+            self._begin_head()  # here, since the parser does not tell of empty lines before it
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._go_on_without_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
-            self.send_400_response("This is not a valid HTTP request.")
+            self._refuse(400, "This is not a valid HTTP request.")
+
+    def _begin_head(self) -> None:
+        self._reading_since_s = self.loop.time()
+        self._is_in_head = True
+        self._head_bytes = 0
+
+    def _is_answer_due(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def check_deadline(self, now_s: float, header_timeout_s: float, body_timeout_s: float) -> None:
+        """Refuse a request that comes too slowly."""
+        if not self._reading_since_s or self.transport.is_closing():
+            return
+        if self.flow.read_paused:  # it is us who wait: with a pipelined request, for its turn
+            self._reading_since_s = now_s
+            return
+        taken_s = now_s - self._reading_since_s
+        if self._is_in_head and taken_s > header_timeout_s:
+            self._refuse(408, f"The request's head did not come within {header_timeout_s} s.")
+        elif not self._is_in_head and taken_s > body_timeout_s + self._body_bytes / MIB:
+            self._refuse(408, f"The request's body did not come within {body_timeout_s} s.")
 
     def _go_on_without_upgrade(self, rest: bytes) -> None:
         """Read the body of a request at whose head the parser has stopped for good.
@@ -72,22 +134,59 @@ class ProxyProtocol(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         """Start the request."""
+        self._reading_since_s = self.loop.time()
+        self._is_in_head = False
+        self._body_bytes = 0
         if not self._is_repeating_head:
             super().on_headers_complete()
         self._is_repeating_head = False
+
+    @override
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._body_bytes += len(body)
+        super().on_body(body)
+
+    @override
+    def on_message_complete(self) -> None:
+        """End the request: what comes next is another."""
+        self._reading_since_s = 0.0
+        super().on_message_complete()
 
     @override
     def on_message_begin(self) -> None:
         """Begin a request as uvicorn does, then add the connection to its scope."""
         if self._is_repeating_head:
             return
+        if not self._is_in_head:  # right behind another request
+            self._begin_head()
         super().on_message_begin()
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope[CONNECTION] = self.transport
 
     @override
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # A client of HTTP/1.0 knows no chunks: without a length, the body ends with the connection.
+        if cycle.scope["http_version"] != "1.1":
+            app = _until_the_end(cycle, app)
+        super()._start_asgi_task(cycle, app)
+
+    @override
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP in our own envelope, and hang up."""
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, msg: str) -> None:
+        """Answer in our own envelope, unless another answer has its place there, and hang up."""
+        is_due = self._is_answer_due()
+        if self._is_in_head:
+            may_answer = not is_due
+        else:
+            is_first = is_due and not self.pipeline and not self.cycle.response_started
+            may_answer = is_first and self._reading_since_s > 0
+        if not may_answer:
+            self.transport.close()
+            return
         request_id = request_id_text(RequestIds().new(Clock().now_ms()))
         error = invalid_request(msg)
         body = error.body(request_id)
@@ -96,21 +195,64 @@ class ProxyProtocol(HttpToolsProtocol):
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
         ]
-        lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]
-        self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        lines = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
+        self.transport.write(b"".join(lines) + b"\r\n" + body)
         self.transport.close()
 
 
+def _until_the_end(cycle: RequestResponseCycle, app: Any) -> Any:  # noqa: ANN401 - ASGI
+    """Return the application with answers of no known length sent as they are, without chunks."""
+    is_open_ended = False
+
+    async def unframed(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        async def send_plain(message: Any) -> None:  # noqa: ANN401 - ASGI
+            nonlocal is_open_ended
+            if message["type"] == "http.response.start":
+                names = {name.lower() for name, _ in message.get("headers", ())}
+                is_open_ended = b"content-length" not in names
+            if is_open_ended:
+                # As uvicorn does it for a known length, which is always that of the next part.
+                cycle.chunked_encoding = False
+                cycle.expected_content_length = len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_plain)
+
+    return unframed
+
+
 class ProxyServer(uvicorn.Server):
-    """uvicorn's server that stops as a service should: drained, and with exit code 0."""
+    """uvicorn's server that stops as a service should: drained, and with exit code 0.
+
+    When it has ended, SIGINT and SIGTERM are ignored: what is left to do must not be killed.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, *, on_stop: Callable[[], None], on_started: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        *,
+        on_started: Callable[[], None],
+        on_stop: Callable[[], None],
+        on_forced_stop: Callable[[], None],
+        header_timeout_s: float,
+        body_timeout_s: float,
     ) -> None:
-        """Take what to call when the stop begins and when the server accepts connections."""
+        """Take the deadlines of requests and what to call at each step of the process's life.
+
+        Args:
+            config: uvicorn's own settings.
+            on_started: connections are accepted.
+            on_stop: the stop has begun, nothing new is admitted.
+            on_forced_stop: what still runs must end now.
+            header_timeout_s: how long a request's head may take to come.
+            body_timeout_s: how long its body may take, with one more second for each MiB.
+        """
         super().__init__(config)
-        self._on_stop = on_stop
         self._on_started = on_started
+        self._on_stop = on_stop
+        self._on_forced_stop = on_forced_stop
+        self._header_timeout_s = header_timeout_s
+        self._body_timeout_s = body_timeout_s
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,26 +261,54 @@ class ProxyServer(uvicorn.Server):
         self._on_started()
 
     @override
+    async def on_tick(self, counter: int) -> bool:
+        """Look at the deadlines of all connections, once a second."""
+        if counter % SWEEP_TICKS == 0:
+            now_s = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                assert isinstance(connection, ProxyProtocol)
+                connection.check_deadline(now_s, self._header_timeout_s, self._body_timeout_s)
+        return await super().on_tick(counter)
+
+    @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop admitting, finish what runs, then stop."""
+        """Stop admitting, finish what runs; end what does not finish, settled."""
         self._on_stop()
         await super().shutdown(sockets)
+        if self.server_state.tasks:
+            self._on_forced_stop()
+            _, running = await asyncio.wait(self.server_state.tasks, timeout=FORCED_STOP_S)
+            for task in running:  # a client that does not read, a body that does not come
+                task.cancel()
+            if running:
+                await asyncio.wait(running, timeout=FORCED_STOP_S)
 
     @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop gently at the first signal, at once at the second; never die of one."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGINT, signal.SIGTERM)
-        for number in signals:
-            loop.add_signal_handler(number, self._stop)
+        # Not the loop's own handlers: taking those away brings the deadly default back.
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._stop)
         try:
             yield
         finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
-    def _stop(self) -> None:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+@contextlib.contextmanager
+def signals_restored() -> Iterator[None]:
+    """Give SIGINT and SIGTERM back, after a block in which a server ran, what they did before."""
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

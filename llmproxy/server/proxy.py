@@ -1,7 +1,8 @@
-"""Owns the step from ASGI to the relay: messages in, messages out, nothing decided."""
+"""Owns the step from ASGI to the relay: messages in, messages out, bounded bodies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from llmproxy.errors import ApiError
@@ -12,6 +13,39 @@ from llmproxy.server.protocol import CONNECTION
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+OVERLOADED_RETRY_AFTER_S = 2
+
+
+class BodyBudget:
+    """How many bytes of request bodies may be in memory: of one, and of all requests together."""
+
+    def __init__(self, body_bytes_max: int, in_flight_max: int) -> None:
+        """Take the limits; a body of the largest size always fits when it is the only one."""
+        self.body_bytes_max = body_bytes_max
+        self._in_flight_max = max(in_flight_max, body_bytes_max)
+        self._in_flight = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes that have been read; to be given back with `give_back`.
+
+        Raises:
+            ApiError: 503, nothing was counted.
+        """
+        if self._in_flight + size > self._in_flight_max:
+            raise ApiError(
+                503,
+                "overloaded",
+                "The proxy is reading too many large requests now. Try again in a moment.",
+                should_retry=True,
+                retry_after_s=OVERLOADED_RETRY_AFTER_S,
+            )
+        self._in_flight += size
+
+    def give_back(self, size: int) -> None:
+        """Count bytes as gone."""
+        self._in_flight -= size
 
 
 class AsgiClient:
@@ -44,55 +78,69 @@ class AsgiClient:
 
 
 async def serve_request(
-    relay: Relay, body_bytes_max: int, scope: Message, receive: Receive, send: Send
+    relay: Relay, budget: BodyBudget, scope: Message, receive: Receive, send: Send
 ) -> None:
     """Hand one ASGI request to the relay.
 
     Args:
         relay: the request path.
-        body_bytes_max: the largest body that is read.
+        budget: how large a body may be, alone and together with others.
         scope: ASGI's scope, of type `http`, with our connection in it.
         receive: ASGI's `receive`.
         send: ASGI's `send`.
     """
     headers: Headers = scope["headers"]
 
-    async def read_body() -> bytes:
-        return await _read_body(headers, body_bytes_max, receive)
+    body = _Body(budget, receive)
 
     request = Request(
         method=scope["method"],
         raw_path=scope["raw_path"],
         query=scope["query_string"],
         headers=headers,
-        read_body=read_body,
+        read_body=partial(body.read, headers),
     )
-    await relay.handle(request, AsgiClient(scope[CONNECTION], send))
+    try:
+        await relay.handle(request, AsgiClient(scope[CONNECTION], send))
+    finally:
+        budget.give_back(body.size)
 
 
-async def _read_body(headers: Headers, limit: int, receive: Receive) -> bytes:
-    """Return the whole body.
+class _Body:
+    """One request's body on its way in."""
 
-    Raises:
-        ApiError: 413.
-        ClientGoneError: the client left before all of it came.
-    """
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise _too_large(limit)
-    parts: list[bytes] = []
-    size = 0
-    has_more = True
-    while has_more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-        if size > limit:
-            raise _too_large(limit)
-        has_more = message.get("more_body", False)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    __slots__ = ("_budget", "_receive", "size")
+
+    def __init__(self, budget: BodyBudget, receive: Receive) -> None:
+        self._budget = budget
+        self._receive = receive
+        self.size = 0
+
+    async def read(self, headers: Headers) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            ApiError: 413, or 503 when those of all requests together are too large.
+            ClientGoneError: the client left before all of it came.
+        """
+        limit = self._budget.body_bytes_max
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
+        parts: list[bytes] = []
+        has_more = True
+        while has_more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            part = message.get("body", b"")
+            if self.size + len(part) > limit:
+                raise _too_large(limit)
+            self._budget.take(len(part))
+            self.size += len(part)
+            parts.append(part)
+            has_more = message.get("more_body", False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _too_large(limit: int) -> ApiError:

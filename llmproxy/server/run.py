@@ -26,7 +26,8 @@ from llmproxy.logs import set_up_logs
 from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import build_app
-from llmproxy.server.protocol import ProxyProtocol, ProxyServer
+from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
+from llmproxy.server.proxy import BodyBudget
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.writer import Writer
 from llmproxy.upstream import AiohttpTransport, Upstream
@@ -56,7 +57,10 @@ def serve(config: Config) -> int:
     files = DatabaseFiles(config.paths.database)
     require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
     try:
-        with _listen(config.settings.host, config.settings.port) as listener:
+        with (
+            _listen(config.settings.host, config.settings.port) as listener,
+            signals_restored(),  # the last thing: no signal stops the writer from closing
+        ):
             writer: Writer[Snapshot] = Writer(files)
             try:
                 uvloop.run(_serve(config, catalog, pool, writer, listener))
@@ -81,13 +85,16 @@ async def _serve(
     relay = Relay(Services(writer, upstream, watchdog, catalog, clock), writer, pool)
     writer.start(_load_snapshot, relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
-    app = build_app(relay, writer, pool, settings.body_bytes_max)
+    budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
+    app = build_app(relay, writer, pool, budget)
     loop = asyncio.get_running_loop()
+
+    cut_all = partial(watchdog.cut_all, "the proxy was stopped")
 
     def stop() -> None:
         _log.info("stopping: %d requests are finishing", len(watchdog.exchanges))
         relay.is_draining = True
-        loop.call_later(settings.shutdown_timeout_s, watchdog.cut_all, "the proxy was stopped")
+        loop.call_later(settings.shutdown_timeout_s, cut_all)
 
     def started() -> None:
         # What exists now lives on: the collector need never look at it again.
@@ -96,7 +103,14 @@ async def _serve(
         gc.set_threshold(*GC_THRESHOLDS)
         _announce(listener, config)
 
-    server = ProxyServer(_uvicorn_config(app, settings), on_stop=stop, on_started=started)
+    server = ProxyServer(
+        _uvicorn_config(app, settings),
+        on_started=started,
+        on_stop=stop,
+        on_forced_stop=cut_all,
+        header_timeout_s=settings.header_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+    )
     async with asyncio.TaskGroup() as tasks:
         watching = tasks.create_task(watchdog.run())
         await server.serve([listener])

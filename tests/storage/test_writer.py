@@ -83,6 +83,7 @@ class Site:
 
         async def main() -> None:
             self.writer.start(count, self.published.append)
+            await asyncio.sleep(0)
             await work()
 
         asyncio.run(main())
