@@ -36,7 +36,7 @@ _BEGINNING = re.compile(
 )
 _LITERALS = {b"true": True, b"false": False, b"null": None}
 
-_one_at_a_time = threading.Lock()
+_ONE_AT_A_TIME = threading.Lock()
 """Several at once would only make the event loop wait for each of them in turn."""
 
 
@@ -126,7 +126,7 @@ def read_slowly(body: bytes) -> object:
         ValueError: no JSON in UTF-8.
         RecursionError: nested too deeply.
     """
-    with _one_at_a_time:
+    with _ONE_AT_A_TIME:
         decoder = codecs.getincrementaldecoder("utf-8")()
         for start in range(0, len(body), _UTF8_STEP_BYTES):
             decoder.decode(body[start : start + _UTF8_STEP_BYTES])

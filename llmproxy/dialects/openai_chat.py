@@ -165,8 +165,9 @@ def _refuse_server_tool(tool: dict[str, Any]) -> None:
     """Refuse a tool that is not run by the client, such as `browser_search`."""
     kind = tool.get("type")
     if kind not in _CLIENT_TOOLS and not (kind is None and "function" in tool):
-        named = kind if isinstance(kind, str) else next(iter(tool), "tool")
-        raise not_metered(f"tools: {named:.60}", "it runs at the provider and has no price here")
+        named = kind if isinstance(kind, str) else next(iter(tool), "{}")
+        why = "only functions that you run yourself, with `function` or `custom`, have a price here"
+        raise not_metered(f"tools: {named:.60}", why)
     for key in tool.keys() & _GEMINI_TOOLS:
         raise not_metered(f"tools: {key}", "it runs at the provider and has no price here")
 
