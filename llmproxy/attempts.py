@@ -11,6 +11,7 @@ from functools import partial
 
 from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
+from llmproxy.dialects.json_gate import LOOP_BYTES
 from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
 from llmproxy.headers import Headers, to_provider
 from llmproxy.key_pool import LiveKey
@@ -20,8 +21,6 @@ from llmproxy.upstream import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
 ATTEMPTS_MAX = 3
-BIG_BODY_BYTES = 256 * 1024
-"""Bodies above this are rewritten in a thread, so that other requests do not wait for it."""
 ERROR_BYTES_MAX = 64 * 1024
 """As much of an error answer is read before anything is decided."""
 
@@ -89,7 +88,8 @@ class Attempts:
             order.quote.facts,
             injects_usage=order.provider.injects_usage,
         )
-        return await asyncio.to_thread(write) if len(order.body) > BIG_BODY_BYTES else write()
+        # Long bodies are rewritten in a thread, so that other requests do not wait for it.
+        return await asyncio.to_thread(write) if len(order.body) > LOOP_BYTES else write()
 
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()

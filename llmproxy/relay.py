@@ -160,7 +160,10 @@ class Relay:
         except ApiError as error:
             self._record_unheld(request_id, route, principal, model, error)
             raise
-        if generation != self._generation:
+        if generation != self._generation and (
+            self._find_principal(list(given_api_keys(request.headers))) != principal
+            or not self._is_still_usable(provider, keys, quote, principal)
+        ):
             # The hold's transaction has seen a change: an operator's word counts at once.
             self._release(hold, "something was changed meanwhile: admitted anew", quote, principal)
             raise _ChangedError(body)
@@ -264,6 +267,16 @@ class Relay:
             return None
         keys = self._pool.usable(name, model_id, principal.user_id, now_ms)
         return (provider, keys) if keys else None
+
+    def _is_still_usable(
+        self, provider: Provider, keys: list[LiveKey], quote: Quote, principal: Principal
+    ) -> bool:
+        """Say whether the provider and its keys are as they were when they were chosen."""
+        now_ms = self._clock.now_ms()
+        found = self._usable_keys(provider.name, quote.model.id, principal, now_ms)
+        if found is None or found[0] != provider:
+            return False
+        return {key.id for key in keys} <= {key.id for key in found[1]}
 
     async def _hold(
         self, endpoint: Endpoint, quote: Quote, principal: Principal, request_id: bytes
