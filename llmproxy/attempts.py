@@ -72,11 +72,11 @@ class Attempts:
                 error_body = await self._read_error(answer)
                 refusal = self._consequence(answer, error_body, key)
             except BaseException:
-                await answer.close()
+                answer.close()
                 raise
             if refusal is None:
                 return answer, error_body
-            await answer.close()
+            answer.close()
             refusals.append(refusal)
         raise self._last_word(refusals)
 

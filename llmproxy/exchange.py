@@ -81,7 +81,7 @@ class Exchange:
                 else:
                     await self._relay_plain(answer)
             finally:
-                await answer.close()
+                answer.close()
         except asyncio.CancelledError:
             if self._cut_reason is None or self._task is None:
                 self._settlement.end(self._read_so_far(), "the proxy was stopped")

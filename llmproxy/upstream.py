@@ -1,18 +1,17 @@
 """Owns the way to the providers: the sole importer of an HTTP client.
 
-httpx's types are the boundary; the transport under them is an argument. What goes out is exactly
-what the caller gives: no redirects, no proxies from the environment, no cookies, no
-decompression, no re-sending. Deadlines other than connecting are the caller's.
+What goes out is exactly what the caller gives: no redirects, no proxies from the environment, no
+cookies, no decompression, no re-sending. Deadlines other than connecting are the caller's. Nothing
+of the client's types leaves this module, so that another one can take its place
+(docs/decisions/0003).
 """
 
 import ssl
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, cast
 
 import aiohttp
 import certifi
-import httpx
 import multidict
 import yarl
 from aiohttp.client_proto import ResponseHandler
@@ -44,13 +43,13 @@ class UpstreamError(LlmproxyError):
 class Answer:
     """A provider's answer, its body still to be read."""
 
-    def __init__(self, response: httpx.Response) -> None:
-        """Wrap the transport's response."""
-        self.status = response.status_code
-        self.headers: Headers = response.headers.raw
+    __slots__ = ("_response", "headers", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        """Wrap the client's response."""
+        self.status = response.status
+        self.headers: Headers = list(response.raw_headers)
         self._response = response
-        assert isinstance(response.stream, httpx.AsyncByteStream)
-        self._chunks = response.stream.__aiter__()
 
     def header(self, name: bytes) -> bytes:
         """Return a header by its lower-case name, or b""."""
@@ -66,52 +65,17 @@ class Answer:
             UpstreamError: the connection broke before the end.
         """
         try:
-            return await anext(self._chunks, None)
-        except httpx.HTTPError as error:
-            raise UpstreamError(str(error), was_sent=True) from error
+            return await self._response.content.readany() or None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise UpstreamError(_describe(error), was_sent=True) from error
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Hang up unless the answer was read to its end."""
-        assert isinstance(self._response.stream, httpx.AsyncByteStream)
-        await self._response.stream.aclose()
+        self._response.close()
 
 
 class Upstream:
-    """Sends requests to providers through one transport."""
-
-    def __init__(self, transport: httpx.AsyncBaseTransport) -> None:
-        """Take the transport; `close` closes it."""
-        self._transport = transport
-        self._urls: dict[str, httpx.URL] = {}
-
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
-        """Send a request and return its answer once the status has come.
-
-        Raises:
-            UpstreamError: no answer; see its `was_sent`.
-        """
-        parsed = self._urls.get(url)
-        if parsed is None:
-            # Few different ones: base URLs and paths come from our own tables.
-            parsed = self._urls[url] = httpx.URL(url)
-        request = httpx.Request("POST", parsed, headers=headers, content=body)
-        try:
-            return Answer(await self._transport.handle_async_request(request))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise UpstreamError(str(error), was_sent=False) from error
-        except httpx.HTTPError as error:
-            raise UpstreamError(str(error), was_sent=True) from error
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._transport.aclose()
-
-
-class AiohttpTransport(httpx.AsyncBaseTransport):
-    """httpx's transport interface over aiohttp's client: a fifth of the CPU of httpx's own pool.
-
-    Made on the running event loop.
-    """
+    """Sends requests to providers. Made on the running event loop."""
 
     def __init__(self, connect_timeout_s: float) -> None:
         """Take the seconds after which connecting, TLS included, is given up."""
@@ -130,30 +94,33 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
         )
-        self._urls: dict[httpx.URL, yarl.URL] = {}
+        self._urls: dict[str, yarl.URL] = {}
 
-    @override
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request; httpx's own exceptions come out of it."""
-        url = self._urls.get(request.url)
-        if url is None:
-            url = self._urls[request.url] = yarl.URL(str(request.url), encoded=True)
-        headers = multidict.CIMultiDict(
-            (name.decode("latin-1"), _header_text(value)) for name, value in request.headers.raw
+    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+        """Send a request and return its answer once the status has come.
+
+        Raises:
+            UpstreamError: no answer; see its `was_sent`.
+        """
+        parsed = self._urls.get(url)
+        if parsed is None:
+            # Few different ones: base URLs and paths come from our own tables.
+            parsed = self._urls[url] = yarl.URL(url, encoded=True)
+        fields = multidict.CIMultiDict(
+            [(name.decode("latin-1"), _header_text(value)) for name, value in headers]
         )
         try:
             response = await self._session.request(
-                request.method, url, data=request.content, headers=headers, allow_redirects=False
+                "POST", parsed, data=body, headers=fields, allow_redirects=False
             )
         except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise httpx.ConnectError(_describe(error)) from error
+            raise UpstreamError(_describe(error), was_sent=False) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise httpx.ReadError(_describe(error)) from error
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
+            raise UpstreamError(_describe(error), was_sent=True) from error
+        return Answer(response)
 
-    @override
-    async def aclose(self) -> None:
-        """Close the session and its connections."""
+    async def close(self) -> None:
+        """Close all connections."""
         await self._session.close()
 
 
@@ -176,26 +143,6 @@ class _Connection(ResponseHandler):
         body = self._payload
         if body is not None and body.exception() is None and not body.is_eof():
             body.set_exception(aiohttp.ClientPayloadError("its body is no valid HTTP"), *cause)
-
-
-class _Body(httpx.AsyncByteStream):
-    """The body of an aiohttp response, unbuffered."""
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-
-    @override
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._response.content
-        try:
-            while chunk := await content.readany():
-                yield chunk
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise httpx.ReadError(_describe(error)) from error
-
-    @override
-    async def aclose(self) -> None:
-        self._response.close()
 
 
 def _header_text(value: bytes) -> str:

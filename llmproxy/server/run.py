@@ -30,7 +30,7 @@ from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restore
 from llmproxy.server.proxy import BodyBudget
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.writer import Writer
-from llmproxy.upstream import AiohttpTransport, Upstream
+from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Limits, Watchdog
 
 KEEPALIVE_S = 75
@@ -80,7 +80,7 @@ async def _serve(
     listener: socket.socket,
 ) -> None:
     settings, clock = config.settings, Clock()
-    upstream = Upstream(AiohttpTransport(settings.connect_timeout_s))
+    upstream = Upstream(settings.connect_timeout_s)
     watchdog = Watchdog(_limits(settings), clock)
     relay = Relay(Services(writer, upstream, watchdog, catalog, clock), writer, pool)
     writer.start(_load_snapshot, relay.publish)
