@@ -68,8 +68,11 @@ def _is_light(body: bytes) -> bool:
     return body.count(b",") + body.count(b"[") + body.count(b"{") <= _LIGHT_VALUES
 
 
+_decoder = json.JSONDecoder(object_pairs_hook=no_duplicates, parse_constant=no_constant)
+
+
 def _read(body: bytes) -> object:
-    return json.loads(body.decode(), object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    return _decoder.decode(body.decode())
 
 
 def text(fields: dict[str, Any], key: str, *, required: bool = False) -> str | None:

@@ -33,6 +33,8 @@ WATCH_INTERVAL_S = 0.2
 LINGER_S = 0.005
 """How long a write that nobody waits for may wait for company: a sync of the disk costs more than
 everything else about a request."""
+BATCH_INTERVAL_S = 0.002
+"""From the beginning of one transaction to that of the next: under load, more jobs share one."""
 BUSY_PAUSE_S = 0.002
 RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
@@ -129,6 +131,7 @@ class Writer(Generic[S]):
         self._jobs_since_look = 0
         self._unwritten = 0
         self._busy_since_s = 0.0
+        self._begun_s = 0.0
         self._data_version = -1
         self.is_broken = False
 
@@ -217,7 +220,15 @@ class Writer(Generic[S]):
         """Let the jobs run at the end of this turn of the loop, so that its jobs share a commit."""
         if not self._is_scheduled and not self._is_waiting_for_disk and self._loop is not None:
             self._is_scheduled = True
-            self._loop.call_soon(self._run_batch)
+            pause_s = self._begun_s + BATCH_INTERVAL_S - self._now_s()
+            if pause_s > 0:
+                self._loop.call_later(pause_s, self._run_batch)
+            else:
+                self._loop.call_soon(self._run_batch)
+
+    def _now_s(self) -> float:
+        assert self._loop is not None
+        return self._loop.time()
 
     def _schedule_later(self, pause_s: float) -> None:
         """Let the jobs run after a pause, and not before: new ones wait with the others."""
@@ -236,6 +247,7 @@ class Writer(Generic[S]):
             self._not_begun(error)
             return
         self._busy_since_s = 0.0
+        self._begun_s = self._now_s()
         # What was committed before this transaction is known before its jobs are answered.
         if not self._look_for_changes():
             self._roll_back()
