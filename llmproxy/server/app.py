@@ -1,12 +1,12 @@
-"""Owns the Litestar application: the proxy mounted as bare ASGI, health, and error answers."""
+"""Owns the application: the proxy as bare ASGI, and Litestar for health and all other pages."""
 
 import asyncio
 import logging
 from typing import Any
 
-from litestar import Litestar, MediaType, Request, Response, asgi, get
+from litestar import Litestar, MediaType, Request, Response, get
 from litestar.exceptions import HTTPException
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import (
@@ -23,18 +23,27 @@ from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
 READY_TIMEOUT_S = 2.0
+PROXY_PREFIX = b"/v1/"
 
 _log = logging.getLogger("llmproxy.server")
 
 
-def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, budget: BodyBudget) -> Litestar:
+def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, budget: BodyBudget) -> ASGIApp:
     """Return the application around objects that live as long as the process."""
+    pages = _build_pages(relay, writer, pool)
 
-    @asgi("/v1", is_mount=True, copy_scope=False)
-    async def proxy(scope: Scope, receive: Receive, send: Send) -> None:
-        # Never cancelled by a disconnect: a client that leaves does not stop its metering.
-        await serve_request(relay, budget, scope, receive, send)  # type: ignore[arg-type]
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
+        # cancelled by a disconnect: a client that leaves does not stop its metering.
+        if scope["raw_path"].startswith(PROXY_PREFIX):  # only HTTP comes here
+            await serve_request(relay, budget, scope, receive, send)  # type: ignore[arg-type]
+        else:
+            await pages(scope, receive, send)
 
+    return app
+
+
+def _build_pages(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> Litestar:
     @get("/healthz", media_type=MediaType.JSON, sync_to_thread=False)
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -47,7 +56,7 @@ def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, budget: BodyBu
         return Response({"status": "not ready", "reason": reason}, status_code=503)
 
     return Litestar(
-        route_handlers=[proxy, healthz, readyz],
+        route_handlers=[healthz, readyz],
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvicorn
 import uvloop
-from litestar import Litestar
+from litestar.types import ASGIApp
 
 from llmproxy import __version__, accounts, key_pool, ledger
 from llmproxy.catalog import Catalog, load_catalog
@@ -146,7 +146,7 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _uvicorn_config(app: Litestar, settings: Settings) -> uvicorn.Config:
+def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=ProxyProtocol,
