@@ -276,7 +276,7 @@ class Relay:
         found = self._usable_keys(provider.name, quote.model.id, principal, now_ms)
         if found is None or found[0] != provider:
             return False
-        return {key.id for key in keys} <= {key.id for key in found[1]}
+        return [key.id for key in keys] == [key.id for key in found[1]]
 
     async def _hold(
         self, endpoint: Endpoint, quote: Quote, principal: Principal, request_id: bytes
