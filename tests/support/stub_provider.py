@@ -265,7 +265,8 @@ class _Connection(asyncio.Protocol):
         self.writable.set()
 
     def cut(self) -> "asyncio.Task[None]":
-        self.transport.abort()
+        if not self.transport.is_closing():
+            self.transport.abort()
         self._task.cancel()
         return self._task
 
