@@ -9,7 +9,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _migrations = Migrations("llmproxy")
 
@@ -235,6 +235,25 @@ def m001_initial(db: Database) -> None:
     """Make all tables of the first version."""
     for statement in (*_ACCOUNT_TABLES, *_PROVIDER_TABLES, *_MONEY_TABLES, *_MONEY_TRIGGERS):
         db.execute(statement)
+
+
+@_migrations()
+def m002_own_prices_and_expiry(db: Database) -> None:
+    """Give the operator's own catalog entries a table, and API keys an end."""
+    db.execute(
+        """
+        CREATE TABLE catalog_overrides(
+          provider TEXT NOT NULL,
+          model TEXT NOT NULL,
+          -- The whole entry, in the form of model_catalog.json.
+          entry TEXT NOT NULL,
+          actor TEXT NOT NULL,
+          updated_at_ms INTEGER NOT NULL,
+          PRIMARY KEY(provider, model)
+        ) STRICT
+        """
+    )
+    db.execute("ALTER TABLE api_keys ADD COLUMN expires_at_ms INTEGER")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

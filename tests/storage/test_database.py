@@ -154,12 +154,32 @@ def test_a_second_server_is_refused_and_told_of_the_first(path: Path) -> None:
 
 
 def test_nothing_is_migrated_while_it_is_served(path: Path) -> None:
-    with (
-        another_process(path, SERVE),
-        pytest.raises(DatabaseError, match=r"needs 1, and a server is running .*pid 41"),
-    ):
+    refusal = rf"needs {database.SCHEMA_VERSION}, and a server is running .*pid 41"
+    with another_process(path, SERVE), pytest.raises(DatabaseError, match=refusal):
         AdminDatabase(path)
     AdminDatabase(path).close()
+
+
+def test_a_database_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+    AdminDatabase(path).close()
+    older = sqlite3.connect(path)
+    older.executescript(
+        """
+        DROP TABLE catalog_overrides;
+        ALTER TABLE api_keys DROP COLUMN expires_at_ms;
+        DELETE FROM _sqlite_migrations WHERE name <> 'm001_initial';
+        INSERT INTO users(name, rate_multiplier_micro, created_at_ms) VALUES('ann', 1000000, 1);
+        PRAGMA user_version = 1;
+        """
+    )
+    older.close()
+    opened = AdminDatabase(path)
+    with opened.read() as tx:
+        assert tx.execute("SELECT name FROM users").fetchone()["name"] == "ann"
+        assert tx.execute("SELECT count(expires_at_ms) FROM api_keys").fetchone()[0] == 0
+        assert tx.execute("SELECT count(*) FROM catalog_overrides").fetchone()[0] == 0
+        assert tx.execute("PRAGMA user_version").fetchone()[0] == database.SCHEMA_VERSION
+    opened.close()
 
 
 def test_a_command_writes_beside_a_running_server(path: Path) -> None:
