@@ -4,30 +4,33 @@ Jobs `f(tx, …)` run on the event loop, many to a transaction, and are answered
 has returned with `synchronous=FULL`: what was answered is on disk. Only what waits for the disk,
 COMMIT and checkpoints, runs in a thread; statements take microseconds and would cost more in
 switching threads than in running (docs/decisions/0002). While the thread has the connection, jobs
-gather for the next transaction. What an error of SQLite means is decided in one place, `_trouble`.
-Must not know any table.
+gather for the next transaction. Must not know any table.
 """
 
 import asyncio
 import contextlib
-import enum
 import logging
-import queue
 import sqlite3
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
+from llmproxy.storage.disk_thread import DiskThread
+from llmproxy.storage.jobs import (
+    ErrorClass,
+    Job,
+    JobQueue,
+    classify,
+    run_in_savepoints,
+    run_together,
+)
 from llmproxy.storage.wal import WalGauge
 
 S = TypeVar("S")
 T = TypeVar("T")
 
-BATCH_JOBS_MAX = 512
 QUEUE_JOBS_MAX = 10_000
 WATCH_INTERVAL_S = 0.2
 LINGER_S = 0.005
@@ -46,63 +49,6 @@ STOP_PATIENCE_S = 15.0
 _log = logging.getLogger("llmproxy.storage")
 
 
-class _Trouble(enum.Enum):
-    """What an error says about the database."""
-
-    NONE = "it belongs to the one job that raised it"
-    BUSY = "a foreign writer is at work: to be waited for"
-    FULL = "it cannot be written now: nobody is kept waiting, settlements are tried again"
-    BROKEN = "damage or a failed sync: never go on with a suspect ledger (money.md 1.2)"
-
-
-_TROUBLES = {
-    sqlite3.SQLITE_BUSY: _Trouble.BUSY,
-    sqlite3.SQLITE_LOCKED: _Trouble.BUSY,
-    sqlite3.SQLITE_PROTOCOL: _Trouble.BUSY,
-    sqlite3.SQLITE_FULL: _Trouble.FULL,
-    sqlite3.SQLITE_READONLY: _Trouble.FULL,
-    sqlite3.SQLITE_CANTOPEN: _Trouble.FULL,
-    sqlite3.SQLITE_CORRUPT: _Trouble.BROKEN,
-    sqlite3.SQLITE_NOTADB: _Trouble.BROKEN,
-    sqlite3.SQLITE_IOERR: _Trouble.BROKEN,
-}
-
-
-def _trouble(error: Exception) -> _Trouble:
-    # Errors that the sqlite3 module raises by itself, such as of a wrong parameter, have no code.
-    code = getattr(error, "sqlite_errorcode", -1)
-    return _TROUBLES.get(code & 0xFF, _Trouble.NONE) if code >= 0 else _Trouble.NONE
-
-
-class _Job:
-    """One function to run in a transaction; `future` is None when nobody waits for it."""
-
-    __slots__ = ("args", "error", "function", "future", "result")
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        future: asyncio.Future[Any] | None,
-    ) -> None:
-        self.function = function
-        self.args = args
-        self.future = future
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    def answer(self) -> None:
-        """Tell the waiter how it went."""
-        if self.future is None:
-            if self.error is not None:
-                _log.error("a queued write failed: %s", self.error, exc_info=self.error)
-        elif not self.future.done():  # a waiter may have been cancelled
-            if self.error is not None:
-                self.future.set_exception(self.error)
-            else:
-                self.future.set_result(self.result)
-
-
 class Writer(Generic[S]):
     """Runs all writes of the serving process, and watches for what others change."""
 
@@ -118,15 +64,14 @@ class Writer(Generic[S]):
         self._load: Callable[[Tx], S] | None = None
         self._publish: Callable[[S], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._jobs: deque[_Job] = deque()
-        self._committing: list[_Job] = []
+        self._jobs = JobQueue()
+        self._committing: list[Job] = []
         self._has_committed = True
-        self._disk = _DiskThread()
+        self._disk = DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
-        self._is_waiting_for_disk = False
         self._is_watch_due = False
-        self._is_careful = False
+        self._uses_savepoints = False
         self._is_in_trouble = False
         self._jobs_since_look = 0
         self._unwritten = 0
@@ -165,7 +110,7 @@ class Writer(Generic[S]):
         if self.is_broken or len(self._jobs) >= QUEUE_JOBS_MAX:
             future.set_exception(DatabaseError("The ledger cannot be written now."))
         else:
-            self._jobs.append(_Job(function, args, future))
+            self._jobs.append(Job(function, args, future))
             self._schedule()
         return future
 
@@ -178,7 +123,7 @@ class Writer(Generic[S]):
         if self.is_broken:
             self._unwritten += 1  # not kept: nothing will be written any more
             return
-        self._jobs.append(_Job(function, args, None))
+        self._jobs.append(Job(function, args, None))
         if not self._is_lingering and self._loop is not None:
             self._is_lingering = True
             self._loop.call_later(LINGER_S, self._end_lingering)
@@ -192,9 +137,9 @@ class Writer(Generic[S]):
         self._disk.join()
         self._roll_back()
         if not self._has_committed:  # the COMMIT that was under way when the loop ended failed
-            self._jobs.extendleft(reversed(self._committing))
+            self._jobs.put_back(self._committing)
         self._write_the_rest()
-        self._unwritten += sum(1 for job in self._jobs if job.future is None)
+        self._unwritten += self._jobs.count_unwaited()
         if self._unwritten:
             _log.critical(
                 "%d settlements and other records could NOT be written before the stop. Open "
@@ -218,7 +163,7 @@ class Writer(Generic[S]):
 
     def _schedule(self) -> None:
         """Let the jobs run at the end of this turn of the loop, so that its jobs share a commit."""
-        if not self._is_scheduled and not self._is_waiting_for_disk and self._loop is not None:
+        if not self._is_scheduled and not self._disk.is_busy and self._loop is not None:
             self._is_scheduled = True
             pause_s = self._begun_s + BATCH_INTERVAL_S - self._now_s()
             if pause_s > 0:
@@ -239,7 +184,7 @@ class Writer(Generic[S]):
     def _run_batch(self) -> None:
         """Run waiting jobs in one transaction and send its COMMIT to the disk thread."""
         self._is_scheduled = False
-        if self._is_waiting_for_disk or not self._jobs or self.is_broken:
+        if self._disk.is_busy or not self._jobs or self.is_broken:
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -252,54 +197,31 @@ class Writer(Generic[S]):
         if not self._look_for_changes():
             self._roll_back()
             return
-        batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+        batch = self._jobs.take_batch()
         try:
-            has_run = self._run_carefully(batch) if self._is_careful else self._run_quickly(batch)
+            has_run = self._run_jobs(batch)
         except sqlite3.Error as error:
             self._not_written(batch, error)
             return
-        self._is_careful = not has_run
+        self._uses_savepoints = not has_run
         if has_run:
             self._committing, self._has_committed = batch, False
-            self._in_disk_thread(self._commit, self._committed)
+            self._disk.run(self._commit, self._committed)
         else:
             self._roll_back()
-            self._jobs.extendleft(reversed(batch))
+            self._jobs.put_back(batch)
             self._schedule_if_waiting()
 
-    def _run_quickly(self, batch: list[_Job]) -> bool:
-        """Run jobs; False as soon as one fails, which leaves the others to be run again.
+    def _run_jobs(self, batch: list[Job]) -> bool:
+        """Run jobs, without savepoints at first; False if they must be rolled back and run again.
 
         Raises:
             sqlite3.Error: the trouble is the database's.
         """
-        for job in batch:
-            try:
-                job.result = job.function(self._connection, *job.args)
-            except Exception as error:
-                if _trouble(error) is not _Trouble.NONE:
-                    raise
-                return False
-        return True
-
-    def _run_carefully(self, batch: list[_Job]) -> bool:
-        """Run jobs, each in a savepoint of its own, so that one that fails undoes no other.
-
-        Raises:
-            sqlite3.Error: the trouble is the database's.
-        """
-        for job in batch:
-            job.error = None
-            self._connection.execute("SAVEPOINT job")
-            try:
-                job.result = job.function(self._connection, *job.args)
-            except Exception as error:
-                if _trouble(error) is not _Trouble.NONE:
-                    raise
-                job.error = error
-                self._connection.execute("ROLLBACK TO job")
-            self._connection.execute("RELEASE job")
-        return True
+        if self._uses_savepoints:
+            run_in_savepoints(self._connection, batch)
+            return True
+        return run_together(self._connection, batch)
 
     def _commit(self) -> None:
         self._connection.execute("COMMIT")
@@ -334,26 +256,26 @@ class Writer(Generic[S]):
     def _not_begun(self, error: sqlite3.Error) -> None:
         """Wait for a foreign writer; for anything else as after a failed COMMIT."""
         assert self._loop is not None
-        if _trouble(error) is not _Trouble.BUSY:
+        if classify(error) is not ErrorClass.BUSY:
             self._not_written([], error)
             return
         now = self._loop.time()
         self._busy_since_s = self._busy_since_s or now
         if now - self._busy_since_s > BUSY_TIMEOUT_MS / 1000:
             self._busy_since_s = now
-            self._refuse_waiting(f"The ledger is busy: {error}.")
+            self._jobs.refuse_waiting(f"The ledger is busy: {error}.")
         self._schedule_later(BUSY_PAUSE_S)
 
-    def _not_written(self, batch: list[_Job], error: Exception) -> None:
+    def _not_written(self, batch: list[Job], error: Exception) -> None:
         """Put the jobs of a transaction back that the database could not take."""
         self._roll_back()
-        self._jobs.extendleft(reversed(batch))
+        self._jobs.put_back(batch)
         for job in batch:
             job.error = None
-        if _trouble(error) not in {_Trouble.FULL, _Trouble.BUSY}:
+        if classify(error) not in {ErrorClass.FULL, ErrorClass.BUSY}:
             self._break(error)  # also an error that nobody foresaw, of BEGIN or COMMIT
             return
-        self._refuse_waiting(f"The ledger cannot be written now: {error}.")
+        self._jobs.refuse_waiting(f"The ledger cannot be written now: {error}.")
         if not self._is_in_trouble:
             self._is_in_trouble = True
             _log.error(
@@ -368,7 +290,7 @@ class Writer(Generic[S]):
         if self.is_broken:
             return
         self.is_broken = True
-        self._refuse_waiting(f"The ledger has failed: {error}.")
+        self._jobs.refuse_waiting(f"The ledger has failed: {error}.")
         self._unwritten += len(self._jobs)
         _log.critical(
             "the database has failed, no more requests are taken, %d settlements and other "
@@ -378,63 +300,28 @@ class Writer(Generic[S]):
         )
         self._jobs.clear()
 
-    def _refuse_waiting(self, why: str) -> None:
-        """Tell those who wait that they wait in vain; what must be written stays queued."""
-        waiting, self._jobs = self._jobs, deque()
-        for job in waiting:
-            if job.future is None:
-                self._jobs.append(job)
-            else:
-                job.error = DatabaseError(why)
-                job.answer()
-
     def _write_the_rest(self) -> None:
         """Write what is queued, without a loop, for as long as a stop may take."""
         deadline = time.monotonic() + STOP_PATIENCE_S
         while self._jobs and not self.is_broken:
-            batch = [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+            batch = self._jobs.take_batch()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._run_carefully(batch)
+                run_in_savepoints(self._connection, batch)
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 self._roll_back()
-                self._jobs.extendleft(reversed(batch))
-                if _trouble(error) not in {_Trouble.FULL, _Trouble.BUSY}:
+                self._jobs.put_back(batch)
+                if classify(error) not in {ErrorClass.FULL, ErrorClass.BUSY}:
                     self._break(error)
                 elif time.monotonic() > deadline:
                     _log.error("the database cannot be written: %s", error)
                     return
-                time.sleep(BUSY_PAUSE_S if _trouble(error) is _Trouble.BUSY else RETRY_PAUSE_S)
+                time.sleep(BUSY_PAUSE_S if classify(error) is ErrorClass.BUSY else RETRY_PAUSE_S)
                 continue
             for job in batch:
                 if job.future is None:
                     job.answer()  # to the log; no loop is left to hear of the others
-
-    # --- the disk thread ---------------------------------------------------------------------
-
-    def _in_disk_thread(
-        self, work: Callable[[], None], done: Callable[[Exception | None], None]
-    ) -> None:
-        """Give the connection to the thread; `done` is called when it is back."""
-        self._is_waiting_for_disk = True
-        loop = self._loop
-        assert loop is not None
-
-        def run() -> None:
-            failure: Exception | None = None
-            try:
-                work()
-            except Exception as error:  # noqa: BLE001 - delivered to the loop
-                failure = error
-            with contextlib.suppress(RuntimeError):  # the loop has ended: `close` goes on
-                loop.call_soon_threadsafe(give_back, failure)
-
-        def give_back(failure: Exception | None) -> None:
-            self._is_waiting_for_disk = False
-            done(failure)
-
-        self._disk.run(run)
 
     # --- what others change, and checkpoints -------------------------------------------------
 
@@ -444,7 +331,7 @@ class Writer(Generic[S]):
         self._loop.call_later(WATCH_INTERVAL_S, self._watch)
         # Under load the disk thread nearly always has the connection: then right after it.
         self._is_watch_due = True
-        if not self._is_waiting_for_disk:
+        if not self._disk.is_busy:
             self._look_around()
 
     def _look_around(self) -> None:
@@ -453,7 +340,7 @@ class Writer(Generic[S]):
         if self.is_broken or not self._look_for_changes():
             return
         if self._wal.exceeds(CHECKPOINT_WAL_BYTES):
-            self._in_disk_thread(self._checkpoint_passively, self._checkpointed)
+            self._disk.run(self._checkpoint_passively, self._checkpointed)
 
     def _look_for_changes(self) -> bool:
         """Read and publish the snapshot again if another connection has committed since.
@@ -463,7 +350,7 @@ class Writer(Generic[S]):
         try:
             self._publish_changes()
         except Exception as error:  # noqa: BLE001 - the snapshot's reader is not of this module
-            if _trouble(error) is _Trouble.BROKEN:
+            if classify(error) is ErrorClass.BROKEN:
                 self._break(error)
                 return False
             # Whatever it is, it is tried again, and the last snapshot holds until then.
@@ -485,7 +372,7 @@ class Writer(Generic[S]):
     def _checkpointed(self, error: Exception | None) -> None:
         if error is not None:
             _log.error("the write-ahead log could not be copied: %s", error)
-            if _trouble(error) is _Trouble.BROKEN:
+            if classify(error) is ErrorClass.BROKEN:
                 self._break(error)
         self._schedule_if_waiting()
 
@@ -499,28 +386,6 @@ class Writer(Generic[S]):
             self._wal.note_checkpoint(copied_frames)
         finally:
             gate.release()
-
-
-class _DiskThread:
-    """One thread that runs one piece of work at a time."""
-
-    def __init__(self) -> None:
-        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="llmproxy-disk", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Run `work` in the thread."""
-        self._work.put(work)
-
-    def join(self) -> None:
-        """Wait until all work is done and end the thread."""
-        self._work.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (work := self._work.get()) is not None:
-            work()
 
 
 def _nothing(tx: Tx) -> None:

@@ -132,7 +132,7 @@ def test_jobs_that_come_during_a_commit_share_the_next(site: Site) -> None:
     async def work() -> None:
         site.statements.clear()
         first = site.writer.submit(insert, 0)
-        while not site.writer._is_waiting_for_disk:
+        while not site.writer._disk.is_busy:
             await asyncio.sleep(0)
         others = [site.writer.submit(insert, number) for number in range(1, 50)]
         await asyncio.gather(first, *others)
@@ -499,7 +499,7 @@ def test_a_last_commit_that_fails_after_the_loop_has_ended_is_made_up_for(
         site.faulty.faults["COMMIT"] = [code]
         site.writer.enqueue(insert, 1)
         site.writer.enqueue(insert, 2)
-        await eventually(lambda: site.writer._is_waiting_for_disk)
+        await eventually(lambda: site.writer._disk.is_busy)
         site.writer.enqueue(insert, 3)
 
     site.run(work)
@@ -511,7 +511,7 @@ def test_a_last_commit_that_fails_after_the_loop_has_ended_is_made_up_for(
 def test_a_last_commit_that_succeeds_after_the_loop_has_ended_counts_once(site: Site) -> None:
     async def work() -> None:
         site.writer.enqueue(insert, 1)
-        while not site.writer._is_waiting_for_disk:
+        while not site.writer._disk.is_busy:
             await asyncio.sleep(0)
 
     site.run(work)

@@ -1,0 +1,51 @@
+"""Owns the thread that waits for the disk, so that the event loop never does.
+
+It runs one piece of work at a time and calls back on the loop. Must not know what the work is.
+"""
+
+import asyncio
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+
+
+class DiskThread:
+    """One thread that runs one piece of work at a time."""
+
+    def __init__(self) -> None:
+        """Start the thread; it ends with `join`, or with the process."""
+        self.is_busy = False
+        """Whether work is under way that `done` has not been called for."""
+        self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="llmproxy-disk", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+        """Run `work` in the thread, then `done(error)` on the loop that this is called on."""
+        self.is_busy = True
+        loop = asyncio.get_running_loop()
+
+        def run() -> None:
+            failure: Exception | None = None
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001 - delivered to the loop
+                failure = error
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+                loop.call_soon_threadsafe(give_back, failure)
+
+        def give_back(failure: Exception | None) -> None:
+            self.is_busy = False
+            done(failure)
+
+        self._work.put(run)
+
+    def join(self) -> None:
+        """Wait until all work is done and end the thread."""
+        self._work.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()

@@ -1,0 +1,154 @@
+"""Owns the writer's jobs: their queue, how many run in one transaction, and whose an error is.
+
+A job is a function `f(tx, …)`. An error is its own, or it is the database's; `classify` alone says
+which. Must not begin or end a transaction, wait, or decide what becomes of the database: all that
+is the writer's.
+"""
+
+import asyncio
+import enum
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from llmproxy.errors import DatabaseError
+from llmproxy.storage.database import Tx
+
+BATCH_JOBS_MAX = 512
+
+_log = logging.getLogger("llmproxy.storage")
+
+
+class ErrorClass(enum.Enum):
+    """What an error says about the database."""
+
+    OF_JOB = "nothing: it belongs to the one job that raised it"
+    BUSY = "a foreign writer is at work: to be waited for"
+    FULL = "it cannot be written now: nobody is kept waiting, settlements are tried again"
+    BROKEN = "damage or a failed sync: never go on with a suspect ledger (money.md 1.2)"
+
+
+_CLASS_BY_CODE = {
+    sqlite3.SQLITE_BUSY: ErrorClass.BUSY,
+    sqlite3.SQLITE_LOCKED: ErrorClass.BUSY,
+    sqlite3.SQLITE_PROTOCOL: ErrorClass.BUSY,
+    sqlite3.SQLITE_FULL: ErrorClass.FULL,
+    sqlite3.SQLITE_READONLY: ErrorClass.FULL,
+    sqlite3.SQLITE_CANTOPEN: ErrorClass.FULL,
+    sqlite3.SQLITE_CORRUPT: ErrorClass.BROKEN,
+    sqlite3.SQLITE_NOTADB: ErrorClass.BROKEN,
+    sqlite3.SQLITE_IOERR: ErrorClass.BROKEN,
+}
+
+
+def classify(error: Exception) -> ErrorClass:
+    """Return what an error that a statement or a job raised says about the database."""
+    # Errors that the sqlite3 module raises by itself, such as of a wrong parameter, have no code.
+    code = getattr(error, "sqlite_errorcode", -1)
+    return _CLASS_BY_CODE.get(code & 0xFF, ErrorClass.OF_JOB) if code >= 0 else ErrorClass.OF_JOB
+
+
+class Job:
+    """One function to run in a transaction; `future` is None when nobody waits for it."""
+
+    __slots__ = ("args", "error", "function", "future", "result")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        future: asyncio.Future[Any] | None,
+    ) -> None:
+        self.function = function
+        self.args = args
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def answer(self) -> None:
+        """Tell the waiter how it went."""
+        if self.future is None:
+            if self.error is not None:
+                _log.error("a queued write failed: %s", self.error, exc_info=self.error)
+        elif not self.future.done():  # a waiter may have been cancelled
+            if self.error is not None:
+                self.future.set_exception(self.error)
+            else:
+                self.future.set_result(self.result)
+
+
+class JobQueue:
+    """The jobs that wait, in the order in which they run."""
+
+    def __init__(self) -> None:
+        self._jobs: deque[Job] = deque()
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def append(self, job: Job) -> None:
+        """Let a job run after all others."""
+        self._jobs.append(job)
+
+    def take_batch(self) -> list[Job]:
+        """Take out the jobs of one transaction."""
+        return [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+
+    def put_back(self, batch: list[Job]) -> None:
+        """Let jobs whose transaction was rolled back run first again, in their order."""
+        self._jobs.extendleft(reversed(batch))
+
+    def refuse_waiting(self, why: str) -> None:
+        """Tell those who wait that they wait in vain; what must be written stays queued."""
+        waiting, self._jobs = self._jobs, deque()
+        for job in waiting:
+            if job.future is None:
+                self._jobs.append(job)
+            else:
+                job.error = DatabaseError(why)
+                job.answer()
+
+    def count_unwaited(self) -> int:
+        """Return how many jobs nobody waits for: settlements and other records."""
+        return sum(1 for job in self._jobs if job.future is None)
+
+    def clear(self) -> None:
+        """Drop all jobs, without an answer."""
+        self._jobs.clear()
+
+
+def run_together(tx: Tx, batch: list[Job]) -> bool:
+    """Run jobs; False as soon as one fails, which leaves the others to be run again.
+
+    Raises:
+        sqlite3.Error: the trouble is the database's.
+    """
+    for job in batch:
+        try:
+            job.result = job.function(tx, *job.args)
+        except Exception as error:
+            if classify(error) is not ErrorClass.OF_JOB:
+                raise
+            return False
+    return True
+
+
+def run_in_savepoints(tx: Tx, batch: list[Job]) -> None:
+    """Run jobs, each in a savepoint of its own, so that one that fails undoes no other.
+
+    Raises:
+        sqlite3.Error: the trouble is the database's.
+    """
+    for job in batch:
+        job.error = None
+        tx.execute("SAVEPOINT job")
+        try:
+            job.result = job.function(tx, *job.args)
+        except Exception as error:
+            if classify(error) is not ErrorClass.OF_JOB:
+                raise
+            job.error = error
+            tx.execute("ROLLBACK TO job")
+        tx.execute("RELEASE job")
