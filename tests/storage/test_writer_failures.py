@@ -1,0 +1,230 @@
+"""The one writing connection in trouble: full and damaged disks, and stops that come too early."""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+
+import pytest
+
+from llmproxy.errors import DatabaseError
+from llmproxy.storage import writer as module
+from llmproxy.storage.database import Tx
+from tests.storage.helpers import INSERT, Site, eventually, fail, insert
+
+# --- trouble of the disk ---
+
+
+def test_a_full_disk_refuses_waiters_at_once_and_settlements_are_written_later(site: Site) -> None:
+    def big(tx: Tx, number: int) -> None:
+        tx.execute(
+            "INSERT INTO boots(pid, version, started_at_ms) VALUES(?, ?, 1)",
+            (number, "x" * 100_000),
+        )
+
+    async def work() -> None:
+        pages = site.connection.execute("PRAGMA page_count").fetchone()[0]
+        site.connection.execute(f"PRAGMA max_page_count={pages + 2}")
+        site.writer.enqueue(big, 1)
+        began = time.monotonic()
+        for number in (2, 3):
+            with pytest.raises(DatabaseError, match="cannot be written now"):
+                await site.writer.submit(big, number)
+        assert time.monotonic() - began < 1
+        assert not site.writer.is_broken
+        site.connection.execute("PRAGMA max_page_count=100000")
+        await eventually(lambda: site.pids() == [1])
+        await site.writer.submit(big, 4)
+        assert site.pids() == [1, 4]
+
+    site.run(work)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN]
+)
+def test_what_may_pass_is_tried_again(site: Site, statement: str, code: int) -> None:
+    async def work() -> None:
+        site.faulty.faults[statement] = [code] * 2
+        site.writer.enqueue(insert, 1)
+        waiter = site.writer.submit(insert, 2)
+        with pytest.raises(DatabaseError, match="cannot be written now"):
+            await asyncio.wait_for(waiter, 1)
+        site.writer.enqueue(insert, 3)
+        await eventually(lambda: site.pids() == [1, 3])
+        assert not site.writer.is_broken
+
+    site.run(work)
+
+
+@pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT", INSERT])
+@pytest.mark.parametrize(
+    "code",
+    [
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_IOERR_FSYNC,
+    ],
+)
+def test_damage_ends_all_writing_and_nobody_is_left_waiting(
+    site: Site, statement: str, code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        late: list[asyncio.Future[int]] = []
+        loop = asyncio.get_running_loop()
+
+        def queue_another() -> None:
+            """During the failing statement, from the thread that runs it."""
+            asked = threading.Event()
+
+            def ask() -> None:
+                late.append(site.writer.submit(insert, 3))
+                asked.set()
+
+            if statement == "COMMIT":
+                loop.call_soon_threadsafe(ask)
+                asked.wait(5)
+            else:
+                ask()
+
+        site.faulty.at_fault = queue_another
+        site.faulty.faults[statement] = [code]
+        site.writer.enqueue(insert, 1)
+        waiter = site.writer.submit(insert, 2)
+        for future in (waiter, *late):
+            with pytest.raises(DatabaseError, match="failed"):
+                await asyncio.wait_for(future, 1)
+        assert len(late) == 1
+        with pytest.raises(DatabaseError, match="failed"):
+            await asyncio.wait_for(late[0], 1)
+        assert site.writer.is_broken
+        with pytest.raises(DatabaseError):
+            await asyncio.wait_for(site.writer.submit(insert, 4), 1)
+        site.writer.enqueue(insert, 5)
+
+    site.run(work)
+    site.writer.close()
+    assert site.pids() == []
+    assert "1 settlements and other records are not written" in caplog.text
+    assert "2 settlements and other records could NOT be written before the stop" in caplog.text
+
+
+def test_a_file_that_is_no_database_any_more_is_damage(site: Site) -> None:
+    """Without injection: the file is overwritten under the running writer."""
+
+    async def work() -> None:
+        await site.writer.submit(insert, 1)
+        site.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        with site.files.path.open("r+b") as file:
+            file.write(b"\xff" * site.files.path.stat().st_size)
+        site.connection.execute("PRAGMA cache_size=0")
+        site.connection.execute("PRAGMA shrink_memory")
+        foreign = sqlite3.connect(site.files.path)
+        with contextlib.suppress(sqlite3.Error):
+            foreign.execute("INSERT INTO boots VALUES(1)")
+        foreign.close()
+        waiter = site.writer.submit(insert, 2)
+        with pytest.raises(DatabaseError):
+            await asyncio.wait_for(waiter, 2)
+        assert site.writer.is_broken
+
+    site.run(work)
+
+
+# --- the stop ---
+
+
+def test_close_writes_what_is_queued(site: Site) -> None:
+    async def work() -> None:
+        for number in range(1200):
+            site.writer.enqueue(insert, number)
+
+    site.run(work)
+    assert site.pids() == []
+    site.statements.clear()
+    site.writer.close()
+    assert site.pids() == list(range(1200))
+    assert site.commits() == 3
+    assert not site.files.wal.exists()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY])
+def test_a_last_commit_that_fails_after_the_loop_has_ended_is_made_up_for(
+    site: Site, code: int
+) -> None:
+    loop_has_ended = threading.Event()
+
+    async def work() -> None:
+        site.faulty.at_fault = lambda: loop_has_ended.wait(10)
+        site.faulty.faults["COMMIT"] = [code]
+        site.writer.enqueue(insert, 1)
+        site.writer.enqueue(insert, 2)
+        await eventually(lambda: site.writer._disk.is_busy)
+        site.writer.enqueue(insert, 3)
+
+    site.run(work)
+    threading.Timer(0.1, loop_has_ended.set).start()
+    site.writer.close()
+    assert site.pids() == [1, 2, 3]
+
+
+def test_a_last_commit_that_succeeds_after_the_loop_has_ended_counts_once(site: Site) -> None:
+    async def work() -> None:
+        site.writer.enqueue(insert, 1)
+        while not site.writer._disk.is_busy:
+            await asyncio.sleep(0)
+
+    site.run(work)
+    site.writer.close()
+    assert site.pids() == [1]
+
+
+def test_a_bad_job_at_the_stop_harms_no_other(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        site.writer.enqueue(insert, 1)
+        site.writer.enqueue(fail, ValueError("a bug"))
+        site.writer.enqueue(fail, sqlite3.IntegrityError("a check"))
+        site.writer.enqueue(insert, 2)
+
+    site.run(work)
+    site.writer.close()
+    assert site.pids() == [1, 2]
+    assert "a queued write failed: a bug" in caplog.text
+    assert "a queued write failed: a check" in caplog.text
+    assert not site.files.wal.exists()
+
+
+def test_what_cannot_be_written_at_the_stop_is_said_loudly(
+    site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STOP_PATIENCE_S", 0.2)
+    foreign = sqlite3.connect(site.files.path, isolation_level=None)
+
+    async def work() -> None:
+        foreign.execute("BEGIN IMMEDIATE")
+        for number in range(3):
+            site.writer.enqueue(insert, number)
+
+    site.run(work)
+    site.writer.close()
+    foreign.close()
+    (said,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert said.getMessage().startswith("3 settlements and other records could NOT be written")
+
+
+def test_a_foreign_writer_at_the_stop_is_waited_for(site: Site) -> None:
+    foreign = sqlite3.connect(site.files.path, isolation_level=None, check_same_thread=False)
+
+    async def work() -> None:
+        foreign.execute("BEGIN IMMEDIATE")
+        site.writer.enqueue(insert, 1)
+
+    site.run(work)
+    threading.Timer(0.3, foreign.rollback).start()
+    site.writer.close()
+    assert site.pids() == [1]
+    foreign.close()
