@@ -33,7 +33,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from llmproxy.catalog import parse_catalog
+from llmproxy.catalog_parser import parse_catalog
 
 DATA_FILE = Path(__file__).with_name("catalog_data.json")
 CATALOG_FILE = Path(__file__).parents[1] / "model_catalog.json"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier, load_catalog, parse_catalog
+from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier
+from llmproxy.catalog_parser import load_catalog, parse_catalog
 from llmproxy.errors import CatalogError
 
 USD = 10**9  # one dollar in nano-USD

@@ -15,7 +15,7 @@ app = noun("Look up models and their prices.")
 
 
 def _load() -> "Catalog":
-    from llmproxy.catalog import load_catalog
+    from llmproxy.catalog_parser import load_catalog
 
     return load_catalog(opening.catalog_path())
 

@@ -206,7 +206,7 @@ def _check_ledger(tx: "Tx", *, is_served: bool) -> Iterator[Check]:
 def _check_catalog() -> Iterator[Check]:
     from datetime import UTC, date, datetime
 
-    from llmproxy.catalog import load_catalog
+    from llmproxy.catalog_parser import load_catalog
 
     try:
         catalog = load_catalog(opening.catalog_path())

@@ -18,7 +18,8 @@ import uvloop
 from litestar.types import ASGIApp
 
 from llmproxy import __version__, accounts, key_pool, ledger
-from llmproxy.catalog import Catalog, load_catalog
+from llmproxy.catalog import Catalog
+from llmproxy.catalog_parser import load_catalog
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, load_vault
 from llmproxy.errors import RefusedError
