@@ -1,5 +1,6 @@
 """Commands `credits …`: money in, and corrections."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -31,21 +32,10 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add credit to a user. Shows the new balance."""
-    from llmproxy import accounts, ledger
-    from llmproxy.money import parse_usd
+    from llmproxy import ledger
 
-    amount_nanousd = parse_usd(amount)
-    with opening.writing() as tx:
-        credited = ledger.credit(
-            tx,
-            accounts.find_user(tx, user).wallet_id,
-            amount_nanousd,
-            actor=opening.actor(),
-            reason=reason,
-            now_ms=opening.now_ms(),
-            idempotency_key=idempotency_key,
-        )
-    _print_credited(user, credited, as_json=as_json)
+    change = partial(ledger.credit, reason=reason, idempotency_key=idempotency_key)
+    _change_balance(user, amount, change, as_json=as_json)
 
 
 @app.command(
@@ -58,18 +48,22 @@ def adjust(
     as_json: Json = False,
 ) -> None:
     """Correct a balance up or down. Never below what running requests hold."""
-    from llmproxy import accounts, ledger
+    from llmproxy import ledger
+
+    _change_balance(user, by, partial(ledger.adjust, reason=reason), as_json=as_json)
+
+
+def _change_balance(user: str, amount: str, change: "partial[Credited]", *, as_json: bool) -> None:
+    """Let a function of the ledger move an amount in a transaction, and show what came of it."""
+    from llmproxy import accounts
     from llmproxy.money import parse_usd
 
-    by_nanousd = parse_usd(by)
+    # An amount that cannot be read is refused before a database is opened, or made.
+    amount_nanousd = parse_usd(amount)
     with opening.writing() as tx:
-        credited = ledger.adjust(
-            tx,
-            accounts.find_user(tx, user).wallet_id,
-            by_nanousd,
-            actor=opening.actor(),
-            reason=reason,
-            now_ms=opening.now_ms(),
+        wallet_id = accounts.find_user(tx, user).wallet_id
+        credited = change(
+            tx, wallet_id, amount_nanousd, actor=opening.actor(), now_ms=opening.now_ms()
         )
     _print_credited(user, credited, as_json=as_json)
 
