@@ -15,7 +15,7 @@ PACKAGE = ROOT / "llmproxy"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 SQL_FROM_CONSTANTS = {
-    ("reports.py", "statement"),
+    ("reports/requests.py", "statement"),
     ("storage/database.py", "pragma"),
     ("storage/migrations.py", "statement"),
     ("storage/writer.py", "statement"),

@@ -239,6 +239,6 @@ def test_the_database_is_described(quick: Quick) -> None:
     quick.ok("users", "create", "ann", "--key", "laptop")
     info = quick.json("db", "info")
     assert info["path"] == str(quick.database)
-    assert (info["schema_version"], info["journal_mode"], info["served_by"]) == (1, "wal", None)
+    assert (info["schema_version"], info["journal_mode"], info["served_by"]) == (2, "wal", None)
     assert (info["rows"]["users"], info["rows"]["api_keys"]) == (1, 1)
     assert "rows in users" in quick.ok("db", "info")

@@ -1,0 +1,43 @@
+"""Owns the read-only questions about users, money and requests, for command line and dashboard.
+
+Functions take a reading `tx`. Money is nano-USD, times are milliseconds since 1970. Must not write
+anything.
+"""
+
+from llmproxy.reports.receipts import Receipt, find_receipt
+from llmproxy.reports.requests import (
+    ID_PREFIX_DIGITS_MIN,
+    PAGE_ROWS,
+    USAGE_CLASSES,
+    Request,
+    RequestFilter,
+    find_request,
+    find_request_ids,
+    list_requests,
+    request_pages,
+)
+from llmproxy.reports.standing import CreditEntry, Standing, count_rows, list_credits, standing
+from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
+
+__all__ = (
+    "GROUPINGS",
+    "ID_PREFIX_DIGITS_MIN",
+    "PAGE_ROWS",
+    "USAGE_CLASSES",
+    "CreditEntry",
+    "Receipt",
+    "Request",
+    "RequestFilter",
+    "Standing",
+    "Summary",
+    "Sums",
+    "count_rows",
+    "find_receipt",
+    "find_request",
+    "find_request_ids",
+    "list_credits",
+    "list_requests",
+    "request_pages",
+    "standing",
+    "summarise",
+)

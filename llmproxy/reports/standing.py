@@ -1,0 +1,73 @@
+"""Owns the questions about the whole ledger: credits, sums, sizes, and what `doctor` asks."""
+
+import msgspec
+
+from llmproxy.storage.database import Tx
+
+
+class CreditEntry(msgspec.Struct, frozen=True):
+    """A credit or an adjustment as it stands in the history."""
+
+    id: int
+    kind: str
+    amount_nanousd: int
+    reason: str | None
+    actor: str
+    idempotency_key: str | None
+    created_at_ms: int
+
+
+def list_credits(tx: Tx, wallet_id: int, *, limit: int) -> list[CreditEntry]:
+    """Return up to `limit` credits and adjustments of a wallet, newest first; -1 returns all."""
+    rows = tx.execute(
+        """SELECT id, kind, amount_nanousd, reason, actor, idempotency_key, created_at_ms
+           FROM transfers WHERE wallet_id = :wallet AND kind <> 'charge'
+           ORDER BY id DESC LIMIT :limit""",
+        {"wallet": wallet_id, "limit": limit},
+    )
+    return [CreditEntry(*row) for row in rows]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """The whole ledger in a few numbers, for `doctor` and the dashboard."""
+
+    users: int
+    balance_nanousd: int
+    held_nanousd: int
+    open_holds: int
+    shortfalls: int
+    shortfall_nanousd: int
+
+
+def standing(tx: Tx) -> Standing:
+    """Return the sums over all users; reads every hold that ended with a shortfall."""
+    wallets = tx.execute(
+        """SELECT count(*), coalesce(sum(balance_nanousd), 0), coalesce(sum(held_nanousd), 0)
+           FROM wallets"""
+    ).fetchone()
+    open_holds = tx.execute("SELECT count(*) FROM holds WHERE state = 'open'").fetchone()
+    owed = tx.execute(
+        """SELECT count(*), coalesce(sum(shortfall_nanousd), 0) FROM holds
+           WHERE shortfall_nanousd > 0"""
+    ).fetchone()
+    return Standing(*(int(value) for value in (*wallets, *open_holds, *owed)))
+
+
+def count_rows(tx: Tx) -> dict[str, int]:
+    """Return the number of rows of each table that grows; counts by walking their indexes."""
+    row = tx.execute(
+        """SELECT (SELECT count(*) FROM users), (SELECT count(*) FROM api_keys),
+                  (SELECT count(*) FROM provider_keys), (SELECT count(*) FROM holds),
+                  (SELECT count(*) FROM transfers), (SELECT count(*) FROM requests),
+                  (SELECT count(*) FROM price_versions)"""
+    ).fetchone()
+    names = (
+        "users",
+        "api_keys",
+        "provider_keys",
+        "holds",
+        "transfers",
+        "requests",
+        "price_versions",
+    )
+    return dict(zip(names, row, strict=True))
