@@ -13,8 +13,8 @@ from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
 from llmproxy.dialects.json_gate import LOOP_BYTES
 from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
-from llmproxy.headers import Headers, to_provider
-from llmproxy.key_pool import LiveKey
+from llmproxy.headers import Headers, to_provider, without_secret
+from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.settlement import Settlement
 from llmproxy.upstream import Answer, UpstreamError
@@ -129,7 +129,7 @@ class Attempts:
             for name, value in answer.headers
         }
         # Masked before anything of it is kept or logged.
-        masked = body[:ERROR_BYTES_MAX].replace(key.secret.encode(), b"***")
+        masked = without_secret(body[:ERROR_BYTES_MAX], key.secret)
         failure = classify(answer.status, headers, masked)
         now_ms = self._services.clock.now_ms()
         if failure.kind is FailureKind.COOLDOWN:

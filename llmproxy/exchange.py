@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
 from llmproxy.dialects.base import Reading
 from llmproxy.errors import ApiError, proxy_error
-from llmproxy.headers import Headers, to_client
+from llmproxy.headers import Headers, to_client, without_secret
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
 from llmproxy.settlement import Settlement
@@ -204,8 +204,8 @@ class Exchange:
         self._note_start(answer.status)
         self._settlement.release(f"the provider answered {answer.status}")
         headers = self._passed_headers(answer)
-        secret = self._attempts.secret.encode()
-        held_back = beginning.replace(secret, b"***")
+        secret = self._attempts.secret
+        held_back = without_secret(beginning, secret)
         try:
             chunk = await self.times.next_chunk(answer.next_chunk())
         except UpstreamError:
@@ -215,9 +215,10 @@ class Exchange:
         await self._start(answer.status, headers)
         while chunk is not None:
             # As much stays back as could be the beginning of the secret.
-            masked = (held_back + chunk).replace(secret, b"***")
-            await self._pass(masked[: -len(secret)])
-            held_back = masked[-len(secret) :]
+            masked = without_secret(held_back + chunk, secret)
+            end = max(0, len(masked) - len(secret))
+            await self._pass(masked[:end])
+            held_back = masked[end:]
             try:
                 chunk = await self.times.next_chunk(answer.next_chunk())
             except UpstreamError:

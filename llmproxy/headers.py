@@ -45,7 +45,10 @@ def given_api_keys(headers: Headers) -> Iterator[str]:
 
 
 def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
-    """Return the headers to send upstream: the client's that may pass, and the provider's key."""
+    """Return the headers to send upstream: the client's that may pass, and the provider's key.
+
+    An empty secret is a provider that needs no key: no credential is sent then.
+    """
     dropped = _REQUEST_DROPPED
     for name, value in headers:
         if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
@@ -57,6 +60,8 @@ def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
     ]
     # Compressed answers could not be metered as they pass.
     passed.append((b"accept-encoding", b"identity"))
+    if not secret:
+        return passed
     if dialect == "anthropic":
         passed.append((b"x-api-key", secret.encode()))
     else:
@@ -72,5 +77,10 @@ def to_client(headers: Headers, secret: str) -> Headers:
         for name, value in headers
         if name.lower() not in _ANSWER_DROPPED
         and not name.lower().startswith(_ANSWER_DROPPED_PREFIXES)
-        and hidden not in value
+        and not (hidden and hidden in value)
     ]
+
+
+def without_secret(data: bytes, secret: str) -> bytes:
+    """Return bytes of the provider's with its key masked, if it has one."""
+    return data.replace(secret.encode(), b"***") if secret else data

@@ -1,48 +1,25 @@
-"""Owns providers and their keys: presets, states, and which key a request uses.
+"""Owns the rows of providers and their keys, and the states that take a key out of service.
 
 What may take a key out of service, and what must not, is decided by `dialects/failures.py`
 reading the provider's answer (reference wire.md E); this module keeps the states. Writers are
 `f(tx, …)`. Must not talk to providers or know money.
 """
 
-import ipaddress
-import logging
 import re
-from collections.abc import Callable
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
+from llmproxy.presets import PRESETS, Preset, check_new_name
 from llmproxy.storage.database import Tx
 from llmproxy.vault import Vault, mask
 
 OUT_OF_QUOTA_PARK_MS = 3_600_000
 REASON_CHARS_MAX = 300
+KEYLESS = b""
+"""In place of a sealed secret: the provider needs no key. Needs no vault, and can leak nothing."""
+KEYLESS_NAME = "none"
 
-_log = logging.getLogger("llmproxy.key_pool")
-
-
-class Preset(msgspec.Struct, frozen=True):
-    """What is known of a provider before anybody configures it.
-
-    `injects_usage`: it reports usage in a stream only when asked (reference wire.md A.2).
-    """
-
-    dialect: str
-    base_url: str
-    injects_usage: bool = True
-
-
-PRESETS = {
-    "openai": Preset("openai", "https://api.openai.com/v1"),
-    "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
-    "gemini": Preset("openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
-    "xai": Preset("openai", "https://api.x.ai/v1"),
-    "groq": Preset("openai", "https://api.groq.com/openai/v1"),
-    "mistral": Preset("openai", "https://api.mistral.ai/v1", injects_usage=False),
-    "deepseek": Preset("openai", "https://api.deepseek.com/v1"),
-}
 
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@ -]{0,63}")
 
@@ -75,6 +52,11 @@ class ProviderKey(msgspec.Struct, frozen=True):
     state_until_ms: int | None
     state_by: str
     created_at_ms: int
+
+    @property
+    def is_keyless(self) -> bool:
+        """Say whether it stands for "no key needed": nothing is sealed, nothing is sent."""
+        return self.sealed == KEYLESS
 
 
 _PROVIDERS = """
@@ -116,55 +98,56 @@ def ensure_provider(tx: Tx, name: str, *, now_ms: int) -> Provider:
     preset = PRESETS.get(name)
     if preset is None:
         known = ", ".join(sorted({*PRESETS, *(p.name for p in list_providers(tx))}))
-        msg = f"There is no provider {name!r:.80}. Known: {known}."
+        msg = f"There is no provider {name!r:.80}. Known: {known}. Another: llmproxy providers add"
         raise NotFoundError(msg)
-    tx.execute(
-        """INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
-           VALUES(?, ?, ?, ?, ?)""",
-        (name, preset.dialect, preset.base_url, preset.injects_usage, now_ms),
-    )
+    _insert_provider(tx, name, preset, now_ms)
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
-def check_base_url(url: str, *, allow_http: bool) -> str:
-    """Return a base URL without its trailing slash.
+def add_provider(tx: Tx, name: str, described: Preset, *, now_ms: int) -> Provider:
+    """Set up a provider that no preset knows; its base URL has been checked.
 
     Raises:
-        RefusedError: not an http(s) URL with a host and nothing after the path, or plain http to
-            a host that is not this machine without `allow_http`.
+        RefusedError: the name cannot be used, or is taken.
     """
-    parts = _split_url(url.strip())
-    if parts is None:
-        msg = f"{url!r:.200} cannot be a base URL; write one such as https://api.openai.com/v1"
+    check_new_name(name)
+    if any(provider.name == name for provider in list_providers(tx)):
+        msg = f"There is a provider {name} already. Change it: llmproxy providers set {name}"
         raise RefusedError(msg)
-    assert parts.hostname is not None
-    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
-        msg = f"{url} is not encrypted and not on this machine. Use https, or add --allow-http."
-        raise RefusedError(msg)
-    return url.strip().rstrip("/")
+    _insert_provider(tx, name, described, now_ms)
+    return ensure_provider(tx, name, now_ms=now_ms)
 
 
-def _split_url(url: str) -> SplitResult | None:
-    """Return the parts of an http(s) URL with a host and nothing after its path, else None."""
-    try:
-        parts = urlsplit(url)
-        has_good_port = parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
-        return None
-    has_extras = parts.query or parts.fragment or parts.username or parts.password
-    is_plain = url.isascii() and url.isprintable() and " " not in url
-    if parts.scheme not in {"http", "https"} or not parts.hostname or has_extras:
-        return None
-    return parts if is_plain and has_good_port else None
+def _insert_provider(tx: Tx, name: str, described: Preset, now_ms: int) -> None:
+    tx.execute(
+        """INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
+           VALUES(?, ?, ?, ?, ?)""",
+        (name, described.dialect, described.base_url, described.injects_usage, now_ms),
+    )
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def count_open_requests(tx: Tx, name: str) -> int:
+    """Return how many requests to a provider have not ended."""
+    row = tx.execute(
+        """SELECT count(*) FROM holds JOIN price_versions ON price_versions.id = price_version_id
+           WHERE state = 'open' AND provider = ?""",
+        (name,),
+    ).fetchone()
+    return int(row[0])
+
+
+def remove_provider(tx: Tx, name: str) -> None:
+    """Forget a provider and its keys; what was sent to it stays in the history.
+
+    Raises:
+        NotFoundError: it is not set up.
+    """
+    row = tx.execute("SELECT id FROM providers WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        msg = f"Provider {name!r:.80} is not set up. See: llmproxy providers list"
+        raise NotFoundError(msg)
+    tx.execute("DELETE FROM provider_keys WHERE provider_id = ?", (row[0],))
+    tx.execute("DELETE FROM providers WHERE id = ?", (row[0],))
 
 
 def set_base_url(tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_ms: int) -> Provider:
@@ -176,6 +159,8 @@ def set_base_url(tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_m
     """
     provider = ensure_provider(tx, name, now_ms=now_ms)
     for key in list_provider_keys(tx, name):
+        if key.is_keyless:
+            continue
         if vault is None:
             msg = "The master key is needed to seal this provider's keys for another base URL."
             raise VaultError(msg)
@@ -184,6 +169,19 @@ def set_base_url(tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_m
         tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, key.id))
     tx.execute("UPDATE providers SET base_url = ? WHERE id = ?", (base_url, provider.id))
     return ensure_provider(tx, name, now_ms=now_ms)
+
+
+def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
+    """Say whether a provider is asked for usage in its streams.
+
+    Raises:
+        RefusedError: its dialect reports usage unasked.
+    """
+    if wanted and provider.dialect != "openai":
+        msg = f"{provider.name} speaks {provider.dialect}, which has no stream_options."
+        raise RefusedError(msg)
+    tx.execute("UPDATE providers SET injects_usage = ? WHERE id = ?", (wanted, provider.id))
+    return msgspec.structs.replace(provider, injects_usage=wanted)
 
 
 def pause_provider(tx: Tx, name: str, *, reason: str, actor: str, now_ms: int) -> Provider:
@@ -230,7 +228,14 @@ def add_provider_key(
         msg = "That is no provider key: 8 to 1024 visible ASCII characters without spaces."
         raise RefusedError(msg)
     provider = ensure_provider(tx, provider_name, now_ms=now_ms)
-    present = {key.name for key in list_provider_keys(tx, provider_name)}
+    keys = list_provider_keys(tx, provider_name)
+    if any(key.is_keyless for key in keys):
+        msg = (
+            f"{provider_name} is set up to need no key. If it does now: "
+            f"llmproxy provider-keys remove {provider_name} {KEYLESS_NAME}"
+        )
+        raise RefusedError(msg)
+    present = {key.name for key in keys}
     if name is None:
         name = next(f"key-{n}" for n in range(1, len(present) + 2) if f"key-{n}" not in present)
     if name in present or not _KEY_NAME.fullmatch(name):
@@ -247,6 +252,17 @@ def add_provider_key(
     sealed = vault.seal(secret, row_id=row_id, provider=provider_name, base_url=provider.base_url)
     tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, row_id))
     return find_provider_key(tx, provider_name, name)
+
+
+def add_keyless(tx: Tx, provider: Provider, *, actor: str, now_ms: int) -> ProviderKey:
+    """Let a provider be used without a key: a row that can be paused like a key, with no secret."""
+    tx.execute(
+        """INSERT INTO provider_keys(provider_id, name, sealed, masked, state_since_ms, state_by,
+                                     created_at_ms)
+           VALUES(?, ?, ?, 'no key needed', ?, ?, ?)""",
+        (provider.id, KEYLESS_NAME, KEYLESS, now_ms, actor, now_ms),
+    )
+    return find_provider_key(tx, provider.name, KEYLESS_NAME)
 
 
 def find_provider_key(tx: Tx, provider: str, name: str) -> ProviderKey:
@@ -298,106 +314,3 @@ def remove_provider_key(tx: Tx, provider: str, name: str) -> None:
     """Forget a provider key and its sealed secret."""
     key = find_provider_key(tx, provider, name)
     tx.execute("DELETE FROM provider_keys WHERE id = ?", (key.id,))
-
-
-class LiveKey:
-    """A provider key as the server uses it: its secret in memory, and what keeps it from use."""
-
-    __slots__ = ("cooling_until_ms", "id", "name", "secret", "state", "until_ms")
-
-    def __init__(self, row: ProviderKey, secret: str) -> None:
-        """Take the stored row and the opened secret."""
-        self.id = row.id
-        self.name = row.name
-        self.secret = secret
-        self.state = row.state
-        self.until_ms = row.state_until_ms
-        self.cooling_until_ms: dict[str, int] = {}
-
-    def __repr__(self) -> str:  # type: ignore[explicit-override]
-        """Name the key without its secret, for logs."""
-        return f"LiveKey({self.id}, {self.name!r}, {self.state})"
-
-    def is_in_service(self, now_ms: int) -> bool:
-        """Say whether it may be tried: active, or parked for so long that it is tried again."""
-        if self.state == "active":
-            return True
-        return (
-            self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
-        )
-
-
-class Pool:
-    """The providers and opened keys in the server's memory."""
-
-    def __init__(
-        self, vault: Vault | None, find_vault: Callable[[], Vault | None] = lambda: None
-    ) -> None:
-        """Take the vault, or None when there is no master key yet and no key can be used.
-
-        `find_vault` looks for one when the first key comes: adding it makes the master key.
-        """
-        self._vault = vault
-        self._find_vault = find_vault
-        self.providers: dict[str, Provider] = {}
-        self._keys: dict[str, list[LiveKey]] = {}
-
-    def publish(self, providers: list[Provider], rows: list[ProviderKey]) -> None:
-        """Replace what is known by what the database says; cooldowns of known keys stay."""
-        known = {key.id: key for keys in self._keys.values() for key in keys}
-        self.providers = {provider.name: provider for provider in providers}
-        self._keys = {name: [] for name in self.providers}
-        for row in rows:
-            secret = self._open(row)
-            if secret is None:
-                continue
-            key = LiveKey(row, secret)
-            if row.id in known:
-                key.cooling_until_ms = known[row.id].cooling_until_ms
-            self._keys[row.provider].append(key)
-
-    def _open(self, row: ProviderKey) -> str | None:
-        provider = self.providers[row.provider]
-        try:
-            return self._require_vault().open(
-                row.sealed, row_id=row.id, provider=row.provider, base_url=provider.base_url
-            )
-        except VaultError as error:
-            _log.error("provider key %s of %s is not used: %s", row.name, row.provider, error)
-            return None
-
-    def _require_vault(self) -> Vault:
-        if self._vault is None:
-            self._vault = self._find_vault()
-        if self._vault is None:
-            msg = "there is no master key"
-            raise VaultError(msg)
-        return self._vault
-
-    def usable(self, provider: str, model: str, user_id: int, now_ms: int) -> list[LiveKey]:
-        """Return the keys that may be tried for a request, best first.
-
-        The same user meets the same key first (rendezvous order), so that prompt caches at the
-        provider keep working.
-        """
-        keys = [
-            key
-            for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) <= now_ms
-        ]
-        if len(keys) > 1:
-            keys.sort(key=lambda key: hash((user_id, key.id)))
-        return keys
-
-    def cooldown_left_ms(self, provider: str, model: str, now_ms: int) -> int | None:
-        """Return how long until the first cooling key is back, or None when none is cooling."""
-        waits = [
-            key.cooling_until_ms[model] - now_ms
-            for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) > now_ms
-        ]
-        return min(waits, default=None)
-
-    def has_usable_key(self, now_ms: int) -> bool:
-        """Say whether any provider has a key in service: one thing that readiness asks."""
-        return any(key.is_in_service(now_ms) for keys in self._keys.values() for key in keys)

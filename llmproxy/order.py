@@ -9,7 +9,8 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dialects.base import Endpoint
 from llmproxy.headers import Headers
-from llmproxy.key_pool import LiveKey, Provider
+from llmproxy.key_pool import Provider
+from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
 from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Watchdog

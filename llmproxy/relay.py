@@ -30,9 +30,11 @@ from llmproxy.errors import (
 )
 from llmproxy.exchange import Client, Exchange
 from llmproxy.headers import Headers, given_api_keys
-from llmproxy.key_pool import PRESETS, LiveKey, Pool, Provider, ProviderKey
+from llmproxy.key_pool import Provider, ProviderKey
+from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import model_list
 from llmproxy.order import Order, Services
+from llmproxy.presets import PRESETS
 from llmproxy.quote import Quote, insufficient_credit, make_quote
 from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer

@@ -8,7 +8,8 @@ import pytest
 
 from llmproxy import key_pool
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
-from llmproxy.key_pool import Pool
+from llmproxy.live_keys import Pool
+from llmproxy.presets import check_base_url
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.vault import Vault, new_master_key
 from tests.support.books import NOW_MS
@@ -51,7 +52,7 @@ def test_a_presets_url_is_copied_into_its_row_at_first_use(tx: Tx) -> None:
     provider = key_pool.ensure_provider(tx, "anthropic", now_ms=NOW_MS)
     assert (provider.dialect, provider.base_url) == ("anthropic", "https://api.anthropic.com")
     assert key_pool.list_providers(tx) == [provider]
-    with pytest.raises(NotFoundError, match="Known: anthropic, deepseek"):
+    with pytest.raises(NotFoundError, match="Known: anthropic, cerebras"):
         key_pool.ensure_provider(tx, "nobody", now_ms=NOW_MS)
 
 
@@ -63,7 +64,7 @@ def test_a_presets_url_is_copied_into_its_row_at_first_use(tx: Tx) -> None:
     ],
 )
 def test_good_base_urls_are_taken_without_their_trailing_slash(url: str) -> None:
-    assert key_pool.check_base_url(url + "/", allow_http=False) == url
+    assert check_base_url(url + "/", allow_http=False) == url
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,7 @@ def test_good_base_urls_are_taken_without_their_trailing_slash(url: str) -> None
 )
 def test_other_base_urls_are_refused(url: str) -> None:
     with pytest.raises(RefusedError):
-        key_pool.check_base_url(url, allow_http=False)
+        check_base_url(url, allow_http=False)
 
 
 def test_a_key_is_kept_sealed_and_named_in_turn(tx: Tx, vault: Vault) -> None:

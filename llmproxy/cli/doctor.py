@@ -126,7 +126,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     from llmproxy import key_pool
     from llmproxy.config import load_vault
 
-    keys = key_pool.list_provider_keys(tx)
+    keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
     base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
     try:
         vault = load_vault(paths)

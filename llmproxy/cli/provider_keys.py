@@ -79,10 +79,14 @@ def add(
 def _require_known(tx: "Tx", provider: str) -> None:
     from llmproxy import key_pool
     from llmproxy.errors import NotFoundError
+    from llmproxy.presets import PRESETS
 
-    known = sorted({*key_pool.PRESETS, *(found.name for found in key_pool.list_providers(tx))})
+    known = sorted({*PRESETS, *(found.name for found in key_pool.list_providers(tx))})
     if provider not in known:
-        msg = f"There is no provider {provider!r:.80}. Known: {', '.join(known)}."
+        msg = (
+            f"There is no provider {provider!r:.80}. Known: {', '.join(known)}. "
+            "Another: llmproxy providers add"
+        )
         raise NotFoundError(msg)
 
 
@@ -112,7 +116,7 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
     vault = config.load_vault(paths)
     if vault is not None:
         return vault
-    count = len(key_pool.list_provider_keys(tx))
+    count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx))
     if count:
         msg = (
             f"The master key that {count} stored provider keys are sealed under is missing. "

@@ -10,9 +10,14 @@ from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
+    from llmproxy.storage.database import AdminDatabase
+    from llmproxy.vault import Vault
 
-app = noun("Show, point, pause and resume providers.")
+app = noun("Show, add, point, pause and resume providers.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
+AllowHttp = Annotated[
+    bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
+]
 
 NO_ACTIVE_KEYS = "no active keys"
 NOT_SET_UP = "not set up"
@@ -48,7 +53,7 @@ def _provider_json(
     name: str, provider: "Provider | None", keys: "list[ProviderKey]"
 ) -> dict[str, object]:
     from llmproxy.clock import rfc3339
-    from llmproxy.key_pool import PRESETS
+    from llmproxy.presets import PRESETS
 
     known = provider or PRESETS[name]
     return {
@@ -59,6 +64,7 @@ def _provider_json(
         "by": provider.paused_by if provider else None,
         "dialect": known.dialect,
         "base_url": known.base_url,
+        "stream_options": bool(known.injects_usage),
         "keys": [key_json(key) for key in keys],
         "created_at": rfc3339(provider.created_at_ms) if provider else None,
     }
@@ -79,7 +85,7 @@ def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]]]":
 @app.command("list", epilog=examples("llmproxy providers list", "llmproxy providers list --json"))
 def list_providers(as_json: Json = False) -> None:
     """List providers with their state and keys. Known ones that only need a key are named too."""
-    from llmproxy.key_pool import PRESETS
+    from llmproxy.presets import PRESETS
 
     providers, keys = _load()
     presets = [name for name in PRESETS if name not in providers]
@@ -140,7 +146,7 @@ def _why(provider: "Provider", keys: "list[ProviderKey]") -> str:
 def show(name: Name, as_json: Json = False) -> None:
     """Show one provider and its keys."""
     from llmproxy.errors import NotFoundError
-    from llmproxy.key_pool import PRESETS
+    from llmproxy.presets import PRESETS
 
     providers, keys = _load()
     if name not in providers and name not in PRESETS:
@@ -194,44 +200,156 @@ def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> Non
 
 
 @app.command(
+    epilog=examples(
+        "llmproxy providers add ollama --base-url http://127.0.0.1:11434/v1 --dialect openai "
+        "--no-key",
+        "llmproxy providers add gateway --base-url https://llm.example.com/v1 --dialect openai",
+    )
+)
+def add(
+    name: Name,
+    base_url: Annotated[str, typer.Option(metavar="URL", help="Where its API begins.")],
+    dialect: Annotated[
+        str, typer.Option(metavar="DIALECT", help="What it speaks: openai or anthropic.")
+    ],
+    no_key: Annotated[bool, typer.Option("--no-key", help="It needs no key.")] = False,
+    no_stream_options: Annotated[
+        bool,
+        typer.Option("--no-stream-options", help="It refuses the field stream_options."),
+    ] = False,
+    allow_http: AllowHttp = False,
+    as_json: Json = False,
+) -> None:
+    """Set up a server that speaks OpenAI's or Anthropic's API.
+
+    Such as Ollama, vLLM or a company's gateway. Its models need prices too:
+    llmproxy catalog set
+    """
+    from llmproxy import key_pool
+    from llmproxy.presets import DIALECTS, Preset, check_base_url
+
+    if dialect not in DIALECTS:
+        msg = f"--dialect must be {' or '.join(DIALECTS)}."
+        raise typer.BadParameter(msg)
+    url = check_base_url(base_url, allow_http=allow_http)
+    injects_usage = dialect == "openai" and not no_stream_options
+    now_ms = opening.now_ms()
+    with opening.writing() as tx:
+        described = Preset(dialect, url, injects_usage)
+        provider = key_pool.add_provider(tx, name, described, now_ms=now_ms)
+        if no_key:
+            key_pool.add_keyless(tx, provider, actor=opening.actor(), now_ms=now_ms)
+        keys = key_pool.list_provider_keys(tx, name)
+    _warn_of_path(url, dialect)
+    if as_json:
+        output.print_json(_provider_json(name, provider, keys))
+        return
+    output.print_line(f"{name} is set up at {url}.")
+    if not no_key:
+        output.say(f"It needs a key: llmproxy provider-keys add {name}")
+    output.say(f"And prices: llmproxy catalog set {name} MODEL --in-price 0 --out-price 0")
+
+
+def _warn_of_path(url: str, dialect: str) -> None:
+    """Say what is odd about a base URL, which only the server at its end knows for sure."""
+    if dialect == "anthropic" and url.endswith("/v1"):
+        output.say(f"Note: /v1 is added to it, so requests go to {url}/v1/messages.")
+    elif dialect == "openai" and not url.endswith("/v1"):
+        output.say(f"Note: most such servers have their API under {url}/v1; see: providers check")
+
+
+@app.command(
     "set",
     epilog=examples(
         "llmproxy providers set openai --base-url https://gateway.example.com/v1",
         "llmproxy providers set openai --base-url http://127.0.0.1:8080/v1 --yes",
+        "llmproxy providers set gateway --no-stream-options",
     ),
 )
 def set_provider(
     name: Name,
-    base_url: Annotated[str, typer.Option(metavar="URL", help="Where its API begins.")],
-    allow_http: Annotated[
-        bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
-    ] = False,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Where its API begins.")
+    ] = None,
+    stream_options: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream-options/--no-stream-options",
+            help="It takes, or refuses, the field stream_options.",
+        ),
+    ] = None,
+    allow_http: AllowHttp = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Point a provider at another base URL.
+    """Point a provider at another base URL, or say what it takes.
 
     Its requests and its keys go there from now on. The keys are sealed again,
     since each is bound to its base URL.
     """
     from llmproxy import key_pool
-    from llmproxy.config import find_paths, load_vault
+    from llmproxy.presets import check_base_url
 
-    url = key_pool.check_base_url(base_url, allow_http=allow_http)
+    if base_url is None and stream_options is None:
+        msg = "Nothing to set: give --base-url or --no-stream-options."
+        raise typer.BadParameter(msg)
+    url = None if base_url is None else check_base_url(base_url, allow_http=allow_http)
     with opening.database() as database:
-        with database.read() as tx:
-            count = len(key_pool.list_provider_keys(tx, name))
-        if count:
-            what = "its key" if count == 1 else f"its {count} keys"
-            output.confirm(f"{name} will get {what} and all requests at {url}. Go on?", yes=yes)
-        vault = load_vault(find_paths()) if count else None
+        vault = None if url is None else _vault_to_move(database, name, url, yes=yes)
+        now_ms = opening.now_ms()
         with database.write() as tx:
-            provider = key_pool.set_base_url(tx, name, url, vault=vault, now_ms=opening.now_ms())
+            provider = key_pool.ensure_provider(tx, name, now_ms=now_ms)
+            if url is not None:
+                provider = key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
+            if stream_options is not None:
+                provider = key_pool.set_injects_usage(tx, provider, wanted=stream_options)
             keys = key_pool.list_provider_keys(tx, name)
+    if url is not None:
+        _warn_of_path(url, provider.dialect)
     if as_json:
         output.print_json(_provider_json(name, provider, keys))
         return
-    output.print_line(f"{name} is at {provider.base_url} now.")
+    usage = "; its streams are asked for usage" if provider.injects_usage else ""
+    output.print_line(f"{name} is at {provider.base_url} now{usage}.")
+
+
+def _vault_to_move(database: "AdminDatabase", name: str, url: str, *, yes: bool) -> "Vault | None":
+    """Ask whether a provider's keys may go to another URL; return what seals them again."""
+    from llmproxy import key_pool
+    from llmproxy.config import find_paths, load_vault
+
+    with database.read() as tx:
+        count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx, name))
+    if not count:
+        return None
+    what = "its key" if count == 1 else f"its {count} keys"
+    output.confirm(f"{name} will get {what} and all requests at {url}. Go on?", yes=yes)
+    return load_vault(find_paths())
+
+
+@app.command(epilog=examples("llmproxy providers remove ollama --yes"))
+def remove(name: Name, yes: Yes = False, as_json: Json = False) -> None:
+    """Forget a provider and its keys.
+
+    Its requests stay in the history, and running ones finish. Prices set for it
+    stay too, until llmproxy catalog set --remove. Asks when it has keys or open
+    requests.
+    """
+    from llmproxy import key_pool
+
+    with opening.database() as database:
+        with database.read() as tx:
+            keys = len(key_pool.list_provider_keys(tx, name))
+            requests = key_pool.count_open_requests(tx, name)
+        if keys or requests:
+            has = f"{output.counted(keys, 'key')} and {output.counted(requests, 'open request')}"
+            output.confirm(f"{name} has {has}. Forget it and its keys?", yes=yes)
+        with database.write() as tx:
+            key_pool.remove_provider(tx, name)
+    if as_json:
+        output.print_json({"name": name, "state": "removed"})
+        return
+    output.print_line(f"Provider {name} is removed.")
 
 
 @app.command(epilog=examples("llmproxy providers pause openai --reason 'invoice unpaid'"))

@@ -16,7 +16,7 @@ from llmproxy.errors import (
     unknown_path,
     wrong_method,
 )
-from llmproxy.key_pool import Pool
+from llmproxy.live_keys import Pool
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.proxy import BodyBudget, serve_request
 from llmproxy.storage.database import Tx

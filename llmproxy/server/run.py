@@ -23,6 +23,7 @@ from llmproxy.catalog_parser import load_catalog
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, load_vault
 from llmproxy.errors import RefusedError
+from llmproxy.live_keys import Pool
 from llmproxy.logs import set_up_logs
 from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
@@ -54,7 +55,7 @@ def serve(config: Config) -> int:
     set_up_logs(config.settings.log_level)
     named = config.settings.catalog_file
     catalog = load_catalog(Path(named) if named else None)
-    pool = key_pool.Pool(load_vault(config.paths), partial(load_vault, config.paths))
+    pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
     require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
     try:
@@ -76,7 +77,7 @@ def serve(config: Config) -> int:
 async def _serve(
     config: Config,
     catalog: Catalog,
-    pool: key_pool.Pool,
+    pool: Pool,
     writer: Writer[Snapshot],
     listener: socket.socket,
 ) -> None:

@@ -1,0 +1,119 @@
+"""Owns providers and opened keys in the server's memory: which key a request uses.
+
+What may take a key out of service, and what must not, is decided by `dialects/failures.py`
+reading the provider's answer (reference wire.md E). Must not talk to providers or the database.
+"""
+
+import logging
+from collections.abc import Callable
+
+from llmproxy.errors import VaultError
+from llmproxy.key_pool import Provider, ProviderKey
+from llmproxy.vault import Vault
+
+_log = logging.getLogger("llmproxy.live_keys")
+
+
+class LiveKey:
+    """A provider key as the server uses it: its secret in memory, and what keeps it from use."""
+
+    __slots__ = ("cooling_until_ms", "id", "name", "secret", "state", "until_ms")
+
+    def __init__(self, row: ProviderKey, secret: str) -> None:
+        """Take the stored row and the opened secret, empty where no key is needed."""
+        self.id = row.id
+        self.name = row.name
+        self.secret = secret
+        self.state = row.state
+        self.until_ms = row.state_until_ms
+        self.cooling_until_ms: dict[str, int] = {}
+
+    def __repr__(self) -> str:  # type: ignore[explicit-override]
+        """Name the key without its secret, for logs."""
+        return f"LiveKey({self.id}, {self.name!r}, {self.state})"
+
+    def is_in_service(self, now_ms: int) -> bool:
+        """Say whether it may be tried: active, or parked for so long that it is tried again."""
+        if self.state == "active":
+            return True
+        return (
+            self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
+        )
+
+
+class Pool:
+    """The providers and opened keys in the server's memory."""
+
+    def __init__(
+        self, vault: Vault | None, find_vault: Callable[[], Vault | None] = lambda: None
+    ) -> None:
+        """Take the vault, or None when there is no master key yet and no key can be used.
+
+        `find_vault` looks for one when the first key comes: adding it makes the master key.
+        """
+        self._vault = vault
+        self._find_vault = find_vault
+        self.providers: dict[str, Provider] = {}
+        self._keys: dict[str, list[LiveKey]] = {}
+
+    def publish(self, providers: list[Provider], rows: list[ProviderKey]) -> None:
+        """Replace what is known by what the database says; cooldowns of known keys stay."""
+        known = {key.id: key for keys in self._keys.values() for key in keys}
+        self.providers = {provider.name: provider for provider in providers}
+        self._keys = {name: [] for name in self.providers}
+        for row in rows:
+            secret = self._open(row)
+            if secret is None:
+                continue
+            key = LiveKey(row, secret)
+            if row.id in known:
+                key.cooling_until_ms = known[row.id].cooling_until_ms
+            self._keys[row.provider].append(key)
+
+    def _open(self, row: ProviderKey) -> str | None:
+        if row.is_keyless:
+            return ""
+        provider = self.providers[row.provider]
+        try:
+            return self._require_vault().open(
+                row.sealed, row_id=row.id, provider=row.provider, base_url=provider.base_url
+            )
+        except VaultError as error:
+            _log.error("provider key %s of %s is not used: %s", row.name, row.provider, error)
+            return None
+
+    def _require_vault(self) -> Vault:
+        if self._vault is None:
+            self._vault = self._find_vault()
+        if self._vault is None:
+            msg = "there is no master key"
+            raise VaultError(msg)
+        return self._vault
+
+    def usable(self, provider: str, model: str, user_id: int, now_ms: int) -> list[LiveKey]:
+        """Return the keys that may be tried for a request, best first.
+
+        The same user meets the same key first (rendezvous order), so that prompt caches at the
+        provider keep working.
+        """
+        keys = [
+            key
+            for key in self._keys.get(provider, ())
+            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) <= now_ms
+        ]
+        if len(keys) > 1:
+            keys.sort(key=lambda key: hash((user_id, key.id)))
+        return keys
+
+    def cooldown_left_ms(self, provider: str, model: str, now_ms: int) -> int | None:
+        """Return how long until the first cooling key is back, or None when none is cooling."""
+        waits = [
+            key.cooling_until_ms[model] - now_ms
+            for key in self._keys.get(provider, ())
+            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) > now_ms
+        ]
+        return min(waits, default=None)
+
+    def has_usable_key(self, now_ms: int) -> bool:
+        """Say whether any provider has a key in service: one thing that readiness asks."""
+        return any(key.is_in_service(now_ms) for keys in self._keys.values() for key in keys)
