@@ -14,6 +14,7 @@ from llmproxy.storage.database import Tx
 
 _USER_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@ -]{0,63}")
+NEVER_MS = 2**63 - 1
 
 
 class User(msgspec.Struct, frozen=True):
@@ -35,14 +36,30 @@ class User(msgspec.Struct, frozen=True):
 
 
 class ApiKey(msgspec.Struct, frozen=True):
-    """An API key as lists show it; the key itself is not known."""
+    """An API key as lists show it; the key itself is not known.
+
+    `revoked_at_ms` may lie ahead: a key that was replaced by another of the same name works until
+    then. `expires_at_ms` is the end that it was made with, if any.
+    """
 
     id: int
     user: str
     name: str
     masked: str
     created_at_ms: int
+    expires_at_ms: int | None
     revoked_at_ms: int | None
+
+    @property
+    def ends_at_ms(self) -> int | None:
+        """When it stops or stopped working; None when no end is set."""
+        return min((at for at in (self.expires_at_ms, self.revoked_at_ms) if at), default=None)
+
+    def state(self, now_ms: int) -> str:
+        """Return `live`, `replaced` (works until it ends), `expired` or `revoked`."""
+        if self.ends_at_ms is None or self.ends_at_ms > now_ms:
+            return "live" if self.revoked_at_ms is None else "replaced"
+        return "revoked" if self.ends_at_ms == self.revoked_at_ms else "expired"
 
 
 class Principal(msgspec.Struct, frozen=True):
@@ -54,6 +71,8 @@ class Principal(msgspec.Struct, frozen=True):
     api_key_id: int
     api_key: str
     rate_multiplier_micro: int
+    ends_at_ms: int
+    """When the key stops working; NEVER_MS when no end is set."""
 
 
 def create_user(
@@ -134,67 +153,143 @@ def list_users(tx: Tx, *, limit: int) -> list[User]:
     return [User(*row) for row in rows]
 
 
-def create_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> str:
+def create_api_key(
+    tx: Tx, user: User, name: str, *, now_ms: int, expires_at_ms: int | None = None
+) -> str:
     """Make an API key for a user and return it: the only time that it can be seen.
 
+    Args:
+        tx: an open transaction.
+        user: whose key it is.
+        name: what it is called; the name of one that has ended may be used again.
+        now_ms: the present.
+        expires_at_ms: when it stops working, if ever.
+
     Raises:
-        RefusedError: the user has a live key of that name, or the name is no name.
+        RefusedError: the user has a live key of that name, the name is no name, or the end is past.
     """
     if not _KEY_NAME.fullmatch(name):
         msg = f"{name!r:.80} cannot be a key name: use 1 to 64 letters, digits, . _ @ - or spaces."
         raise RefusedError(msg)
-    taken = tx.execute(
-        "SELECT 1 FROM api_keys WHERE user_id = ? AND name = ? AND revoked_at_ms IS NULL",
-        (user.id, name),
-    ).fetchone()
-    if taken:
-        msg = f"User {user.name} has an API key named {name!r} already. Choose another."
+    if expires_at_ms is not None and expires_at_ms <= now_ms:
+        msg = "The key would have expired already. Give an end that lies ahead."
+        raise RefusedError(msg)
+    # Only one live key has a name; one that has expired gives it back.
+    tx.execute(
+        """UPDATE api_keys SET revoked_at_ms = expires_at_ms
+           WHERE user_id = ? AND name = ? AND revoked_at_ms IS NULL AND expires_at_ms <= ?""",
+        (user.id, name, now_ms),
+    )
+    if _live_key(tx, user, name) is not None:
+        msg = (
+            f"User {user.name} has an API key named {name!r} already. Choose another name, or "
+            "replace it: llmproxy keys rotate"
+        )
         raise RefusedError(msg)
     api_key = vault.new_api_key()
     tx.execute(
-        """INSERT INTO api_keys(user_id, name, hash, masked, created_at_ms)
-           VALUES(?, ?, ?, ?, ?)""",
-        (user.id, name, vault.hash_api_key(api_key), vault.mask(api_key), now_ms),
+        """INSERT INTO api_keys(user_id, name, hash, masked, created_at_ms, expires_at_ms)
+           VALUES(?, ?, ?, ?, ?, ?)""",
+        (user.id, name, vault.hash_api_key(api_key), vault.mask(api_key), now_ms, expires_at_ms),
     )
     return api_key
 
 
-def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> None:
-    """End an API key; running answers finish, new requests get a 401.
+def rotate_api_key(
+    tx: Tx,
+    user: User,
+    name: str,
+    *,
+    now_ms: int,
+    overlap_ms: int = 0,
+    expires_at_ms: int | None = None,
+) -> str:
+    """Replace an API key by a new one of the same name, and return the new one.
+
+    The old one works on for `overlap_ms` (at most until its own end). The new one ends at
+    `expires_at_ms`, or when the old one would have.
+
+    Raises:
+        NotFoundError: the user has no live key of that name.
+        RefusedError: the end of the new one is past.
+    """
+    old = _live_key(tx, user, name)
+    if old is None or (old[1] is not None and old[1] <= now_ms):
+        raise _no_live_key(user, name)
+    tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms + overlap_ms, old[0]))
+    ends_at_ms = old[1] if expires_at_ms is None else expires_at_ms
+    return create_api_key(tx, user, name, now_ms=now_ms, expires_at_ms=ends_at_ms)
+
+
+def _live_key(tx: Tx, user: User, name: str) -> tuple[int, int | None] | None:
+    """Return the id and the set end of the one key that has this name now."""
+    row = tx.execute(
+        """SELECT id, expires_at_ms FROM api_keys
+           WHERE user_id = ? AND name = ? AND revoked_at_ms IS NULL""",
+        (user.id, name),
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def _no_live_key(user: User, name: str) -> NotFoundError:
+    msg = f"User {user.name} has no live API key {name!r:.80}. See: llmproxy keys list {user.name}"
+    return NotFoundError(msg)
+
+
+def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> int:
+    """End the API keys of a name, one that was replaced and still works too; return how many.
+
+    Running answers finish, new requests get a 401.
 
     Raises:
         NotFoundError: the user has no live key of that name.
     """
     done = tx.execute(
-        """UPDATE api_keys SET revoked_at_ms = ?
-           WHERE user_id = ? AND name = ? AND revoked_at_ms IS NULL""",
-        (now_ms, user.id, name),
+        """UPDATE api_keys SET revoked_at_ms = :now
+           WHERE user_id = :user AND name = :name
+             AND coalesce(revoked_at_ms, :never) > :now
+             AND coalesce(expires_at_ms, :never) > :now""",
+        {"now": now_ms, "user": user.id, "name": name, "never": NEVER_MS},
     )
     if done.rowcount == 0:
-        msg = f"User {user.name} has no live API key {name!r:.80}. See: llmproxy keys list"
-        raise NotFoundError(msg)
+        raise _no_live_key(user, name)
+    return done.rowcount
 
 
-def list_api_keys(tx: Tx, user: User | None, *, limit: int) -> list[ApiKey]:
-    """Return up to `limit` API keys, of one user or of all, live ones and revoked ones."""
+def list_api_keys(
+    tx: Tx, user: User | None, *, limit: int, live_at_ms: int | None = None
+) -> list[ApiKey]:
+    """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
     rows = tx.execute(
         """SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
-                  revoked_at_ms
+                  expires_at_ms, revoked_at_ms
            FROM api_keys JOIN users ON users.id = user_id
-           WHERE :user_id IS NULL OR user_id = :user_id
+           WHERE (:user_id IS NULL OR user_id = :user_id)
+             AND (:live_at IS NULL OR (coalesce(revoked_at_ms, :never) > :live_at
+                                       AND coalesce(expires_at_ms, :never) > :live_at))
            ORDER BY users.name, api_keys.id LIMIT :limit""",
-        {"user_id": user.id if user else None, "limit": limit},
+        {
+            "user_id": user.id if user else None,
+            "live_at": live_at_ms,
+            "never": NEVER_MS,
+            "limit": limit,
+        },
     )
     return [ApiKey(*row) for row in rows]
 
 
-def load_principals(tx: Tx) -> dict[bytes, Principal]:
-    """Return every live API key of every enabled user by its SHA-256, for the server's memory."""
+def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
+    """Return every live API key of every enabled user by its SHA-256, for the server's memory.
+
+    Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
+    """
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
-                  users.rate_multiplier_micro
+                  users.rate_multiplier_micro,
+                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
-           WHERE api_keys.revoked_at_ms IS NULL AND users.disabled_at_ms IS NULL"""
+           WHERE ends > :now AND users.disabled_at_ms IS NULL""",
+        {"never": NEVER_MS, "now": now_ms},
     )
     return {row[0]: Principal(*row[1:]) for row in rows}

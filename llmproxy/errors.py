@@ -199,7 +199,7 @@ def unknown_model_pricing(model: str, nearest: list[str]) -> ApiError:
 def invalid_api_key(*, given: bool) -> ApiError:
     """Return the 401 for a missing or unknown API key; the key itself is never echoed."""
     message = (
-        "Invalid API key. It is unknown, revoked, or its user is disabled."
+        "Invalid API key. It is unknown, expired, revoked, or its user is disabled."
         if given
         else "No API key given. Send it as `Authorization: Bearer <key>` or `x-api-key: <key>`."
     )

@@ -202,7 +202,8 @@ class Relay:
     def _find_principal(self, given: list[str]) -> Principal | None:
         for key in given:
             principal = self._principals.get(vault.hash_api_key(key))
-            if principal is not None:
+            # A key may end while nothing is committed that would tell of it.
+            if principal is not None and principal.ends_at_ms > self._clock.now_ms():
                 return principal
         return None
 

@@ -7,7 +7,7 @@ import pytest
 
 from llmproxy import accounts
 from llmproxy.errors import NotFoundError, RefusedError
-from llmproxy.storage.database import AdminDatabase
+from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.vault import hash_api_key
 from tests.support.books import NOW_MS
 
@@ -69,12 +69,12 @@ def test_an_api_key_speaks_for_its_user_until_it_is_revoked(database: AdminDatab
     with database.write() as tx:
         user = accounts.create_user(tx, "ann", now_ms=NOW_MS, rate_multiplier_micro=1_200_000)
         api_key = accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
-        principal = accounts.load_principals(tx)[hash_api_key(api_key)]
+        principal = accounts.load_principals(tx, now_ms=NOW_MS + 1)[hash_api_key(api_key)]
         assert (principal.user, principal.api_key) == ("ann", "laptop")
         assert (principal.user_id, principal.wallet_id) == (user.id, user.wallet_id)
         assert principal.rate_multiplier_micro == 1_200_000
         accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 1)
-        assert accounts.load_principals(tx) == {}
+        assert accounts.load_principals(tx, now_ms=NOW_MS + 1) == {}
         with pytest.raises(NotFoundError, match="no live API key"):
             accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 2)
 
@@ -84,9 +84,9 @@ def test_a_disabled_users_keys_speak_for_nobody(database: AdminDatabase) -> None
         user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
         accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
         accounts.set_user(tx, "ann", now_ms=NOW_MS, is_disabled=True)
-        assert accounts.load_principals(tx) == {}
+        assert accounts.load_principals(tx, now_ms=NOW_MS + 1) == {}
         accounts.set_user(tx, "ann", now_ms=NOW_MS, is_disabled=False)
-        assert len(accounts.load_principals(tx)) == 1
+        assert len(accounts.load_principals(tx, now_ms=NOW_MS + 1)) == 1
 
 
 def test_a_revoked_keys_name_may_be_used_again(database: AdminDatabase) -> None:
@@ -99,7 +99,7 @@ def test_a_revoked_keys_name_may_be_used_again(database: AdminDatabase) -> None:
         accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
         listed = accounts.list_api_keys(tx, user, limit=10)
     assert [key.revoked_at_ms is None for key in listed] == [False, True]
-    assert accounts.ApiKey(1, "ann", "laptop", listed[0].masked, NOW_MS, NOW_MS) == listed[0]
+    assert accounts.ApiKey(1, "ann", "laptop", listed[0].masked, NOW_MS, None, NOW_MS) == listed[0]
 
 
 @pytest.mark.parametrize("name", ["", " laptop", "a/b", "x" * 65, "tab\t"])
@@ -110,3 +110,60 @@ def test_key_names_that_could_confuse_a_list_are_refused(
         user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
         with pytest.raises(RefusedError, match="cannot be a key name"):
             accounts.create_api_key(tx, user, name, now_ms=NOW_MS)
+
+
+def speaks_for(tx: Tx, api_key: str, now_ms: int) -> str | None:
+    """Whom a key speaks for at a moment, by the rule of the request path."""
+    found = accounts.load_principals(tx, now_ms=now_ms).get(hash_api_key(api_key))
+    return found.api_key if found and found.ends_at_ms > now_ms else None
+
+
+def test_a_rotated_key_gives_its_name_to_the_new_one_and_works_through_the_overlap(
+    database: AdminDatabase,
+) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        first = accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        second = accounts.rotate_api_key(tx, user, "laptop", now_ms=NOW_MS, overlap_ms=1000)
+        third = accounts.rotate_api_key(tx, user, "laptop", now_ms=NOW_MS, overlap_ms=2000)
+        for key, lasts_ms in ((first, 1000), (second, 2000)):
+            assert speaks_for(tx, key, NOW_MS + lasts_ms - 1) == "laptop"
+            assert speaks_for(tx, key, NOW_MS + lasts_ms) is None
+        assert speaks_for(tx, third, NOW_MS + 10**12) == "laptop"
+        states = [key.state(NOW_MS + 1500) for key in accounts.list_api_keys(tx, user, limit=-1)]
+        assert states == ["revoked", "replaced", "live"]
+        assert accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 1500) == 2
+        assert accounts.load_principals(tx, now_ms=NOW_MS + 1500) == {}
+        with pytest.raises(NotFoundError, match="no live API key"):
+            accounts.rotate_api_key(tx, user, "laptop", now_ms=NOW_MS + 1500)
+
+
+def test_a_key_ends_when_it_expires_and_its_name_is_free_again(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        end = NOW_MS + 5000
+        api_key = accounts.create_api_key(tx, user, "ci", now_ms=NOW_MS, expires_at_ms=end)
+        assert speaks_for(tx, api_key, end - 1) == "ci"
+        assert speaks_for(tx, api_key, end) is None
+        with pytest.raises(NotFoundError):
+            accounts.rotate_api_key(tx, user, "ci", now_ms=end)
+        with pytest.raises(NotFoundError):
+            accounts.revoke_api_key(tx, user, "ci", now_ms=end)
+        accounts.create_api_key(tx, user, "ci", now_ms=end)
+        listed = accounts.list_api_keys(tx, user, limit=-1)
+        assert [key.state(end) for key in listed] == ["revoked", "live"]
+        with pytest.raises(RefusedError, match="lies ahead"):
+            accounts.create_api_key(tx, user, "old", now_ms=end, expires_at_ms=end)
+
+
+def test_a_new_key_keeps_the_end_of_the_one_that_it_replaces(database: AdminDatabase) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        end = NOW_MS + 5000
+        accounts.create_api_key(tx, user, "ci", now_ms=NOW_MS, expires_at_ms=end)
+        second = accounts.rotate_api_key(tx, user, "ci", now_ms=NOW_MS, overlap_ms=10**9)
+        old, new = accounts.list_api_keys(tx, user, limit=-1)
+        assert (old.ends_at_ms, old.state(end), new.ends_at_ms) == (end, "expired", end)
+        accounts.rotate_api_key(tx, user, "ci", now_ms=NOW_MS, expires_at_ms=end + 1)
+        assert speaks_for(tx, second, NOW_MS + 1) is None
+        assert accounts.list_api_keys(tx, user, limit=-1)[2].ends_at_ms == end + 1

@@ -1,76 +1,162 @@
 """Commands `keys …`: the API keys that users send."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llmproxy.cli import opening, output
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Quiet, examples, noun, rows_to_fetch
 from llmproxy.cli.output import Column
+from llmproxy.cli.times import END_HELP, parse_end, parse_span
 
-app = noun("Make, list and revoke users' API keys.")
+if TYPE_CHECKING:
+    from llmproxy.accounts import ApiKey
+
+app = noun("Make, list, replace and revoke users' API keys.")
 UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
+Expires = Annotated[str | None, typer.Option("--expires", metavar="TIME", help=END_HELP)]
 
 
 @app.command(
     epilog=examples(
         "llmproxy keys create ann --name laptop",
+        "llmproxy keys create ann --name course --expires 2026-12-31",
         "KEY=$(llmproxy keys create ann --name ci --quiet)",
     )
 )
 def create(
     user: UserName,
     name: Annotated[str, typer.Option(metavar="NAME", help="What the key is for.")] = "default",
+    expires: Expires = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Make an API key. It is printed on stdout, this once: it cannot be shown again."""
     from llmproxy import accounts
+    from llmproxy.clock import rfc3339
 
+    now_ms = opening.now_ms()
+    expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
         owner = accounts.find_user(tx, user)
-        api_key = accounts.create_api_key(tx, owner, name, now_ms=opening.now_ms())
+        api_key = accounts.create_api_key(
+            tx, owner, name, now_ms=now_ms, expires_at_ms=expires_at_ms
+        )
     if as_json:
-        output.print_json({"user": user, "name": name, "api_key": api_key})
+        expires_at = rfc3339(expires_at_ms)
+        output.print_json(
+            {"user": user, "name": name, "api_key": api_key, "expires_at": expires_at}
+        )
         return
     if not quiet:
-        output.say(f"API key {name!r} of {user}, shown only this once:")
+        until = f", good until {output.short_time(expires_at_ms)} UTC" if expires_at_ms else ""
+        output.say(f"API key {name!r} of {user}{until}, shown only this once:")
     output.print_line(api_key)
 
 
-@app.command("list", epilog=examples("llmproxy keys list", "llmproxy keys list ann --json"))
-def list_keys(
-    user: Annotated[str | None, typer.Argument(metavar="USER", help="Only this user's.")] = None,
-    limit: Limit = LIMIT_DEFAULT,
+@app.command(
+    epilog=examples(
+        "llmproxy keys rotate ann laptop",
+        "llmproxy keys rotate ann laptop --overlap 24h",
+        "KEY=$(llmproxy keys rotate ann ci --overlap 1h --quiet)",
+    )
+)
+def rotate(
+    user: UserName,
+    name: KeyName,
+    overlap: Annotated[
+        str | None,
+        typer.Option(metavar="SPAN", help="How long the old key works on: 90m, 24h or 7d."),
+    ] = None,
+    expires: Expires = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List API keys, revoked ones too. The keys themselves are not stored."""
+    """Replace an API key by a new one. It has the same name and is printed this once.
+
+    The old key ends at once, or after the overlap; both have the same name meanwhile, and
+    `keys revoke` ends both. The new key ends when the old one would have, unless --expires
+    says otherwise.
+    """
     from llmproxy import accounts
     from llmproxy.clock import rfc3339
 
-    with opening.reading() as tx:
-        owner = accounts.find_user(tx, user) if user else None
-        keys = accounts.list_api_keys(tx, owner, limit=rows_to_fetch(limit))
-    keys = list(output.only(keys, limit))
+    now_ms = opening.now_ms()
+    overlap_ms = parse_span(overlap) if overlap else 0
+    expires_at_ms = parse_end(expires, now_ms) if expires else None
+    with opening.writing() as tx:
+        owner = accounts.find_user(tx, user)
+        api_key = accounts.rotate_api_key(
+            tx, owner, name, now_ms=now_ms, overlap_ms=overlap_ms, expires_at_ms=expires_at_ms
+        )
+        old, new = [key for key in accounts.list_api_keys(tx, owner, limit=-1) if key.name == name][
+            -2:
+        ]
     if as_json:
         output.print_json(
-            [
-                {
-                    "user": key.user,
-                    "name": key.name,
-                    "masked": key.masked,
-                    "state": "revoked" if key.revoked_at_ms else "live",
-                    "created_at": rfc3339(key.created_at_ms),
-                    "revoked_at": rfc3339(key.revoked_at_ms),
-                }
-                for key in keys
-            ]
+            {
+                "user": user,
+                "name": name,
+                "api_key": api_key,
+                "expires_at": rfc3339(new.expires_at_ms),
+                "old": key_json(old, now_ms),
+            }
         )
         return
-    if not keys:
-        output.say(
-            f"No API keys yet. Create one: llmproxy keys create {user or 'USER'} --name laptop"
+    if not quiet:
+        when = f"at {output.short_time(old.ends_at_ms)} UTC" if overlap_ms else "now"
+        output.say(f"The old API key {name!r} of {user} ({old.masked}) ends {when}.")
+        output.say("The new one, shown only this once:")
+    output.print_line(api_key)
+
+
+def key_json(key: "ApiKey", now_ms: int) -> dict[str, object]:
+    """Return an API key as `--json` shows it."""
+    from llmproxy.clock import rfc3339
+
+    return {
+        "user": key.user,
+        "name": key.name,
+        "masked": key.masked,
+        "state": key.state(now_ms),
+        "created_at": rfc3339(key.created_at_ms),
+        "expires_at": rfc3339(key.expires_at_ms),
+        "revoked_at": rfc3339(key.revoked_at_ms),
+    }
+
+
+@app.command(
+    "list",
+    epilog=examples(
+        "llmproxy keys list", "llmproxy keys list ann --live", "llmproxy keys list ann --json"
+    ),
+)
+def list_keys(
+    user: Annotated[str | None, typer.Argument(metavar="USER", help="Only this user's.")] = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that work now.")] = False,
+    limit: Limit = LIMIT_DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """List API keys, ended ones too. The keys themselves are not stored.
+
+    A replaced key works until it ends: see `keys rotate`.
+    """
+    from llmproxy import accounts
+
+    now_ms = opening.now_ms()
+    with opening.reading() as tx:
+        owner = accounts.find_user(tx, user) if user else None
+        keys = accounts.list_api_keys(
+            tx, owner, limit=rows_to_fetch(limit), live_at_ms=now_ms if live else None
         )
+    keys = list(output.only(keys, limit))
+    if as_json:
+        output.print_json([key_json(key, now_ms) for key in keys])
+        return
+    if not keys:
+        kind = "live API keys" if live else "API keys yet"
+        output.say(f"No {kind}. Create one: llmproxy keys create {user or 'USER'} --name laptop")
         return
     output.print_table(
         (
@@ -78,17 +164,17 @@ def list_keys(
             Column("NAME"),
             Column("KEY", "dim"),
             Column("STATE", "state"),
+            Column("ENDS (UTC)"),
             Column("CREATED (UTC)", "dim", is_optional=True),
-            Column("REVOKED (UTC)", "dim", is_optional=True),
         ),
         (
             (
                 key.user,
                 key.name,
                 key.masked,
-                "revoked" if key.revoked_at_ms else "live",
+                key.state(now_ms),
+                output.short_time(key.ends_at_ms) or "–",
                 output.short_time(key.created_at_ms),
-                output.short_time(key.revoked_at_ms),
             )
             for key in keys
         ),
@@ -96,18 +182,18 @@ def list_keys(
 
 
 @app.command(epilog=examples("llmproxy keys revoke ann laptop"))
-def revoke(
-    user: UserName,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")],
-    as_json: Json = False,
-) -> None:
-    """End an API key at once. Running answers finish."""
+def revoke(user: UserName, name: KeyName, as_json: Json = False) -> None:
+    """End an API key at once. Running answers finish.
+
+    A key of that name that was replaced and still works ends too.
+    """
     from llmproxy import accounts
 
     with opening.writing() as tx:
         owner = accounts.find_user(tx, user)
-        accounts.revoke_api_key(tx, owner, name, now_ms=opening.now_ms())
+        ended = accounts.revoke_api_key(tx, owner, name, now_ms=opening.now_ms())
     if as_json:
-        output.print_json({"user": user, "name": name, "state": "revoked"})
+        output.print_json({"user": user, "name": name, "state": "revoked", "keys": ended})
         return
-    output.print_line(f"API key {name!r} of {user} is revoked.")
+    too = ", and the old one that it had replaced" if ended > 1 else ""
+    output.print_line(f"API key {name!r} of {user} is revoked{too}.")

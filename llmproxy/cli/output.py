@@ -27,6 +27,7 @@ _STYLES = {
     "paused": "yellow",
     "out_of_quota": "yellow",
     "expired": "yellow",
+    "replaced": "yellow",
     "fail": "red",
     "dead": "red",
     "refused": "red",

@@ -1,8 +1,6 @@
 """Commands `usage …`: what was asked, and what it cost."""
 
-import re
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +8,7 @@ import typer
 from llmproxy.cli import opening, output
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun, rows_to_fetch
 from llmproxy.cli.output import Column
+from llmproxy.cli.times import TIME_HELP, parse_time
 
 if TYPE_CHECKING:
     from llmproxy.reports import Request
@@ -18,28 +17,6 @@ app = noun("Look at requests and their costs.")
 
 SHORT_ID_CHARS = 20
 STATES = ("open", "settled", "released", "expired", "refused")
-_AGO = re.compile(r"(\d{1,6})([mhd])")
-_MINUTES = {"m": 1, "h": 60, "d": 1440}
-_TIME_HELP = "2026-11-23, 2026-11-23T09:30:00Z (UTC unless it says otherwise), or 90m, 24h, 7d ago."
-
-
-def parse_time(text: str, now_ms: int) -> int:
-    """Return a moment in milliseconds from a date, a time or a span that ends now.
-
-    Raises:
-        typer.BadParameter: it is none of these.
-    """
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return now_ms - int(ago[1]) * _MINUTES[ago[2]] * 60_000
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        msg = f"{text!r:.60} is no time. Write one such as {_TIME_HELP}"
-        raise typer.BadParameter(msg) from error
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
 
 
 @app.command(
@@ -57,7 +34,7 @@ def requests(
         str | None, typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"Not before: {_TIME_HELP}")
+        str | None, typer.Option(metavar="TIME", help=f"Not before: {TIME_HELP}")
     ] = None,
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Before; written like --since.")

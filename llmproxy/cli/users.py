@@ -138,11 +138,11 @@ def show(name: Name, as_json: Json = False) -> None:
 
     with opening.reading() as tx:
         user = accounts.find_user(tx, name)
-        keys = accounts.list_api_keys(tx, user, limit=-1)
+        keys = accounts.list_api_keys(tx, user, limit=-1, live_at_ms=opening.now_ms())
     if as_json:
         output.print_json(user_json(user))
         return
-    _print_user(user, [key.name for key in keys if key.revoked_at_ms is None])
+    _print_user(user, list(dict.fromkeys(key.name for key in keys)))
 
 
 def _print_user(user: "User", live_keys: list[str]) -> None:

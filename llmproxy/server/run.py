@@ -85,7 +85,7 @@ async def _serve(
     upstream = Upstream(settings.connect_timeout_s)
     watchdog = Watchdog(_limits(settings), clock)
     relay = Relay(Services(writer, upstream, watchdog, catalog, clock), writer, pool)
-    writer.start(_load_snapshot, relay.publish)
+    writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
     budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
     app = build_app(relay, writer, pool, budget)
@@ -131,9 +131,11 @@ async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
     return await writer.submit(begin)
 
 
-def _load_snapshot(tx: Tx) -> Snapshot:
+def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
     return Snapshot(
-        accounts.load_principals(tx), key_pool.list_providers(tx), key_pool.list_provider_keys(tx)
+        accounts.load_principals(tx, now_ms=clock.now_ms()),
+        key_pool.list_providers(tx),
+        key_pool.list_provider_keys(tx),
     )
 
 

@@ -153,3 +153,36 @@ def test_control_characters_in_reasons_do_not_reach_the_terminal(quick: Quick) -
     assert "x[2Jyz" in quick.ok("credits", "list", "ann")
     assert "\u202e" not in quick.ok("credits", "list", "ann", "--json")
     assert quick.json("credits", "list", "ann")[0]["reason"] == "x\x1b[2J\u202ey\r\nz"
+
+
+def test_a_key_is_rotated_under_its_name_and_printed_once(quick: Quick) -> None:
+    old = quick.ok("users", "create", "ann", "--key", "laptop", "--quiet").strip()
+    ran = quick.run("keys", "rotate", "ann", "laptop", "--overlap", "24h")
+    new = ran.out.strip()
+    assert is_well_formed(new)
+    assert new != old
+    assert f"{old[-4:]}) ends at 20" in ran.err
+    listed = quick.json("keys", "list", "ann")
+    assert [(key["name"], key["state"]) for key in listed] == [
+        ("laptop", "replaced"),
+        ("laptop", "live"),
+    ]
+    assert re.fullmatch(r"llmp_\w{49}\n", quick.ok("keys", "rotate", "ann", "laptop", "--quiet"))
+    third = quick.json("keys", "list", "ann", "--live")
+    assert [key["state"] for key in third] == ["replaced", "live"]
+    assert "API keys    laptop\n" in quick.ok("users", "show", "ann")
+    rotated = quick.json("keys", "rotate", "ann", "laptop")
+    assert (rotated["old"]["state"], rotated["expires_at"]) == ("revoked", None)
+    assert "and the old one" in quick.ok("keys", "revoke", "ann", "laptop")
+    assert quick.run("keys", "list", "--live").err.startswith("No live API keys.")
+    quick.fails(3, "keys", "rotate", "ann", "laptop")
+    quick.fails(2, "keys", "rotate", "ann", "laptop", "--overlap", "soon")
+
+
+def test_a_key_may_have_an_end(quick: Quick) -> None:
+    quick.ok("users", "create", "ann")
+    made = quick.json("keys", "create", "ann", "--name", "course", "--expires", "2199-01-01")
+    assert made["expires_at"] == "2199-01-01T00:00:00.000Z"
+    assert "2199-01-01 00:00:00" in quick.ok("keys", "list")
+    quick.fails(4, "keys", "create", "ann", "--name", "late", "--expires", "2020-01-01")
+    assert "is no time" in quick.fails(2, "keys", "create", "ann", "--expires", "never")

@@ -69,7 +69,7 @@ def key_refused(given: str) -> Case:
     return Case(
         401,
         "invalid_api_key",
-        r"Invalid API key\. It is unknown, revoked, or its user is disabled\.",
+        r"Invalid API key\. It is unknown, expired, revoked, or its user is disabled\.",
         headers={"authorization": given},
     )
 

@@ -1,5 +1,6 @@
 """What an operator does on the command line acts on the running server."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -59,3 +60,17 @@ def test_a_providers_keys_and_pauses_work_at_once(proxy: RunningProxy) -> None:
     assert status(proxy, key) == 503
     proxy.run("provider-keys", "add", "openai", stdin="sk-another-secret-0002")
     assert status(proxy, key) == 200
+
+
+def test_a_rotated_key_and_one_with_an_end_stop_by_themselves(proxy: RunningProxy) -> None:
+    """Nothing is committed when they end: the server must look at the time, not at the file."""
+    old = proxy.new_user("carla")
+    made_at = time.monotonic()
+    brief = proxy.run("keys", "create", "carla", "--name", "b", "--expires", "4s", "-q").strip()
+    new = proxy.run("keys", "rotate", "carla", "test", "--overlap", "4s", "--quiet").strip()
+    assert [status(proxy, key) for key in (old, brief, new)] == [200, 200, 200]
+    assert time.monotonic() - made_at < 4, "the machine was too slow for this test"
+    time.sleep(4.5)
+    assert [status(proxy, key) for key in (old, brief, new)] == [401, 401, 200]
+    latest = proxy.run("keys", "rotate", "carla", "test", "--quiet").strip()
+    assert [status(proxy, key) for key in (new, latest)] == [401, 200]
