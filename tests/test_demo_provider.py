@@ -2,10 +2,8 @@
 
 # ruff: noqa: ANN401 - the SDKs' overloads are wider than what the tests need.
 
-import asyncio
 import http.client
 import json
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,32 +13,15 @@ import openai
 import pytest
 
 from llmproxy.demo.provider import DemoProvider
+from tests.support.demo import RunningDemo
 
 LONG = "All work and no play makes a dull prompt. " * 200  # 8,400 characters, 2,100 tokens
 
 
-class Running:
-    """A demo provider in a thread of its own, so that tests may block."""
-
-    def __init__(self, chunk_gap_s: float = 0.0) -> None:
-        self.provider = DemoProvider(chunk_gap_s=chunk_gap_s)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.provider.start(), self._loop).result(5)
-
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.provider.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 @pytest.fixture
 def demo() -> Iterator[DemoProvider]:
-    running = Running()
-    yield running.provider
-    running.stop()
+    with RunningDemo() as running:
+        yield running.provider
 
 
 @pytest.fixture
@@ -340,18 +321,17 @@ def test_bytes_that_are_not_http_are_answered_400(demo: DemoProvider) -> None:
 
 
 def test_stream_events_are_paced() -> None:
-    running = Running(chunk_gap_s=0.03)
-    try:
-        with openai.OpenAI(base_url=running.provider.openai_base_url, api_key="sk-demo") as client:
-            arrivals = [time.monotonic() for _ in chat(client, "Write 4 words", stream=True)]
-    finally:
-        running.stop()
+    with (
+        RunningDemo(chunk_gap_s=0.03) as running,
+        openai.OpenAI(base_url=running.provider.openai_base_url, api_key="sk-demo") as client,
+    ):
+        arrivals = [time.monotonic() for _ in chat(client, "Write 4 words", stream=True)]
     assert len(arrivals) == 6
     assert arrivals[-1] - arrivals[0] >= 5 * 0.03
 
 
 def test_stopping_cuts_open_streams() -> None:
-    running = Running(chunk_gap_s=30)
+    running = RunningDemo(chunk_gap_s=30)
     connection = http.client.HTTPConnection("127.0.0.1", running.provider.port, timeout=5)
     body = {"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "hi"}]}
     headers = {"authorization": "Bearer sk-demo"}

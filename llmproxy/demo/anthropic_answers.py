@@ -10,12 +10,15 @@ from llmproxy.demo.replies import (
     MEDIA_TOKENS,
     TOKEN_CHARS,
     Answer,
+    Counted,
     PromptCache,
+    Question,
     Reply,
     Request,
     count_tokens,
     generate,
 )
+from llmproxy.demo.tools import Tool
 
 MODELS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5")
 CREATED_AT = "2026-11-18T00:00:00Z"
@@ -30,6 +33,7 @@ class _Block(msgspec.Struct):
     type: str = "text"
     text: str = ""
     content: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
     cache_control: _CacheControl | None = None
 
 
@@ -42,6 +46,25 @@ class _Message(msgspec.Struct):
             return self.content
         return "".join(block.text for block in self.content)
 
+    def tool_result(self) -> str | None:
+        """What a tool said, when this message tells it."""
+        blocks = self.content if isinstance(self.content, list) else []
+        said = [bytes(each.content) for each in blocks if each.type == "tool_result"]
+        return _text_of(said[-1]) if said else None
+
+
+def _text_of(content: bytes) -> str:
+    """Return the text of a tool's result, which is a text or a list of blocks."""
+    told = msgspec.json.decode(content) if content else ""
+    if isinstance(told, str):
+        return told
+    return "".join(str(block.get("text", "")) for block in told if isinstance(block, dict))
+
+
+class _ToolGiven(msgspec.Struct):
+    name: str = ""
+    input_schema: dict[str, Any] = {}
+
 
 class _Create(msgspec.Struct):
     model: str = ""
@@ -51,6 +74,7 @@ class _Create(msgspec.Struct):
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     tools: msgspec.Raw = msgspec.Raw()
+    tool_choice: Any = None
     cache_control: _CacheControl | None = None
 
 
@@ -79,7 +103,7 @@ class _Prompt:
             self.text += content
             return
         for block in content:
-            self.text += block.text + bytes(block.content).decode()
+            self.text += block.text + bytes(block.content).decode() + bytes(block.input).decode()
             self.media_tokens += MEDIA_TOKENS * (block.type in {"image", "document"})
             if block.cache_control is not None:
                 self._end_prefix(block.cache_control)
@@ -98,6 +122,8 @@ def answer(request: Request, cache: PromptCache) -> Answer:
     route = (request.method, request.path)
     if route == ("GET", "/v1/models"):
         return _json(request, _models())
+    if request.method == "GET" and request.path.removeprefix("/v1/models/") in MODELS:
+        return _json(request, _model(request.path.removeprefix("/v1/models/")))
     if route not in {("POST", "/v1/messages"), ("POST", "/v1/messages/count_tokens")}:
         return error(request, 404, "Not Found")
     return _answer_body(request, cache)
@@ -105,7 +131,13 @@ def answer(request: Request, cache: PromptCache) -> Answer:
 
 def error(request: Request, status: int, message: str) -> Answer:
     """An error answer in Anthropic's shape; its type follows from the status."""
-    kinds = {401: "authentication_error", 404: "not_found_error"}
+    kinds = {
+        401: "authentication_error",
+        404: "not_found_error",
+        429: "rate_limit_error",
+        500: "api_error",
+        529: "overloaded_error",
+    }
     detail = {"type": kinds.get(status, "invalid_request_error"), "message": message}
     body = {"type": "error", "error": detail, "request_id": f"req_{request.digest()}"}
     return Answer(status, _headers(request), msgspec.json.encode(body))
@@ -154,10 +186,16 @@ def _refuse_create(request: Request, create: _Create, *, counting: bool) -> Answ
 
 
 def _create(request: Request, create: _Create, cache: PromptCache) -> Answer:
-    messages = create.messages or []
-    asked = next((m.text() for m in reversed(messages) if m.role == "user"), messages[-1].text())
-    reply = generate(asked, create.max_tokens, create.stop_sequences or [])
+    reply = generate(_question(request, create))
     usage = _usage(request, create, cache)
+    counted = Counted(
+        request.path,
+        create.model,
+        input=usage["input_tokens"],
+        output=reply.tokens,
+        cache_read=usage["cache_read_input_tokens"],
+        cache_write=usage["cache_creation_input_tokens"],
+    )
     frame: dict[str, Any] = {
         "id": f"msg_{request.digest()}",
         "type": "message",
@@ -165,14 +203,40 @@ def _create(request: Request, create: _Create, cache: PromptCache) -> Answer:
         "model": create.model,
     }
     if create.stream:
-        return Answer(200, _headers(request), events=tuple(_stream(frame, reply, usage)))
-    content = [{"type": "text", "text": reply.text}] if reply.text else []
+        events = tuple(_stream(request, frame, reply, usage))
+        return Answer(200, _headers(request), events=events, counted=counted)
+    content: list[dict[str, Any]] = [{"type": "text", "text": reply.text}] if reply.text else []
+    if reply.call is not None:
+        arguments = msgspec.json.decode(reply.call.arguments)
+        content.append(_tool_use(request, reply.call.name, arguments))
     usage["output_tokens"] = reply.tokens
-    return _json(request, {**frame, "content": content, **_ending(reply), "usage": usage})
+    answered = {**frame, "content": content, **_ending(reply), "usage": usage}
+    return _json(request, answered, counted)
+
+
+def _question(request: Request, create: _Create) -> Question:
+    messages = create.messages or []
+    last = messages[-1]
+    asked = next((m.text() for m in reversed(messages) if m.role == "user"), last.text())
+    given = msgspec.json.decode(create.tools, type=list[_ToolGiven]) if create.tools else []
+    return Question(
+        prompt=asked,
+        tool_result=last.tool_result(),
+        tools=tuple(Tool(tool.name, tool.input_schema) for tool in given),
+        tool_choice=create.tool_choice,
+        tokens_max=create.max_tokens,
+        stops=tuple(create.stop_sequences or ()),
+        is_filtered=request.mishap == "incomplete",
+    )
+
+
+def _tool_use(request: Request, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": f"toolu_{request.digest()}", "name": name, "input": arguments}
 
 
 def _ending(reply: Reply) -> dict[str, str | None]:
     reasons = {"length": "max_tokens", "stop": "stop_sequence"}
+    reasons |= {"call": "tool_use", "filter": "refusal"}
     return {"stop_reason": reasons.get(reply.ended, "end_turn"), "stop_sequence": reply.stop}
 
 
@@ -196,16 +260,22 @@ def _usage(request: Request, create: _Create, cache: PromptCache) -> dict[str, A
     }
 
 
-def _stream(frame: dict[str, Any], reply: Reply, usage: dict[str, Any]) -> list[bytes]:
+def _stream(
+    request: Request, frame: dict[str, Any], reply: Reply, usage: dict[str, Any]
+) -> list[bytes]:
     message = {**frame, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
     events = [_event("message_start", message=message)]
-    if reply.text:
-        block = {"type": "text", "text": ""}
+    block: dict[str, Any] = {"type": "text", "text": ""}
+    deltas = [{"type": "text_delta", "text": piece} for piece in reply.pieces()]
+    if reply.call is not None:
+        block = _tool_use(request, reply.call.name, {})
+        pieces = ["", *reply.call.pieces()]
+        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    if deltas:
         events.append(_event("content_block_start", index=0, content_block=block))
     events.append(_event("ping"))
-    deltas = [{"type": "text_delta", "text": piece} for piece in reply.pieces()]
     events += [_event("content_block_delta", index=0, delta=delta) for delta in deltas]
-    if reply.text:
+    if deltas:
         events.append(_event("content_block_stop", index=0))
     # The last usage is cumulative; the split of the cache writes is in message_start only.
     repeated = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
@@ -221,13 +291,17 @@ def _event(kind: str, **fields: Any) -> bytes:  # noqa: ANN401 - any JSON value
 
 
 def _models() -> dict[str, Any]:
-    data = [{"type": "model", "id": m, "display_name": m, "created_at": CREATED_AT} for m in MODELS]
+    data = [_model(model) for model in MODELS]
     return {"data": data, "has_more": False, "first_id": MODELS[0], "last_id": MODELS[-1]}
+
+
+def _model(model: str) -> dict[str, Any]:
+    return {"type": "model", "id": model, "display_name": model, "created_at": CREATED_AT}
 
 
 def _headers(request: Request) -> tuple[tuple[str, str], ...]:
     return (("request-id", f"req_{request.digest()}"),)
 
 
-def _json(request: Request, value: dict[str, Any]) -> Answer:
-    return Answer(200, _headers(request), msgspec.json.encode(value))
+def _json(request: Request, value: dict[str, Any], counted: Counted | None = None) -> Answer:
+    return Answer(200, _headers(request), msgspec.json.encode(value), counted=counted)

@@ -2,24 +2,27 @@
 
 An answer is a pure function of its request, save that a long prompt prefix that was seen before is
 reported as cached. Usage counts one token for four characters of the prompt or of the answer.
+A marker in the request makes it misbehave: see `llmproxy.demo.mishaps`.
 """
 
 # mypy: disable-error-code="explicit-override"
 # asyncio calls the methods of a Protocol; typing.override is younger than Python 3.11.
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
 
 import httptools
 
-from llmproxy.demo import anthropic_answers, openai_answers
-from llmproxy.demo.replies import Answer, PromptCache, Request
+from llmproxy.demo import anthropic_answers, mishaps, openai_answers, openai_wire
+from llmproxy.demo.replies import Answer, Counted, PromptCache, Request
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 # Requests of one connection that may wait for their turn before reading from it pauses.
 PIPELINE_MAX = 16
+COUNTED_MAX = 10_000
 
 
 class DemoProvider:
@@ -35,6 +38,8 @@ class DemoProvider:
     def __init__(self, chunk_gap_s: float = 0.02) -> None:
         self.chunk_gap_s = chunk_gap_s
         self.requests_seen = 0
+        # Its own book, to be held against what was reported and charged; the newest last.
+        self.counted: deque[Counted] = deque(maxlen=COUNTED_MAX)
         self._cache = PromptCache()
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -81,9 +86,20 @@ class DemoProvider:
 
     def _answer(self, request: Request) -> Answer:
         self.requests_seen += 1
-        if request.path.startswith("/v1/messages") or "anthropic-version" in request.headers:
-            return anthropic_answers.answer(request, self._cache)
-        return openai_answers.answer(request, self._cache)
+        is_anthropic = (
+            request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
+        )
+        dialect = anthropic_answers if is_anthropic else openai_answers
+        answer = dialect.answer(request, self._cache)
+        if answer.counted is not None:
+            self.counted.append(answer.counted)
+        error = anthropic_answers.error if is_anthropic else _openai_error
+        return mishaps.apply(request, answer, error, is_anthropic=is_anthropic)
+
+
+def _openai_error(_request: Request, status: int, message: str) -> Answer:
+    code = "rate_limit_exceeded" if status == 429 else None
+    return openai_wire.error(status, message, None, code)
 
 
 class _Connection(asyncio.Protocol):
@@ -175,16 +191,19 @@ class _Connection(asyncio.Protocol):
         while keep_alive:
             item = await self._requests.get()
             if item is None:
-                malformed = openai_answers.error(400, "Malformed HTTP request")
+                malformed = openai_wire.error(400, "Malformed HTTP request")
                 self._write_plain(malformed, keep_alive=False)
                 break
             request, keep_alive = item
             answer = self._answer(request)
+            await asyncio.sleep(answer.delay_s)
             if answer.events is None:
                 self._write_plain(answer, keep_alive=keep_alive)
                 await self._writable.wait()
             else:
                 await self._write_stream(answer, answer.events, keep_alive=keep_alive)
+            if answer.breaks_off:
+                break
             if keep_alive and self._requests.empty():
                 self._transport.resume_reading()
         self._transport.close()
@@ -192,7 +211,8 @@ class _Connection(asyncio.Protocol):
     def _write_plain(self, answer: Answer, *, keep_alive: bool) -> None:
         length = ("content-length", str(len(answer.body)))
         head = _head(answer, [("content-type", "application/json"), length], keep_alive=keep_alive)
-        self._transport.write(head + answer.body)
+        body = answer.body[: len(answer.body) // 2] if answer.breaks_off else answer.body
+        self._transport.write(head + body)
 
     async def _write_stream(
         self, answer: Answer, events: tuple[bytes, ...], *, keep_alive: bool
@@ -202,17 +222,20 @@ class _Connection(asyncio.Protocol):
             ("transfer-encoding", "chunked"),
         ]
         self._transport.write(_head(answer, framing, keep_alive=keep_alive))
+        gap_s = self._chunk_gap_s if answer.gap_s is None else answer.gap_s
         for number, event in enumerate(events):
             if number:
-                await asyncio.sleep(self._chunk_gap_s)
+                await asyncio.sleep(gap_s)
             self._transport.write(b"%x\r\n%b\r\n" % (len(event), event))
             await self._writable.wait()
-        self._transport.write(b"0\r\n\r\n")
+        if not answer.breaks_off:
+            self._transport.write(b"0\r\n\r\n")
 
 
 def _head(answer: Answer, framing: list[tuple[str, str]], *, keep_alive: bool) -> bytes:
     connection = "keep-alive" if keep_alive else "close"
     headers = [*framing, *answer.headers, ("connection", connection), ("server", "llmproxy-demo")]
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
+    phrase = "Overloaded" if answer.status == 529 else HTTPStatus(answer.status).phrase
+    lines = [f"HTTP/1.1 {answer.status} {phrase}"]
     lines += [f"{name}: {value}" for name, value in headers]
     return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

@@ -1,15 +1,19 @@
-"""What the demo provider says and what it counts; shared by both of its dialects.
+"""What the demo provider says and what it counts; shared by all of its endpoints.
 
 Tokens here are an agreement, not a tokenizer: one token is four characters, rounded up once
-per text.
+per text. Must not know a dialect's shapes.
 """
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
+
+from llmproxy.demo.tools import Tool, ToolCall, choose_call, json_sample
 
 TOKEN_CHARS = 4
 CACHE_TOKENS_MIN = 1024
@@ -27,10 +31,11 @@ _HAIKUS = (
     "A stream in the night:\nchunk by chunk the answer comes.\nThe meter runs on.",
     "Autumn, an old proxy.\nA request leaps into it.\nSound of one receipt.",
 )
+_MARKER = re.compile(rb"\[demo:([a-z-]+)\]")
 _FILLER = "the meter counts each word and the ledger keeps the sum while the stream runs quietly on"
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, dict=True):
     """One HTTP request as the dialects see it.
 
     Args:
@@ -52,9 +57,29 @@ class Request(msgspec.Struct, frozen=True):
         bearer = token.strip() if scheme.lower() == "bearer" else ""
         return self.headers.get("x-api-key", bearer)
 
+    @cached_property
+    def mishap(self) -> str:
+        """What the last marker `[demo:NAME]` in the body asks for; empty without one."""
+        marked = _MARKER.findall(self.body)
+        return marked[-1].decode() if marked else ""
+
     def digest(self) -> str:
         """24 hex digits for the ids of an answer: the same request gets the same ids."""
         return blake2b(self.path.encode() + b"\0" + self.body, digest_size=12).hexdigest()
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """The tokens of one answer as the provider counts them for itself.
+
+    `input` leaves out what was read from the cache or written to it; `output` has the reasoning in.
+    """
+
+    path: str
+    model: str
+    input: int
+    output: int = 0
+    cache_read: int = 0
+    cache_write: int = 0
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -65,25 +90,63 @@ class Answer(msgspec.Struct, frozen=True):
         headers: further headers.
         body: a JSON document; unused when `events` is given.
         events: whole server-sent events.
+        counted: what the answer took; None where nothing is billed.
+        delay_s: seconds before it begins.
+        gap_s: seconds between its events; None for the provider's own.
+        breaks_off: the connection is cut after what is given here.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
     events: tuple[bytes, ...] | None = None
+    counted: Counted | None = None
+    delay_s: float = 0.0
+    gap_s: float | None = None
+    breaks_off: bool = False
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is to be answered, whatever the dialect.
+
+    Args:
+        prompt: the user's last words.
+        tool_result: what a tool said since then.
+        tools: the tools that may be called.
+        tool_choice: the request's own `tool_choice`.
+        schema: the JSON schema that the answer must keep to.
+        tokens_max: where to cut the text; None for no limit.
+        stops: sequences before which the text ends.
+        is_filtered: a content filter ends it half-way.
+    """
+
+    prompt: str
+    tool_result: str | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: Any = None
+    schema: dict[str, Any] | None = None
+    tokens_max: int | None = None
+    stops: tuple[str, ...] = ()
+    is_filtered: bool = False
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """The generated text and why it ended: `end`, `length`, or at the stop sequence `stop`."""
+    """What is answered and why it ended.
+
+    `ended` is `end`, `length`, `filter`, `stop` (at the sequence `stop`) or `call` (of a tool).
+    """
 
     text: str
     ended: str
     stop: str | None = None
+    call: ToolCall | None = None
 
     @property
     def tokens(self) -> int:
-        """Tokens of the text."""
-        return count_tokens(len(self.text))
+        """Tokens of the text and of the call."""
+        call = self.call
+        called = count_tokens(len(call.name) + len(call.arguments)) if call else 0
+        return count_tokens(len(self.text)) + called
 
     def pieces(self) -> list[str]:
         """The text in words, as a stream sends it."""
@@ -95,26 +158,37 @@ def count_tokens(chars: int) -> int:
     return -(-chars // TOKEN_CHARS)
 
 
-def generate(prompt: str, tokens_max: int | None, stops: Sequence[str]) -> Reply:
-    """Answer a prompt.
-
-    Args:
-        prompt: the user's last message.
-        tokens_max: where to cut the text; None for no limit.
-        stops: sequences before which the text ends.
-    """
-    text = _compose(prompt)
+def generate(question: Question) -> Reply:
+    """Answer a question."""
+    limit = question.tokens_max
+    if question.tool_result is None:
+        call = choose_call(question.tools, question.tool_choice, question.prompt)
+        called = Reply("", "call", call=call)
+        if call is not None and (limit is None or called.tokens <= limit):
+            return called
+    text = _compose(question)
     ended, stop = "end", None
-    found = [(at, s) for s in stops if s and (at := text.find(s)) >= 0]
+    if question.is_filtered:
+        text, ended = text[: len(text) // 2], "filter"
+    found = [(at, s) for s in question.stops if s and (at := text.find(s)) >= 0]
     if found:
         at, stop = min(found)
         text, ended = text[:at], "stop"
-    if tokens_max is not None and count_tokens(len(text)) > tokens_max:
-        text, ended, stop = text[: tokens_max * TOKEN_CHARS], "length", None
+    if limit is not None and count_tokens(len(text)) > limit:
+        text, ended, stop = text[: limit * TOKEN_CHARS], "length", None
     return Reply(text, ended, stop)
 
 
-def _compose(prompt: str) -> str:
+def _compose(question: Question) -> str:
+    if question.schema is not None:
+        sample = json_sample(question.schema, question.prompt)
+        return msgspec.json.encode(sample).decode()
+    if question.tool_result is not None:
+        return f"The tool says: “{_quoted(question.tool_result)}”."
+    return _say(question.prompt)
+
+
+def _say(prompt: str) -> str:
     asked = prompt.lower()
     choice = blake2b(prompt.encode("utf-8", "replace"), digest_size=1).digest()[0]
     if (words := re.search(r"\b(\d{1,6})\s+words\b", asked)) is not None:
@@ -126,8 +200,14 @@ def _compose(prompt: str) -> str:
         return _JOKES[choice % len(_JOKES)]
     if re.match(r"\s*(hi|hello|hey)\b", asked):
         return "Hello! I am the demo provider: I know nothing, and I count every token."
-    quoted = " ".join(prompt.split())[:80]
-    return f"You said: “{quoted}”. I am only the demo provider, so that is all I know about it."
+    return (
+        f"You said: “{_quoted(prompt)}”. I am only the demo provider, "
+        "so that is all I know about it."
+    )
+
+
+def _quoted(text: str) -> str:
+    return " ".join(text.split())[:80]
 
 
 class PromptCache:

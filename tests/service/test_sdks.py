@@ -4,7 +4,6 @@
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from math import ceil
@@ -16,34 +15,17 @@ import pytest
 
 from llmproxy.demo.provider import DemoProvider
 from tests.service.helpers import Books
+from tests.support.demo import RunningDemo
 from tests.support.proxy import RunningProxy
 
 LONG = "All work and no play makes a dull prompt. " * 200  # 8,400 characters, 2,100 tokens
 CREDIT = 5_000_000_000
 
 
-class Running:
-    """A demo provider in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.provider = DemoProvider(chunk_gap_s=0.0)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.provider.start(), self._loop).result(5)
-
-    def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.provider.stop(), self._loop).result(5)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
 @pytest.fixture(scope="module")
 def demo() -> Iterator[DemoProvider]:
-    running = Running()
-    yield running.provider
-    running.stop()
+    with RunningDemo() as running:
+        yield running.provider
 
 
 @pytest.fixture(scope="module")
