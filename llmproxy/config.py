@@ -28,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     log_level: str = "info"
+    log_requests: bool = True
     catalog_file: str = ""
     body_bytes_max: int = 32 * 1024 * 1024
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
@@ -44,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Setting(NamedTuple):
-    """What `config show` and the documentation say of a setting; bounds for numbers."""
+    """What `config show` and the documentation say of a setting; bounds for whole numbers."""
 
     name: str
     help: str
@@ -56,6 +57,7 @@ SETTINGS = (
     Setting("host", "Address to listen on."),
     Setting("port", "Port to listen on.", 0, 65535),
     Setting("log_level", "debug, info, warning or error."),
+    Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the built-in one."),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(
@@ -81,6 +83,7 @@ SETTINGS = (
     Setting("shutdown_timeout_s", "Seconds to finish running answers on SIGTERM.", 0, 86400),
 )
 
+SWITCHES = {"true": True, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -157,14 +160,33 @@ def _read_file(path: Path) -> dict[str, object]:
 
 
 def _checked(setting: Setting, value: object, origin: str) -> object:
-    if setting.highest == 0:
-        if not isinstance(value, str):
-            msg = f"{setting.name} (from {origin}) must be text, not {value!r:.60}."
-            raise ConfigError(msg)
-        if setting.name == "log_level" and value not in LOG_LEVELS:
-            msg = f"log_level (from {origin}) must be one of {', '.join(LOG_LEVELS)}."
-            raise ConfigError(msg)
-        return value
+    kind = type(getattr(Settings(), setting.name))
+    if kind is str:
+        return _checked_text(setting, value, origin)
+    if kind is bool:
+        return _checked_switch(setting, value, origin)
+    return _checked_number(setting, value, origin)
+
+
+def _checked_text(setting: Setting, value: object, origin: str) -> str:
+    if not isinstance(value, str):
+        msg = f"{setting.name} (from {origin}) must be text, not {value!r:.60}."
+        raise ConfigError(msg)
+    if setting.name == "log_level" and value not in LOG_LEVELS:
+        msg = f"log_level (from {origin}) must be one of {', '.join(LOG_LEVELS)}."
+        raise ConfigError(msg)
+    return value
+
+
+def _checked_switch(setting: Setting, value: object, origin: str) -> bool:
+    switched = value if isinstance(value, bool) else SWITCHES.get(str(value).lower())
+    if switched is None:
+        msg = f"{setting.name} (from {origin}) must be true or false, not {value!r:.60}."
+        raise ConfigError(msg)
+    return switched
+
+
+def _checked_number(setting: Setting, value: object, origin: str) -> int:
     try:
         number = int(value) if isinstance(value, str) else value
     except ValueError:

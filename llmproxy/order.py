@@ -12,6 +12,7 @@ from llmproxy.headers import Headers
 from llmproxy.key_pool import Provider
 from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
+from llmproxy.trace import Trace
 from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Watchdog
 
@@ -47,3 +48,4 @@ class Order(NamedTuple):
     body: bytes
     keys: list[LiveKey]
     """The keys that may be tried, best first."""
+    trace: Trace

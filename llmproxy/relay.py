@@ -38,6 +38,7 @@ from llmproxy.presets import PRESETS
 from llmproxy.quote import Quote, insufficient_credit, make_quote
 from llmproxy.routes import QUERY_PASSED, Route, Routes
 from llmproxy.storage.writer import Writer
+from llmproxy.trace import Trace
 
 UNHELD_ROWS_PER_S_MAX = 20
 REASON_CHARS_MAX = 500
@@ -63,6 +64,8 @@ class Request(NamedTuple):
     headers: Headers
     read_body: Callable[[], Awaitable[bytes]]
     """Raises ApiError for a body that is too large, ClientGoneError when it never comes."""
+    trace: Trace
+    """What becomes known of the request is noted here, for its log line and the metrics."""
 
 
 class _ChangedError(Exception):
@@ -114,24 +117,15 @@ class Relay:
         """See one request through, from its path to its settled hold."""
         request_id = self._ids.new(self._clock.now_ms())
         text_id = request_id_text(request_id)
+        request.trace.request_id = text_id
         try:
             await self._serve(request, client, request_id)
         except _ChangedError as changed:
             await self.handle(request._replace(read_body=changed.body_again), client)
         except ClientGoneError:
             pass
-        except ApiError as error:
-            await _answer_error(client, error, text_id)
-        except DatabaseError as error:
-            _log.error("%s: %s", text_id, error)
-            busy = ApiError(
-                503, "ledger_busy", str(error), should_retry=None, retry_after_s=DRAIN_RETRY_AFTER_S
-            )
-            await _answer_error(client, busy, text_id)
-        except Exception:  # noqa: BLE001 - outermost: a bug must not reach the client as a traceback
-            _log.exception("%s: internal error", text_id)
-            bug = proxy_error(500, "an internal error", text_id, should_retry=False)
-            await _answer_error(client, bug, text_id)
+        except Exception as error:  # noqa: BLE001 - outermost: no traceback reaches the client
+            await answer_failure(client, error, request.trace)
 
     async def _serve(self, request: Request, client: Client, request_id: bytes) -> None:
         if self.is_draining:
@@ -145,7 +139,9 @@ class Relay:
         if _asks_websocket(request.headers):
             raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
-        principal = await self._authenticate(request.headers)
+        request.trace.provider = route.provider
+        request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
+        principal = await self.authenticate(request)
         generation = self._generation
         if route.endpoint is None:
             await self._list_models(route, client, request_id)
@@ -155,7 +151,8 @@ class Relay:
         model = ""
         try:
             facts = await _read_facts(route.endpoint, body)
-            model = facts.model
+            model = request.trace.model = facts.model
+            request.trace.is_stream = facts.is_stream
             quote = self._quote(route, facts, principal)
             provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
             hold = await self._hold(route.endpoint, quote, principal, request_id)
@@ -180,16 +177,17 @@ class Relay:
             query=QUERY_PASSED.get(request.query, ""),
             body=body,
             keys=keys,
+            trace=request.trace,
         )
         await Exchange(self._services, order, client).run()
 
-    async def _authenticate(self, headers: Headers) -> Principal:
+    async def authenticate(self, request: Request) -> Principal:
         """Return who the request speaks for: the first given key that is known counts.
 
         Raises:
             ApiError: 401.
         """
-        given = list(given_api_keys(headers))
+        given = list(given_api_keys(request.headers))
         principal = self._find_principal(given)
         # A key that fails its checksum was never made here: no second look, however many come.
         if principal is None and any(vault.is_well_formed(key) for key in given):
@@ -197,6 +195,7 @@ class Relay:
             principal = self._find_principal(given)
         if principal is None:
             raise invalid_api_key(given=bool(given))
+        request.trace.user, request.trace.api_key = principal.user, principal.api_key
         return principal
 
     def _find_principal(self, given: list[str]) -> Principal | None:
@@ -390,7 +389,20 @@ async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
     return endpoint.read_request(body)
 
 
-async def _answer_error(client: Client, error: ApiError, request_id: str) -> None:
+async def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:
+    """Answer whatever has kept a request from being served, in our envelope."""
+    request_id = trace.request_id
+    if isinstance(failure, ApiError):
+        error = failure
+    elif isinstance(failure, DatabaseError):
+        _log.error("%s: %s", request_id, failure)
+        error = ApiError(
+            503, "ledger_busy", str(failure), should_retry=None, retry_after_s=DRAIN_RETRY_AFTER_S
+        )
+    else:
+        _log.error("%s: internal error", request_id, exc_info=failure)
+        error = proxy_error(500, "an internal error", request_id, should_retry=False)
+    trace.code = error.code
     if client.has_started:
         client.abort()  # an answer cut short must never look complete
         return

@@ -78,6 +78,7 @@ class Settlement:
         release = partial(ledger.release, outcome=outcome, now_ms=self._services.clock.now_ms())
         self.has_ended = True
         self._services.writer.enqueue(release, self._order.hold)
+        self._note_end("released", "none")
 
     def _estimated(self, reading: Reading) -> Usage:
         return estimated(reading, len(self._order.body), self._order.quote.output_tokens)
@@ -129,6 +130,15 @@ class Settlement:
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
         self._services.writer.enqueue(settle, self._order.hold)
+        self._note_end("settled", basis, usage, cost.nanousd)
+
+    def _note_end(
+        self, state: str, basis: str, usage: Usage | None = None, cost_nanousd: int = 0
+    ) -> None:
+        trace = self._order.trace
+        trace.state, trace.basis = state, basis
+        trace.usage, trace.cost_nanousd = usage, cost_nanousd
+        trace.upstream_status, trace.attempts = self.upstream_status, self.attempts
 
     def _outcome(self, reading: Reading, reason: str | None) -> ledger.Outcome:
         order = self._order

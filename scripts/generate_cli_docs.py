@@ -129,7 +129,8 @@ def settings_page() -> str:
     for setting in config.SETTINGS:
         default = getattr(defaults, setting.name)
         bounds = f"{setting.lowest:,} … {setting.highest:,}" if setting.highest else ""
-        shown = f"`{default}`" if default != "" else ""
+        value = str(default).lower() if isinstance(default, bool) else default
+        shown = f"`{value}`" if value != "" else ""
         variable = f"LLMPROXY_{setting.name.upper()}"
         rows.append(f"| `{setting.name}` | `{variable}` | {shown} | {bounds} | {setting.help} |\n")
     return SETTINGS_HEAD + "".join(rows) + SETTINGS_TAIL

@@ -56,5 +56,8 @@ def show(as_json: Json = False) -> None:
             Column("FROM", "dim"),
             Column("MEANING", "dim", may_wrap=True),
         ),
-        ((name, str(value), origin, setting.help) for name, value, origin, setting in rows),
+        (
+            (name, str(value).lower() if isinstance(value, bool) else str(value), origin, each.help)
+            for name, value, origin, each in rows
+        ),
     )

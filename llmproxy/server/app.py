@@ -18,7 +18,7 @@ from llmproxy.errors import (
 )
 from llmproxy.live_keys import Pool
 from llmproxy.relay import Relay, Snapshot
-from llmproxy.server.proxy import BodyBudget, serve_request
+from llmproxy.server.proxy import Site, serve_request
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
@@ -28,15 +28,15 @@ PROXY_PREFIX = b"/v1/"
 _log = logging.getLogger("llmproxy.server")
 
 
-def build_app(relay: Relay, writer: Writer[Snapshot], pool: Pool, budget: BodyBudget) -> ASGIApp:
+def build_app(site: Site, writer: Writer[Snapshot], pool: Pool) -> ASGIApp:
     """Return the application around objects that live as long as the process."""
-    pages = _build_pages(relay, writer, pool)
+    pages = _build_pages(site.relay, writer, pool)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
         # cancelled by a disconnect: a client that leaves does not stop its metering.
         if scope["raw_path"].startswith(PROXY_PREFIX):  # only HTTP comes here
-            await serve_request(relay, budget, scope, receive, send)  # type: ignore[arg-type]
+            await serve_request(site, scope, receive, send)  # type: ignore[arg-type]
         else:
             await pages(scope, receive, send)
 

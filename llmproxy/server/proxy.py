@@ -3,12 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+from llmproxy.clock import Clock
 from llmproxy.errors import ApiError
 from llmproxy.headers import Headers
+from llmproxy.logs import RequestLog
+from llmproxy.metrics import Metrics
 from llmproxy.relay import ClientGoneError, Relay, Request
 from llmproxy.server.protocol import CONNECTION
+from llmproxy.trace import Trace
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -48,16 +52,48 @@ class BodyBudget:
         self._in_flight -= size
 
 
+class Observer(NamedTuple):
+    """Who hears of every request at its end."""
+
+    clock: Clock
+    metrics: Metrics
+    log: RequestLog | None
+    """None when requests are not logged."""
+
+    def begin(self) -> float:
+        """Note that a request has come; the result is for `end`."""
+        self.metrics.in_flight += 1
+        return self.clock.monotonic_s()
+
+    def end(self, trace: Trace, client: "AsgiClient", began_s: float) -> None:
+        """Note that a request has ended."""
+        self.metrics.in_flight -= 1
+        trace.status, trace.bytes_out = client.status, client.bytes_out
+        trace.duration_s = self.clock.monotonic_s() - began_s
+        if client.started_s:
+            trace.ttfb_s = client.started_s - began_s
+        self.metrics.note_end(trace)
+        if self.log is not None:
+            self.log.write(trace)
+
+
 class AsgiClient:
     """A client's connection behind ASGI; see `exchange.Client`."""
 
-    __slots__ = ("_connection", "_send", "has_started")
+    __slots__ = (
+        *("_clock", "_connection", "_send"),
+        *("bytes_out", "has_started", "started_s", "status"),
+    )
 
-    def __init__(self, connection: asyncio.Transport, send: Send) -> None:
+    def __init__(self, connection: asyncio.Transport, send: Send, clock: Clock) -> None:
         """Take the connection and ASGI's `send`."""
         self._connection = connection
         self._send = send
+        self._clock = clock
         self.has_started = False
+        self.started_s = 0.0
+        self.status = 0
+        self.bytes_out = 0
 
     def is_gone(self) -> bool:
         """Say whether the client has hung up."""
@@ -70,40 +106,51 @@ class AsgiClient:
     async def start(self, status: int, headers: Headers) -> None:
         """Send the head of the answer (it leaves with the first part of the body)."""
         self.has_started = True
+        self.status, self.started_s = status, self._clock.monotonic_s()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def send(self, body: bytes, *, more: bool) -> None:
         """Send a part of the body; waits while the client reads too slowly."""
+        self.bytes_out += len(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def serve_request(
-    relay: Relay, budget: BodyBudget, scope: Message, receive: Receive, send: Send
-) -> None:
+class Site(NamedTuple):
+    """What every request meets: the same objects for the life of the process."""
+
+    relay: Relay
+    budget: BodyBudget
+    observer: Observer
+
+
+async def serve_request(site: Site, scope: Message, receive: Receive, send: Send) -> None:
     """Hand one ASGI request to the relay.
 
     Args:
-        relay: the request path.
-        budget: how large a body may be, alone and together with others.
+        site: the request path, limits of bodies, and who hears of the request.
         scope: ASGI's scope, of type `http`, with our connection in it.
         receive: ASGI's `receive`.
         send: ASGI's `send`.
     """
     headers: Headers = scope["headers"]
-
-    body = _Body(budget, receive)
-
+    body = _Body(site.budget, receive)
+    trace = Trace()
     request = Request(
         method=scope["method"],
         raw_path=scope["raw_path"],
         query=scope["query_string"],
         headers=headers,
         read_body=partial(body.read, headers),
+        trace=trace,
     )
+    client = AsgiClient(scope[CONNECTION], send, site.observer.clock)
+    began_s = site.observer.begin()
     try:
-        await relay.handle(request, AsgiClient(scope[CONNECTION], send))
+        await site.relay.handle(request, client)
     finally:
-        budget.give_back(body.size)
+        site.budget.give_back(body.size)
+        trace.bytes_in = body.size
+        site.observer.end(trace, client, began_s)
 
 
 class _Body:

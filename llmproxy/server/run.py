@@ -24,12 +24,13 @@ from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, load_vault
 from llmproxy.errors import RefusedError
 from llmproxy.live_keys import Pool
-from llmproxy.logs import set_up_logs
+from llmproxy.logs import RequestLog, set_up_logs
+from llmproxy.metrics import Metrics
 from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import build_app
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
-from llmproxy.server.proxy import BodyBudget
+from llmproxy.server.proxy import BodyBudget, Observer, Site
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.writer import Writer
 from llmproxy.upstream import Upstream
@@ -88,7 +89,7 @@ async def _serve(
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
     budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
-    app = build_app(relay, writer, pool, budget)
+    app = build_app(Site(relay, budget, _observer(settings, clock)), writer, pool)
     loop = asyncio.get_running_loop()
 
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")
@@ -129,6 +130,13 @@ async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
         _log.warning("%d holds of a process that died have been ended", expired)
     begin = partial(ledger.start_boot, pid=os.getpid(), version=__version__, now_ms=now_ms)
     return await writer.submit(begin)
+
+
+def _observer(settings: Settings, clock: Clock) -> Observer:
+    log = None
+    if settings.log_requests:
+        log = RequestLog(sys.stderr.buffer, clock, is_terminal=sys.stderr.isatty())
+    return Observer(clock, Metrics(), log)
 
 
 def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
