@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmproxy.cli import opening, output
-from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Quiet, examples, noun, rows_to_fetch
+from llmproxy.cli.completion import user_names
+from llmproxy.cli.options import (
+    LIMIT_DEFAULT,
+    Json,
+    Limit,
+    Quiet,
+    UserName,
+    examples,
+    noun,
+    rows_to_fetch,
+)
 from llmproxy.cli.output import Column
 from llmproxy.cli.times import END_HELP, parse_end, parse_span
 
@@ -13,7 +23,6 @@ if TYPE_CHECKING:
     from llmproxy.accounts import ApiKey
 
 app = noun("Make, list, replace and revoke users' API keys.")
-UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 Expires = Annotated[str | None, typer.Option("--expires", metavar="TIME", help=END_HELP)]
 
@@ -133,7 +142,10 @@ def key_json(key: "ApiKey", now_ms: int) -> dict[str, object]:
     ),
 )
 def list_keys(
-    user: Annotated[str | None, typer.Argument(metavar="USER", help="Only this user's.")] = None,
+    user: Annotated[
+        str | None,
+        typer.Argument(metavar="USER", help="Only this user's.", autocompletion=user_names),
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Only those that work now.")] = False,
     limit: Limit = LIMIT_DEFAULT,
     as_json: Json = False,

@@ -1,12 +1,12 @@
 """Commands `ledger …`: the proof that the books are right."""
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from llmproxy.cli import opening, output
 from llmproxy.cli.options import Json, examples, noun
+from llmproxy.cli.progress import progress
 
 if TYPE_CHECKING:
     from llmproxy.ledger_check import Report
@@ -28,29 +28,33 @@ def verify(as_json: Json = False) -> None:
     run beside the server: it sees one consistent moment.
     """
     with opening.database(must_exist=True) as database, database.read() as tx:
-        report = _verify(tx)
+        report = verify_with_progress(tx)
     if as_json:
         output.print_json(report.as_json())
     else:
-        _print_report(report)
+        print_report(report)
     if not report.is_ok:
         raise typer.Exit(1)
 
 
-def _verify(tx: "Tx") -> "Report":
+def verify_with_progress(tx: "Tx") -> "Report":
+    """Check the whole ledger, with a bar on a terminal."""
     from llmproxy import ledger_check
 
-    if not sys.stderr.isatty():
-        return ledger_check.verify(tx)
-    from rich.console import Console
-    from rich.progress import Progress
+    total = ledger_check.count_rows(tx)
+    done = 0
+    with progress("Checking") as report:
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("Checking", total=ledger_check.count_rows(tx))
-        return ledger_check.verify(tx, on_progress=lambda n: progress.advance(task, n))
+        def advance(rows: int) -> None:
+            nonlocal done
+            done += rows
+            report(done, total)
+
+        return ledger_check.verify(tx, on_progress=advance)
 
 
-def _print_report(report: "Report") -> None:
+def print_report(report: "Report") -> None:
+    """Print what was checked and what was found."""
     counts = (f"{what.replace('_', ' ')} {count:,}" for what, count in report.checked.items())
     output.say(f"Checked: {', '.join(counts)}.")
     for problem in report.problems:

@@ -24,6 +24,13 @@ def actor() -> str:
     return operator_name()
 
 
+def database_exists() -> bool:
+    """Say whether there is a database where it would be looked for."""
+    from llmproxy.config import find_paths
+
+    return find_paths().database.exists()
+
+
 @contextmanager
 def database(*, must_exist: bool = False) -> Iterator["AdminDatabase"]:
     """Open the database in force and close it afterwards; it is made when there is none.

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from llmproxy.cli.completion import model_ids, provider_names, user_names
+from llmproxy.cli.times import TIME_HELP
+
 LIMIT_DEFAULT = 50
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -12,6 +15,30 @@ Limit = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the new API key, if any.")]
+
+
+UserName = Annotated[
+    str, typer.Argument(metavar="USER", help="The user's name.", autocompletion=user_names)
+]
+OfUser = Annotated[
+    str | None,
+    typer.Option("--user", metavar="NAME", help="Only this user's.", autocompletion=user_names),
+]
+OfKey = Annotated[
+    str | None, typer.Option("--key", metavar="NAME", help="Only with API keys of this name.")
+]
+OfProvider = Annotated[
+    str | None,
+    typer.Option(
+        "--provider", metavar="NAME", help="Only to this provider.", autocompletion=provider_names
+    ),
+]
+OfModel = Annotated[
+    str | None,
+    typer.Option("--model", metavar="ID", help="Only for this model.", autocompletion=model_ids),
+]
+Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not before: {TIME_HELP}")]
+Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before; written like --since.")]
 
 
 def noun(text: str) -> typer.Typer:

@@ -10,11 +10,16 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 T = TypeVar("T")
+BAR_CHARS_MIN = 8
+BAR_CHARS_MAX = 40
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _STYLES = {
@@ -91,17 +96,31 @@ def only(rows: Sequence[T], limit: int) -> Sequence[T]:
     return rows[:limit]
 
 
-def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows under their column titles."""
-    cleaned = [[clean(cell) for cell in row] for row in rows]
+def print_table(
+    columns: Sequence[Column],
+    rows: Iterable[Sequence[str]],
+    *,
+    total: Sequence[str] | None = None,
+    shares: Sequence[int] | None = None,
+) -> None:
+    """Print rows under their column titles.
+
+    Args:
+        columns: what the columns are.
+        rows: the cells, row by row.
+        total: cells of a last row that sums the others up.
+        shares: a number for each row, drawn as a bar on a terminal with room for bars.
+    """
+    cleaned = [[clean(cell) for cell in row] for row in (*rows, *([total] if total else []))]
     for index, column in enumerate(columns):
         if column.kind == "money":
             _align_points(cleaned, index)
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        _print_rich_table(*_fitting(columns, cleaned, width))
-    else:
+    if not sys.stdout.isatty():
         _print_plain_table(columns, cleaned)
+        return
+    width = shutil.get_terminal_size().columns
+    room = width - BAR_CHARS_MIN - 2 if shares else width
+    _print_rich_table(*_fitting(columns, cleaned, room), width, shares, has_total=bool(total))
 
 
 def _align_points(rows: list[list[str]], index: int) -> None:
@@ -111,14 +130,18 @@ def _align_points(rows: list[list[str]], index: int) -> None:
         row[index] += " " * (widest - count)
 
 
+def _widths(columns: Sequence[Column], rows: list[list[str]]) -> list[int]:
+    return [
+        max(len(text) for text in (column.title, *(row[index] for row in rows)))
+        for index, column in enumerate(columns)
+    ]
+
+
 def _fitting(
     columns: Sequence[Column], rows: list[list[str]], width: int
 ) -> tuple[list[Column], list[list[str]]]:
     """Return the table without as many optional columns as do not fit into the width."""
-    widths = [
-        max(len(text) for text in (column.title, *(row[index] for row in rows)))
-        for index, column in enumerate(columns)
-    ]
+    widths = _widths(columns, rows)
     kept = list(range(len(columns)))
     for index in reversed(range(len(columns))):
         if sum(widths[each] + 2 for each in kept) - 2 <= width:
@@ -139,7 +162,14 @@ def _print_plain_table(columns: Sequence[Column], rows: list[list[str]]) -> None
         print("  ".join(cells).rstrip())
 
 
-def _print_rich_table(columns: Sequence[Column], rows: list[list[str]]) -> None:
+def _print_rich_table(
+    columns: Sequence[Column],
+    rows: list[list[str]],
+    width: int,
+    shares: Sequence[int] | None,
+    *,
+    has_total: bool,
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -153,14 +183,29 @@ def _print_rich_table(columns: Sequence[Column], rows: list[list[str]]) -> None:
             no_wrap=not column.may_wrap,
             overflow="fold" if column.may_wrap else "ellipsis",
         )
-    for row in rows:
-        table.add_row(
-            *(
-                Text(cell, style=_STYLES.get(cell, "") if column.kind == "state" else "")
-                for cell, column in zip(row, columns, strict=True)
-            )
-        )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    room = width - sum(each + 2 for each in _widths(columns, rows))
+    bars = _bars(shares or (), min(room, BAR_CHARS_MAX), console.encoding)
+    if bars:
+        table.add_column("")
+    for index, row in enumerate(rows):
+        cells: list[RenderableType] = [
+            Text(cell, style=_STYLES.get(cell, "") if column.kind == "state" else "")
+            for cell, column in zip(row, columns, strict=True)
+        ]
+        is_total = has_total and index == len(rows) - 1
+        table.add_row(*cells, *bars[index : index + 1], style="bold" if is_total else "")
+    console.print(table)
+
+
+def _bars(shares: Sequence[int], chars: int, encoding: str) -> "list[RenderableType]":
+    """Return a bar for each share, the largest filling `chars`; none where they cannot be shown."""
+    from rich.bar import Bar
+
+    if chars < BAR_CHARS_MIN or not any(shares) or not encoding.lower().startswith("utf"):
+        return []
+    largest = max(shares)
+    return [Bar(largest, 0, share, width=chars, color="cyan") for share in shares]
 
 
 def print_fields(fields: Iterable[tuple[str, str]]) -> None:

@@ -5,15 +5,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output
-from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun, rows_to_fetch
+from llmproxy.cli import opening, output, usage_export, usage_summary
+from llmproxy.cli.options import (
+    LIMIT_DEFAULT,
+    Json,
+    Limit,
+    OfKey,
+    OfModel,
+    OfProvider,
+    OfUser,
+    Since,
+    Until,
+    examples,
+    noun,
+    rows_to_fetch,
+)
 from llmproxy.cli.output import Column
-from llmproxy.cli.times import TIME_HELP, parse_time
+from llmproxy.cli.request_filter import request_filter
 
 if TYPE_CHECKING:
     from llmproxy.reports import Request
 
 app = noun("Look at requests and their costs.")
+app.command("summary", epilog=usage_summary.EXAMPLES)(usage_summary.summary)
 
 SHORT_ID_CHARS = 20
 STATES = ("open", "settled", "released", "expired", "refused")
@@ -27,36 +41,39 @@ STATES = ("open", "settled", "released", "expired", "refused")
     )
 )
 def requests(
-    user: Annotated[str | None, typer.Option(metavar="NAME", help="Only this user's.")] = None,
-    provider: Annotated[str | None, typer.Option(metavar="NAME", help="Only to it.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="ID", help="Only for this model.")] = None,
+    user: OfUser = None,
+    key: OfKey = None,
+    provider: OfProvider = None,
+    model: OfModel = None,
     state: Annotated[
-        str | None, typer.Option(metavar="STATE", help=f"Only {', '.join(STATES)}.")
+        str | None,
+        typer.Option(
+            metavar="STATE",
+            help=f"Only {', '.join(STATES)}.",
+            autocompletion=lambda incomplete: [s for s in STATES if s.startswith(incomplete)],
+        ),
     ] = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="TIME", help=f"Not before: {TIME_HELP}")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Before; written like --since.")
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = LIMIT_DEFAULT,
     as_json: Json = False,
 ) -> None:
     """List requests, newest first. Running ones too: their state is open."""
-    from llmproxy import accounts, reports
+    from llmproxy import reports
 
     if state is not None and state not in STATES:
         msg = f"{state!r:.40} is no state; choose one of {', '.join(STATES)}."
         raise typer.BadParameter(msg, param_hint="--state")
-    now_ms = opening.now_ms()
     with opening.reading() as tx:
-        wanted = reports.RequestFilter(
-            user_id=accounts.find_user(tx, user).id if user else None,
+        wanted = request_filter(
+            tx,
+            user=user,
+            key=key,
             provider=provider,
             model=model,
             state=state,
-            since_ms=parse_time(since, now_ms) if since else None,
-            until_ms=parse_time(until, now_ms) if until else None,
+            since=since,
+            until=until,
         )
         rows = reports.list_requests(tx, wanted, limit=rows_to_fetch(limit))
     rows = list(output.only(rows, limit))
@@ -68,6 +85,8 @@ def requests(
         return
     _print_requests(rows)
 
+
+app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
 
 _NONE_YET = "No requests yet. How to send one: llmproxy serve, then docs/cli.md"
 

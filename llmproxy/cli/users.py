@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmproxy.cli import opening, output
+from llmproxy.cli.completion import user_names
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Quiet, examples, noun, rows_to_fetch
 from llmproxy.cli.output import Column
 
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from llmproxy.accounts import User
 
 app = noun("Make, show and change users.")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="The user's name.", autocompletion=user_names)
+]
+NewName = Annotated[str, typer.Argument(metavar="NAME", help="The user's name.")]
 
 
 def user_json(user: "User") -> dict[str, object]:
@@ -38,7 +42,7 @@ def user_json(user: "User") -> dict[str, object]:
     )
 )
 def create(
-    name: Name,
+    name: NewName,
     rate_multiplier: Annotated[
         str, typer.Option(metavar="FACTOR", help="What this user's costs are multiplied by.")
     ] = "1",
