@@ -16,7 +16,7 @@ from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
-from llmproxy.settlement import Settlement
+from llmproxy.settlement import Ending
 from llmproxy.upstream import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
@@ -34,14 +34,12 @@ class ClientLeftError(Exception):
 class Attempts:
     """The tries of one request to get an answer."""
 
-    def __init__(
-        self, services: Services, order: Order, times: Times, settlement: Settlement
-    ) -> None:
+    def __init__(self, services: Services, order: Order, times: Times, ending: Ending) -> None:
         """Take the admitted request; `obtain` does the work."""
         self._services = services
         self._order = order
         self._times = times
-        self._settlement = settlement
+        self._ending = ending
         self.secret = ""
         """The provider key that was tried last: it must not reach the client."""
 
@@ -59,12 +57,12 @@ class Attempts:
         for key in order.keys[:ATTEMPTS_MAX]:
             if is_client_gone():
                 raise ClientLeftError
-            self._settlement.attempts += 1
-            self._settlement.provider_key_id = key.id
+            self._ending.attempts += 1
+            self._ending.provider_key_id = key.id
             self.secret = key.secret
             headers = to_provider(order.headers, order.provider.dialect, key.secret)
             answer = await self._send(url, headers, body)
-            self._settlement.upstream_status = answer.status
+            self._ending.upstream_status = answer.status
             if answer.status < 300:
                 self._confirm(key)
                 return answer, b""
@@ -85,7 +83,7 @@ class Attempts:
         write = partial(
             order.endpoint.upstream_body,
             order.body,
-            order.quote.facts,
+            order.facts,
             injects_usage=order.provider.injects_usage,
         )
         # Long bodies are rewritten in a thread, so that other requests do not wait for it.
@@ -134,7 +132,7 @@ class Attempts:
         now_ms = self._services.clock.now_ms()
         if failure.kind is FailureKind.COOLDOWN:
             wait_s = failure.retry_after_s
-            key.cooling_until_ms[order.quote.model.id] = now_ms + wait_s * 1000
+            key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000
             return all_keys_cooling(order.provider.name, wait_s)
         if failure.kind is FailureKind.DEAD:
             self._take_out(key, "dead", failure.excerpt, None)

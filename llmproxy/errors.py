@@ -196,6 +196,12 @@ def unknown_model_pricing(model: str, nearest: list[str]) -> ApiError:
     return ApiError(400, "unknown_model_pricing", message, param="model")
 
 
+def model_not_found(provider: str, model: str) -> ApiError:
+    """Return the 404 for one model of a list that is not in it."""
+    message = f'Provider {provider} has no priced model "{model:.100}".'
+    return ApiError(404, "model_not_found", message, param="model")
+
+
 def invalid_api_key(*, given: bool) -> ApiError:
     """Return the 401 for a missing or unknown API key; the key itself is never echoed."""
     message = (

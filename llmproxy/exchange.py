@@ -13,7 +13,7 @@ from llmproxy.errors import ApiError, proxy_error
 from llmproxy.headers import Headers, to_client, without_secret
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
-from llmproxy.settlement import Settlement
+from llmproxy.settlement import make_ending
 from llmproxy.upstream import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
@@ -60,8 +60,8 @@ class Exchange:
         self._is_event_stream = False
         self._read_so_far: Callable[[], Reading] = Reading
         self.times = Times(services.clock)
-        self._settlement = Settlement(services, order, self.times)
-        self._attempts = Attempts(services, order, self.times, self._settlement)
+        self._ending = make_ending(services, order, self.times)
+        self._attempts = Attempts(services, order, self.times, self._ending)
 
     async def run(self) -> None:
         """Send the request, relay the answer, end the hold.
@@ -84,20 +84,20 @@ class Exchange:
                 answer.close()
         except asyncio.CancelledError:
             if self._cut_reason is None or self._task is None:
-                self._settlement.end(self._read_so_far(), "the proxy was stopped")
+                self._ending.end(self._read_so_far(), "the proxy was stopped")
                 raise
             self._task.uncancel()
             await self._after_cut(self._cut_reason)
         except ClientLeftError:
-            self._settlement.release("the client left before the request was sent")
+            self._ending.release("the client left before the request was sent")
         except ApiError as error:
-            self._settlement.status = error.status
-            self._settlement.release(error.message)
+            self._ending.status = error.status
+            self._ending.release(error.message)
             raise
         finally:
             watched.discard(self)
             # Whatever went wrong, no hold stays open.
-            self._settlement.end(self._read_so_far(), "an internal error")
+            self._ending.end(self._read_so_far(), "an internal error")
 
     # --- what the watchdog calls -------------------------------------------------------------
 
@@ -121,11 +121,11 @@ class Exchange:
         kind = answer.header(b"content-type")
         if kind:
             return kind.lower().startswith(b"text/event-stream")
-        return self._order.quote.facts.is_stream
+        return self._order.facts.is_stream
 
     async def _relay_stream(self, answer: Answer) -> None:
         """Pass events on as they come; a clean end only where the provider made one."""
-        provider, facts = self._order.provider, self._order.quote.facts
+        provider, facts = self._order.provider, self._order.facts
         withholds = provider.injects_usage and not facts.asks_usage
         reader = self._order.endpoint.stream_reader(withholds_usage=withholds)
         self._read_so_far = reader.reading
@@ -138,7 +138,7 @@ class Exchange:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 passed = reader.events.feed(chunk)
                 if reader.is_over:
-                    self._settlement.end(reader.reading())
+                    self._ending.end(reader.reading())
                 if passed:
                     await self._pass(passed)
         except UpstreamError as error:
@@ -148,10 +148,10 @@ class Exchange:
         if broken is None and not (reader.is_complete or reading.has_error):
             broken = f"{provider.name} ended the stream before the answer was complete"
         if broken is None or reader.is_over:
-            self._settlement.end(reading)
+            self._ending.end(reading)
             await self._finish(rest)
         else:
-            self._settlement.end(reading, broken)
+            self._ending.end(reading, broken)
             await self._finish(self._error_event(broken))
 
     async def _relay_plain(self, answer: Answer) -> None:
@@ -170,7 +170,7 @@ class Exchange:
             raise unreachable(self._order, what, error, should_retry=False) from error
         body = b"".join(parts)
         self._note_start(answer.status)
-        cost = self._settlement.end(self._order.endpoint.read_answer(body))
+        cost = self._ending.end(self._order.endpoint.read_answer(body))
         headers = self._passed_headers(answer)
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-llmproxy-cost-usd", format_usd(cost).encode()))
@@ -193,16 +193,16 @@ class Exchange:
                     kept.append(chunk)
         except UpstreamError as error:
             reason = f"{self._order.provider.name} broke off: {error}"
-            self._settlement.end(self._read_so_far(), reason)
+            self._ending.end(self._read_so_far(), reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        self._settlement.end(self._order.endpoint.read_answer(b"".join(kept)))
+        self._ending.end(self._order.endpoint.read_answer(b"".join(kept)))
         await self._finish(last)
 
     async def _pass_on_error(self, answer: Answer, beginning: bytes) -> None:
         """Pass the provider's own error on, without any secret that it echoes."""
         self._note_start(answer.status)
-        self._settlement.release(f"the provider answered {answer.status}")
+        self._ending.release(f"the provider answered {answer.status}")
         headers = self._passed_headers(answer)
         secret = self._attempts.secret
         held_back = without_secret(beginning, secret)
@@ -232,9 +232,9 @@ class Exchange:
         return headers
 
     def _note_start(self, status: int) -> None:
-        self._settlement.status = status
-        if self._settlement.ttfb_ms is None:
-            self._settlement.ttfb_ms = self.times.elapsed_ms()
+        self._ending.status = status
+        if self._ending.ttfb_ms is None:
+            self._ending.ttfb_ms = self.times.elapsed_ms()
 
     async def _start(self, status: int, headers: Headers) -> None:
         self._note_start(status)
@@ -255,19 +255,19 @@ class Exchange:
 
     async def _after_cut(self, reason: str) -> None:
         """End what the watchdog has cut: settle, and tell a client that is still there."""
-        if self._settlement.has_ended:
+        if self._ending.has_ended:
             self._client.abort()
         elif self._client.is_gone():
-            self._settlement.end_abandoned(self._read_so_far(), reason)
+            self._ending.end_abandoned(self._read_so_far(), reason)
         elif self._is_event_stream:
-            self._settlement.end(self._read_so_far(), reason)
+            self._ending.end(self._read_so_far(), reason)
             await self._finish(self._error_event(reason))
         elif self._client.has_started:
-            self._settlement.end(self._read_so_far(), reason)
+            self._ending.end(self._read_so_far(), reason)
             self._client.abort()  # as in _relay_large
         else:
-            self._settlement.status = 504
-            self._settlement.release(reason)
+            self._ending.status = 504
+            self._ending.release(reason)
             raise proxy_error(
                 504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )

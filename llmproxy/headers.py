@@ -5,6 +5,7 @@ that could act on the operator's account do not (reference wire.md F.3, F.6, F.7
 """
 
 from collections.abc import Iterator
+from urllib.parse import parse_qsl
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -31,7 +32,7 @@ _ANSWER_DROPPED = _HOP_BY_HOP | {
 _ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-")
 
 
-def given_api_keys(headers: Headers) -> Iterator[str]:
+def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
     """Yield what may be an API key, in the order in which the places count (wire.md F.3)."""
     for place in _CREDENTIALS:
         for name, value in headers:
@@ -42,6 +43,8 @@ def given_api_keys(headers: Headers) -> Iterator[str]:
                     if scheme.lower() != "bearer":
                         continue
                 yield text.strip()
+    if b"key=" in query:
+        yield from (value for name, value in parse_qsl(query.decode("latin-1")) if name == "key")
 
 
 def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:

@@ -1,25 +1,40 @@
-"""Owns the answer of `GET …/models`: what the catalog prices, in the dialect's own shape. Pure."""
+"""Owns the answers of `GET …/models[/ID]`: what is priced, in the dialect's own shape. Pure."""
 
 import json
 from datetime import UTC, datetime
 
-from llmproxy.catalog import Catalog
+from llmproxy.catalog import Catalog, Model
+from llmproxy.errors import model_not_found
+from llmproxy.routes import Route
 
 
-def model_list(catalog: Catalog, provider: str, dialect: str) -> bytes:
-    """Return the JSON list of a provider's priced models (reference wire.md F.5)."""
+def models_body(catalog: Catalog, route: Route) -> bytes:
+    """Return the JSON of a provider's priced models, or of the one in the route (wire.md F.5).
+
+    Raises:
+        ApiError: 404, there is no model of that name.
+    """
+    describe = _describe_anthropic if route.dialect == "anthropic" else _describe_openai
     updated = datetime.strptime(catalog.updated, "%Y-%m-%d").replace(tzinfo=UTC)
-    ids = [model.id for model in catalog.models(provider)]
-    if dialect == "anthropic":
-        created = updated.strftime("%Y-%m-%dT%H:%M:%SZ")
-        data: list[dict[str, object]] = [
-            {"type": "model", "id": name, "display_name": name, "created_at": created}
-            for name in ids
-        ]
-        ends = {"first_id": ids[0] if ids else None, "last_id": ids[-1] if ids else None}
-        return json.dumps({"data": data, "has_more": False, **ends}).encode()
-    data = [
-        {"id": name, "object": "model", "created": int(updated.timestamp()), "owned_by": provider}
-        for name in ids
-    ]
-    return json.dumps({"object": "list", "data": data}).encode()
+    if route.model_id is not None:
+        model = catalog.find(route.provider, route.model_id)
+        if model is None:
+            raise model_not_found(route.provider, route.model_id)
+        return json.dumps(describe(model, updated)).encode()
+    models = catalog.models(route.provider)
+    data = [describe(model, updated) for model in models]
+    if route.dialect != "anthropic":
+        return json.dumps({"object": "list", "data": data}).encode()
+    first, last = (models[0].id, models[-1].id) if models else (None, None)
+    page = {"data": data, "has_more": False, "first_id": first, "last_id": last}
+    return json.dumps(page).encode()
+
+
+def _describe_openai(model: Model, updated: datetime) -> dict[str, object]:
+    created = int(updated.timestamp())
+    return {"id": model.id, "object": "model", "created": created, "owned_by": model.provider}
+
+
+def _describe_anthropic(model: Model, updated: datetime) -> dict[str, object]:
+    created = updated.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}

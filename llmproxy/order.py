@@ -1,4 +1,4 @@
-"""Owns the value between the two halves of the request path: an admitted request with its hold."""
+"""Owns the value between the two halves of the request path: an admitted request."""
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -6,8 +6,8 @@ from typing import NamedTuple, Protocol
 from llmproxy import ledger
 from llmproxy.accounts import Principal
 from llmproxy.catalog import Catalog
-from llmproxy.clock import Clock
-from llmproxy.dialects.base import Endpoint
+from llmproxy.clock import Clock, request_id_text
+from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
 from llmproxy.key_pool import Provider
 from llmproxy.live_keys import LiveKey
@@ -37,15 +37,27 @@ class Services(NamedTuple):
 class Order(NamedTuple):
     """One admitted request: everything that is known before it is sent."""
 
-    request_id: str
+    id: bytes
     principal: Principal
     provider: Provider
     endpoint: Endpoint
-    quote: Quote
-    hold: ledger.Hold
+    facts: RequestFacts
     headers: Headers
     query: str
     body: bytes
     keys: list[LiveKey]
     """The keys that may be tried, best first."""
+    quote: Quote | None
+    hold: ledger.Hold | None
+    """The quote and its hold; None for a request that costs nothing."""
     trace: Trace
+
+    @property
+    def request_id(self) -> str:
+        """The id as it is shown."""
+        return request_id_text(self.id)
+
+    @property
+    def model_id(self) -> str:
+        """The catalog's id of the model; of a free request whatever it names."""
+        return self.quote.model.id if self.quote else self.facts.model

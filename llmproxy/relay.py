@@ -32,16 +32,15 @@ from llmproxy.exchange import Client, Exchange
 from llmproxy.headers import Headers, given_api_keys
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.live_keys import LiveKey, Pool
-from llmproxy.model_list import model_list
+from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services
 from llmproxy.presets import PRESETS
 from llmproxy.quote import Quote, insufficient_credit, make_quote
-from llmproxy.routes import QUERY_PASSED, Route, Routes
+from llmproxy.routes import Route, Routes, passed_query
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace
+from llmproxy.unheld import UnheldRows, unsent
 
-UNHELD_ROWS_PER_S_MAX = 20
-REASON_CHARS_MAX = 500
 DRAIN_RETRY_AFTER_S = 5
 
 _log = logging.getLogger("llmproxy.relay")
@@ -99,8 +98,7 @@ class Relay:
         self._routes = Routes(())
         self._generation = 0
         self._price_versions: dict[tuple[str, str], int] = {}
-        self._unheld_second = 0
-        self._unheld = 0
+        self._unheld = UnheldRows(services)
         self.boot_id = 0
         self.is_draining = False
 
@@ -140,46 +138,68 @@ class Relay:
             raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
         request.trace.provider = route.provider
+        if route.is_base:
+            await _answer(client, b"", request_id)
+            return
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
         principal = await self.authenticate(request)
-        generation = self._generation
         if route.endpoint is None:
-            await self._list_models(route, client, request_id)
-            self._record_unheld(request_id, route, principal, "", None)
+            await _answer(client, models_body(self._catalog, route), request_id)
+            self._unheld.record(request_id, route, principal)
             return
+        order = await self._admit(request, route, route.endpoint, principal, request_id)
+        await Exchange(self._services, order, client).run()
+
+    async def _admit(
+        self,
+        request: Request,
+        route: Route,
+        endpoint: Endpoint,
+        principal: Principal,
+        request_id: bytes,
+    ) -> Order:
+        """Read, price and hold; free endpoints need neither price nor hold.
+
+        Raises:
+            ApiError: why it is refused.
+            _ChangedError: what it was admitted by changed while its body came or its hold was made.
+        """
+        generation = self._generation
         body = await self._read_body(request)
         model = ""
         try:
-            facts = await _read_facts(route.endpoint, body)
+            facts = await _read_facts(endpoint, body)
             model = request.trace.model = facts.model
             request.trace.is_stream = facts.is_stream
-            quote = self._quote(route, facts, principal)
-            provider, keys = await self._choose_keys(route.provider, quote.model.id, principal)
-            hold = await self._hold(route.endpoint, quote, principal, request_id)
+            quote = None if endpoint.is_free else self._quote(route, facts, principal)
+            model_id = quote.model.id if quote else model
+            provider, keys = await self._choose_keys(route.provider, model_id, principal)
+            hold = None
+            if quote is not None:
+                hold = await self._hold(endpoint, quote, principal, request_id)
         except ApiError as error:
-            self._record_unheld(request_id, route, principal, model, error)
+            self._unheld.record(request_id, route, principal, model, error)
             raise
-        if generation != self._generation and (
-            self._find_principal(list(given_api_keys(request.headers))) != principal
-            or not self._is_still_usable(provider, keys, quote, principal)
-        ):
-            # The hold's transaction has seen a change: an operator's word counts at once.
-            self._release(hold, "something was changed meanwhile: admitted anew", quote, principal)
-            raise _ChangedError(body)
         order = Order(
-            request_id=request_id_text(request_id),
+            id=request_id,
             principal=principal,
             provider=provider,
-            endpoint=route.endpoint,
-            quote=quote,
-            hold=hold,
+            endpoint=endpoint,
+            facts=facts,
             headers=request.headers,
-            query=QUERY_PASSED.get(request.query, ""),
+            query=passed_query(request.query),
             body=body,
             keys=keys,
+            quote=quote,
+            hold=hold,
             trace=request.trace,
         )
-        await Exchange(self._services, order, client).run()
+        if generation != self._generation and not self._is_still_admitted(order, request):
+            # The hold's transaction has seen a change: an operator's word counts at once.
+            if quote is not None and hold is not None:
+                self._release(hold, "something was changed: admitted anew", quote, principal)
+            raise _ChangedError(body)
+        return order
 
     async def authenticate(self, request: Request) -> Principal:
         """Return who the request speaks for: the first given key that is known counts.
@@ -187,7 +207,7 @@ class Relay:
         Raises:
             ApiError: 401.
         """
-        given = list(given_api_keys(request.headers))
+        given = list(given_api_keys(request.headers, request.query))
         principal = self._find_principal(given)
         # A key that fails its checksum was never made here: no second look, however many come.
         if principal is None and any(vault.is_well_formed(key) for key in given):
@@ -213,16 +233,6 @@ class Relay:
         committed since. A caller that is cancelled must not take the news with it.
         """
         await asyncio.shield(asyncio.ensure_future(self._writer.refresh()))
-
-    async def _list_models(self, route: Route, client: Client, request_id: bytes) -> None:
-        body = model_list(self._catalog, route.provider, route.dialect)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"x-llmproxy-request-id", request_id_text(request_id).encode()),
-        ]
-        await client.start(200, headers)
-        await client.send(body, more=False)
 
     @staticmethod
     async def _read_body(request: Request) -> bytes:
@@ -270,15 +280,16 @@ class Relay:
         keys = self._pool.usable(name, model_id, principal.user_id, now_ms)
         return (provider, keys) if keys else None
 
-    def _is_still_usable(
-        self, provider: Provider, keys: list[LiveKey], quote: Quote, principal: Principal
-    ) -> bool:
-        """Say whether the provider and its keys are as they were when they were chosen."""
-        now_ms = self._clock.now_ms()
-        found = self._usable_keys(provider.name, quote.model.id, principal, now_ms)
-        if found is None or found[0] != provider:
+    def _is_still_admitted(self, order: Order, request: Request) -> bool:
+        """Say whether the user, the provider and its keys are as they were when they were read."""
+        given = list(given_api_keys(request.headers, request.query))
+        if self._find_principal(given) != order.principal:
             return False
-        return [key.id for key in keys] == [key.id for key in found[1]]
+        now_ms, name = self._clock.now_ms(), order.provider.name
+        found = self._usable_keys(name, order.model_id, order.principal, now_ms)
+        if found is None or found[0] != order.provider:
+            return False
+        return [key.id for key in order.keys] == [key.id for key in found[1]]
 
     async def _hold(
         self, endpoint: Endpoint, quote: Quote, principal: Principal, request_id: bytes
@@ -305,7 +316,7 @@ class Relay:
             shortage = await self._writer.submit(ledger.place_hold, hold)
         except asyncio.CancelledError:
             # It may be placed all the same: end it behind the queued placing.
-            outcome = _outcome(principal, quote.model.provider, quote.model.id)
+            outcome = unsent(principal, quote.model.provider, quote.model.id)
             undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
             self._writer.enqueue(undo, hold)
             raise
@@ -325,58 +336,9 @@ class Relay:
         return known
 
     def _release(self, hold: ledger.Hold, reason: str, quote: Quote, principal: Principal) -> None:
-        outcome = _outcome(principal, quote.model.provider, quote.model.id, reason=reason)
+        outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)
         release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
         self._writer.enqueue(release, hold)
-
-    def _record_unheld(
-        self,
-        request_id: bytes,
-        route: Route,
-        principal: Principal,
-        model: str,
-        error: ApiError | None,
-    ) -> None:
-        """Leave a reporting row for a refused or free request, without waiting for it.
-
-        Only so many a second: they cost the client nothing, and must cost us as little.
-        """
-        second = int(self._clock.monotonic_s())
-        if second != self._unheld_second:
-            self._unheld_second, self._unheld = second, 0
-        self._unheld += 1
-        if self._unheld > UNHELD_ROWS_PER_S_MAX:
-            return
-        record = partial(
-            ledger.record_unheld,
-            api_key_id=principal.api_key_id,
-            endpoint=route.endpoint.name if route.endpoint else "models",
-            outcome=_outcome(
-                principal,
-                route.provider,
-                model,
-                status=error.status if error else 200,
-                reason=error.message if error else None,
-            ),
-            now_ms=self._clock.now_ms(),
-            state="refused" if error else "settled",
-        )
-        self._writer.enqueue(record, request_id)
-
-
-def _outcome(
-    principal: Principal, provider: str, model: str, *, status: int = 0, reason: str | None = None
-) -> ledger.Outcome:
-    """Return the reporting row of a request that was never sent to its provider."""
-    return ledger.Outcome(
-        user_id=principal.user_id,
-        provider=provider,
-        model=model,
-        is_stream=False,
-        status=status,
-        duration_ms=0,
-        reason=reason[:REASON_CHARS_MAX] if reason else None,
-    )
 
 
 def _asks_websocket(headers: Headers) -> bool:
@@ -387,6 +349,17 @@ async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
     if len(body) > LOOP_BYTES:
         return await asyncio.to_thread(endpoint.read_request, body)
     return endpoint.read_request(body)
+
+
+async def _answer(client: Client, body: bytes, request_id: bytes) -> None:
+    """Answer a request that goes to no provider."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"x-llmproxy-request-id", request_id_text(request_id).encode()),
+    ]
+    await client.start(200, headers)
+    await client.send(body, more=False)
 
 
 async def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:

@@ -5,28 +5,54 @@ Matched on the raw bytes of the path, so that no decoding can make two paths one
 
 from collections.abc import Iterable
 from typing import NamedTuple
+from urllib.parse import unquote
 
+from llmproxy.dialects.anthropic_messages import REFUSED as ANTHROPIC_REFUSED
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint
 from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.dialects.openai_completions import OpenAICompletions
+from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
+from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
+from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.errors import ApiError, unknown_path, wrong_method
 
-METERED: dict[str, tuple[Endpoint, ...]] = {
-    "openai": (OpenAIChat(),),
-    "anthropic": (AnthropicMessages(),),
+ENDPOINTS: dict[str, tuple[Endpoint, ...]] = {
+    "openai": (
+        OpenAIChat(),
+        OpenAIResponses(),
+        OpenAIResponses("responses/compact"),
+        FreeEndpoint("responses/input_tokens", "/responses/input_tokens", STATEFUL),
+        OpenAICompletions(),
+        OpenAIEmbeddings(),
+        FreeEndpoint("moderations", "/moderations", {}),
+    ),
+    "anthropic": (
+        AnthropicMessages(),
+        FreeEndpoint("messages/count_tokens", "/v1/messages/count_tokens", ANTHROPIC_REFUSED),
+    ),
 }
 """The endpoints of each dialect family."""
 
-QUERY_PASSED = {b"beta=true": "?beta=true"}
-"""Queries that are sent on; every other one is dropped."""
+BASES = {"gemini": ("v1beta/openai/", "v1beta/openai/v1/"), "groq": ("openai/v1/",)}
+"""What some providers' own SDKs put between the base URL and the endpoint."""
+
+_MODELS = b"models"
+_BETA = b"beta=true"
 
 
 class Route(NamedTuple):
-    """Where a path leads: an endpoint of a provider, or its list of models (endpoint None)."""
+    """Where a path leads: an endpoint of a provider, or (endpoint None) what we answer ourselves.
+
+    That is the list of models, one model of it by its id, or nothing at all, for clients that
+    look whether the base URL is there.
+    """
 
     provider: str
     dialect: str
-    endpoint: Endpoint | None
+    endpoint: Endpoint | None = None
+    model_id: str | None = None
+    is_base: bool = False
 
 
 class Routes:
@@ -36,14 +62,18 @@ class Routes:
         """Build the table."""
         self._post: dict[bytes, Route] = {}
         self._get: dict[bytes, Route] = {}
-        self._providers: set[str] = set()
+        self._bases: dict[bytes, Route] = {}
         for provider, dialect in providers:
-            self._providers.add(provider)
+            root = f"/v1/{provider}"
+            self._bases |= dict.fromkeys(
+                (root.encode(), f"{root}/".encode()), Route(provider, dialect, is_base=True)
+            )
             # Anthropic's SDKs add "/v1" to the base URL themselves (wire.md F.2).
-            for base in (f"/v1/{provider}/", f"/v1/{provider}/v1/"):
-                self._get[f"{base}models".encode()] = Route(provider, dialect, None)
-                for endpoint in METERED[dialect]:
-                    path = f"{base}{endpoint.name}".encode()
+            for inner in ("", "v1/", *BASES.get(provider, ())):
+                base = f"{root}/{inner}".encode()
+                self._get[base + _MODELS] = Route(provider, dialect)
+                for endpoint in ENDPOINTS[dialect]:
+                    path = base + endpoint.name.encode()
                     self._post[path] = Route(provider, dialect, endpoint)
 
     def find(self, method: str, raw_path: bytes) -> Route:
@@ -53,29 +83,46 @@ class Routes:
             ApiError: 404 for a path that leads nowhere, 405 for another method, 400 for an
                 endpoint of a provider that cannot be metered.
         """
-        route = (self._post if method == "POST" else self._get).get(raw_path)
-        if route is not None and method in {"POST", "GET"}:
-            return route
-        if raw_path in self._post or raw_path in self._get:
-            allowed = "POST" if raw_path in self._post else "GET"
-            raise wrong_method(allowed)
+        if method == "POST":
+            route = self._post.get(raw_path)
+        elif method in {"GET", "HEAD"}:
+            route = self._get.get(raw_path) or self._bases.get(raw_path) or self._model(raw_path)
+        else:
+            route = None
+        if route is None:
+            raise self._refusal(raw_path)
+        return route
+
+    def _model(self, raw_path: bytes) -> Route | None:
+        """Return the route of one model of a list; its id is looked up, never sent on."""
+        before, found, model = raw_path.partition(b"/" + _MODELS + b"/")
+        route = self._get.get(before + b"/" + _MODELS) if found and model else None
+        return route and route._replace(model_id=unquote(model.decode("latin-1")))
+
+    def _refusal(self, raw_path: bytes) -> ApiError:
+        if raw_path in self._post:
+            return wrong_method("POST")
+        if raw_path in self._get:
+            return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
+        if b"/v1/" + provider not in self._bases or not endpoint:
+            return unknown_path()
         name = provider.decode(errors="replace")
-        if name not in self._providers or not endpoint:
-            raise unknown_path()
         known = ", ".join(sorted(path.decode() for path in self._paths_of(provider)))
         shown = endpoint.decode(errors="replace")[:100]
-        raise ApiError(
+        return ApiError(
             400,
             "endpoint_not_metered",
             f'"{shown}" of {name} cannot be metered and is not forwarded. Available: {known}.',
         )
 
     def _paths_of(self, provider: bytes) -> list[bytes]:
+        """Return a provider's paths, each once: without the aliases below other bases."""
         base = b"/v1/" + provider + b"/"
-        doubled = base + b"v1/"
-        return [
-            path
-            for path in (*self._post, *self._get)
-            if path.startswith(base) and not path.startswith(doubled)
-        ]
+        dialect = self._bases[base].dialect
+        return [base + endpoint.name.encode() for endpoint in ENDPOINTS[dialect]] + [base + _MODELS]
+
+
+def passed_query(query: bytes) -> str:
+    """Return what of a client's query goes upstream; all but `beta=true` is dropped."""
+    return "?beta=true" if query and _BETA in query.split(b"&") else ""

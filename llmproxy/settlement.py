@@ -1,4 +1,4 @@
-"""Owns how a hold ends: settled by usage or estimate, or released; exactly once.
+"""Owns how a request ends: its hold settled by usage or estimate, or released; exactly once.
 
 Every ending is queued, never waited for, and queued before the client's last bytes, so that the
 client's next request stands behind it. The rules of who pays for what are those of reference
@@ -7,6 +7,7 @@ money.md 2.1 and docs/what-gets-charged.md.
 
 import logging
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -14,27 +15,128 @@ from llmproxy import ledger
 from llmproxy.dialects.base import Reading, estimated
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
+from llmproxy.quote import Quote
 from llmproxy.usage import Usage
 from llmproxy.watchdog import Times
 
 _log = logging.getLogger("llmproxy.relay")
 
 
-class Settlement:
-    """The end of one hold, and what the reporting row says of the request until then."""
+class Ending(Protocol):
+    """The end of one request, and what its reporting row says of it until then."""
+
+    has_ended: bool
+    status: int
+    """The HTTP status that the client got."""
+    upstream_status: int | None
+    attempts: int
+    provider_key_id: int | None
+    ttfb_ms: int | None
+
+    def end(self, reading: Reading, reason: str | None = None) -> int:
+        """End by what was read; return the cost in nano-USD. Later calls do nothing."""
+
+    def end_abandoned(self, reading: Reading, reason: str) -> None:
+        """End a request whose client left and whose answer could not be read to its end."""
+
+    def release(self, reason: str, reading: Reading | None = None) -> None:
+        """End without a charge. Later calls do nothing."""
+
+
+def make_ending(services: Services, order: Order, times: Times) -> Ending:
+    """Return how an admitted request will end; nothing is charged until it does."""
+    if order.quote is None or order.hold is None:
+        return FreeEnding(services, order, times)
+    return Settlement(services, order, times, order.quote, order.hold)
+
+
+class _Row:
+    """What the reporting row of a running request says so far; see `Ending`."""
 
     def __init__(self, services: Services, order: Order, times: Times) -> None:
-        """Take the admitted request; nothing is charged until one of the endings is called."""
         self._services = services
         self._order = order
         self._times = times
         self.has_ended = False
         self.status = 0
-        """The HTTP status that the client got."""
         self.upstream_status: int | None = None
         self.attempts = 0
         self.provider_key_id: int | None = None
         self.ttfb_ms: int | None = None
+
+    def _note_end(
+        self, state: str, basis: str, usage: Usage | None = None, cost_nanousd: int = 0
+    ) -> None:
+        trace = self._order.trace
+        trace.state, trace.basis = state, basis
+        trace.usage, trace.cost_nanousd = usage, cost_nanousd
+        trace.upstream_status, trace.attempts = self.upstream_status, self.attempts
+
+    def _outcome(self, reading: Reading, reason: str | None) -> ledger.Outcome:
+        order = self._order
+        return ledger.Outcome(
+            user_id=order.principal.user_id,
+            provider=order.provider.name,
+            model=order.model_id,
+            is_stream=order.facts.is_stream,
+            status=self.status,
+            duration_ms=self._times.elapsed_ms(),
+            model_served=reading.model,
+            reason=reason,
+            raw_usage=reading.raw_usage.decode(errors="replace") if reading.raw_usage else None,
+            upstream_status=self.upstream_status,
+            provider_key_id=self.provider_key_id,
+            attempts=self.attempts,
+            ttfb_ms=self.ttfb_ms,
+        )
+
+
+class FreeEnding(_Row):
+    """The end of a request that costs nothing: its row alone; see `Ending`."""
+
+    def end(self, reading: Reading, reason: str | None = None) -> int:
+        """Leave the row."""
+        del reading
+        self._record(reason, "settled")
+        return 0
+
+    def end_abandoned(self, reading: Reading, reason: str) -> None:
+        """Leave the row."""
+        del reading
+        self._record(reason, "released")
+
+    def release(self, reason: str, reading: Reading | None = None) -> None:
+        """Leave the row."""
+        del reading
+        self._record(reason, "released")
+
+    def _record(self, reason: str | None, state: str) -> None:
+        if self.has_ended:
+            return
+        self.has_ended = True
+        order = self._order
+        record = partial(
+            ledger.record_unheld,
+            api_key_id=order.principal.api_key_id,
+            endpoint=order.endpoint.name,
+            outcome=self._outcome(Reading(), reason),
+            now_ms=self._services.clock.now_ms(),
+            state=state,
+        )
+        self._services.writer.enqueue(record, order.id)
+        self._note_end(state, "none")
+
+
+class Settlement(_Row):
+    """The end of one hold; see `Ending`."""
+
+    def __init__(
+        self, services: Services, order: Order, times: Times, quote: Quote, hold: ledger.Hold
+    ) -> None:
+        """Take the admitted request with its hold."""
+        super().__init__(services, order, times)
+        self._quote = quote
+        self._hold = hold
 
     def end(self, reading: Reading, reason: str | None = None) -> int:
         """End the hold by what was read; return the cost in nano-USD. Later calls do nothing.
@@ -64,8 +166,8 @@ class Settlement:
             self.release(reason)  # it was an error answer: nothing was generated
         elif reading.is_final:
             self.end(reading, reason)
-        elif self._order.quote.model.reasoning:
-            cost = Cost(self._order.hold.amount_nanousd, ())
+        elif self._quote.model.reasoning:
+            cost = Cost(self._hold.amount_nanousd, ())
             self._enqueue(cost, None, "hold", reading, reason)
         else:
             self._settle(reading, self._estimated(reading), "estimate", reason)
@@ -77,15 +179,15 @@ class Settlement:
         outcome = self._outcome(reading or Reading(), reason)
         release = partial(ledger.release, outcome=outcome, now_ms=self._services.clock.now_ms())
         self.has_ended = True
-        self._services.writer.enqueue(release, self._order.hold)
+        self._services.writer.enqueue(release, self._hold)
         self._note_end("released", "none")
 
     def _estimated(self, reading: Reading) -> Usage:
-        return estimated(reading, len(self._order.body), self._order.quote.output_tokens)
+        return estimated(reading, len(self._order.body), self._quote.output_tokens)
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
-        quote, hold = self._order.quote, self._order.hold
-        asked = quote.facts.movers
+        model, hold = self._quote.model, self._hold
+        asked = self._order.facts.movers
         # What the answer does not repeat was served as it was asked for.
         usage = msgspec.structs.replace(
             usage,
@@ -95,7 +197,7 @@ class Settlement:
         )
         cost = price(
             usage,
-            PricedModel(quote.model.id, quote.model.prices, hold.price_version_id),
+            PricedModel(model.id, model.prices, hold.price_version_id),
             user_multiplier_micro=hold.user_multiplier_micro,
             model_multiplier_micro=hold.model_multiplier_micro,
             other_model=self._other_model,
@@ -129,31 +231,5 @@ class Settlement:
         )
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
-        self._services.writer.enqueue(settle, self._order.hold)
+        self._services.writer.enqueue(settle, self._hold)
         self._note_end("settled", basis, usage, cost.nanousd)
-
-    def _note_end(
-        self, state: str, basis: str, usage: Usage | None = None, cost_nanousd: int = 0
-    ) -> None:
-        trace = self._order.trace
-        trace.state, trace.basis = state, basis
-        trace.usage, trace.cost_nanousd = usage, cost_nanousd
-        trace.upstream_status, trace.attempts = self.upstream_status, self.attempts
-
-    def _outcome(self, reading: Reading, reason: str | None) -> ledger.Outcome:
-        order = self._order
-        return ledger.Outcome(
-            user_id=order.principal.user_id,
-            provider=order.provider.name,
-            model=order.quote.model.id,
-            is_stream=order.quote.facts.is_stream,
-            status=self.status,
-            duration_ms=self._times.elapsed_ms(),
-            model_served=reading.model,
-            reason=reason,
-            raw_usage=reading.raw_usage.decode(errors="replace") if reading.raw_usage else None,
-            upstream_status=self.upstream_status,
-            provider_key_id=self.provider_key_id,
-            attempts=self.attempts,
-            ttfb_ms=self.ttfb_ms,
-        )

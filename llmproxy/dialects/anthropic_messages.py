@@ -31,7 +31,7 @@ _BILLED = frozenset(
     | {"messages", "system", "cache_control"}
     | {"fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"}
 )
-_REFUSED = {
+REFUSED = {
     "fallbacks": "another model could answer at another price",
     "thread": "history kept at the provider belongs to its account, not to you",
     "mcp_servers": "what they cost is not bounded by the request",
@@ -49,11 +49,12 @@ class AnthropicMessages:
 
     name = "messages"
     upstream_path = "/v1/messages"
+    is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        for key, why in _REFUSED.items():
+        for key, why in REFUSED.items():
             if fields.get(key) is not None:
                 raise not_metered(key, why)
         contents = _read_contents(fields)

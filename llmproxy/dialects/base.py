@@ -92,6 +92,8 @@ class Endpoint(Protocol):
     """As it stands in reports: `chat/completions`, `messages`."""
     upstream_path: str
     """Appended to the provider's base URL."""
+    is_free: bool
+    """The provider bills nothing for it: no hold, and a row with cost 0."""
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read the facts of a request.

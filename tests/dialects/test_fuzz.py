@@ -6,13 +6,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmproxy.dialects.anthropic_messages import AnthropicMessages
+from llmproxy import routes
 from llmproxy.dialects.base import Endpoint, RequestFacts, estimated
 from llmproxy.dialects.failures import classify
-from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError
 
-ENDPOINTS: tuple[Endpoint, ...] = (OpenAIChat(), AnthropicMessages())
+ENDPOINTS = tuple(endpoint for family in routes.ENDPOINTS.values() for endpoint in family)
 QUICK = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
@@ -22,11 +21,14 @@ KEY_WORDS = """
     function source system max_uses service_tier speed inference_geo prediction modalities usage
     choices delta finish_reason index error x_groq iterations message prompt_tokens total_tokens
     completion_tokens prompt_tokens_details cached_tokens input_tokens output_tokens cache_creation
-    server_tool_use cache_creation_input_tokens output_tokens_details input text tool_calls
+    response output action tool_usage web_search num_requests delta data prompt best_of reasoning
+    mode environment max_tool_calls server_tool_use cache_creation_input_tokens
+    output_tokens_details input text tool_calls
 """
 TEXT_WORDS = """
     m file url 1h text user web_search_20250305 custom message_start message_delta message_stop
-    content_block_delta error stop
+    content_block_delta error stop response.created response.completed response.failed
+    response.output_text.delta web_search_call search namespace shell
 """
 KEYS = st.sampled_from(KEY_WORDS.split())
 TEXTS = st.sampled_from([*TEXT_WORDS.split(), "", "\ud800x"])

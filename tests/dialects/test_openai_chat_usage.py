@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import Reading, estimated
-from llmproxy.dialects.openai_chat import ChatStreamReader, OpenAIChat
+from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.usage import Leg, Usage
 from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
 
@@ -26,7 +27,7 @@ def leg_of(usage: object) -> Leg:
     return leg
 
 
-def run(*events: bytes, withholds: bool = True) -> tuple[bytes, ChatStreamReader]:
+def run(*events: bytes, withholds: bool = True) -> tuple[bytes, ChunkStreamReader]:
     """What passes of a stream, and its reader."""
     reader = CHAT.stream_reader(withholds_usage=withholds)
     passed = b"".join(reader.events.feed(event) for event in events)

@@ -149,6 +149,16 @@ def test_a_key_in_any_of_its_places_lets_a_client_in(site: Site) -> None:
             assert client.recv_head().status == 200, name
 
 
+def test_a_key_in_the_query_counts_last_and_goes_no_further(site: Site) -> None:
+    site.stub.handle = plain(openai_chat())
+    visitor = site.visitor()
+    with RawClient(site.proxy.port) as client:
+        client.post(f"{CHAT}?alt=sse&key={visitor.key}", chat(), {"x-api-key": "sk-other"})
+        assert client.recv_head().status == 200
+    assert site.last_request().target == b"/v1/chat/completions"
+    assert visitor.key not in site.proxy.log.read_text()
+
+
 def test_the_second_of_two_credentials_counts_when_the_first_is_unknown(site: Site) -> None:
     site.stub.handle = plain(openai_chat())
     visitor = site.visitor()
@@ -161,7 +171,14 @@ def test_the_second_of_two_credentials_counts_when_the_first_is_unknown(site: Si
 
 def test_only_known_queries_reach_the_provider(site: Site) -> None:
     site.stub.handle = plain(openai_chat())
-    for query, passed in {"beta=true": b"?beta=true", "key=x": b"", "beta=true&x=1": b""}.items():
+    passed_queries = {
+        "beta=true": b"?beta=true",
+        "x=1&beta=true&y": b"?beta=true",
+        "key=x": b"",
+        "beta=false": b"",
+        "xbeta=true": b"",
+    }
+    for query, passed in passed_queries.items():
         assert site.ask(site.visitor(), f"{CHAT}?{query}", chat()).status == 200
         assert site.last_request().target == b"/v1/chat/completions" + passed
 

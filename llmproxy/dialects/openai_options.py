@@ -1,0 +1,131 @@
+"""Owns which options of OpenAI's endpoints can be metered, and what their content may cost.
+
+One table for all providers that speak this dialect: an option that some of them bill by more than
+the tokens that the answer reports is refused by name (reference wire.md C.3, C.6).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from llmproxy.dialects.base import (
+    BYTES_PER_TOKEN,
+    INPUT_TOKENS_EXTRA,
+    INPUT_TOKENS_EXTRA_TOOLS,
+    REFERENCE_TOKENS,
+    not_metered,
+    parts,
+)
+
+_SEARCH = "it searches the web for a fee that is not reported with the answer"
+_SEVERAL = "another model or host could answer at another price"
+_HIDDEN = "what it asks for beyond the ordinary has no price here"
+_LATER = "the answer would be fetched later, unmetered"
+KEPT = "what is kept at the provider belongs to its account, not to you"
+
+REFUSED: Mapping[str, str] = {
+    "web_search_options": _SEARCH,
+    "search_parameters": _SEARCH,
+    "search_mode": _SEARCH,
+    "search_options": _SEARCH,
+    "search_settings": _SEARCH,
+    "enable_search": _SEARCH,
+    "web_search": _SEARCH,
+    "plugins": _SEARCH,
+    "compound_custom": "tools that run at the provider have no price here",
+    "deferred": _LATER,
+    "background": _LATER,
+    "models": _SEVERAL,
+    "fallbacks": _SEVERAL,
+    "route": _SEVERAL,
+    "provider": _SEVERAL,
+    "extra_body": _HIDDEN,
+    "google": _HIDDEN,
+    "cached_content": KEPT,
+}
+"""Members of some provider each (xAI, Groq, Gemini, OpenRouter, Perplexity, Qwen, vLLM, …)."""
+
+_GEMINI_TOOLS = frozenset(
+    {"google_search", "googleSearch", "google_search_retrieval", "googleSearchRetrieval"}
+    | {"url_context", "urlContext", "code_execution", "codeExecution", "google_maps", "googleMaps"}
+)
+_SEARCHING_MODEL = re.compile(r"-search-preview|-search-api|(?:^|/)compound(?:-|$)", re.IGNORECASE)
+"""Models with a search of their own, billed by the search."""
+_UNPRICED_PARTS = ("input_audio", "audio_url", "input_video", "video_url")
+_REFERENCES = ("file", "input_file", "image_url")
+_CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+_CACHE_TTLS = (None, "5m", "30m")
+"""Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
+
+
+def refuse_unmetered(fields: dict[str, Any], model: str, refused: Mapping[str, str]) -> None:
+    """Refuse what is billed by more than the tokens that the answer reports.
+
+    Raises:
+        ApiError: 400, naming the option and the reason that `refused` gives for it.
+    """
+    if _SEARCHING_MODEL.search(model):
+        raise not_metered(f"model: {model:.60}", "it searches the web for a fee it does not report")
+    if not refused.keys().isdisjoint(fields):
+        for key, why in refused.items():
+            if fields.get(key) is not None and fields[key] is not False:
+                raise not_metered(key, why)
+    modalities = fields.get("modalities")
+    if modalities is not None and modalities != ["text"]:
+        raise not_metered("modalities", "only text output has a price here")
+    cache_options = fields.get("prompt_cache_options")
+    if isinstance(cache_options, dict):
+        _refuse_long_cache("prompt_cache_options", cache_options)
+
+
+def refuse_server_tool(tool: dict[str, Any], client_tools: tuple[str, ...]) -> None:
+    """Refuse a tool that is not run by the client, such as `browser_search`.
+
+    Raises:
+        ApiError: 400.
+    """
+    kind = tool.get("type")
+    if kind not in client_tools and not (kind is None and "function" in tool):
+        named = kind if isinstance(kind, str) else next(iter(tool), "{}")
+        why = "only functions that you run yourself, with `function` or `custom`, have a price here"
+        raise not_metered(f"tools: {named:.60}", why)
+    for key in tool.keys() & _GEMINI_TOOLS:
+        raise not_metered(f"tools: {key}", "it runs at the provider and has no price here")
+
+
+def count_references(*contents: object) -> int:
+    """Return how many images and documents there are in messages, at whatever depth.
+
+    Raises:
+        ApiError: 400, for content that cannot be metered, or that lives at the provider.
+    """
+    references = 0
+    for part in parts(*contents):
+        kind = part.get("type")
+        if kind in _UNPRICED_PARTS or "input_audio" in part:
+            name = kind if kind in _UNPRICED_PARTS else "input_audio"
+            raise not_metered(name, "only text, images and documents have a price here")
+        if part.get("file_id") is not None:
+            why = "files at the provider belong to its account, not to you"
+            raise not_metered("file_id", why)
+        if "role" in part and part.get("audio") is not None:
+            raise not_metered("audio", "audio tokens have no price here")
+        for key in _CACHE_MARKS & part.keys():
+            if isinstance(part[key], dict):
+                _refuse_long_cache(key, part[key])
+        if kind in _REFERENCES or "image_url" in part:
+            references += 1
+    return references
+
+
+def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
+    if options.get("ttl") not in _CACHE_TTLS:
+        why = "the answer does not report what was cached for longer, which costs more"
+        raise not_metered(f"{key}.ttl", why)
+
+
+def input_bound(fields: dict[str, Any], body: bytes, references: int) -> int:
+    """Return an upper estimate of a request's input tokens (reference wire.md C.2, C.3)."""
+    tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") or fields.get("functions") else 0
+    flat = INPUT_TOKENS_EXTRA + tools + REFERENCE_TOKENS * references
+    return len(body) // BYTES_PER_TOKEN + flat

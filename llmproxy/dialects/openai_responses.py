@@ -1,0 +1,246 @@
+"""OpenAI's responses, plain and streamed, and their compaction (reference wire.md A.3).
+
+Usage comes once, in the answer itself or in the stream's last event; web searches stand beside it.
+"""
+
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects.base import (
+    SEARCH_TOKENS,
+    SEARCHES_MAX_DEFAULT,
+    UNREADABLE,
+    Reading,
+    RequestFacts,
+    not_metered,
+)
+from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.openai_options import (
+    KEPT,
+    REFUSED,
+    count_references,
+    input_bound,
+    refuse_server_tool,
+    refuse_unmetered,
+)
+from llmproxy.dialects.openai_usage import ABSENT, INPUT, is_given, read_reading, text_bytes
+from llmproxy.dialects.sse import EventStream
+from llmproxy.usage import TOKENS_MAX, Movers
+
+STATEFUL = {"previous_response_id": KEPT, "conversation": KEPT, "prompt": KEPT}
+"""Members that point to what is stored at the provider."""
+_REFUSED = {**REFUSED, **STATEFUL}
+_CLIENT_TOOLS = (
+    *("function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"),
+)
+"""Tools whose calls the client carries out itself."""
+_WEB_SEARCH = "web_search"
+_MODES = (None, "standard")
+_BILLED = frozenset(
+    {"model", "stream", "max_output_tokens", "max_tool_calls", "service_tier", "reasoning"}
+    | {"prompt_cache_options", "tools", "input", "modalities"}
+    | _REFUSED.keys()
+)
+
+
+class OpenAIResponses:
+    """`responses`, or `responses/compact`."""
+
+    is_free = False
+
+    def __init__(self, name: str = "responses") -> None:
+        """Take the path below the provider's base URL."""
+        self.name = name
+        self.upstream_path = f"/{name}"
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        fields = parse_object(body, _BILLED)
+        model = text(fields, "model", required=True)
+        assert model is not None
+        refuse_unmetered(fields, model, _REFUSED)
+        _refuse_references(fields.get("input"))
+        reasoning = fields.get("reasoning")
+        if isinstance(reasoning, dict) and reasoning.get("mode") not in _MODES:
+            raise not_metered("reasoning.mode", "it bills work that the request does not bound")
+        searches = _searches(fields)
+        references = count_references(fields.get("input"), fields.get("instructions"))
+        return RequestFacts(
+            model=model,
+            is_stream=flag(fields, "stream"),
+            output_max=whole(fields, "max_output_tokens", lowest=0, highest=TOKENS_MAX),
+            choices=1,
+            input_tokens_bound=input_bound(fields, body, references) + searches * SEARCH_TOKENS,
+            movers=Movers(service_tier=text(fields, "service_tier")),
+            may_write_cache=True,
+            searches=searches,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: this endpoint always reports usage."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer."""
+        try:
+            answer = msgspec.json.decode(body, type=_Response)
+        except UNREADABLE:
+            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+        seen = sum(len(bytes(item)) for item in answer.output or ())
+        return _reading(answer, seen, is_final=True, has_error=is_given(answer.error))
+
+    def stream_reader(self, *, withholds_usage: bool) -> "ResponseStreamReader":
+        """Return a reader for one stream; nothing is ever withheld in this dialect."""
+        del withholds_usage
+        return ResponseStreamReader()
+
+
+def _refuse_references(items: object) -> None:
+    """Refuse items that are only named: what they hold is stored at the provider."""
+    for item in items if isinstance(items, list) else ():
+        if not isinstance(item, dict):
+            continue
+        kind = item.get("type")
+        # The type may be left out: then an item with nothing but its id is a reference.
+        if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
+            raise not_metered("item_reference", KEPT)
+
+
+def _searches(fields: dict[str, Any]) -> int:
+    """Return how many web searches the request may cause; refuse other tools of the provider."""
+    tools = fields.get("tools")
+    asks = False
+    waiting = list(tools) if isinstance(tools, list) else []
+    while waiting:
+        tool = waiting.pop()
+        if not isinstance(tool, dict):
+            continue
+        kind = tool.get("type")
+        if kind == "namespace":  # a group of tools
+            grouped = tool.get("tools")
+            waiting += grouped if isinstance(grouped, list) else []
+        elif isinstance(kind, str) and kind.startswith(_WEB_SEARCH):
+            asks = True
+        elif kind == "shell" and _is_local(tool.get("environment")):
+            continue
+        else:
+            refuse_server_tool(tool, _CLIENT_TOOLS)
+    if not asks:
+        return 0
+    calls = whole(fields, "max_tool_calls", lowest=0, highest=1000)
+    return SEARCHES_MAX_DEFAULT if calls is None else calls
+
+
+def _is_local(environment: object) -> bool:
+    return isinstance(environment, dict) and environment.get("type") == "local"
+
+
+class _Searched(msgspec.Struct):
+    num_requests: int | None = None
+
+
+class _ToolUsage(msgspec.Struct):
+    web_search: _Searched | None = None
+
+
+class _Response(msgspec.Struct):
+    model: str | None = None
+    service_tier: str | None = None
+    usage: msgspec.Raw = ABSENT
+    tool_usage: msgspec.Raw = ABSENT
+    output: list[msgspec.Raw] | None = None
+    error: msgspec.Raw = ABSENT
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    delta: msgspec.Raw = ABSENT
+    response: _Response | None = None
+    error: msgspec.Raw = ABSENT
+
+
+class _Action(msgspec.Struct):
+    type: str | None = None
+
+
+class _Item(msgspec.Struct):
+    type: str | None = None
+    action: _Action | None = None
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+_LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
+
+
+class ResponseStreamReader:
+    """Reads one stream of events; see `StreamReader`."""
+
+    def __init__(self) -> None:
+        """Start with nothing read."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = False
+        self.is_over = False
+        self._last = _Response()
+        self._seen_bytes = 0
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far; only the last event has usage."""
+        return _reading(
+            self._last, self._seen_bytes, is_final=self.is_complete, has_error=self._has_error
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if data == b"[DONE]":  # some followers of OpenAI add it
+            return False
+        try:
+            event = _event_decoder.decode(data)
+        except UNREADABLE:
+            self._seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            return False
+        if event.response is not None:
+            # Events at the beginning repeat the response without its usage.
+            self._last = event.response
+        if event.type in _LAST:
+            self.is_complete = self.is_over = True
+            self._has_error = event.type == "response.failed"
+        elif event.type == "error" or name == b"error" or is_given(event.error):
+            self._has_error = True
+        elif event.type.endswith(".delta"):
+            self._seen_bytes += text_bytes(event.delta)
+        return False
+
+
+def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:
+    return read_reading(
+        response.usage,
+        INPUT,
+        model=response.model,
+        service_tier=response.service_tier,
+        seen_bytes=seen_bytes,
+        is_final=is_final,
+        has_error=has_error,
+        web_searches=_web_searches(response),
+    )
+
+
+def _web_searches(response: _Response) -> int:
+    """Return the billed searches: as reported, else the search calls in the output."""
+    if is_given(response.tool_usage):
+        try:
+            used = msgspec.json.decode(response.tool_usage, type=_ToolUsage)
+        except UNREADABLE:
+            used = _ToolUsage()
+        if used.web_search is not None and used.web_search.num_requests is not None:
+            return used.web_search.num_requests
+    searches = 0
+    for raw in response.output or ():
+        try:
+            item = msgspec.json.decode(raw, type=_Item)
+        except UNREADABLE:
+            continue
+        if item.type == "web_search_call" and (item.action is None or item.action.type == "search"):
+            searches += 1
+    return searches

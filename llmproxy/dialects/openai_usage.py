@@ -1,0 +1,158 @@
+"""Owns usage as OpenAI and its many followers report it (reference wire.md A.1, A.3, A.5, A.7).
+
+`prompt_tokens` and `input_tokens` include cached tokens here; they are taken out of the fresh
+input. Must not know events or requests.
+"""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from llmproxy.dialects.base import UNREADABLE, Reading, refuse_zero
+from llmproxy.usage import Leg, Movers, Usage, UsageError, count
+
+ABSENT = msgspec.Raw()
+"""A member that an answer does not have."""
+_NULL = b"null"
+
+
+def is_given(raw: msgspec.Raw) -> bool:
+    """Say whether a member is there and not null."""
+    return bytes(raw) not in {b"", _NULL}
+
+
+def text_bytes(raw: msgspec.Raw) -> int:
+    """Return the length of a JSON string without its quotes; null and absent are 0."""
+    length = len(bytes(raw))
+    return length - 2 if length > 2 and bytes(raw) != _NULL else 0
+
+
+class Names(NamedTuple):
+    """What an endpoint calls the counts."""
+
+    input: str
+    output: str
+    input_details: str
+    output_details: str
+
+
+PROMPT = Names(
+    "prompt_tokens", "completion_tokens", "prompt_tokens_details", "completion_tokens_details"
+)
+"""Chat and legacy completions."""
+EMBEDDED = PROMPT._replace(output="", output_details="")
+"""Embeddings, which have no output: all tokens are input, also where only the total is told."""
+INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
+"""Responses."""
+
+
+def read_reading(  # noqa: PLR0913 - what an answer says of itself
+    raw: msgspec.Raw,
+    names: Names = PROMPT,
+    *,
+    model: str | None,
+    service_tier: str | None,
+    seen_bytes: int,
+    is_final: bool,
+    has_error: bool,
+    web_searches: int = 0,
+) -> Reading:
+    """Return what has been read of an answer, with its usage object in the normal form.
+
+    Args:
+        raw: the usage object as it came; ABSENT or null when there is none.
+        names: what the counts are called.
+        model: the model that answered.
+        service_tier: the tier that was used.
+        seen_bytes: how much generated text has passed.
+        is_final: nothing more can come that changes the usage.
+        has_error: the answer is, or ended in, an error.
+        web_searches: billed searches, which stand beside the usage object.
+    """
+    movers = Movers(service_tier=service_tier)
+    if not is_given(raw):
+        return Reading(model=model, seen_bytes=seen_bytes, movers=movers, has_error=has_error)
+    problem: str | None = None
+    usage: Usage | None = None
+    try:
+        leg = read_usage(msgspec.json.decode(raw), names)
+        if web_searches:
+            leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
+        usage = Usage((leg,), service_tier=service_tier)
+        refuse_zero(usage, seen_bytes)
+    except (*UNREADABLE, UsageError) as error:
+        usage, problem = None, str(error)
+    return Reading(
+        usage=usage,
+        raw_usage=bytes(raw),
+        is_final=is_final and usage is not None,
+        model=model,
+        seen_bytes=seen_bytes,
+        movers=movers,
+        has_error=has_error,
+        problem=problem,
+    )
+
+
+def read_usage(usage: object, names: Names = PROMPT) -> Leg:
+    """Return the disjoint classes of a usage object.
+
+    Raises:
+        UsageError: not an object, or with counts that cannot be true.
+    """
+    if not isinstance(usage, dict):
+        msg = "usage is not an object"
+        raise UsageError(msg)
+    prompt = count(usage.get(names.input))
+    completion = count(usage.get(names.output))
+    total = count(usage.get("total_tokens"))
+    if prompt + completion + total == 0 and not usage.keys() & {names.input, "total_tokens"}:
+        msg = "usage has no token counts"
+        raise UsageError(msg)
+    if not names.output:
+        prompt = total = max(prompt, total)
+    # Some providers leave reasoning out of the output, never out of the total (wire.md A.7).
+    output = max(completion, total - prompt)
+    input_details = _object(usage, names.input_details)
+    cached = max(
+        count(input_details.get("cached_tokens")),
+        count(usage.get("prompt_cache_hit_tokens")),
+        count(usage.get("cached_tokens")),
+        count(usage.get("num_cached_tokens")),
+    )
+    cached = min(cached, prompt)
+    written = min(count(input_details.get("cache_write_tokens")), prompt - cached)
+    reasoning = count(_object(usage, names.output_details).get("reasoning_tokens"))
+    return Leg(
+        input=prompt - cached - written,
+        cache_read=cached,
+        cache_write_5m=written,
+        output=output,
+        reasoning=min(reasoning, output),
+    )
+
+
+def count_prompts(given: object) -> int:
+    """Return how many inputs a request has: a text or token ids are one, a list of them several."""
+    if isinstance(given, list) and given and not _are_token_ids(given):
+        return len(given)
+    return 1
+
+
+def token_ids_bound(given: object, body: bytes) -> int:
+    """Return what to add to bytes / 3 where inputs are token ids: `[1,2]` has one in two bytes."""
+    if not isinstance(given, list):
+        return 0
+    has_ids = _are_token_ids(given) or any(
+        isinstance(one, list) and _are_token_ids(one) for one in given
+    )
+    return len(body) // 2 - len(body) // 3 if has_ids else 0
+
+
+def _are_token_ids(given: list[object]) -> bool:
+    return bool(given) and type(given[0]) is int
+
+
+def _object(fields: dict[str, Any], key: str) -> dict[str, Any]:
+    value = fields.get(key)
+    return value if isinstance(value, dict) else {}

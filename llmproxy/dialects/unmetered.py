@@ -1,0 +1,79 @@
+"""Endpoints that providers answer for nothing: moderations and the counting of tokens.
+
+They need no hold; what is refused in a metered request because it lives in the operator's account
+is refused here too.
+"""
+
+from collections.abc import Mapping
+
+from llmproxy.dialects.base import Reading, RequestFacts, not_metered, parts
+from llmproxy.dialects.json_gate import parse_object, text
+from llmproxy.dialects.sse import EventStream
+from llmproxy.usage import Movers
+
+
+class FreeEndpoint:
+    """One endpoint without a price."""
+
+    is_free = True
+
+    def __init__(self, name: str, upstream_path: str, refused: Mapping[str, str]) -> None:
+        """Name the endpoint; `refused` gives the reason for each member that it may not have."""
+        self.name = name
+        self.upstream_path = upstream_path
+        self._refused = refused
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read the model, which may be left out, and refuse what is not the user's own."""
+        fields = parse_object(body, {"model", *self._refused})
+        for key, why in self._refused.items():
+            if fields.get(key) is not None:
+                raise not_metered(key, why)
+        for part in parts(fields.get("input"), fields.get("messages"), fields.get("system")):
+            if part.get("file_id") is not None or part.get("type") == "item_reference":
+                name = "file_id" if part.get("file_id") is not None else "item_reference"
+                raise not_metered(name, "what is kept at the provider belongs to its account")
+        return RequestFacts(
+            model=text(fields, "model") or "",
+            is_stream=False,
+            output_max=0,
+            choices=1,
+            input_tokens_bound=0,
+            movers=Movers(),
+            may_write_cache=False,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read nothing: there is nothing to bill."""
+        del body
+        return Reading()
+
+    def stream_reader(self, *, withholds_usage: bool) -> "UnmeteredStreamReader":
+        """Return a reader that reads nothing."""
+        del withholds_usage
+        return UnmeteredStreamReader()
+
+
+class UnmeteredStreamReader:
+    """Counts the bytes of a stream that this endpoint does not have; see `StreamReader`."""
+
+    def __init__(self) -> None:
+        """Start with nothing seen; whatever comes is taken for a whole answer."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = True
+        self.is_over = False
+        self._seen_bytes = 0
+
+    def reading(self) -> Reading:
+        """Return how much has passed."""
+        return Reading(seen_bytes=self._seen_bytes, problem="a stream that nobody asked for")
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        del name
+        self._seen_bytes += len(data)
+        return False
