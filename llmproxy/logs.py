@@ -76,7 +76,7 @@ class RequestLog:
         now_ms = self._clock.now_ms()
         if now_ms // 1000 != self._second:
             self._begin_second(now_ms)
-        if not trace.has_hold:
+        if not trace.was_admitted:
             self._unheld += 1
             if self._unheld > UNHELD_LINES_PER_S_MAX:
                 return

@@ -56,7 +56,7 @@ class Trace:
         self.attempts = 0
         """How often it was sent to the provider."""
         self.state = ""
-        """How its hold ended; empty for a request that held nothing."""
+        """How it ended, as its row says; empty for a request that was never admitted."""
         self.basis = "none"
         self.usage: Usage | None = None
         self.cost_nanousd = 0
@@ -69,13 +69,13 @@ class Trace:
         """Bytes of the bodies, both ways."""
 
     @property
-    def has_hold(self) -> bool:
-        """Say whether credit was held for it."""
+    def was_admitted(self) -> bool:
+        """Say whether it was let through to its provider."""
         return bool(self.state)
 
     @property
     def final_state(self) -> str:
-        """How it ended: as its hold did; without one `refused`, or `settled` for what is free."""
+        """How it ended; when it was never admitted `refused`, or `settled` for our own answers."""
         return self.state or ("settled" if 200 <= self.status < 400 else "refused")
 
     def tokens(self) -> dict[str, int]:
