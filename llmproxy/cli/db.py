@@ -1,19 +1,38 @@
-"""Commands `db …`: the database file."""
+"""Commands `db …`: the database file. Copies of it are in `db_copies.py`."""
 
 from typing import TYPE_CHECKING
 
-from llmproxy.cli import opening, output
+from llmproxy.cli import db_copies, opening, output
 from llmproxy.cli.options import Json, examples, noun
 
 if TYPE_CHECKING:
     from llmproxy.storage.database import AdminDatabase
 
-app = noun("Look at the database file.")
+app = noun("Look at the database file, copy it, put a copy back.")
+app.command("backup", epilog=db_copies.BACKUP_EXAMPLES)(db_copies.backup)
+app.command("restore", epilog=db_copies.RESTORE_EXAMPLES)(db_copies.restore)
 
 
-@app.callback()
-def group() -> None:
-    """Look at the database file."""
+@app.command(epilog=examples("llmproxy db migrate", "llmproxy db migrate --json"))
+def migrate(as_json: Json = False) -> None:
+    """Bring the database to this version's schema. Not while a server runs.
+
+    Any command that opens the database does so too, and so does `llmproxy serve`; here it is
+    done by itself, and said. Make a backup before: there is no way back but to restore it.
+    """
+    from llmproxy.storage.copies import stored_schema
+
+    with opening.database(must_exist=True, as_it_is=True) as database, database.read() as tx:
+        before = stored_schema(tx)
+    with opening.database(must_exist=True) as database, database.read() as tx:
+        now = stored_schema(tx)
+        path = database.files.path
+    if as_json:
+        output.print_json({"path": str(path), "from": before, "to": now})
+    elif before == now:
+        output.print_line(f"{path} has schema {now} already: nothing to do.")
+    else:
+        output.print_line(f"{path} was brought from schema {before} to {now}.")
 
 
 @app.command(epilog=examples("llmproxy db info", "llmproxy db info --json"))

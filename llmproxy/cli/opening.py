@@ -32,8 +32,10 @@ def database_exists() -> bool:
 
 
 @contextmanager
-def database(*, must_exist: bool = False) -> Iterator["AdminDatabase"]:
+def database(*, must_exist: bool = False, as_it_is: bool = False) -> Iterator["AdminDatabase"]:
     """Open the database in force and close it afterwards; it is made when there is none.
+
+    With `as_it_is` it keeps the schema that it has.
 
     Raises:
         DatabaseError: it cannot be used, or there is none and `must_exist`.
@@ -46,7 +48,7 @@ def database(*, must_exist: bool = False) -> Iterator["AdminDatabase"]:
     if must_exist and not path.exists():
         msg = f"There is no database at {path}. Where is it? See: llmproxy config show"
         raise DatabaseError(msg)
-    opened = AdminDatabase(path)
+    opened = AdminDatabase(path, as_it_is=as_it_is)
     try:
         yield opened
     finally:

@@ -16,7 +16,14 @@ from llmproxy.reports.requests import (
     list_requests,
     request_pages,
 )
-from llmproxy.reports.standing import CreditEntry, Standing, count_rows, list_credits, standing
+from llmproxy.reports.standing import (
+    CreditEntry,
+    Standing,
+    count_rows,
+    list_credits,
+    newest_request_ms,
+    standing,
+)
 from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
 
 __all__ = (
@@ -37,6 +44,7 @@ __all__ = (
     "find_request_ids",
     "list_credits",
     "list_requests",
+    "newest_request_ms",
     "request_pages",
     "standing",
     "summarise",

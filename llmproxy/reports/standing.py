@@ -71,3 +71,13 @@ def count_rows(tx: Tx) -> dict[str, int]:
         "price_versions",
     )
     return dict(zip(names, row, strict=True))
+
+
+def newest_request_ms(tx: Tx) -> int | None:
+    """Return when the newest request came, running or ended; None when there is none."""
+    row = tx.execute(
+        """SELECT max(coalesce((SELECT max(id) FROM requests), x''),
+                      coalesce((SELECT max(id) FROM holds), x''))"""
+    ).fetchone()
+    # The id begins with the time of arrival in milliseconds (UUIDv7).
+    return int.from_bytes(row[0][:6]) if row[0] else None

@@ -181,10 +181,19 @@ def _bring_up_to_date(
 class AdminDatabase:
     """The database as a command uses it: short transactions beside a server that may be running."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the file at `path`, making it when it does not exist; see `open_current`."""
+    def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
+        """Open the file at `path`, making it when it does not exist; see `open_current`.
+
+        Inside the write gate, which a restore takes for itself while it changes the file. With
+        `as_it_is` nothing is made and nothing migrated.
+        """
         self.files = DatabaseFiles(path)
-        self._connection = open_current(self.files, is_serving=False)
+        prepare_directory(path.parent)
+        with self.files.gate().held(shared=True, timeout_s=GATE_TIMEOUT_S):
+            if as_it_is:
+                self._connection = connect(path, must_exist=True)
+            else:
+                self._connection = open_current(self.files, is_serving=False)
 
     @contextmanager
     def write(self) -> Iterator[Tx]:
@@ -211,6 +220,13 @@ class AdminDatabase:
             yield self._connection
         finally:
             self._connection.execute("ROLLBACK")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Hold one consistent moment of the database open, for a copy of it."""
+        with self.read() as tx:
+            tx.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            yield self._connection
 
     def close(self) -> None:
         """Close the file; the last of all connections to close checkpoints.

@@ -1,7 +1,9 @@
 """What an operator does on the command line acts on the running server."""
 
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +76,29 @@ def test_a_rotated_key_and_one_with_an_end_stop_by_themselves(proxy: RunningProx
     assert [status(proxy, key) for key in (old, brief, new)] == [401, 401, 200]
     latest = proxy.run("keys", "rotate", "carla", "test", "--quiet").strip()
     assert [status(proxy, key) for key in (new, latest)] == [401, 200]
+
+
+def test_a_backup_under_traffic_is_whole_and_a_restore_is_refused(
+    proxy: RunningProxy, tmp_path: Path
+) -> None:
+    key = proxy.new_user("dora")
+    is_done = threading.Event()
+    answers: list[int] = []
+
+    def keep_asking() -> None:
+        while not is_done.is_set():
+            answers.append(status(proxy, key))
+
+    asking = threading.Thread(target=keep_asking)
+    asking.start()
+    try:
+        for number in range(3):
+            made = proxy.json("db", "backup", str(tmp_path / f"{number}.db"))
+            assert made["verified"] is True
+    finally:
+        is_done.set()
+        asking.join()
+    assert set(answers) == {200}
+    refused = proxy.try_run("db", "restore", str(tmp_path / "0.db"), "--yes")
+    assert (refused.returncode, "already running" in refused.stderr) == (4, True)
+    assert status(proxy, key) == 200
