@@ -27,6 +27,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
     log_level: str = "info"
     log_requests: bool = True
     catalog_file: str = ""
@@ -56,6 +58,8 @@ class Setting(NamedTuple):
 SETTINGS = (
     Setting("host", "Address to listen on."),
     Setting("port", "Port to listen on.", 0, 65535),
+    Setting("metrics_host", "Address on which `/metrics` is served."),
+    Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the built-in one."),

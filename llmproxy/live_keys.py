@@ -11,6 +11,9 @@ from llmproxy.errors import VaultError
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.vault import Vault
 
+KEY_STATES = ("active", "cooling", "out_of_quota", "dead", "disabled")
+"""As users of the command line see them; `cooling` is an active one that rests for some model."""
+
 _log = logging.getLogger("llmproxy.live_keys")
 
 
@@ -113,6 +116,14 @@ class Pool:
             if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) > now_ms
         ]
         return min(waits, default=None)
+
+    def count_states(self, provider: str, now_ms: int) -> dict[str, int]:
+        """Return how many keys of a provider are in each of KEY_STATES."""
+        counts = dict.fromkeys(KEY_STATES, 0)
+        for key in self._keys.get(provider, ()):
+            is_cooling = any(until_ms > now_ms for until_ms in key.cooling_until_ms.values())
+            counts["cooling" if key.state == "active" and is_cooling else key.state] += 1
+        return counts
 
     def has_usable_key(self, now_ms: int) -> bool:
         """Say whether any provider has a key in service: one thing that readiness asks."""

@@ -7,7 +7,7 @@ database or a clock: what is current is handed in when the page is written.
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from llmproxy.money import format_usd
 from llmproxy.trace import Trace
@@ -17,6 +17,8 @@ TTFB_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 
 Labels = tuple[tuple[str, str], ...]
+Sample = tuple[Labels, int | str]
+"""Labels and a value; text is a plain decimal."""
 
 
 class Histogram:
@@ -80,7 +82,7 @@ class Metrics:
     def families(self) -> Iterable[str]:
         """Yield the lines of everything that is counted here."""
         yield from family(
-            "requests_total",
+            "llmproxy_requests_total",
             "counter",
             "Requests that have ended, by status class of the answer (none: the client left "
             "before) and by how their hold ended.",
@@ -90,49 +92,45 @@ class Metrics:
             ),
         )
         yield from family(
-            "tokens_total",
+            "llmproxy_tokens_total",
             "counter",
             "Tokens by billed class; the classes are disjoint, reasoning is part of output.",
             ((_labels(provider=p, **{"class": c}), n) for (p, c), n in self._tokens.items()),
         )
         yield from family(
-            "cost_usd_total",
+            "llmproxy_cost_usd_total",
             "counter",
             "What requests have cost users, in USD.",
             ((_labels(provider=p), format_usd(n)) for p, n in self._cost_nanousd.items()),
         )
         for name, text, histogram in (
-            ("time_to_first_byte_seconds", "to the head of its answer", self._ttfb),
-            ("request_duration_seconds", "to its end, drains included", self._duration),
+            ("llmproxy_time_to_first_byte_seconds", "to the head of its answer", self._ttfb),
+            ("llmproxy_request_duration_seconds", "to its end, drains included", self._duration),
         ):
-            yield f"# HELP llmproxy_{name} From the arrival of a request that was sent on, {text}."
-            yield f"# TYPE llmproxy_{name} histogram"
-            yield from histogram.lines(f"llmproxy_{name}")
+            yield f"# HELP {name} From the arrival of a request that was sent on, {text}."
+            yield f"# TYPE {name} histogram"
+            yield from histogram.lines(name)
         yield from family(
-            "inflight_requests", "gauge", "Requests that are running now.", [((), self.in_flight)]
+            "llmproxy_inflight_requests",
+            "gauge",
+            "Requests that are running now.",
+            [((), self.in_flight)],
         )
 
 
-def family(
-    name: str, kind: str, text: str, samples: Iterable[tuple[Labels, int | str]]
-) -> Iterable[str]:
-    """Yield the lines of one metric of ours: help, type, samples.
+def family(name: str, kind: str, text: str, samples: Iterable[Sample]) -> Iterable[str]:
+    """Yield the lines of one metric: help, type, samples.
 
     Args:
-        name: without the prefix `llmproxy_`.
+        name: with its unit, and `_total` for a counter.
         kind: `counter` or `gauge`.
         text: what it is and its unit, in one line.
-        samples: labels and a value each; text is a plain decimal.
+        samples: its values.
     """
-    yield f"# HELP llmproxy_{name} {text}"
-    yield f"# TYPE llmproxy_{name} {kind}"
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
     for labels, value in samples:
-        yield _sample(f"llmproxy_{name}", labels, value)
-
-
-def by_label(name: str, values: Mapping[str, int]) -> Iterable[tuple[Labels, int]]:
-    """Return samples that differ in one label."""
-    return (((((name, label),)), value) for label, value in values.items())
+        yield _sample(name, labels, value)
 
 
 def _labels(**values: str) -> Labels:

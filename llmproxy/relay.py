@@ -134,7 +134,7 @@ class Relay:
                 should_retry=None,
                 retry_after_s=DRAIN_RETRY_AFTER_S,
             )
-        if _asks_websocket(request.headers):
+        if asks_websocket(request.headers):
             raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
         request.trace.provider = route.provider
@@ -341,7 +341,8 @@ class Relay:
         self._writer.enqueue(release, hold)
 
 
-def _asks_websocket(headers: Headers) -> bool:
+def asks_websocket(headers: Headers) -> bool:
+    """Say whether a client wants to leave HTTP for WebSocket."""
     return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 

@@ -4,6 +4,7 @@ Functions take a reading `tx`. Money is nano-USD, times are milliseconds since 1
 anything.
 """
 
+from llmproxy.reports.own import OWN_GROUPS, OwnKey, OwnSums, find_own_key, sum_own
 from llmproxy.reports.receipts import Receipt, find_receipt
 from llmproxy.reports.requests import (
     ID_PREFIX_DIGITS_MIN,
@@ -29,9 +30,12 @@ from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
 __all__ = (
     "GROUPINGS",
     "ID_PREFIX_DIGITS_MIN",
+    "OWN_GROUPS",
     "PAGE_ROWS",
     "USAGE_CLASSES",
     "CreditEntry",
+    "OwnKey",
+    "OwnSums",
     "Receipt",
     "Request",
     "RequestFilter",
@@ -39,6 +43,7 @@ __all__ = (
     "Summary",
     "Sums",
     "count_rows",
+    "find_own_key",
     "find_receipt",
     "find_request",
     "find_request_ids",
@@ -47,5 +52,6 @@ __all__ = (
     "newest_request_ms",
     "request_pages",
     "standing",
+    "sum_own",
     "summarise",
 )

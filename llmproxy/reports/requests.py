@@ -97,6 +97,8 @@ class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):
     state: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    before: bytes | None = None
+    """Only those with a smaller id: what comes behind a page that ended with it."""
 
 
 _ENDED = """
@@ -143,7 +145,7 @@ _OLDEST_FIRST = "ORDER BY 1 LIMIT :limit"
 
 def list_requests(tx: Tx, wanted: RequestFilter, *, limit: int) -> list[Request]:
     """Return up to `limit` requests, running and ended, newest first; a limit of -1 returns all."""
-    rows = _select(tx, wanted, _id_bound(wanted.since_ms, 0), limit, _NEWEST_FIRST)
+    rows = _select(tx, wanted, id_bound(wanted.since_ms, 0), limit, _NEWEST_FIRST)
     rows.sort(key=lambda row: row.id, reverse=True)
     return rows if limit < 0 else rows[:limit]
 
@@ -164,7 +166,7 @@ def request_pages(
         wanted: which requests.
         page_rows: the most rows of a page.
     """
-    first = _id_bound(wanted.since_ms, 0)
+    first = id_bound(wanted.since_ms, 0)
     while True:
         with read() as tx:
             rows = _select(tx, wanted, first, page_rows, _OLDEST_FIRST)
@@ -179,6 +181,7 @@ def request_pages(
 
 def _select(tx: Tx, wanted: RequestFilter, first: bytes, limit: int, order: str) -> list[Request]:
     """Return up to `limit` running and as many ended requests from the id `first` on."""
+    end = id_bound(wanted.until_ms, 2**48 - 1)
     values: dict[str, object] = {
         "user": wanted.user_id,
         "key": wanted.key,
@@ -186,7 +189,7 @@ def _select(tx: Tx, wanted: RequestFilter, first: bytes, limit: int, order: str)
         "model": wanted.model,
         "state": wanted.state,
         "first": first,
-        "end": _id_bound(wanted.until_ms, 2**48 - 1),
+        "end": end if wanted.before is None else min(end, wanted.before),
         "limit": limit,
     }
     rows: list[Request] = []
@@ -207,7 +210,8 @@ def _request(row: Iterable[object]) -> Request:
     return msgspec.structs.replace(request, is_stream=bool(request.is_stream))
 
 
-def _id_bound(at_ms: int | None, otherwise_ms: int) -> bytes:
+def id_bound(at_ms: int | None, otherwise_ms: int) -> bytes:
+    """Return the smallest id that a request of this moment can have; ids begin with the time."""
     wanted_ms = otherwise_ms if at_ms is None else at_ms
     return min(max(0, wanted_ms), 2**48 - 1).to_bytes(6, "big") + bytes(10)
 

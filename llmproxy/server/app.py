@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from typing import Any
+from typing import Any, NamedTuple
 
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import HttpMethod, Litestar, MediaType, Request, Response, route
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import (
@@ -14,49 +14,100 @@ from llmproxy.errors import (
     LlmproxyError,
     proxy_error,
     unknown_path,
+    websocket_unsupported,
     wrong_method,
 )
+from llmproxy.headers import Headers
 from llmproxy.live_keys import Pool
-from llmproxy.relay import Relay, Snapshot
-from llmproxy.server.proxy import Site, serve_request
+from llmproxy.metrics import CONTENT_TYPE
+from llmproxy.relay import Relay, Snapshot, asks_websocket
+from llmproxy.server.metrics_page import MetricsPage
+from llmproxy.server.proxy import Door, serve_request
+from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
 READY_TIMEOUT_S = 2.0
 PROXY_PREFIX = b"/v1/"
+METRICS_PATH = b"/metrics"
+READING = [HttpMethod.GET, HttpMethod.HEAD]
 
 _log = logging.getLogger("llmproxy.server")
 
 
-def build_app(site: Site, writer: Writer[Snapshot], pool: Pool) -> ASGIApp:
-    """Return the application around objects that live as long as the process."""
-    pages = _build_pages(site.relay, writer, pool)
+class Parts(NamedTuple):
+    """What the application is built around: objects that live as long as the process."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    relay: Relay
+    self_service: SelfService
+    door: Door
+    writer: Writer[Snapshot]
+    pool: Pool
+    metrics_page: MetricsPage
+    metrics_port: int
+    """Requests that come to this port get `/metrics`, and nothing else; 0: none do."""
+
+
+def build_app(parts: Parts) -> ASGIApp:
+    """Return the application."""
+    door, proxied = parts.door, parts.relay.handle
+    own = dict.fromkeys((KEY_PATH, USAGE_PATH), parts.self_service.handle)
+    pages = _build_pages(parts)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
         # cancelled by a disconnect: a client that leaves does not stop its metering.
-        if scope["raw_path"].startswith(PROXY_PREFIX):  # only HTTP comes here
-            await serve_request(site, scope, receive, send)  # type: ignore[arg-type]
+        path = scope["raw_path"]  # only HTTP comes here
+        if scope["server"][1] == parts.metrics_port:
+            await _serve_metrics(parts.metrics_page, path, send)
+        elif path.startswith(PROXY_PREFIX):
+            await serve_request(door, own.get(path, proxied), scope, receive, send)
+        elif asks_websocket(scope["headers"]):
+            await _refuse(websocket_unsupported(), send)
         else:
             await pages(scope, receive, send)
 
     return app
 
 
-def _build_pages(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> Litestar:
-    @get("/healthz", media_type=MediaType.JSON, sync_to_thread=False)
+async def _serve_metrics(page: MetricsPage, path: bytes, send: Any) -> None:  # noqa: ANN401 - ASGI
+    if path != METRICS_PATH:
+        await _refuse(ApiError(404, "unknown_path", "Only /metrics is served on this port."), send)
+        return
+    await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
+
+
+async def _refuse(error: ApiError, send: Any) -> None:  # noqa: ANN401 - ASGI
+    request_id = request_id_text(RequestIds().new(Clock().now_ms()))
+    await _send(error.status, error.headers(request_id), error.body(request_id), send)
+
+
+async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None:  # noqa: ANN401 - ASGI
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _build_pages(parts: Parts) -> Litestar:
+    @route("/", http_method=READING, sync_to_thread=False)
+    def base() -> Response[bytes]:
+        return Response(
+            b"", media_type=MediaType.TEXT
+        )  # clients look whether anybody is there (reference wire.md F.2)
+
+    @route("/healthz", http_method=READING, media_type=MediaType.JSON, sync_to_thread=False)
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @get("/readyz", media_type=MediaType.JSON)
+    @route("/readyz", http_method=READING, media_type=MediaType.JSON)
     async def readyz() -> Response[dict[str, str]]:
-        reason = await _why_not_ready(relay, writer, pool)
+        reason = await _why_not_ready(parts.relay, parts.writer, parts.pool)
         if reason is None:
             return Response({"status": "ready"})
         return Response({"status": "not ready", "reason": reason}, status_code=503)
 
     return Litestar(
-        route_handlers=[healthz, readyz],
+        route_handlers=[base, healthz, readyz],
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,

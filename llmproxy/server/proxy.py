@@ -1,4 +1,4 @@
-"""Owns the step from ASGI to the relay: messages in, messages out, bounded bodies."""
+"""Owns the step from ASGI to who answers: messages in, messages out, bounded bodies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,7 +10,7 @@ from llmproxy.errors import ApiError
 from llmproxy.headers import Headers
 from llmproxy.logs import RequestLog
 from llmproxy.metrics import Metrics
-from llmproxy.relay import ClientGoneError, Relay, Request
+from llmproxy.relay import ClientGoneError, Request
 from llmproxy.server.protocol import CONNECTION
 from llmproxy.trace import Trace
 
@@ -115,25 +115,30 @@ class AsgiClient:
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-class Site(NamedTuple):
-    """What every request meets: the same objects for the life of the process."""
+Handler = Callable[[Request, AsgiClient], Awaitable[None]]
 
-    relay: Relay
+
+class Door(NamedTuple):
+    """What every request passes, on its way in and out."""
+
     budget: BodyBudget
     observer: Observer
 
 
-async def serve_request(site: Site, scope: Message, receive: Receive, send: Send) -> None:
-    """Hand one ASGI request to the relay.
+async def serve_request(
+    door: Door, handle: Handler, scope: Message, receive: Receive, send: Send
+) -> None:
+    """Hand one ASGI request over, to the relay or to another that answers API keys.
 
     Args:
-        site: the request path, limits of bodies, and who hears of the request.
+        door: limits of bodies, and who hears of the request.
+        handle: who answers it.
         scope: ASGI's scope, of type `http`, with our connection in it.
         receive: ASGI's `receive`.
         send: ASGI's `send`.
     """
     headers: Headers = scope["headers"]
-    body = _Body(site.budget, receive)
+    body = _Body(door.budget, receive)
     trace = Trace()
     request = Request(
         method=scope["method"],
@@ -143,14 +148,14 @@ async def serve_request(site: Site, scope: Message, receive: Receive, send: Send
         read_body=partial(body.read, headers),
         trace=trace,
     )
-    client = AsgiClient(scope[CONNECTION], send, site.observer.clock)
-    began_s = site.observer.begin()
+    client = AsgiClient(scope[CONNECTION], send, door.observer.clock)
+    began_s = door.observer.begin()
     try:
-        await site.relay.handle(request, client)
+        await handle(request, client)
     finally:
-        site.budget.give_back(body.size)
+        door.budget.give_back(body.size)
         trace.bytes_in = body.size
-        site.observer.end(trace, client, began_s)
+        door.observer.end(trace, client, began_s)
 
 
 class _Body:

@@ -5,11 +5,13 @@ running ones finish, all queued settlements are written, checkpoint, lock given 
 """
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,10 +30,13 @@ from llmproxy.logs import RequestLog, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
-from llmproxy.server.app import build_app
+from llmproxy.server.app import Parts, build_app
+from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
-from llmproxy.server.proxy import BodyBudget, Observer, Site
+from llmproxy.server.proxy import BodyBudget, Door, Observer
+from llmproxy.server.self_service import SelfService
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
+from llmproxy.storage.reader import Reader
 from llmproxy.storage.writer import Writer
 from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Limits, Watchdog
@@ -61,12 +66,14 @@ def serve(config: Config) -> int:
     require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
     try:
         with (
-            _listen(config.settings.host, config.settings.port) as listener,
+            _listen("port", config.settings.host, config.settings.port) as listener,
+            _listen_for_metrics(config.settings) as metrics_listener,
             signals_restored(),  # the last thing: no signal stops the writer from closing
         ):
+            listeners = [listener, *filter(None, [metrics_listener])]
             writer: Writer[Snapshot] = Writer(files)
             try:
-                uvloop.run(_serve(config, catalog, pool, writer, listener))
+                uvloop.run(_serve(config, catalog, pool, writer, listeners))
             finally:
                 # After the loop: tasks that it cancelled have queued their settlements.
                 writer.close()
@@ -80,7 +87,7 @@ async def _serve(
     catalog: Catalog,
     pool: Pool,
     writer: Writer[Snapshot],
-    listener: socket.socket,
+    listeners: list[socket.socket],
 ) -> None:
     settings, clock = config.settings, Clock()
     upstream = Upstream(settings.connect_timeout_s)
@@ -89,7 +96,21 @@ async def _serve(
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
     budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
-    app = build_app(Site(relay, budget, _observer(settings, clock)), writer, pool)
+    observer = _observer(settings, clock)
+    # One for users and one for the page: nobody's long question keeps the other from an answer.
+    own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
+    started_at_ms = clock.now_ms()
+    app = build_app(
+        Parts(
+            relay,
+            SelfService(relay, own_reader, clock),
+            Door(budget, observer),
+            writer,
+            pool,
+            MetricsPage(observer.metrics, writer, reader, pool, watchdog, clock, started_at_ms),
+            settings.metrics_port,
+        )
+    )
     loop = asyncio.get_running_loop()
 
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")
@@ -104,7 +125,7 @@ async def _serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        _announce(listener, config)
+        _announce(listeners[0], config)
 
     server = ProxyServer(
         _uvicorn_config(app, settings),
@@ -114,10 +135,11 @@ async def _serve(
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
     )
-    async with asyncio.TaskGroup() as tasks:
-        watching = tasks.create_task(watchdog.run())
-        await server.serve([listener])
-        watching.cancel()
+    with contextlib.closing(own_reader), contextlib.closing(reader):
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watchdog.run())
+            await server.serve(listeners)
+            watching.cancel()
     await upstream.close()
 
 
@@ -173,18 +195,36 @@ def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+def _listen(setting: str, host: str, port: int) -> socket.socket:
+    """Return a listening socket; `setting` is what to change when there is none to be had.
 
     Raises:
         RefusedError: the address cannot be listened on.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    option = "--port" if setting == "port" else setting
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        msg = f"Cannot listen on {host} port {port}: {error}. Choose another --port."
+        msg = f"Cannot listen on {host} port {port}: {error}. Choose another {option}."
         raise RefusedError(msg) from error
+
+
+@contextlib.contextmanager
+def _listen_for_metrics(settings: Settings) -> Iterator[socket.socket | None]:
+    """Give a listening socket for `/metrics`, or None when it is not to be served.
+
+    Raises:
+        RefusedError: the port is the proxy's own, or cannot be listened on.
+    """
+    if not settings.metrics_port:
+        yield None
+        return
+    if settings.metrics_port == settings.port:
+        msg = "metrics_port must not be the port of the proxy itself. Choose another metrics_port."
+        raise RefusedError(msg)
+    with _listen("metrics_port", settings.metrics_host, settings.metrics_port) as listener:
+        yield listener
 
 
 def _announce(listener: socket.socket, config: Config) -> None:

@@ -69,6 +69,17 @@ def connect(path: Path, *, must_exist: bool = False) -> sqlite3.Connection:
     return connection
 
 
+def connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Return a connection to an existing database that cannot write to it.
+
+    Raises:
+        DatabaseError: the file cannot be opened or is no database.
+    """
+    connection = connect(path, must_exist=True)
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[Tx]:
     """Run a block in one immediate transaction: committed at its end, rolled back on any error."""

@@ -239,7 +239,7 @@ def m001_initial(db: Database) -> None:
 
 @_migrations()
 def m002_own_prices_and_expiry(db: Database) -> None:
-    """Give the operator's own catalog entries a table, and API keys an end."""
+    """Give the operator's own catalog entries a table, API keys an end, shortfalls an index."""
     db.execute(
         """
         CREATE TABLE catalog_overrides(
@@ -254,6 +254,12 @@ def m002_own_prices_and_expiry(db: Database) -> None:
         """
     )
     db.execute("ALTER TABLE api_keys ADD COLUMN expires_at_ms INTEGER")
+    # Few holds have one: their sum must not cost a look at all of them.
+    db.execute(
+        """
+        CREATE INDEX holds_shortfall ON holds(shortfall_nanousd) WHERE shortfall_nanousd > 0
+        """
+    )
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -79,6 +79,7 @@ class Writer(Generic[S]):
         self._begun_s = 0.0
         self._data_version = -1
         self.is_broken = False
+        self.commits = 0
 
     def start(self, load: Callable[[Tx], S], publish: Callable[[S], None]) -> None:
         """Begin to run jobs; called on the event loop, once.
@@ -131,6 +132,11 @@ class Writer(Generic[S]):
     async def refresh(self) -> None:
         """Return once the published snapshot holds every commit made before this call."""
         await self.submit(_nothing)  # every transaction looks for changes first
+
+    @property
+    def queued(self) -> int:
+        """How many writes wait for their transaction."""
+        return len(self._jobs)
 
     def close(self) -> None:
         """Run what is queued, checkpoint, and close the file; after the loop has ended."""
@@ -236,6 +242,7 @@ class Writer(Generic[S]):
         if self._is_in_trouble:
             self._is_in_trouble = False
             _log.warning("the database can be written again")
+        self.commits += 1
         for job in batch:
             job.answer()
         self._jobs_since_look += len(batch)

@@ -139,7 +139,6 @@ CASES = {
         chat_body(model="mistral-tiny"),
         should_retry="true",
     ),
-    "root": nowhere("/"),
     "unknown path": nowhere("/v2/openai/chat/completions"),
     "only v1": nowhere("/v1"),
     "only v1 and a slash": nowhere("/v1/"),
@@ -283,9 +282,18 @@ def test_a_websocket_upgrade_names_http_and_leaves_no_noise_in_the_log(
     proxy: RunningProxy, keys: dict[str, str]
 ) -> None:
     logged = proxy.log.stat().st_size
-    answered = ask(proxy.port, "GET", CHAT, b"", bearer(keys["good"]) | WEBSOCKET)
-    assert (answered.status, answered.headers["upgrade"]) == (426, "HTTP/1.1")
+    for path in (CHAT, "/v1/openai/responses", "/v1/nobody/here", "/", "/readyz", "/nowhere"):
+        answered = ask(proxy.port, "GET", path, b"", bearer(keys["good"]) | WEBSOCKET)
+        assert (answered.status, answered.headers["upgrade"]) == (426, "HTTP/1.1"), path
+        assert answered.json()["error"]["code"] == "websocket_unsupported"
     assert proxy.log.stat().st_size == logged
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+def test_a_look_whether_anybody_is_there_needs_no_key(proxy: RunningProxy, path: str) -> None:
+    got, headed = (ask(proxy.port, method, path) for method in ("GET", "HEAD"))
+    assert (got.status, headed.status, headed.body) == (200, 200, b"")
+    assert (path == "/") == (got.body == b"")
 
 
 @pytest.mark.parametrize("body_in_parts", [False, True])

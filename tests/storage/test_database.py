@@ -166,6 +166,7 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(path: Path) -> Non
     older.executescript(
         """
         DROP TABLE catalog_overrides;
+        DROP INDEX holds_shortfall;
         ALTER TABLE api_keys DROP COLUMN expires_at_ms;
         DELETE FROM _sqlite_migrations WHERE name <> 'm001_initial';
         INSERT INTO users(name, rate_multiplier_micro, created_at_ms) VALUES('ann', 1000000, 1);

@@ -1,0 +1,137 @@
+"""Owns what a user may ask about themselves with their API key: their standing and their sums.
+
+Every question names the user; no answer holds a row of anybody else's.
+"""
+
+import msgspec
+
+from llmproxy.clock import rfc3339
+from llmproxy.money import format_multiplier, format_usd
+from llmproxy.reports.requests import id_bound
+from llmproxy.storage.database import Tx
+
+OWN_GROUPS = ("day", "model", "endpoint")
+DAY_MS = 86_400_000
+
+
+class OwnSums(msgspec.Struct, frozen=True):
+    """The sums over a user's ended requests of one group, refused ones left out."""
+
+    name: str
+    requests: int
+    tokens_in: int
+    """All input tokens, cached or not."""
+    tokens_out: int
+    """All output tokens, reasoning included."""
+    cost_nanousd: int
+    charged_nanousd: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return the sums without their name; money as decimal strings of USD."""
+        return {
+            "requests": self.requests,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "cost_usd": format_usd(self.cost_nanousd),
+            "charged_usd": format_usd(self.charged_nanousd),
+        }
+
+
+class OwnKey(msgspec.Struct, frozen=True):
+    """An API key and its user's wallet; money in nano-USD, the multiplier in millionths."""
+
+    name: str
+    user: str
+    rate_multiplier_micro: int
+    balance_nanousd: int
+    held_nanousd: int
+    created_at_ms: int
+    expires_at_ms: int | None
+    today: OwnSums
+
+    def as_json(self) -> dict[str, object]:
+        """Return what `GET /v1/key` answers."""
+        return {
+            "name": self.name,
+            "user": self.user,
+            "balance_usd": format_usd(self.balance_nanousd),
+            "held_usd": format_usd(self.held_nanousd),
+            "available_usd": format_usd(self.balance_nanousd - self.held_nanousd),
+            "rate_multiplier": format_multiplier(self.rate_multiplier_micro),
+            "usage_today": self.today.as_json(),
+            "limits": {},
+            "created_at": rfc3339(self.created_at_ms),
+            "expires_at": rfc3339(self.expires_at_ms),
+        }
+
+
+def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKey:
+    """Return an API key, its user's wallet, and the user's sums since midnight UTC."""
+    row = tx.execute(
+        """SELECT api_keys.name, users.name, rate_multiplier_micro, balance_nanousd, held_nanousd,
+                  api_keys.created_at_ms, api_keys.expires_at_ms
+           FROM api_keys JOIN users ON users.id = api_keys.user_id
+                         JOIN wallets ON wallets.user_id = users.id
+           WHERE api_keys.id = ? AND users.id = ?""",
+        (api_key_id, user_id),
+    ).fetchone()
+    today_ms = now_ms - now_ms % DAY_MS
+    sums = sum_own(tx, user_id, "", since_ms=today_ms, until_ms=now_ms + DAY_MS, limit=1)
+    today = sums[0] if sums else OwnSums("", 0, 0, 0, 0, 0)
+    return OwnKey(*(*row, today))
+
+
+_TOKENS_IN = """
+coalesce((SELECT sum(coalesce(json_extract(value, '$.input'), 0)
+                   + coalesce(json_extract(value, '$.cache_read'), 0)
+                   + coalesce(json_extract(value, '$.cache_write_5m'), 0)
+                   + coalesce(json_extract(value, '$.cache_write_1h'), 0))
+          FROM json_each(CASE WHEN json_valid(usage) THEN usage END, '$.legs')), 0)
+"""
+_TOKENS_OUT = """
+coalesce((SELECT sum(coalesce(json_extract(value, '$.output'), 0))
+          FROM json_each(CASE WHEN json_valid(usage) THEN usage END, '$.legs')), 0)
+"""
+_SUMS = (
+    """
+SELECT CASE :group WHEN 'day' THEN date(created_at_ms / 1000, 'unixepoch')
+                   WHEN 'model' THEN provider || '/' || model
+                   WHEN 'endpoint' THEN provider || '/' || endpoint ELSE '' END AS name,
+       count(*), sum("""
+    + _TOKENS_IN
+    + "), sum("
+    + _TOKENS_OUT
+    + """), sum(cost_nanousd), sum(charged_nanousd)
+FROM requests
+WHERE user_id = :user AND id >= :first AND id < :end AND state <> 'refused'
+GROUP BY name HAVING name > :after OR :after = '' ORDER BY name LIMIT :limit
+"""
+)
+
+
+def sum_own(
+    tx: Tx, user_id: int, group: str, *, since_ms: int, until_ms: int, limit: int, after: str = ""
+) -> list[OwnSums]:
+    """Return the sums over a user's ended requests, by the names of their groups.
+
+    Args:
+        tx: a reading transaction.
+        user_id: whose.
+        group: one of OWN_GROUPS, or empty for one sum over all.
+        since_ms: not before this arrival.
+        until_ms: before this arrival.
+        limit: the most groups.
+        after: only groups whose name comes behind this one.
+    """
+    rows = tx.execute(
+        _SUMS,
+        {
+            "user": user_id,
+            "group": group,
+            "first": id_bound(since_ms, 0),
+            "end": id_bound(until_ms, 0),
+            "limit": limit,
+            "after": after,
+        },
+    )
+    return [OwnSums(*row) for row in rows]

@@ -1,0 +1,162 @@
+"""Owns what a user may ask with their API key: `GET /v1/key` and `GET /v1/usage`.
+
+Whose rows are read is decided by the key alone, never by anything else in the request.
+"""
+
+import csv
+import io
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from llmproxy import reports
+from llmproxy.accounts import Principal
+from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text, rfc3339
+from llmproxy.errors import invalid_request, wrong_method
+from llmproxy.exchange import Client
+from llmproxy.headers import Headers
+from llmproxy.relay import Relay, Request, answer_failure
+from llmproxy.server.usage_query import UsageQuery, read_usage_query
+from llmproxy.storage.database import Tx
+from llmproxy.storage.reader import Reader, ReadTimeoutError
+
+KEY_PATH = b"/v1/key"
+USAGE_PATH = b"/v1/usage"
+
+Row = dict[str, object]
+T = TypeVar("T")
+
+REQUEST_COLUMNS = (
+    *("id", "created_at", "key", "provider", "endpoint", "model", "stream", "status"),
+    *("state", "basis"),
+    *(f"usage_{name}" for name in reports.USAGE_CLASSES),
+    *("hold_usd", "cost_usd", "charged_usd", "upstream_status", "ttfb_ms", "duration_ms"),
+)
+GROUP_COLUMNS = ("requests", "tokens_in", "tokens_out", "cost_usd", "charged_usd")
+
+
+class SelfService:
+    """Answers users' questions about themselves."""
+
+    def __init__(self, relay: Relay, reader: Reader, clock: Clock) -> None:
+        """Take who knows the API keys, and where answers are read."""
+        self._relay = relay
+        self._reader = reader
+        self._clock = clock
+        self._ids = RequestIds()
+
+    async def handle(self, request: Request, client: Client) -> None:
+        """Answer one request, whatever comes of it."""
+        trace = request.trace
+        trace.request_id = request_id_text(self._ids.new(self._clock.now_ms()))
+        trace.endpoint = request.raw_path.removeprefix(b"/v1/").decode()
+        try:
+            body, headers = await self._answer(request)
+            own_id = trace.request_id.encode()
+            headers += [
+                (b"content-length", b"%d" % len(body)),
+                (b"cache-control", b"no-store"),
+                (b"x-request-id", own_id),
+            ]
+            await client.start(200, headers)
+            await client.send(body, more=False)
+        except Exception as error:  # noqa: BLE001 - outermost: no traceback reaches the client
+            await answer_failure(client, error, trace)
+
+    async def _answer(self, request: Request) -> tuple[bytes, Headers]:
+        if request.method not in {"GET", "HEAD"}:
+            raise wrong_method("GET, HEAD")
+        principal = await self._relay.authenticate(request)
+        if request.raw_path == KEY_PATH:
+            return await self._key(principal)
+        return await self._usage(request, principal)
+
+    async def _key(self, principal: Principal) -> tuple[bytes, Headers]:
+        find = partial(reports.find_own_key, now_ms=self._clock.now_ms())
+        found = await self._read(find, principal.user_id, principal.api_key_id)
+        return _json(found.as_json())
+
+    async def _usage(self, request: Request, principal: Principal) -> tuple[bytes, Headers]:
+        accept = next((value for name, value in request.headers if name == b"accept"), b"")
+        asked = read_usage_query(request.query, accept, now_ms=self._clock.now_ms())
+        rows, cursor = await self._read(_find_rows, principal.user_id, asked)
+        if asked.is_csv:
+            headers = [(b"content-type", b"text/csv; charset=utf-8")]
+            if cursor:
+                headers.append((b"x-llmproxy-next-cursor", cursor.encode()))
+            return _csv_page(asked.group, rows), headers
+        return _json(
+            {
+                "from": rfc3339(asked.since_ms),
+                "to": rfc3339(asked.until_ms),
+                "group": asked.group,
+                "data": rows,
+                "next_cursor": cursor,
+            }
+        )
+
+    async def _read(self, function: Callable[..., T], *args: object) -> T:
+        try:
+            return await self._reader.read(function, *args)
+        except ReadTimeoutError as error:
+            raise invalid_request(
+                "There are too many requests in this span. Ask for a shorter one with from and to."
+            ) from error
+
+
+def _find_rows(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[list[Row], str | None]:
+    """Return a page of a user's own rows, and the cursor for the next page if there is one."""
+    if asked.group == "none":
+        wanted = reports.RequestFilter(
+            user_id=user_id,
+            since_ms=asked.since_ms,
+            until_ms=asked.until_ms,
+            before=parse_request_id(asked.cursor) if asked.cursor else None,
+        )
+        requests = reports.list_requests(tx, wanted, limit=asked.limit + 1)
+        page = requests[: asked.limit]
+        has_more = len(requests) > len(page)
+        return [row.as_json() for row in page], request_id_text(page[-1].id) if has_more else None
+    sums = reports.sum_own(
+        tx,
+        user_id,
+        asked.group,
+        since_ms=asked.since_ms,
+        until_ms=asked.until_ms,
+        limit=asked.limit + 1,
+        after=asked.cursor,
+    )
+    groups = sums[: asked.limit]
+    rows: list[Row] = [{asked.group: group.name, **group.as_json()} for group in groups]
+    return rows, groups[-1].name if len(sums) > len(groups) else None
+
+
+def _json(value: object) -> tuple[bytes, Headers]:
+    return msgspec.json.encode(value), [(b"content-type", b"application/json")]
+
+
+def _csv_page(group: str, rows: list[Row]) -> bytes:
+    """Return the rows under a line of names; those of a request have a column for each class."""
+    names = REQUEST_COLUMNS if group == "none" else (group, *GROUP_COLUMNS)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(names)
+    for row in rows:
+        usage = row.get("usage") or {}
+        assert isinstance(usage, dict)
+        cells = {**row, **{f"usage_{name}": count for name, count in usage.items()}}
+        writer.writerow([_cell(cells.get(name)) for name in names])
+    return out.getvalue().encode()
+
+
+def _cell(value: object) -> object:
+    """Return a value as it stands in a cell; no model's name may be a formula to a spreadsheet."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
