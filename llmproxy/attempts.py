@@ -4,25 +4,28 @@ Another key is tried only where nothing was generated (reference wire.md E). Wha
 about the key is read by `dialects/failures.py`. Must not touch money.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
-from llmproxy.dialects.json_gate import LOOP_BYTES
 from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.settlement import Ending
+from llmproxy.storage.database import Tx
 from llmproxy.upstream import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
 ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
 """As much of an error answer is read before anything is decided."""
+
+STATUSES = range(200, 600)
+"""Others are no end of an HTTP request, or none that a client could be told."""
 
 _log = logging.getLogger("llmproxy.relay")
 
@@ -58,17 +61,24 @@ class Attempts:
             if is_client_gone():
                 raise ClientLeftError
             self._ending.attempts += 1
+            self._ending.upstream_status = None
+            tried = _Tried(key, key.state)
             self._ending.provider_key_id = key.id
             self.secret = key.secret
             headers = to_provider(order.headers, order.provider.dialect, key.secret)
             answer = await self._send(url, headers, body)
             self._ending.upstream_status = answer.status
+            if answer.status not in STATUSES:
+                answer.close()
+                error = UpstreamError(f"status {answer.status}", was_sent=True)
+                what = f"answered with status {answer.status}"
+                raise unreachable(order, what, error, should_retry=False)
             if answer.status < 300:
-                self._confirm(key)
+                self._confirm(tried)
                 return answer, b""
             try:
                 error_body = await self._read_error(answer)
-                refusal = self._consequence(answer, error_body, key)
+                refusal = self._consequence(answer, error_body, tried)
             except BaseException:
                 answer.close()
                 raise
@@ -86,8 +96,7 @@ class Attempts:
             order.facts,
             injects_usage=order.provider.injects_usage,
         )
-        # Long bodies are rewritten in a thread, so that other requests do not wait for it.
-        return await asyncio.to_thread(write) if len(order.body) > LOOP_BYTES else write()
+        return await self._services.bodies.run(order.body, write)
 
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()
@@ -115,7 +124,7 @@ class Attempts:
             pass  # an error cut short is still that error
         return b"".join(parts)
 
-    def _consequence(self, answer: Answer, body: bytes, key: LiveKey) -> ApiError | None:
+    def _consequence(self, answer: Answer, body: bytes, tried: "_Tried") -> ApiError | None:
         """Do to the key what the answer asks for.
 
         Returns what to say if no other key is left, or None when the provider's own words go to
@@ -127,6 +136,7 @@ class Attempts:
             for name, value in answer.headers
         }
         # Masked before anything of it is kept or logged.
+        key = tried.key
         masked = without_secret(body[:ERROR_BYTES_MAX], key.secret)
         failure = classify(answer.status, headers, masked)
         now_ms = self._services.clock.now_ms()
@@ -135,11 +145,11 @@ class Attempts:
             key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000
             return all_keys_cooling(order.provider.name, wait_s)
         if failure.kind is FailureKind.DEAD:
-            self._take_out(key, "dead", failure.excerpt, None)
+            self._take_out(tried, "dead", failure.excerpt, None)
             return no_active_provider_keys(order.provider.name)
         if failure.kind is FailureKind.OUT_OF_QUOTA:
             until_ms = now_ms + key_pool.OUT_OF_QUOTA_PARK_MS
-            self._take_out(key, "out_of_quota", failure.excerpt, until_ms)
+            self._take_out(tried, "out_of_quota", failure.excerpt, until_ms)
             return no_active_provider_keys(order.provider.name)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
@@ -163,32 +173,57 @@ class Attempts:
             )
         return refusals[-1]
 
-    def _take_out(self, key: LiveKey, state: str, reason: str, until_ms: int | None) -> None:
+    def _take_out(self, tried: "_Tried", state: str, reason: str, until_ms: int | None) -> None:
         name = self._order.provider.name
-        _log.warning("provider key %s of %s is now %s: %s", key.name, name, state, reason)
-        self._set_key_state(key, state, reason, until_ms)
+        _log.warning("provider key %s of %s is now %s: %s", tried.key.name, name, state, reason)
+        self._set_key_state(tried, state, reason, until_ms)
 
-    def _confirm(self, key: LiveKey) -> None:
+    def _confirm(self, tried: "_Tried") -> None:
         """Put a parked key back to use that has just been answered."""
-        if key.state != "active":
-            self._set_key_state(key, "active", None, None)
+        if tried.state == "out_of_quota":
+            self._set_key_state(tried, "active", None, None)
 
     def _set_key_state(
-        self, key: LiveKey, state: str, reason: str | None, until_ms: int | None
+        self, tried: "_Tried", state: str, reason: str | None, until_ms: int | None
     ) -> None:
-        # In memory at once; our own commits do not reload the pool.
-        known = key.state
+        key = tried.key
+        if key.state != tried.state:
+            return  # while this attempt ran, another one or the operator has had a newer word
+        # In memory at once; again when it is written, should an older state be read meanwhile.
         key.state, key.until_ms = state, until_ms
-        change = partial(
-            key_pool.set_key_state,
-            state=state,
-            reason=reason,
-            actor="proxy",
-            now_ms=self._services.clock.now_ms(),
-            until_ms=until_ms,
-            only_from=known,
-        )
-        self._services.writer.enqueue(change, key.id)
+        change = _KeyChange(tried, state, reason, until_ms, self._services.clock.now_ms())
+        self._services.writer.enqueue(_write_key_state, change)
+
+
+class _Tried(NamedTuple):
+    """A key that is tried, and the state that it had then: only that may the answer change."""
+
+    key: LiveKey
+    state: str
+
+
+class _KeyChange(NamedTuple):
+    tried: _Tried
+    state: str
+    reason: str | None
+    until_ms: int | None
+    now_ms: int
+
+
+def _write_key_state(tx: Tx, change: _KeyChange) -> None:
+    key = change.tried.key
+    is_changed = key_pool.set_key_state(
+        tx,
+        key.id,
+        change.state,
+        reason=change.reason,
+        actor="proxy",
+        now_ms=change.now_ms,
+        until_ms=change.until_ms,
+        only_from=change.tried.state,
+    )
+    if is_changed:
+        key.state, key.until_ms = change.state, change.until_ms
 
 
 def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: bool) -> ApiError:

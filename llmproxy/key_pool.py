@@ -288,13 +288,13 @@ def set_key_state(  # noqa: PLR0913 - the columns of a state
     now_ms: int,
     until_ms: int | None = None,
     only_from: str | None = None,
-) -> None:
-    """Give a provider key a state: active, out_of_quota, dead or disabled.
+) -> bool:
+    """Give a provider key a state (active, out_of_quota, dead or disabled); say if it was done.
 
     With `only_from` nothing changes unless the key is in that state: what an operator did
     meanwhile stands.
     """
-    tx.execute(
+    done = tx.execute(
         """UPDATE provider_keys SET state = :state, state_reason = :reason,
                   state_since_ms = :now_ms, state_until_ms = :until_ms, state_by = :actor
            WHERE id = :id AND (:only_from IS NULL OR state = :only_from)""",
@@ -308,6 +308,7 @@ def set_key_state(  # noqa: PLR0913 - the columns of a state
             "only_from": only_from,
         },
     )
+    return done.rowcount > 0
 
 
 def remove_provider_key(tx: Tx, provider: str, name: str) -> None:

@@ -25,11 +25,15 @@ class LiveKey:
     def __init__(self, row: ProviderKey, secret: str) -> None:
         """Take the stored row and the opened secret, empty where no key is needed."""
         self.id = row.id
+        self.cooling_until_ms: dict[str, int] = {}
+        self.update(row, secret)
+
+    def update(self, row: ProviderKey, secret: str) -> None:
+        """Take the row as it is now: running requests go on with this very object."""
         self.name = row.name
         self.secret = secret
         self.state = row.state
         self.until_ms = row.state_until_ms
-        self.cooling_until_ms: dict[str, int] = {}
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]
         """Name the key without its secret, for logs."""
@@ -60,7 +64,7 @@ class Pool:
         self._keys: dict[str, list[LiveKey]] = {}
 
     def publish(self, providers: list[Provider], rows: list[ProviderKey]) -> None:
-        """Replace what is known by what the database says; cooldowns of known keys stay."""
+        """Replace what is known by what the database says; known keys stay the same objects."""
         known = {key.id: key for keys in self._keys.values() for key in keys}
         self.providers = {provider.name: provider for provider in providers}
         self._keys = {name: [] for name in self.providers}
@@ -68,9 +72,11 @@ class Pool:
             secret = self._open(row)
             if secret is None:
                 continue
-            key = LiveKey(row, secret)
-            if row.id in known:
-                key.cooling_until_ms = known[row.id].cooling_until_ms
+            key = known.get(row.id)
+            if key is None:
+                key = LiveKey(row, secret)
+            else:
+                key.update(row, secret)
             self._keys[row.provider].append(key)
 
     def _open(self, row: ProviderKey) -> str | None:

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from llmproxy import ledger
 from llmproxy.accounts import Principal
+from llmproxy.body_reader import BodyReader
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
@@ -23,6 +24,9 @@ class Queue(Protocol):
     def enqueue(self, function: Callable[..., object], *args: object) -> None:
         """Queue a write that must happen."""
 
+    def offer(self, function: Callable[..., object], *args: object) -> None:
+        """Queue a write that may be left out in times of trouble."""
+
 
 class Services(NamedTuple):
     """The long-lived objects that exchanges share."""
@@ -32,6 +36,7 @@ class Services(NamedTuple):
     watchdog: Watchdog
     catalog: Catalog
     clock: Clock
+    bodies: BodyReader
 
 
 class Order(NamedTuple):

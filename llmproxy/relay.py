@@ -16,7 +16,6 @@ from llmproxy.attempts import all_keys_cooling
 from llmproxy.catalog import Model
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
-from llmproxy.dialects.json_gate import LOOP_BYTES
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
@@ -168,7 +167,8 @@ class Relay:
         body = await self._read_body(request)
         model = ""
         try:
-            facts = await _read_facts(endpoint, body)
+            read = partial(endpoint.read_request, body)
+            facts = await self._services.bodies.run(body, read)
             model = request.trace.model = facts.model
             request.trace.is_stream = facts.is_stream
             quote = None if endpoint.is_free else self._quote(route, facts, principal)
@@ -344,12 +344,6 @@ class Relay:
 def asks_websocket(headers: Headers) -> bool:
     """Say whether a client wants to leave HTTP for WebSocket."""
     return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
-
-
-async def _read_facts(endpoint: Endpoint, body: bytes) -> RequestFacts:
-    if len(body) > LOOP_BYTES:
-        return await asyncio.to_thread(endpoint.read_request, body)
-    return endpoint.read_request(body)
 
 
 async def _answer(client: Client, body: bytes, request_id: bytes) -> None:

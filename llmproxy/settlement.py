@@ -123,7 +123,7 @@ class FreeEnding(_Row):
             now_ms=self._services.clock.now_ms(),
             state=state,
         )
-        self._services.writer.enqueue(record, order.id)
+        self._services.writer.offer(record, order.id)
         self._note_end(state, "none")
 
 

@@ -49,7 +49,7 @@ class UnheldRows:
             now_ms=clock.now_ms(),
             state="refused" if error else "settled",
         )
-        self._services.writer.enqueue(record, request_id)
+        self._services.writer.offer(record, request_id)
 
 
 def unsent(

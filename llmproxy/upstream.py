@@ -146,7 +146,7 @@ class _Connection(ResponseHandler):
 
 
 def _header_text(value: bytes) -> str:
-    """Return a header's value so that aiohttp, which writes UTF-8, sends the same bytes."""
+    """Return a header's value for aiohttp, which writes UTF-8: other bytes count as Latin-1."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -45,7 +45,8 @@ class Times:
         return round((self._clock.monotonic_s() - self.started_s) * 1000)
 
     def begin_waiting(self) -> None:
-        """Note that the provider is to say something now."""
+        """Note that a new attempt is sent: the provider is to say something now."""
+        self.has_answer = False
         self.waiting_since_s = self._clock.monotonic_s()
 
     def end_waiting(self) -> None:
@@ -113,7 +114,8 @@ class Watchdog:
             reason = self._reason_to_cut(exchange, now, drains)
             if reason is not None:
                 exchange.cut(reason)
-            elif self._is_over(exchange.times.sending_since_s, now, self._limits.stall_timeout_s):
+            # A cut exchange may still be telling its client so.
+            if self._is_over(exchange.times.sending_since_s, now, self._limits.stall_timeout_s):
                 exchange.give_up_client()
 
     def cut_all(self, reason: str) -> None:

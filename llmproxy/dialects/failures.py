@@ -90,7 +90,8 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         body: the beginning of its body.
     """
     words, message, retry_delay = _read_error(body)
-    excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX]
+    # JSON's escapes can spell half characters, which no database takes.
+    excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX].encode(errors="replace").decode()
     is_key_status = status in {400, 401, 402, 403, 429}
     if status == 401:
         return Failure(FailureKind.DEAD, excerpt)

@@ -39,7 +39,7 @@ def parse_object(body: bytes, billed: Collection[str]) -> dict[str, Any]:
         ApiError: 400, when the body is not one unambiguous JSON object in UTF-8.
     """
     try:
-        value = _read(body) if _is_light(body) else read_slowly(body)
+        value = _read(body) if is_light(body) else read_slowly(body)
     except AmbiguousError as error:
         raise invalid_request(f"The request body is ambiguous JSON: {error}.") from error
     except OversizeError as error:
@@ -58,8 +58,11 @@ def parse_object(body: bytes, billed: Collection[str]) -> dict[str, Any]:
     return value
 
 
-def _is_light(body: bytes) -> bool:
-    """Say whether the standard parser, which keeps other threads waiting, is through in no time."""
+def is_light(body: bytes) -> bool:
+    """Say whether the standard parser, which keeps other threads waiting, is through in no time.
+
+    Others are read slowly, by steps that let other threads in: one such body at a time is enough.
+    """
     if len(body) <= LOOP_BYTES:
         return True
     if len(body) > _LIGHT_BYTES or body.count(b"\\") > _LIGHT_ESCAPES:

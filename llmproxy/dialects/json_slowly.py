@@ -8,7 +8,6 @@ returns is small: long texts are checked in place and only their beginnings kept
 import codecs
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,9 +34,6 @@ _BEGINNING = re.compile(
     rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){0,%d}+' % _BEGINNING_CHARS
 )
 _LITERALS = {b"true": True, b"false": False, b"null": None}
-
-_ONE_AT_A_TIME = threading.Lock()
-"""Several at once would only make the event loop wait for each of them in turn."""
 
 
 class OversizeError(ValueError):
@@ -126,12 +122,11 @@ def read_slowly(body: bytes) -> object:
         ValueError: no JSON in UTF-8.
         RecursionError: nested too deeply.
     """
-    with _ONE_AT_A_TIME:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        for start in range(0, len(body), _UTF8_STEP_BYTES):
-            decoder.decode(body[start : start + _UTF8_STEP_BYTES])
-        decoder.decode(b"", final=True)
-        return _Reader(body).read()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), _UTF8_STEP_BYTES):
+        decoder.decode(body[start : start + _UTF8_STEP_BYTES])
+    decoder.decode(b"", final=True)
+    return _Reader(body).read()
 
 
 _Step = Callable[["_Reader", bytes, int, int], None]

@@ -20,6 +20,7 @@ import uvloop
 from litestar.types import ASGIApp
 
 from llmproxy import __version__, accounts, key_pool, ledger
+from llmproxy.body_reader import BodyReader
 from llmproxy.catalog import Catalog
 from llmproxy.catalog_parser import load_catalog
 from llmproxy.clock import Clock, rfc3339
@@ -92,7 +93,9 @@ async def _serve(
     settings, clock = config.settings, Clock()
     upstream = Upstream(settings.connect_timeout_s)
     watchdog = Watchdog(_limits(settings), clock)
-    relay = Relay(Services(writer, upstream, watchdog, catalog, clock), writer, pool)
+    bodies = BodyReader()
+    services = Services(writer, upstream, watchdog, catalog, clock, bodies)
+    relay = Relay(services, writer, pool)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
     budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
@@ -140,6 +143,7 @@ async def _serve(
             watching = tasks.create_task(watchdog.run())
             await server.serve(listeners)
             watching.cancel()
+    bodies.close()
     await upstream.close()
 
 

@@ -32,6 +32,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 QUEUE_JOBS_MAX = 10_000
+OFFERED_JOBS_MAX = 1_000
 WATCH_INTERVAL_S = 0.2
 LINGER_S = 0.005
 """How long a write that nobody waits for may wait for company: a sync of the disk costs more than
@@ -128,6 +129,11 @@ class Writer(Generic[S]):
         if not self._is_lingering and self._loop is not None:
             self._is_lingering = True
             self._loop.call_later(LINGER_S, self._end_lingering)
+
+    def offer(self, function: Callable[..., object], *args: Any) -> None:  # noqa: ANN401 - any f(tx, …)
+        """Queue a write that may be left out: it is, while the database cannot be written."""
+        if not self._is_in_trouble and len(self._jobs) < OFFERED_JOBS_MAX:
+            self.enqueue(function, *args)
 
     async def refresh(self) -> None:
         """Return once the published snapshot holds every commit made before this call."""
@@ -365,13 +371,23 @@ class Writer(Generic[S]):
         return True
 
     def _publish_changes(self) -> None:
-        assert self._load is not None
         assert self._publish is not None
         # Moves only with commits of other connections, never with our own.
         version = self._connection.execute("PRAGMA data_version").fetchone()[0]
         if version != self._data_version:
-            self._publish(self._load(self._connection))
+            self._publish(self._load_at_once())
             self._data_version = version
+
+    def _load_at_once(self) -> S:
+        """Return the snapshot of one moment, whoever commits meanwhile."""
+        assert self._load is not None
+        if self._connection.in_transaction:
+            return self._load(self._connection)
+        self._connection.execute("BEGIN")
+        try:
+            return self._load(self._connection)
+        finally:
+            self._connection.execute("ROLLBACK")
 
     def _checkpoint_passively(self) -> None:
         self._checkpoint("PRAGMA wal_checkpoint(PASSIVE)")

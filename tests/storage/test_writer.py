@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from llmproxy.errors import DatabaseError
 from llmproxy.storage import writer as module
 from llmproxy.storage.database import AdminDatabase, Tx
-from tests.storage.helpers import Site, count, eventually, fail, insert
+from tests.storage.helpers import INSERT, Site, count, eventually, fail, insert
 
 # --- what is normal ---
 
@@ -306,3 +307,20 @@ def test_a_long_reader_delays_checkpoints_and_they_catch_up(
 
     site.run(work)
     reader.close()
+
+
+def test_a_snapshot_is_of_one_moment(site: Site) -> None:
+    def load(tx: Tx) -> int:
+        first = count(tx)
+        with closing(sqlite3.connect(site.files.path)) as other:
+            other.execute(INSERT, (7,))
+            other.commit()
+        assert count(tx) == first
+        return first
+
+    async def work() -> None:
+        site.writer.start(load, site.published.append)
+
+    asyncio.run(work())
+    assert site.published == [0]
+    assert site.pids() == [7]

@@ -42,6 +42,36 @@ def test_a_full_disk_refuses_waiters_at_once_and_settlements_are_written_later(s
     site.run(work)
 
 
+def test_what_may_be_left_out_is_while_the_disk_is_full(site: Site) -> None:
+    async def work() -> None:
+        site.writer.offer(insert, 1)
+        await site.writer.submit(insert, 2)
+        site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_FULL] * 3
+        with pytest.raises(DatabaseError, match="cannot be written now"):
+            await site.writer.submit(insert, 3)
+        for _ in range(2000):
+            site.writer.offer(insert, 4)
+        site.writer.enqueue(insert, 5)
+        await eventually(lambda: site.pids() == [1, 2, 5])
+        site.writer.offer(insert, 6)
+        await eventually(lambda: site.pids() == [1, 2, 5, 6])
+
+    site.run(work)
+
+
+def test_what_may_be_left_out_is_when_too_much_waits(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        monkeypatch.setattr(module, "OFFERED_JOBS_MAX", 3)
+        for number in range(1, 6):
+            site.writer.offer(insert, number)
+        site.writer.enqueue(insert, 9)
+        await eventually(lambda: site.pids() == [1, 2, 3, 9])
+
+    site.run(work)
+
+
 @pytest.mark.parametrize("statement", ["BEGIN IMMEDIATE", "COMMIT"])
 @pytest.mark.parametrize(
     "code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN]

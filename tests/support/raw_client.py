@@ -47,6 +47,11 @@ class RawClient:
     ) -> None:
         self.close()
 
+    @property
+    def local_port(self) -> int:
+        """Our own end's port."""
+        return int(self._sock.getsockname()[1])
+
     def send(self, raw: bytes) -> None:
         """Put raw bytes on the wire."""
         self._sock.sendall(raw)
