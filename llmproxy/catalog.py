@@ -89,25 +89,25 @@ class Model(msgspec.Struct, frozen=True):
 class Catalog:
     """All models by provider and exact name."""
 
-    def __init__(self, updated: str, models: list[Model]) -> None:
-        """Index the models.
+    def __init__(
+        self, updated: str, models: list[Model], own: frozenset[tuple[str, str]] = frozenset()
+    ) -> None:
+        """Index the models; `own` are provider and id of those that the operator has set.
 
         Raises:
             CatalogError: two models of a provider share an id or an alias.
         """
+        clashes = find_clashes(models)
+        if clashes:
+            raise CatalogError(clashes[0])
         self.updated = updated
+        self._own = own
         self._models = sorted(models, key=lambda model: (model.provider, model.id))
-        self._by_name: dict[tuple[str, str], Model] = {}
-        for model in self._models:
-            for name in (model.id, *model.aliases):
-                other = self._by_name.get((model.provider, name))
-                if other is not None:
-                    msg = (
-                        f'model "{model.provider}/{model.id}": the name "{name}" is taken '
-                        f'already by "{other.provider}/{other.id}"; names must be unique.'
-                    )
-                    raise CatalogError(msg)
-                self._by_name[model.provider, name] = model
+        self._by_name = {
+            (model.provider, name): model
+            for model in self._models
+            for name in (model.id, *model.aliases)
+        }
 
     def find(self, provider: str, model: str) -> Model | None:
         """Return the model with exactly this id or alias, else None."""
@@ -118,6 +118,28 @@ class Catalog:
         if provider is None:
             return list(self._models)
         return [model for model in self._models if model.provider == provider]
+
+    def is_own(self, model: Model) -> bool:
+        """Say whether a model's entry is the operator's own, not the file's."""
+        return (model.provider, model.id) in self._own
+
+    def overridden(self, own: list[Model], withheld: set[tuple[str, str]]) -> "Catalog":
+        """Return this catalog with the operator's models in it, and some left out.
+
+        Their names are theirs: a model here that has one of them as its id is replaced, and loses
+        it as an alias.
+        """
+        taken = {(model.provider, name) for model in own for name in (model.id, *model.aliases)}
+        taken |= withheld
+        kept = []
+        for model in self._models:
+            if (model.provider, model.id) in taken:
+                continue
+            aliases = tuple(name for name in model.aliases if (model.provider, name) not in taken)
+            is_whole = aliases == model.aliases
+            kept.append(model if is_whole else msgspec.structs.replace(model, aliases=aliases))
+        names = frozenset((model.provider, model.id) for model in own)
+        return Catalog(self.updated, [*kept, *own], names)
 
     def nearest(self, provider: str, model: str, count: int = 3) -> list[str]:
         """Return up to `count` ids that resemble a name, for the message that refuses it.
@@ -137,6 +159,21 @@ class Catalog:
         if len(ids) < count:
             ids += _resembling(wanted, foreign, count - len(ids))
         return ids
+
+
+def find_clashes(models: list[Model]) -> list[str]:
+    """Say of each name that two models of a provider share, or that one has twice, whose it is."""
+    owners: dict[tuple[str, str], Model] = {}
+    clashes: list[str] = []
+    for model in models:
+        for name in (model.id, *model.aliases):
+            other = owners.setdefault((model.provider, name), model)
+            if other is not model or (model.id, *model.aliases).count(name) > 1:
+                clashes.append(
+                    f'model "{model.provider}/{model.id}": the name "{name}" is taken already by '
+                    f'"{other.provider}/{other.id}"; names must be unique.'
+                )
+    return list(dict.fromkeys(clashes))
 
 
 def _resembling(wanted: str, id_by_name: dict[str, str], count: int) -> list[str]:

@@ -62,7 +62,7 @@ SETTINGS = (
     Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
-    Setting("catalog_file", "A model catalog of your own instead of the built-in one."),
+    Setting("catalog_file", "A model catalog of your own instead of the updated or built-in one."),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(
         "body_bytes_in_flight_max",
@@ -92,11 +92,13 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class Paths(NamedTuple):
-    """Where things are: the database in its data directory, settings and master key in another."""
+    """Where things are: the database in its data directory, the rest in another."""
 
     database: Path
     config_file: Path
     master_key: Path
+    catalog: Path
+    """Where `catalog update` puts a newer catalog; it counts from then on."""
 
 
 class Config(NamedTuple):
@@ -115,7 +117,22 @@ def find_paths(environ: Mapping[str, str] = os.environ) -> Paths:
     else:
         data = Path(platformdirs.user_data_dir("llmproxy"))
         config = Path(platformdirs.user_config_dir("llmproxy"))
-    return Paths(data / "llmproxy.db", config / "config.toml", config / "master.key")
+    return Paths(
+        database=data / "llmproxy.db",
+        config_file=config / "config.toml",
+        master_key=config / "master.key",
+        catalog=config / "model_catalog.json",
+    )
+
+
+def find_catalog(config: Config) -> Path | None:
+    """Return the catalog file in force, None for the one that came with the program.
+
+    The setting `catalog_file` counts first, then what `catalog update` has put in place.
+    """
+    if config.settings.catalog_file:
+        return Path(config.settings.catalog_file)
+    return config.paths.catalog if config.paths.catalog.exists() else None
 
 
 def load_config(

@@ -6,11 +6,11 @@ from typing import NamedTuple, Protocol
 from llmproxy import ledger
 from llmproxy.accounts import Principal
 from llmproxy.body_reader import BodyReader
-from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
 from llmproxy.key_pool import Provider
+from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
 from llmproxy.trace import Trace
@@ -34,7 +34,7 @@ class Services(NamedTuple):
     writer: Queue
     upstream: Upstream
     watchdog: Watchdog
-    catalog: Catalog
+    catalog: LiveCatalog
     clock: Clock
     bodies: BodyReader
 

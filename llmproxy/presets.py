@@ -84,7 +84,7 @@ def check_base_url(url: str, *, allow_http: bool) -> str:
         msg = f"{url!r:.200} cannot be a base URL; write one such as https://api.openai.com/v1"
         raise RefusedError(msg)
     assert parts.hostname is not None
-    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
+    if parts.scheme == "http" and not (allow_http or is_loopback(parts.hostname)):
         msg = f"{url} is not encrypted and not on this machine. Use https, or add --allow-http."
         raise RefusedError(msg)
     return url.strip().rstrip("/")
@@ -104,7 +104,8 @@ def _split_url(url: str) -> SplitResult | None:
     return parts if is_plain and has_good_port else None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Say whether a host is this machine, by its name or address alone."""
     if host == "localhost":
         return True
     try:

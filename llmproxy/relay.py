@@ -13,7 +13,8 @@ from typing import NamedTuple
 from llmproxy import ledger, vault
 from llmproxy.accounts import Principal
 from llmproxy.attempts import all_keys_cooling
-from llmproxy.catalog import Model
+from llmproxy.catalog import Model, Prices
+from llmproxy.catalog_overrides import Overrides
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.errors import (
@@ -46,11 +47,12 @@ _log = logging.getLogger("llmproxy.relay")
 
 
 class Snapshot(NamedTuple):
-    """What the database says of those who may come in and where requests go."""
+    """What the database says of those who may come in, where requests go and what they cost."""
 
     principals: dict[bytes, Principal]
     providers: list[Provider]
     provider_keys: list[ProviderKey]
+    overrides: Overrides
 
 
 class Request(NamedTuple):
@@ -96,16 +98,17 @@ class Relay:
         self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
         self._generation = 0
-        self._price_versions: dict[tuple[str, str], int] = {}
+        self._price_versions: dict[tuple[str, str], tuple[Prices, int]] = {}
         self._unheld = UnheldRows(services)
         self.boot_id = 0
         self.is_draining = False
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Replace what is known of users, keys and providers."""
+        """Replace what is known of users, keys, providers and the operator's own prices."""
         self._generation += 1
         self._principals = snapshot.principals
         self._pool.publish(snapshot.providers, snapshot.provider_keys)
+        self._catalog.publish(snapshot.overrides)
         dialects = {name: preset.dialect for name, preset in PRESETS.items()}
         dialects |= {provider.name: provider.dialect for provider in snapshot.providers}
         self._routes = Routes(dialects.items())
@@ -143,7 +146,7 @@ class Relay:
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
         principal = await self.authenticate(request)
         if route.endpoint is None:
-            await _answer(client, models_body(self._catalog, route), request_id)
+            await _answer(client, models_body(self._catalog.current, route), request_id)
             self._unheld.record(request_id, route, principal)
             return
         order = await self._admit(request, route, route.endpoint, principal, request_id)
@@ -171,7 +174,7 @@ class Relay:
             facts = await self._services.bodies.run(body, read)
             model = request.trace.model = facts.model
             request.trace.is_stream = facts.is_stream
-            quote = None if endpoint.is_free else self._quote(route, facts, principal)
+            quote = None if endpoint.is_free else await self._quote(route, facts, principal)
             model_id = quote.model.id if quote else model
             provider, keys = await self._choose_keys(route.provider, model_id, principal)
             hold = None
@@ -241,10 +244,18 @@ class Relay:
                 raise invalid_request("Compressed request bodies are not read. Send it plain.")
         return await request.read_body()
 
-    def _quote(self, route: Route, facts: RequestFacts, principal: Principal) -> Quote:
-        model = self._catalog.find(route.provider, facts.model)
+    async def _quote(self, route: Route, facts: RequestFacts, principal: Principal) -> Quote:
+        """Return what the request can cost at the prices of this moment.
+
+        Raises:
+            ApiError: 400, when the model or an option of the request has no price.
+        """
+        model = self._catalog.current.find(route.provider, facts.model)
         if model is None:
-            nearest = self._catalog.nearest(route.provider, facts.model)
+            await self._refresh()
+            model = self._catalog.current.find(route.provider, facts.model)
+        if model is None:
+            nearest = self._catalog.current.nearest(route.provider, facts.model)
             raise unknown_model_pricing(facts.model, nearest)
         return make_quote(facts, model, principal.rate_multiplier_micro)
 
@@ -281,13 +292,15 @@ class Relay:
         return (provider, keys) if keys else None
 
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
-        """Say whether the user, the provider and its keys are as they were when they were read."""
+        """Say whether the user, the provider, its keys and the prices are as they were."""
         given = list(given_api_keys(request.headers, request.query))
         if self._find_principal(given) != order.principal:
             return False
         now_ms, name = self._clock.now_ms(), order.provider.name
         found = self._usable_keys(name, order.model_id, order.principal, now_ms)
         if found is None or found[0] != order.provider:
+            return False
+        if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
 
@@ -328,12 +341,14 @@ class Relay:
         """Return the id that pins the model's prices, storing them at their first use."""
         name = (model.provider, model.id)
         known = self._price_versions.get(name)
-        if known is None:
-            pin = partial(ledger.pin_prices, now_ms=now_ms)
-            prices = model.prices.canonical_json()
-            known = await self._writer.submit(pin, model.provider, model.id, prices)
-            self._price_versions[name] = known
-        return known
+        if known is not None and known[0] is model.prices:
+            return known[1]
+        pin = partial(ledger.pin_prices, now_ms=now_ms)
+        prices = model.prices.canonical_json()
+        version = await self._writer.submit(pin, model.provider, model.id, prices)
+        # With the prices that it stands for: the catalog may have changed while we waited.
+        self._price_versions[name] = (model.prices, version)
+        return version
 
     def _release(self, hold: ledger.Hold, reason: str, quote: Quote, principal: Principal) -> None:
         outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)

@@ -186,7 +186,7 @@ class Settlement(_Row):
         return estimated(reading, len(self._order.body), self._quote.output_tokens)
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
-        model, hold = self._quote.model, self._hold
+        hold = self._hold
         asked = self._order.facts.movers
         # What the answer does not repeat was served as it was asked for.
         usage = msgspec.structs.replace(
@@ -197,7 +197,7 @@ class Settlement(_Row):
         )
         cost = price(
             usage,
-            PricedModel(model.id, model.prices, hold.price_version_id),
+            self._pinned(),
             user_multiplier_micro=hold.user_multiplier_micro,
             model_multiplier_micro=hold.model_multiplier_micro,
             other_model=self._other_model,
@@ -205,13 +205,23 @@ class Settlement(_Row):
         self._enqueue(cost, usage, basis, reading, reason)
         return cost.nanousd
 
+    def _pinned(self) -> PricedModel:
+        """Return the asked model at the prices of the hold, whatever it costs by now."""
+        model = self._quote.model
+        return PricedModel(model.id, model.prices, self._hold.price_version_id)
+
     def _other_model(self, model_id: str) -> PricedModel:
         """Return the prices of another model's leg; the provider's dearest if it is unknown."""
-        catalog, provider = self._services.catalog, self._order.provider.name
+        asked = self._quote.model
+        if model_id in {asked.id, *asked.aliases}:
+            return self._pinned()
+        catalog, provider = self._services.catalog.current, self._order.provider.name
         model = catalog.find(provider, model_id)
         if model is None:
             _log.warning("a leg of %s has no price, the dearest one counts", model_id[:100])
-            model = max(catalog.models(provider), key=lambda one: one.prices.rates.output)
+            # The asked model too: it may have lost its entry since.
+            known = [asked, *catalog.models(provider)]
+            model = max(known, key=lambda one: one.prices.rates.output)
         return PricedModel(model.id, model.prices, None)
 
     def _enqueue(

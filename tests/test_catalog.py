@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier
-from llmproxy.catalog_parser import load_catalog, parse_catalog
+from llmproxy.catalog_parser import load_catalog, parse_catalog, parse_document, parse_entry
 from llmproxy.errors import CatalogError
 
 USD = 10**9  # one dollar in nano-USD
@@ -354,6 +354,63 @@ def test_an_operators_own_file_is_loaded(tmp_path: Path) -> None:
     model = load_catalog(file).find("ollama", "llama3")
     assert model is not None
     assert model.prices.rates.output == 0
+
+
+def test_every_mistake_is_named_and_the_first_one_in_the_error() -> None:
+    models = {
+        "openai/a": entry(in_price=1, out_price="x", mode=3, aliases="b"),
+        "openai/b": {"tiers": [entry(above_input_tokens=None)]},
+        "openai/c": entry(),
+        "openai/d": entry(aliases=["c", "e", "e"]),
+        "": [],
+    }
+    data = json.dumps(document(models, currency="EUR", sources=[])).encode()
+    found = parse_document(data)
+    assert [problem.partition(":")[0] for problem in found.problems] == [
+        'the file, field "currency"',
+        'the file, field "sources"',
+        'model "openai/a", field "aliases"',
+        'model "openai/a", field "mode"',
+        'model "openai/a", field "in_price"',
+        'model "openai/a", field "out_price"',
+        'model "openai/b", field "in_price"',
+        'model "openai/b", field "out_price"',
+        'model "openai/b", tier 1, field "above_input_tokens"',
+        'model ""',
+        'model ""',
+        'model "openai/d"',
+        'model "openai/d"',
+    ]
+    assert [model.id for model in found.models] == ["c", "d"]
+    assert "And 12 more: llmproxy catalog check FILE" in refusal(data)
+
+
+# --- The operator's own -----------------------------------------------------------------------
+
+
+def test_an_own_entry_takes_the_place_of_the_files() -> None:
+    file = parse({"openai/a": entry(), "openai/b": entry(), "groq/a": entry()})
+    own = parse_entry("openai", "a", entry(in_price="9"))
+    both = file.overridden([own], set())
+    assert both.find("openai", "a") is own
+    assert [both.is_own(model) for model in both.models()] == [False, True, False]
+    assert both.find("openai", "b") is file.find("openai", "b")
+    assert both.updated == file.updated
+
+
+def test_an_own_entrys_names_are_its_own() -> None:
+    file = parse({"openai/a": entry(aliases=["x", "y"]), "openai/b": entry()})
+    own = parse_entry("openai", "c", entry(aliases=["x", "b"]))
+    both = file.overridden([own], set())
+    assert both.find("openai", "x") is both.find("openai", "b") is own
+    left = both.find("openai", "y")
+    assert left is not None
+    assert (left.id, left.aliases) == ("a", ("y",))
+
+
+def test_what_is_withheld_has_no_price() -> None:
+    file = parse({"openai/a": entry(), "openai/b": entry()})
+    assert [model.id for model in file.overridden([], {("openai", "a")}).models()] == ["b"]
 
 
 # --- Pinned prices ----------------------------------------------------------------------------

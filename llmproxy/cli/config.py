@@ -17,13 +17,15 @@ def group() -> None:
 @app.command(epilog=examples("llmproxy config show", "LLMPROXY_PORT=9000 llmproxy config show"))
 def show(as_json: Json = False) -> None:
     """Show every setting and where it came from. And where the files are."""
-    from llmproxy.config import SETTINGS, load_config
+    from llmproxy.catalog_parser import packaged_path
+    from llmproxy.config import SETTINGS, find_catalog, load_config
 
     config = load_config()
     paths = {
         "database": str(config.paths.database),
         "config_file": str(config.paths.config_file),
         "master_key": str(config.paths.master_key),
+        "catalog": str(find_catalog(config) or packaged_path()),
     }
     rows = [
         (

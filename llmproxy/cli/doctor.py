@@ -206,16 +206,22 @@ def _check_ledger(tx: "Tx", *, is_served: bool) -> Iterator[Check]:
 def _check_catalog() -> Iterator[Check]:
     from datetime import UTC, date, datetime
 
-    from llmproxy.catalog_parser import load_catalog
-
+    path = opening.catalog_path()
     try:
-        catalog = load_catalog(opening.catalog_path())
+        catalog = opening.catalog()
     except LlmproxyError as error:
-        yield Check("catalog", "fail", str(error), "Correct it; see: llmproxy config show")
+        yield Check("catalog", "fail", str(error), "See: llmproxy catalog check")
         return
-    message = f"{len(catalog.models())} models, of {catalog.updated}"
+    own = sum(catalog.is_own(model) for model in catalog.models())
+    where = path or "the built-in one"
+    message = f"{len(catalog.models())} models ({own} your own), {where} of {catalog.updated}"
+    broken = opening.broken_overrides()
+    if broken:
+        advice = "Set it again: llmproxy catalog set, or remove it with --remove."
+        yield Check("catalog", "fail", broken[0], advice)
+        return
     today = datetime.fromtimestamp(opening.now_ms() / 1000, tz=UTC).date()
     if (today - date.fromisoformat(catalog.updated)).days > CATALOG_AGE_DAYS_MAX:
-        yield Check("catalog", "warn", f"{message}: old", "Prices change; use a newer llmproxy.")
+        yield Check("catalog", "warn", f"{message}: old", "Prices change: llmproxy catalog update")
     else:
         yield Check("catalog", "ok", message)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmproxy.catalog import Catalog
     from llmproxy.storage.database import AdminDatabase, Tx
 
 
@@ -70,10 +71,36 @@ def writing() -> Iterator["Tx"]:
 
 
 def catalog_path() -> "Path | None":
-    """Return the operator's own catalog file, or None for the one that came with the program."""
-    from pathlib import Path
+    """Return the catalog file in force, or None for the one that came with the program."""
+    from llmproxy.config import find_catalog, load_config
 
-    from llmproxy.config import load_config
+    return find_catalog(load_config())
 
-    named = load_config().settings.catalog_file
-    return Path(named) if named else None
+
+def catalog() -> "Catalog":
+    """Return the catalog as the server has it: the file in force with the operator's own entries.
+
+    Raises:
+        CatalogError: the file cannot be used.
+    """
+    from llmproxy.catalog_overrides import read_overrides, with_overrides
+    from llmproxy.catalog_parser import load_catalog
+    from llmproxy.config import find_paths
+
+    found = load_catalog(catalog_path())
+    if not find_paths().database.exists():  # looking something up must not make one
+        return found
+    with reading() as tx:
+        return with_overrides(found, read_overrides(tx))
+
+
+def broken_overrides() -> list[str]:
+    """Say of each own catalog entry that cannot be read what is wrong with it."""
+    from llmproxy.catalog_overrides import read_overrides
+    from llmproxy.config import find_paths
+
+    if not find_paths().database.exists():
+        return []
+    with reading() as tx:
+        broken = read_overrides(tx).broken
+    return [f"Your own entry for {'/'.join(name)}: {why}" for name, why in broken.items()]

@@ -13,7 +13,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import uvicorn
 import uvloop
@@ -21,11 +20,11 @@ from litestar.types import ASGIApp
 
 from llmproxy import __version__, accounts, key_pool, ledger
 from llmproxy.body_reader import BodyReader
-from llmproxy.catalog import Catalog
-from llmproxy.catalog_parser import load_catalog
+from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
-from llmproxy.config import Config, Settings, load_vault
+from llmproxy.config import Config, Settings, find_catalog, load_vault
 from llmproxy.errors import RefusedError
+from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, set_up_logs
 from llmproxy.metrics import Metrics
@@ -60,8 +59,7 @@ def serve(config: Config) -> int:
     """
     os.umask(0o077)
     set_up_logs(config.settings.log_level)
-    named = config.settings.catalog_file
-    catalog = load_catalog(Path(named) if named else None)
+    catalog = LiveCatalog(partial(find_catalog, config))
     pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
     require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
@@ -85,7 +83,7 @@ def serve(config: Config) -> int:
 
 async def _serve(
     config: Config,
-    catalog: Catalog,
+    catalog: LiveCatalog,
     pool: Pool,
     writer: Writer[Snapshot],
     listeners: list[socket.socket],
@@ -140,9 +138,10 @@ async def _serve(
     )
     with contextlib.closing(own_reader), contextlib.closing(reader):
         async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watchdog.run())
+            watching = [tasks.create_task(watchdog.run()), tasks.create_task(catalog.watch())]
             await server.serve(listeners)
-            watching.cancel()
+            for task in watching:
+                task.cancel()
     bodies.close()
     await upstream.close()
 
@@ -167,9 +166,10 @@ def _observer(settings: Settings, clock: Clock) -> Observer:
 
 def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
     return Snapshot(
-        accounts.load_principals(tx, now_ms=clock.now_ms()),
-        key_pool.list_providers(tx),
-        key_pool.list_provider_keys(tx),
+        principals=accounts.load_principals(tx, now_ms=clock.now_ms()),
+        providers=key_pool.list_providers(tx),
+        provider_keys=key_pool.list_provider_keys(tx),
+        overrides=read_overrides(tx),
     )
 
 

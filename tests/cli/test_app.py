@@ -149,6 +149,7 @@ def test_the_catalog_is_listed_and_searched(quick: Quick) -> None:
         "multiplier",
         "max_input_tokens",
         "max_output_tokens",
+        "own",
     ]
     found = quick.json("catalog", "list", "--provider", "openai", "--search", "GPT-4O-MINI")
     assert found[0]["id"] == "gpt-4o-mini"
