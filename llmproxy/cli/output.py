@@ -41,6 +41,8 @@ _STYLES = {
     "released": "dim",
     "not set up": "dim",
     "no active keys": "yellow",
+    "unreachable": "red",
+    "sealed": "red",
 }
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output
+from llmproxy.cli import opening, output, provider_check
 from llmproxy.cli.options import Json, Yes, examples, noun
 from llmproxy.cli.output import Column
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmproxy.storage.database import AdminDatabase
     from llmproxy.vault import Vault
 
-app = noun("Show, add, point, pause and resume providers.")
+app = noun("Show, add, point, check, pause and resume providers.")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
@@ -386,3 +386,6 @@ def resume(name: Name, as_json: Json = False) -> None:
         output.print_json(_provider_json(name, provider, keys))
         return
     output.print_line(f"{name} is not paused; {state_of(provider, keys)}.")
+
+
+app.command(epilog=provider_check.EXAMPLES)(provider_check.check)
