@@ -1,54 +1,69 @@
 """Command `doctor`: is everything in order, and what to do where it is not."""
 
+import shlex
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import typer
 
 from llmproxy.cli import opening, output
+from llmproxy.cli.checks import Check, print_checks
+from llmproxy.cli.doctor_ledger import IsPriced, check_ledger
 from llmproxy.cli.options import Json, examples
-from llmproxy.errors import LlmproxyError, VaultError
+from llmproxy.errors import ConfigError, LlmproxyError, VaultError
 
 if TYPE_CHECKING:
-    from llmproxy.config import Paths
+    from pathlib import Path
+
+    from llmproxy.config import Paths, Settings
     from llmproxy.storage.database import AdminDatabase, Tx
 
 EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --json")
 CATALOG_AGE_DAYS_MAX = 90
-
-
-class Check(NamedTuple):
-    """One line: `status` is ok, warn or fail; `advice` says what to do unless it is ok."""
-
-    name: str
-    status: str
-    message: str
-    advice: str | None = None
+FREE_BYTES_MIN = 500 * 10**6
+LOOSE_MODE = 0o077
 
 
 def doctor(as_json: Json = False) -> None:
     """Check that everything is in order. Exits with 1 when something fails.
 
-    Looks at the database, the server, keys, catalog, providers, open holds and shortfalls.
+    Looks at the settings, the files and their modes, the database and its server, the master
+    key, providers and their keys, open holds, shortfalls, the clock, and the catalog.
     """
-    checks = [*_check_files(), *_check_catalog()]
+    checks = [*_check_settings(), *_check_files(), *_check_catalog()]
     is_ok = all(check.status != "fail" for check in checks)
     if as_json:
         output.print_json({"ok": is_ok, "checks": [check._asdict() for check in checks]})
     else:
-        _print_checks(checks)
+        print_checks(checks)
     if not is_ok:
         raise typer.Exit(1)
 
 
-def _print_checks(checks: list[Check]) -> None:
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        status = output.coloured(check.status, 4)
-        output.print_hanging(f"{status}  {check.name.ljust(width)}  ", check.message, width + 8)
-        if check.advice:
-            output.print_hanging(" " * (width + 8) + "→ ", check.advice, width + 10)
+def _settings() -> "Settings":
+    """Return the settings in force, or the defaults when they are wrong (a check of its own)."""
+    from llmproxy.config import Settings, load_config
+
+    try:
+        return load_config().settings
+    except ConfigError:
+        return Settings()
+
+
+def _check_settings() -> Iterator[Check]:
+    from llmproxy.config import load_config
+
+    try:
+        origins = load_config().origins
+    except ConfigError as error:
+        advice = "The server does not start so; see docs/settings.md"
+        yield Check("settings", "fail", str(error), advice)
+        return
+    changed = sum(origin != "default" for origin in origins.values())
+    message = f"{changed} of {len(origins)} set, the others at their defaults"
+    yield Check("settings", "ok", f"{message}; see: llmproxy config show")
 
 
 def _check_files() -> Iterator[Check]:
@@ -69,12 +84,51 @@ def _check_files() -> Iterator[Check]:
         return
     try:
         yield from _check_database(database)
+        yield _check_modes(paths)
+        yield check_room(paths.database, shutil.disk_usage(paths.database.parent).free)
         with database.read() as tx:
             yield _check_master_key(tx, paths)
             yield from _check_providers(tx)
-            yield from _check_ledger(tx, is_served=database.files.serving_lock.is_held())
+            yield from check_ledger(
+                tx,
+                now_ms=opening.now_ms(),
+                is_served=database.files.serving_lock.is_held(),
+                total_timeout_s=_settings().total_timeout_s,
+                is_priced=_price_lookup(),
+            )
     finally:
         database.close()
+
+
+def _price_lookup() -> IsPriced:
+    from llmproxy.catalog_parser import load_catalog
+
+    try:
+        catalog = load_catalog(opening.catalog_path())
+    except LlmproxyError:  # the catalog has a check of its own
+        return lambda _provider, _model: False
+    return lambda provider, model: catalog.find(provider, model) is not None
+
+
+def _check_modes(paths: "Paths") -> Check:
+    """Everything in the data directory, and the settings, are the operator's alone."""
+    files = [*paths.database.parent.iterdir(), paths.config_file.parent, paths.config_file]
+    loose = sorted(
+        str(path) for path in files if path.exists() and path.stat().st_mode & LOOSE_MODE
+    )
+    if loose:
+        message = f"{', '.join(loose)}: can be reached by others"
+        return Check("files", "warn", message, f"chmod go-rwx {' '.join(map(shlex.quote, loose))}")
+    return Check("files", "ok", "only their owner can reach them")
+
+
+def check_room(path: "Path", free_bytes: int) -> Check:
+    """Say whether there is room for the database to grow."""
+    free = f"{free_bytes // 10**6:,} MB free beside {path.name}"
+    if free_bytes < FREE_BYTES_MIN:
+        advice = "Make room: without it no request can be held, and so none is sent."
+        return Check("disk", "warn", free, advice)
+    return Check("disk", "ok", free)
 
 
 def has_wal_reset_bug(version: tuple[int, ...]) -> bool:
@@ -179,28 +233,6 @@ def _check_providers(tx: "Tx") -> Iterator[Check]:
             active.append(provider.name)
     if active:
         yield Check("providers", "ok", f"{', '.join(active)} can be used")
-
-
-def _check_ledger(tx: "Tx", *, is_served: bool) -> Iterator[Check]:
-    from llmproxy import reports
-    from llmproxy.money import format_usd
-
-    now = reports.standing(tx)
-    held = f"{now.open_holds} open, {format_usd(now.held_nanousd)} USD held"
-    if now.open_holds and not is_served:
-        advice = "The next start of the server ends them."
-        yield Check("holds", "warn", f"{held}, but no server runs", advice)
-    else:
-        yield Check("holds", "ok", held)
-    if now.shortfalls:
-        requests = output.counted(now.shortfalls, "request")
-        message = f"{format_usd(now.shortfall_nanousd)} USD in {requests} were not paid"
-        advice = "Answers cost more than was held and available: llmproxy usage requests --json"
-        yield Check("shortfalls", "warn", message, advice)
-    else:
-        yield Check("shortfalls", "ok", "none: every answer was paid in full")
-    balance = f"{output.counted(now.users, 'user')} with {format_usd(now.balance_nanousd)} USD"
-    yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
 
 
 def _check_catalog() -> Iterator[Check]:

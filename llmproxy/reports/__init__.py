@@ -20,10 +20,12 @@ from llmproxy.reports.requests import (
 from llmproxy.reports.standing import (
     CreditEntry,
     Standing,
+    count_open_holds,
     count_rows,
     list_credits,
     newest_request_ms,
     standing,
+    unpriced_models,
 )
 from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
 
@@ -42,6 +44,7 @@ __all__ = (
     "Standing",
     "Summary",
     "Sums",
+    "count_open_holds",
     "count_rows",
     "find_own_key",
     "find_receipt",
@@ -54,4 +57,5 @@ __all__ = (
     "standing",
     "sum_own",
     "summarise",
+    "unpriced_models",
 )

@@ -2,7 +2,10 @@
 
 import msgspec
 
+from llmproxy.reports.requests import id_bound
 from llmproxy.storage.database import Tx
+
+REFUSALS_LOOKED_AT_MAX = 100_000
 
 
 class CreditEntry(msgspec.Struct, frozen=True):
@@ -81,3 +84,28 @@ def newest_request_ms(tx: Tx) -> int | None:
     ).fetchone()
     # The id begins with the time of arrival in milliseconds (UUIDv7).
     return int.from_bytes(row[0][:6]) if row[0] else None
+
+
+def count_open_holds(tx: Tx, *, before_ms: int) -> int:
+    """Return how many open holds were placed before a moment."""
+    row = tx.execute(
+        "SELECT count(*) FROM holds WHERE state = 'open' AND created_at_ms < ?", (before_ms,)
+    ).fetchone()
+    return int(row[0])
+
+
+def unpriced_models(tx: Tx, *, since_ms: int) -> list[tuple[str, str, int]]:
+    """Return the models that were refused for want of a price: provider, model, how often.
+
+    Looks at the newest REFUSALS_LOOKED_AT_MAX requests since then; most frequent first. The
+    wording is that of `errors.unknown_model_pricing`.
+    """
+    rows = tx.execute(
+        """SELECT provider, model, count(*) FROM
+             (SELECT provider, model, state, reason FROM requests WHERE id >= :first
+              ORDER BY id DESC LIMIT :most)
+           WHERE state = 'refused' AND reason LIKE 'Unknown model pricing:%'
+           GROUP BY provider, model ORDER BY 3 DESC, 1, 2""",
+        {"first": id_bound(since_ms, 0), "most": REFUSALS_LOOKED_AT_MAX},
+    )
+    return [(row[0], row[1], row[2]) for row in rows]

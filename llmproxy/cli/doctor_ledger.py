@@ -1,0 +1,94 @@
+"""The checks of `doctor` that ask the ledger and the requests."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from llmproxy.cli import output
+from llmproxy.cli.checks import Check
+
+if TYPE_CHECKING:
+    from llmproxy.reports import Standing
+    from llmproxy.storage.database import Tx
+
+CLOCK_SLACK_MS = 60_000
+UNPRICED_DAYS = 7
+UNPRICED_SHOWN_MAX = 5
+DAY_MS = 86_400_000
+
+IsPriced = Callable[[str, str], bool]
+"""Says whether a provider's model has a price now."""
+
+
+def check_ledger(
+    tx: "Tx", *, now_ms: int, is_served: bool, total_timeout_s: int, is_priced: IsPriced
+) -> Iterator[Check]:
+    """Look at open holds, shortfalls, credit, the clock and models without a price."""
+    from llmproxy import reports
+    from llmproxy.money import format_usd
+
+    now = reports.standing(tx)
+    overdue = reports.count_open_holds(tx, before_ms=now_ms - total_timeout_s * 1000)
+    yield _check_holds(now, overdue, is_served=is_served, total_timeout_s=total_timeout_s)
+    yield _check_shortfalls(now)
+    balance = f"{output.counted(now.users, 'user')} with {format_usd(now.balance_nanousd)} USD"
+    yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
+    yield _check_clock(reports.newest_request_ms(tx), now_ms)
+    yield _check_unpriced(tx, now_ms, is_priced)
+
+
+def _check_holds(now: "Standing", overdue: int, *, is_served: bool, total_timeout_s: int) -> Check:
+    from llmproxy.money import format_usd
+
+    held = f"{now.open_holds} open, {format_usd(now.held_nanousd)} USD held"
+    if now.open_holds and not is_served:
+        advice = "The next start of the server ends them."
+        return Check("holds", "warn", f"{held}, but no server runs", advice)
+    if overdue:
+        message = f"{held}; {overdue} of them longer than total_timeout_s ({total_timeout_s} s)"
+        advice = (
+            "No answer takes so long: look at llmproxy usage requests --state open. "
+            "A restart of the server ends them."
+        )
+        return Check("holds", "warn", message, advice)
+    return Check("holds", "ok", held)
+
+
+def _check_shortfalls(now: "Standing") -> Check:
+    from llmproxy.money import format_usd
+
+    if not now.shortfalls:
+        return Check("shortfalls", "ok", "none: every answer was paid in full")
+    requests = output.counted(now.shortfalls, "request")
+    message = f"{format_usd(now.shortfall_nanousd)} USD in {requests} were not paid"
+    advice = "Answers cost more than was held and available: llmproxy usage summary --by user"
+    return Check("shortfalls", "warn", message, advice)
+
+
+def _check_clock(newest_ms: int | None, now_ms: int) -> Check:
+    if newest_ms is not None and newest_ms > now_ms + CLOCK_SLACK_MS:
+        message = (
+            f"it is {output.short_time(now_ms)} UTC here, but the newest request is of "
+            f"{output.short_time(newest_ms)} UTC"
+        )
+        advice = "Set the machine's clock. Charges are right all the same; days in reports are not."
+        return Check("clock", "warn", message, advice)
+    return Check("clock", "ok", f"{output.short_time(now_ms)} UTC, no request is of the future")
+
+
+def _check_unpriced(tx: "Tx", now_ms: int, is_priced: IsPriced) -> Check:
+    from llmproxy import reports
+
+    asked = reports.unpriced_models(tx, since_ms=now_ms - UNPRICED_DAYS * DAY_MS)
+    missing = [
+        f"{provider}/{model} ({output.counted(count, 'time')})"
+        for provider, model, count in asked
+        if not is_priced(provider, model)
+    ]
+    if not missing:
+        message = f"no model without a price was asked for in {UNPRICED_DAYS} days"
+        return Check("prices", "ok", message)
+    shown = ", ".join(missing[:UNPRICED_SHOWN_MAX])
+    more = f" and {len(missing) - UNPRICED_SHOWN_MAX} more" if shown != ", ".join(missing) else ""
+    message = f"asked for in {UNPRICED_DAYS} days, but without a price: {shown}{more}"
+    advice = "To offer one, give it a price: llmproxy catalog set PROVIDER/MODEL"
+    return Check("prices", "warn", message, advice)
