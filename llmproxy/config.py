@@ -135,6 +135,11 @@ def find_catalog(config: Config) -> Path | None:
     return config.paths.catalog if config.paths.catalog.exists() else None
 
 
+def paths_origin(environ: Mapping[str, str] = os.environ) -> str:
+    """Return what says where files are: LLMPROXY_HOME, or the platform's conventions."""
+    return HOME_VARIABLE if environ.get(HOME_VARIABLE) else "platform"
+
+
 def load_config(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] = os.environ
 ) -> Config:
@@ -221,6 +226,24 @@ def _checked_number(setting: Setting, value: object, origin: str) -> int:
     return number
 
 
+def _master_key_file(paths: Paths, environ: Mapping[str, str]) -> Path | None:
+    named = environ.get(MASTER_KEY_FILE_VARIABLE)
+    if named:
+        return Path(named)
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
+        return Path(credentials) / CREDENTIAL_NAME
+    return paths.master_key if paths.master_key.exists() else None
+
+
+def master_key_origin(paths: Paths, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return where the master key in force comes from (never the key), None when there is none."""
+    if environ.get(MASTER_KEY_VARIABLE):
+        return MASTER_KEY_VARIABLE
+    path = _master_key_file(paths, environ)
+    return None if path is None else str(path)
+
+
 def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
     """Return the vault under the master key in force, or None when none has been made yet.
 
@@ -233,15 +256,8 @@ def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault |
     value = environ.get(MASTER_KEY_VARIABLE)
     if value:
         return Vault(value)
-    named = environ.get(MASTER_KEY_FILE_VARIABLE)
-    credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if named:
-        path = Path(named)
-    elif credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
-        path = Path(credentials) / CREDENTIAL_NAME
-    elif paths.master_key.exists():
-        path = paths.master_key
-    else:
+    path = _master_key_file(paths, environ)
+    if path is None:
         return None
     try:
         mode = path.stat().st_mode

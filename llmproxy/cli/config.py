@@ -16,11 +16,21 @@ def group() -> None:
 
 @app.command(epilog=examples("llmproxy config show", "LLMPROXY_PORT=9000 llmproxy config show"))
 def show(as_json: Json = False) -> None:
-    """Show every setting and where it came from. And where the files are."""
+    """Show every setting and where it came from. And where the files are.
+
+    Of the master key only its origin is shown.
+    """
     from llmproxy.catalog_parser import packaged_path
-    from llmproxy.config import SETTINGS, find_catalog, load_config
+    from llmproxy.config import (
+        SETTINGS,
+        find_catalog,
+        load_config,
+        master_key_origin,
+        paths_origin,
+    )
 
     config = load_config()
+    master_key = master_key_origin(config.paths)
     paths = {
         "database": str(config.paths.database),
         "config_file": str(config.paths.config_file),
@@ -40,16 +50,21 @@ def show(as_json: Json = False) -> None:
         output.print_json(
             {
                 "paths": paths,
+                "paths_from": paths_origin(),
+                "master_key_from": master_key,
                 "settings": {
                     name: {"value": value, "from": origin} for name, value, origin, _ in rows
                 },
             }
         )
         return
-    output.print_fields(
+    there = (
         (name.replace("_", " "), path + ("" if Path(path).exists() else "  (not there yet)"))
         for name, path in paths.items()
     )
+    nowhere = "nowhere yet; the first provider-keys add makes it"
+    origins = (("paths from", paths_origin()), ("master key from", master_key or nowhere))
+    output.print_fields((*there, *origins))
     output.print_line("")
     output.print_table(
         (

@@ -135,6 +135,30 @@ def test_settings_are_shown_with_their_origin(
     assert "not there yet" in quick.ok("config", "show")
 
 
+def test_of_paths_and_master_key_only_the_origin_is_shown(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def origin() -> str | None:
+        found: str | None = quick.json("config", "show")["master_key_from"]
+        return found
+
+    assert origin() is None
+    assert quick.json("config", "show")["paths_from"] == "LLMPROXY_HOME"
+    quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    assert origin() == str(quick.home / "config" / "master.key")
+    credential = tmp_path / "llmproxy-master-key"
+    credential.write_text("ab" * 32)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert origin() == str(credential)
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY_FILE", "/somewhere/else")
+    assert origin() == "/somewhere/else"
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", "cd" * 32)
+    assert origin() == "LLMPROXY_MASTER_KEY"
+    shown = quick.ok("config", "show") + quick.ok("config", "show", "--json")
+    assert "cdcd" not in shown
+    assert "abab" not in shown
+
+
 def test_the_catalog_is_listed_and_searched(quick: Quick) -> None:
     rows = quick.json("catalog", "list", "--limit", "0")
     assert {row["provider"] for row in rows} >= {"openai", "anthropic"}
