@@ -54,6 +54,4 @@ def _provider_names() -> Iterable[str]:
 
 
 def _model_ids() -> Iterable[str]:
-    from llmproxy.catalog_parser import load_catalog
-
-    return [model.id for model in load_catalog(opening.catalog_path()).models()]
+    return [model.id for model in opening.catalog().models()]

@@ -101,10 +101,8 @@ def _check_files() -> Iterator[Check]:
 
 
 def _price_lookup() -> IsPriced:
-    from llmproxy.catalog_parser import load_catalog
-
     try:
-        catalog = load_catalog(opening.catalog_path())
+        catalog = opening.catalog()
     except LlmproxyError:  # the catalog has a check of its own
         return lambda _provider, _model: False
     return lambda provider, model: catalog.find(provider, model) is not None
@@ -238,8 +236,8 @@ def _check_providers(tx: "Tx") -> Iterator[Check]:
 def _check_catalog() -> Iterator[Check]:
     from datetime import UTC, date, datetime
 
-    path = opening.catalog_path()
     try:
+        path = opening.catalog_path()
         catalog = opening.catalog()
     except LlmproxyError as error:
         yield Check("catalog", "fail", str(error), "See: llmproxy catalog check")

@@ -6,8 +6,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
-from llmproxy.storage.database import SCHEMA_VERSION, AdminDatabase, DatabaseFiles
+from llmproxy.storage import migrations
+from llmproxy.storage.database import (
+    SCHEMA_VERSION,
+    AdminDatabase,
+    DatabaseFiles,
+    connect,
+    prepare_directory,
+)
 from tests.cli.conftest import Program, Quick
 from tests.support.books import Book
 
@@ -178,12 +186,14 @@ def test_a_backup_restores_on_a_machine_without_a_database(
 
 
 def old_database(path: Path) -> None:
-    """A database of schema 1, as the first version made it."""
-    with closing(AdminDatabase(path)) as database, database.write() as tx:
-        tx.execute("DROP TABLE catalog_overrides")
-        tx.execute("ALTER TABLE api_keys DROP COLUMN expires_at_ms")
-        tx.execute("DELETE FROM _sqlite_migrations WHERE name <> 'm001_initial'")
-        tx.execute("PRAGMA user_version = 1")
+    """A database of schema 1, made by the migrations of the first version."""
+    prepare_directory(path.parent)
+    with closing(connect(path)) as connection:
+        second = "m002_own_prices_and_expiry"
+        migrations._migrations.apply(
+            Database(connection, execute_plugins=False), stop_before=second
+        )
+        connection.execute("PRAGMA user_version = 1")
 
 
 def test_an_older_database_is_copied_as_it_is_and_migrated_when_asked(
