@@ -59,12 +59,10 @@ def test_every_setting_is_documented() -> None:
     assert "docs/settings.md" in README
 
 
-def test_every_command_line_of_the_readme_and_the_first_run_exists() -> None:
-    lines = re.findall(
-        r"^(?:\$ )?(?:echo .* \| )?llmproxy (.*)$",
-        code_blocks(README + (ROOT / "docs" / "first-run.md").read_text()),
-        re.MULTILINE,
-    )
+def test_every_command_line_of_the_pages_exists() -> None:
+    names = ("first-run.md", "adding-a-provider.md", "catalog.md")
+    text = "".join((README, *((ROOT / "docs" / name).read_text() for name in names)))
+    lines = re.findall(r"^(?:\$ )?(?:echo .* \| )?llmproxy (.*)$", code_blocks(text), re.MULTILINE)
     words = [shlex.split(line.partition("|")[0].rstrip("& "), comments=True) for line in lines]
     words = [each for each in words if each[0] != "demo" and not each[0][0].isdigit()]
     assert len(words) > 20

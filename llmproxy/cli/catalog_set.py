@@ -6,6 +6,7 @@ import typer
 
 from llmproxy.cli import opening, output
 from llmproxy.cli.catalog_views import full_json
+from llmproxy.cli.completion import model_ids, provider_names
 from llmproxy.cli.options import Json, Yes, examples
 
 if TYPE_CHECKING:
@@ -25,8 +26,16 @@ def _price(text: str) -> Any:  # noqa: ANN401 - Typer's own
 
 
 def set_entry(
-    provider: Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's name.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's id.")],
+    provider: Annotated[
+        str,
+        typer.Argument(
+            metavar="PROVIDER", help="The provider's name.", autocompletion=provider_names
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="The model's id.", autocompletion=model_ids),
+    ],
     in_price: Annotated[str | None, _price("Of a million input tokens.")] = None,
     out_price: Annotated[str | None, _price("Of a million output tokens.")] = None,
     cache_read: Annotated[str | None, _price("Of a million tokens read from a cache.")] = None,

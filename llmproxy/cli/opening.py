@@ -85,10 +85,9 @@ def catalog() -> "Catalog":
     """
     from llmproxy.catalog_overrides import read_overrides, with_overrides
     from llmproxy.catalog_parser import load_catalog
-    from llmproxy.config import find_paths
 
     found = load_catalog(catalog_path())
-    if not find_paths().database.exists():  # looking something up must not make one
+    if not database_exists():  # looking something up must not make one
         return found
     with reading() as tx:
         return with_overrides(found, read_overrides(tx))
@@ -97,9 +96,8 @@ def catalog() -> "Catalog":
 def broken_overrides() -> list[str]:
     """Say of each own catalog entry that cannot be read what is wrong with it."""
     from llmproxy.catalog_overrides import read_overrides
-    from llmproxy.config import find_paths
 
-    if not find_paths().database.exists():
+    if not database_exists():
         return []
     with reading() as tx:
         broken = read_overrides(tx).broken

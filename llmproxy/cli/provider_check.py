@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from llmproxy.cli import opening, output
+from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import Json, examples
 from llmproxy.cli.output import Column
 
@@ -28,7 +29,12 @@ class Checked(NamedTuple):
 
 def check(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only this provider; else all set up.")
+        str | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Only this provider; else all set up.",
+            autocompletion=provider_names,
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmproxy.cli import opening, output
+from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Yes, examples, noun
 from llmproxy.cli.providers import key_json, print_keys
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from llmproxy.vault import Vault
 
 app = noun("Add, list, disable and remove the keys that providers gave you.")
-ProviderName = Annotated[str, typer.Argument(metavar="PROVIDER", help="The provider's name.")]
+ProviderName = Annotated[
+    str,
+    typer.Argument(metavar="PROVIDER", help="The provider's name.", autocompletion=provider_names),
+]
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 
 SECRET_FILE_BYTES_MAX = 4096

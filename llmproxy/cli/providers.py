@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmproxy.cli import opening, output, provider_check
+from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import Json, Yes, examples, noun
 from llmproxy.cli.output import Column
 
@@ -14,7 +15,10 @@ if TYPE_CHECKING:
     from llmproxy.vault import Vault
 
 app = noun("Show, add, point, check, pause and resume providers.")
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The provider's name.")]
+Name = Annotated[
+    str,
+    typer.Argument(metavar="NAME", help="The provider's name.", autocompletion=provider_names),
+]
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
 ]

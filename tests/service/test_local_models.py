@@ -1,8 +1,10 @@
 """A model of one's own, free or priced, in two commands while the server runs."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
 
 CHAT = "/v1/ollama/chat/completions"
+OLLAMA = "http://127.0.0.1:11434"
+PAGE = Path(__file__).parents[2] / "docs" / "adding-a-provider.md"
 SEEN_WITHIN_S = 5.0
 
 
@@ -29,6 +33,15 @@ async def local_model(request: SeenRequest, out: Out) -> None:
     await out.sse(openai_chat_stream(include_usage=asked, usage=usage))
 
 
+def two_commands() -> list[str]:
+    """The commands that the page promises, as it prints them."""
+    section = PAGE.read_text().partition("## A local model in two commands")[2]
+    block = section.partition("```console\n")[2].partition("```")[0]
+    commands = [line.removeprefix("llmproxy ") for line in block.splitlines()]
+    assert len(commands) == 2
+    return commands
+
+
 @pytest.fixture(scope="module")
 def stub() -> Iterator[StubProvider]:
     with StubProvider() as stub:
@@ -42,9 +55,8 @@ def proxy(tmp_path_factory: pytest.TempPathFactory, stub: StubProvider) -> Itera
     with RunningProxy(tmp_path_factory.mktemp("local")) as proxy:
         proxy.run("users", "create", "first")
         proxy.start()
-        url = ("--base-url", f"{stub.url}/v1", "--dialect", "openai", "--no-key")
-        proxy.run("providers", "add", "ollama", *url)
-        proxy.run("catalog", "set", "ollama", "llama3.2", "--in-price", "0", "--out-price", "0")
+        for command in two_commands():
+            proxy.run(*(word.replace(OLLAMA, stub.url) for word in shlex.split(command)))
         yield proxy
         proxy.verify_ledger()
         assert "internal error" not in proxy.log.read_text()
