@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from llmproxy import key_pool
+from llmproxy.clock import Clock
+from llmproxy.config import find_paths, load_vault
+from llmproxy.presets import PRESETS, Preset
+from tests.fixtures import CATALOG, EVERY
 from tests.proxy.helpers import Site
 from tests.service.helpers import Books
-from tests.support.proxy import RunningProxy
+from tests.support.proxy import PROVIDER_KEY, RunningProxy
 from tests.support.stub_provider import StubProvider
 
 
@@ -42,3 +47,29 @@ def hasty_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     environ = {f"LLMPROXY_{name}_TIMEOUT_S": "1" for name in names}
     with running_site(tmp_path_factory.mktemp("hasty"), environ) as site:
         yield site
+
+
+@pytest.fixture(scope="session")
+def recorded_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy with every provider of the recorded fixtures, at the prices of their catalog."""
+    environ = {"LLMPROXY_CATALOG_FILE": str(CATALOG)}
+    with running_site(tmp_path_factory.mktemp("recorded"), environ) as site:
+        set_up = {"openai", "anthropic"}
+        for name in {case.provider for case in EVERY.values()} - set_up:
+            add_provider(site, name)
+        yield site
+
+
+def add_provider(site: Site, name: str) -> None:
+    """Set up another provider of the OpenAI family: the same stub."""
+    vault = load_vault(find_paths(site.proxy.environ), site.proxy.environ)
+    assert vault is not None
+    url, now_ms = f"{site.stub.url}/v1", Clock().now_ms()
+    with site.books.write() as tx:
+        if name in PRESETS:
+            key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
+        else:
+            key_pool.add_provider(tx, name, Preset("openai", url), now_ms=now_ms)
+        key_pool.add_provider_key(
+            tx, name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
+        )
