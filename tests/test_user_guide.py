@@ -80,6 +80,10 @@ class TestCurl:
         listed = json.loads(shown(proxy, books, "curl/5", tmp_path))
         assert "gpt-4o" in [model["id"] for model in listed["data"]]
 
+    def test_the_balance(self, proxy: RunningProxy, books: Books, tmp_path: Path) -> None:
+        told = json.loads(shown(proxy, books, "curl/6", tmp_path, credit="3"))
+        assert (told["balance_usd"], told["available_usd"]) == ("3.00", "3.00")
+
 
 def test_openai(proxy: RunningProxy, books: Books, tmp_path: Path) -> None:
     said = shown(proxy, books, "Python/openai/1", tmp_path)
@@ -103,7 +107,7 @@ def test_a_402_says_what_fits_and_that_fits(
 
 
 def test_every_snippet_of_the_page_is_run() -> None:
-    here = {*(f"curl/{number}" for number in range(1, 6))}
+    here = {*(f"curl/{number}" for number in range(1, 7))}
     here |= {"Python/openai/1", "Python/anthropic/1", "Errors/1"}
     code = {name for name, snippet in SNIPPETS.items() if snippet.language in RUN}
     assert code == here | set(EXPECTED_OF_CLIENTS)
