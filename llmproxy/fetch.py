@@ -24,11 +24,12 @@ class FetchError(LlmproxyError):
 
 
 class Fetched(NamedTuple):
-    """An answer of any status; `location` is where a redirect points."""
+    """An answer of any status; `location` is where a redirect points, `date` the server's time."""
 
     status: int
     body: bytes
     location: str
+    date: str
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -68,7 +69,8 @@ def fetch(
             response = error  # an answer like any other
         with response:
             body = _read(response, deadline_s, bytes_max, is_cut=is_cut)
-            return Fetched(response.status, body, response.headers.get("location") or "")
+            said = response.headers
+            return Fetched(response.status, body, said.get("location", ""), said.get("date", ""))
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         msg = str(reason) or type(reason).__name__

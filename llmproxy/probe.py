@@ -19,11 +19,12 @@ _ANTHROPIC_VERSION = b"2023-06-01"
 
 
 class Probe(NamedTuple):
-    """What came back: `ok`, `refused` or `unreachable`, and a word for people."""
+    """What came back: `ok`, `refused` or `unreachable`, a word for people, the server's Date."""
 
     result: str
     status: int | None
     message: str
+    date: str = ""
 
 
 def probe(provider: Provider, secret: str) -> Probe:
@@ -44,13 +45,13 @@ def probe(provider: Provider, secret: str) -> Probe:
     if got.status == 200:
         count = _count_models(got.body)
         if count is not None:
-            return Probe("ok", 200, f"{count:,} models")
+            return Probe("ok", 200, f"{count:,} models", got.date)
         return Probe("refused", 200, "200: its answer is no list of models; is the base URL right?")
     if got.location:
         where = without_secret(got.location.encode(), secret).decode(errors="replace")[:200]
         return Probe("refused", got.status, f"{got.status}: it is at {where} now")
     masked = without_secret(got.body, secret)
-    return Probe("refused", got.status, classify(got.status, {}, masked).excerpt)
+    return Probe("refused", got.status, classify(got.status, {}, masked).excerpt, got.date)
 
 
 def _count_models(body: bytes) -> int | None:

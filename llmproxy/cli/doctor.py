@@ -4,7 +4,7 @@ import shlex
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,19 +20,26 @@ if TYPE_CHECKING:
     from llmproxy.config import Paths, Settings
     from llmproxy.storage.database import AdminDatabase, Tx
 
-EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --json")
+EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --online", "llmproxy doctor --json")
 CATALOG_AGE_DAYS_MAX = 90
 FREE_BYTES_MIN = 500 * 10**6
 LOOSE_MODE = 0o077
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask the providers too: do they answer to each key?")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Check that everything is in order. Exits with 1 when something fails.
 
     Looks at the settings, the files and their modes, the database and its server, the master
     key, providers and their keys, open holds, shortfalls, the clock, and the catalog.
     """
     checks = [*_check_settings(), *_check_files(), *_check_catalog()]
+    if online and opening.database_exists():
+        checks += _check_online()
     is_ok = all(check.status != "fail" for check in checks)
     if as_json:
         output.print_json({"ok": is_ok, "checks": [check._asdict() for check in checks]})
@@ -106,6 +113,15 @@ def _price_lookup() -> IsPriced:
     except LlmproxyError:  # the catalog has a check of its own
         return lambda _provider, _model: False
     return lambda provider, model: catalog.find(provider, model) is not None
+
+
+def _check_online() -> Iterator[Check]:
+    from llmproxy.cli.doctor_online import check_online
+
+    try:
+        yield from check_online()
+    except LlmproxyError as error:
+        yield Check("online", "fail", str(error), "Do what it says, then run doctor again.")
 
 
 def _check_modes(paths: "Paths") -> Check:

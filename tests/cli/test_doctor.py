@@ -1,6 +1,7 @@
 """What `doctor` finds, and what it says to do."""
 
 import json
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from llmproxy import errors, ledger
 from llmproxy.cli import opening
 from llmproxy.cli.doctor import check_room
+from llmproxy.cli.doctor_online import check_provider_clocks
 from llmproxy.clock import RequestIds
+from llmproxy.probe import Probe
 from llmproxy.storage.database import DatabaseFiles
 from tests.cli.conftest import Quick
+from tests.support.answers import plain
 from tests.support.books import NOW_MS, Book
+from tests.support.stub_provider import StubProvider
 
 
 @pytest.fixture
@@ -123,6 +128,56 @@ def test_a_request_of_the_future_tells_of_a_wrong_clock(
         "2026-11-17 11:06:40 UTC here, but the newest request is of 2026-11-18"
         in (found["message"])
     )
+
+
+def online(quick: Quick, code: int) -> list[dict[str, Any]]:
+    ran = quick.run("doctor", "--online", "--json")
+    assert ran.code == code, ran
+    checks = json.loads(ran.out)["checks"]
+    return [each for each in checks if each["name"].startswith("online")]
+
+
+def test_online_the_providers_are_asked_with_their_keys(quick: Quick) -> None:
+    quick.ok("users", "create", "ann")
+    assert online(quick, 0)[0]["message"] == "there is no provider key to try"
+    with StubProvider() as stub:
+        stub.handle = plain(
+            b'{"object": "list", "data": [{"id": "a"}, {"id": "b"}]}',
+            headers=[("date", formatdate(usegmt=True))],
+        )
+        quick.ok("providers", "set", "openai", "--base-url", f"{stub.url}/v1", "--yes")
+        quick.ok("provider-keys", "add", "openai", stdin="sk-one-0123456789abcdef")
+        found = online(quick, 0)
+        assert [(each["status"], each["message"]) for each in found] == [
+            ("ok", "openai answers to 1 key: 2 models"),
+            ("ok", "agrees with the providers'"),
+        ]
+        stub.handle = plain(b'{"error": {"message": "Incorrect API key"}}', status=401)
+        refused = online(quick, 1)[0]
+        assert (refused["status"], "Incorrect API key" in refused["message"]) == ("fail", True)
+        assert refused["advice"].endswith("providers check openai")
+        assert "sk-one" not in json.dumps(refused)
+    gone = online(quick, 1)[0]
+    assert (gone["status"], "unreachable" in gone["message"]) == ("fail", True)
+    assert quick.run("doctor").code == 0
+
+
+@pytest.mark.parametrize(
+    ("dates", "status", "says"),
+    [
+        ((), "ok", "no provider said"),
+        (("nonsense", ""), "ok", "no provider said"),
+        (("Wed, 18 Nov 2026 11:06:10 GMT",), "ok", "agrees"),
+        (("Wed, 18 Nov 2026 11:05:00 GMT",), "warn", "100 s ahead of"),
+        (("Wed, 18 Nov 2026 12:06:40 GMT",), "warn", "3,600 s behind"),
+        (("Wed, 18 Nov 2026 12:06:40 GMT", "Wed, 18 Nov 2026 11:06:41 GMT"), "ok", "agrees"),
+    ],
+)
+def test_our_clock_is_compared_with_the_providers(
+    dates: tuple[str, ...], status: str, says: str
+) -> None:
+    found = check_provider_clocks([Probe("ok", 200, "", date) for date in dates], NOW_MS)
+    assert (found.status, says in found.message) == (status, True)
 
 
 def test_little_room_on_the_disk_is_a_warning() -> None:
