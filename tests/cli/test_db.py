@@ -6,18 +6,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
-from llmproxy.storage import migrations
-from llmproxy.storage.database import (
-    SCHEMA_VERSION,
-    AdminDatabase,
-    DatabaseFiles,
-    connect,
-    prepare_directory,
-)
+from llmproxy.storage.database import SCHEMA_VERSION, AdminDatabase, DatabaseFiles
 from tests.cli.conftest import Program, Quick
 from tests.support.books import Book
+from tests.support.older import make_first_schema
 
 
 def beside(path: Path) -> list[str]:
@@ -185,21 +178,10 @@ def test_a_backup_restores_on_a_machine_without_a_database(
     assert balance(quick) == "10.00"
 
 
-def old_database(path: Path) -> None:
-    """A database of schema 1, made by the migrations of the first version."""
-    prepare_directory(path.parent)
-    with closing(connect(path)) as connection:
-        second = "m002_own_prices_and_expiry"
-        migrations._migrations.apply(
-            Database(connection, execute_plugins=False), stop_before=second
-        )
-        connection.execute("PRAGMA user_version = 1")
-
-
 def test_an_older_database_is_copied_as_it_is_and_migrated_when_asked(
     quick: Quick, tmp_path: Path
 ) -> None:
-    old_database(quick.database)
+    make_first_schema(quick.database)
     file = tmp_path / "backup.db"
     assert "not checked: it has the older schema 1" in quick.ok("db", "backup", str(file))
     migrated = quick.json("db", "migrate")
@@ -211,7 +193,7 @@ def test_an_older_database_is_copied_as_it_is_and_migrated_when_asked(
 
 
 def test_nothing_is_migrated_under_a_running_server(quick: Quick) -> None:
-    old_database(quick.database)
+    make_first_schema(quick.database)
     server = DatabaseFiles(quick.database).serving_lock
     server.acquire("pid 4711")
     try:

@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site, chat
 from tests.support.answers import data_event, named_event, openai_chat, plain, stream
 from tests.support.raw_client import RawClient
@@ -212,23 +214,23 @@ def wait_for_row(site: Site, name: str) -> dict[str, Any]:
 # --- paths ---
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/v1/openai/chat/completions",
-        "/v1/openai/v1/chat/completions",
-        "/v1/groq/openai/v1/chat/completions",
-        "/v1/gemini/v1beta/openai/chat/completions",
-    ],
-)
-def test_the_paths_that_clients_use_lead_to_one_endpoint(site: Site, path: str) -> None:
-    provider = path.split("/")[2]
-    model = {"groq": "llama-3.1-8b-instant", "gemini": "gemini-3.8-flash"}.get(provider, "gpt-4o")
-    if provider != "openai":
-        site.proxy.use_provider(provider, f"{site.stub.url}/v1")
-    site.stub.handle = plain(openai_chat())
-    assert site.ask(site.visitor(), path, chat(model=model)).status == 200
-    assert site.last_request().target == b"/v1/chat/completions"
+ALIASES = {
+    "/v1/openai/chat/completions": "gpt-4o",
+    "/v1/openai/v1/chat/completions": "gpt-4o",
+    "/v1/groq/openai/v1/chat/completions": "llama-3.1-8b-instant",
+    "/v1/gemini/v1beta/openai/chat/completions": "gemini-3.8-flash",
+}
+
+
+def test_the_paths_that_clients_use_lead_to_one_endpoint(tmp_path: Path) -> None:
+    with running_site(tmp_path, {}) as site:
+        for provider in ("groq", "gemini"):
+            site.proxy.use_provider(provider, f"{site.stub.url}/v1")
+        site.stub.handle = plain(openai_chat())
+        visitor = site.visitor()
+        for path, model in ALIASES.items():
+            assert site.ask(visitor, path, chat(model=model)).status == 200, path
+            assert site.last_request().target == b"/v1/chat/completions"
 
 
 @pytest.mark.parametrize("path", ["/v1/openai", "/v1/openai/", "/v1/anthropic", "/v1/anthropic/"])

@@ -41,7 +41,7 @@ class Log:
         deadline = time.monotonic() + within_s
         while True:
             lines = [json.loads(line) for line in self.text().splitlines(keepends=False)]
-            found = [line for line in lines if line["logger"] == "llmproxy.requests"]
+            found = [line for line in lines if line["message"] == "request"]
             if len(found) >= count or time.monotonic() > deadline:
                 assert len(found) == count
                 return found

@@ -13,6 +13,7 @@ from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.storage import database, migrations
 from llmproxy.storage.database import AdminDatabase, DatabaseFiles, require_serving_lock
 from llmproxy.storage.locks import FileLock
+from tests.support.older import make_first_schema
 
 
 @pytest.fixture
@@ -161,19 +162,8 @@ def test_nothing_is_migrated_while_it_is_served(path: Path) -> None:
 
 
 def test_a_database_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
-    AdminDatabase(path).close()
-    older = sqlite3.connect(path)
-    older.executescript(
-        """
-        DROP TABLE catalog_overrides;
-        DROP INDEX holds_shortfall;
-        ALTER TABLE api_keys DROP COLUMN expires_at_ms;
-        DELETE FROM _sqlite_migrations WHERE name <> 'm001_initial';
-        INSERT INTO users(name, rate_multiplier_micro, created_at_ms) VALUES('ann', 1000000, 1);
-        PRAGMA user_version = 1;
-        """
-    )
-    older.close()
+    user = "INSERT INTO users(name, rate_multiplier_micro, created_at_ms) VALUES('ann', 1000000, 1)"
+    make_first_schema(path, user)
     opened = AdminDatabase(path)
     with opened.read() as tx:
         assert tx.execute("SELECT name FROM users").fetchone()["name"] == "ann"
