@@ -5,6 +5,7 @@ default. Must not open the database.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: int = 8000
+    public_url: str = ""
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     log_level: str = "info"
@@ -58,6 +60,11 @@ class Setting(NamedTuple):
 SETTINGS = (
     Setting("host", "Address to listen on."),
     Setting("port", "Port to listen on.", 0, 65535),
+    Setting(
+        "public_url",
+        "The address that users type, such as `https://llm.example.org`, where a reverse proxy "
+        "stands in front.",
+    ),
     Setting("metrics_host", "Address on which `/metrics` is served."),
     Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
     Setting("log_level", "debug, info, warning or error."),
@@ -87,6 +94,7 @@ SETTINGS = (
     Setting("shutdown_timeout_s", "Seconds to finish running answers on SIGTERM.", 0, 86400),
 )
 
+_PUBLIC_URL = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./~-]*)?", re.ASCII)
 SWITCHES = {"true": True, "false": False}
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -201,6 +209,14 @@ def _checked_text(setting: Setting, value: object, origin: str) -> str:
     if setting.name == "log_level" and value not in LOG_LEVELS:
         msg = f"log_level (from {origin}) must be one of {', '.join(LOG_LEVELS)}."
         raise ConfigError(msg)
+    if setting.name == "public_url":
+        value = value.rstrip("/")
+        if value and not _PUBLIC_URL.fullmatch(value):
+            msg = (
+                f"public_url (from {origin}) must be an address such as https://llm.example.org, "
+                f"not {value!r:.60}."
+            )
+            raise ConfigError(msg)
     return value
 
 
@@ -292,6 +308,11 @@ def environ_for_home(home: Path, environ: Mapping[str, str] = os.environ) -> dic
     dropped = ("LLMPROXY_", "CREDENTIALS_DIRECTORY")
     kept = {name: value for name, value in environ.items() if not name.startswith(dropped)}
     return {**kept, HOME_VARIABLE: str(home)}
+
+
+def notify_socket(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return where the service manager wants to be told that the server is ready, if it does."""
+    return environ.get("NOTIFY_SOCKET")
 
 
 def operator_name(environ: Mapping[str, str] = os.environ) -> str:

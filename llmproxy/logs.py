@@ -53,6 +53,14 @@ def set_up_logs(level: str) -> None:
     logging.getLogger("llmproxy").setLevel(level.upper())
 
 
+def say(text: str) -> None:
+    """Write one line of our own, whatever the level: that the server has started, and where."""
+    record = logging.LogRecord("llmproxy.server", logging.INFO, "", 0, text, None, None)
+    line = text if sys.stderr.isatty() else _JsonLines().format(record)
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
 class RequestLog:
     """Writes one line for each request at its end.
 

@@ -113,6 +113,11 @@ class Relay:
         dialects |= {provider.name: provider.dialect for provider in snapshot.providers}
         self._routes = Routes(dialects.items())
 
+    @property
+    def has_api_keys(self) -> bool:
+        """Say whether anybody could be let in."""
+        return bool(self._principals)
+
     async def handle(self, request: Request, client: Client) -> None:
         """See one request through, from its path to its settled hold."""
         request_id = self._ids.new(self._clock.now_ms())

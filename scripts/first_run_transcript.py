@@ -89,7 +89,7 @@ The provider and its key: from stdin here, asked for hidden on a terminal, never
         (
             f"llmproxy providers set openai --base-url http://127.0.0.1:{PROVIDER_PORT}/v1",
             'echo "$OPENAI_API_KEY" | llmproxy provider-keys add openai',
-            f"llmproxy serve --host 127.0.0.1 --port {PROXY_PORT} &",
+            f"llmproxy serve --host 127.0.0.1 --port {PROXY_PORT} 2> ~/serve.log &",
         ),
     ),
     (
@@ -171,21 +171,20 @@ class Shell:
         timer.cancel()
         said = "".join(lines).removesuffix("\n")
         if command.endswith("&"):
-            said += self._wait_for_server()
+            self._wait_for_server()
         return said.replace(str(ROOT), "~/llmproxy").replace(str(self._home), "~")
 
-    def _wait_for_server(self) -> str:
-        """Return the line that a server prints when it is there."""
-        assert self._bash.stdout is not None
-        line = self._bash.stdout.readline()
+    @staticmethod
+    def _wait_for_server() -> None:
+        """Return when a server is there."""
         deadline = time.monotonic() + STARTS_WITHIN_S
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{URL}/healthz", timeout=1):
-                    return line
+                    return
             except (urllib.error.URLError, OSError):
                 time.sleep(0.05)
-        raise SystemExit(f"the server did not start: {line}")
+        raise SystemExit("the server did not start; see serve.log")
 
     def close(self) -> None:
         """End it, and what it started."""

@@ -56,6 +56,10 @@ def test_every_setting_is_described_and_its_default_is_within_its_bounds() -> No
     [
         *(("PORT", text) for text in ("http", "-1", "65536", "80.0", "")),
         ("LOG_LEVEL", "loud"),
+        ("LOG_REQUESTS", "perhaps"),
+        ("PUBLIC_URL", "llm.example.org"),
+        ("PUBLIC_URL", "https://user:secret@llm.example.org"),
+        ("METRICS_PORT", "65536"),
         ("BODY_BYTES_MAX", "12"),
     ],
 )

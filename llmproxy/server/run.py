@@ -22,16 +22,18 @@ from llmproxy import __version__, accounts, key_pool, ledger
 from llmproxy.body_reader import BodyReader
 from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
-from llmproxy.config import Config, Settings, find_catalog, load_vault
+from llmproxy.config import Config, Settings, find_catalog, load_vault, notify_socket
 from llmproxy.errors import RefusedError
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
-from llmproxy.logs import RequestLog, set_up_logs
+from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import Parts, build_app
+from llmproxy.server.banner import Started
 from llmproxy.server.metrics_page import MetricsPage
+from llmproxy.server.notify import READY, STOPPING, notify
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
@@ -117,6 +119,7 @@ async def _serve(
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")
 
     def stop() -> None:
+        notify(notify_socket(), STOPPING)
         _log.info("stopping: %d requests are finishing", len(watchdog.exchanges))
         relay.is_draining = True
         loop.call_later(settings.shutdown_timeout_s, cut_all)
@@ -126,7 +129,9 @@ async def _serve(
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        _announce(listeners[0], config)
+        address = listeners[0].getsockname()[:2]
+        now_ms = clock.now_ms()
+        _announce(Started(config, address, catalog, pool, relay.has_api_keys, now_ms))
 
     server = ProxyServer(
         _uvicorn_config(app, settings),
@@ -231,10 +236,10 @@ def _listen_for_metrics(settings: Settings) -> Iterator[socket.socket | None]:
         yield listener
 
 
-def _announce(listener: socket.socket, config: Config) -> None:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(
-        f"llmproxy {__version__} serves http://{shown}:{port} from {config.paths.database}\n"
-    )
-    sys.stderr.flush()
+def _announce(started: Started) -> None:
+    """Tell who reads the log, and the service manager, that the server is there."""
+    say(started.banner() if sys.stderr.isatty() else started.line())
+    warning = started.warning()
+    if warning:
+        _log.warning(warning)
+    notify(notify_socket(), READY)
