@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from llmproxy import __version__
 from llmproxy.catalog import Catalog
-from llmproxy.config import Config
+from llmproxy.config import Config, find_catalog
 from llmproxy.live_keys import Pool
 
 FIRST_USER = "llmproxy users create ann --credit 5 --key laptop"
@@ -40,7 +40,7 @@ class Started(NamedTuple):
             rows.append(
                 ("metrics", _url((settings.metrics_host, settings.metrics_port)) + "/metrics")
             )
-        source = settings.catalog_file or "built in"
+        source = find_catalog(self.config) or "built in"
         rows += [
             ("database", str(self.config.paths.database)),
             ("catalog", f"{len(self.catalog.models())} models, {source}"),

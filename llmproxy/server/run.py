@@ -98,24 +98,14 @@ async def _serve(
     relay = Relay(services, writer, pool)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.boot_id = await _begin_boot(writer, clock)
-    budget = BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max)
     observer = _observer(settings, clock)
+    door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
     # One for users and one for the page: nobody's long question keeps the other from an answer.
     own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
-    started_at_ms = clock.now_ms()
-    app = build_app(
-        Parts(
-            relay,
-            SelfService(relay, own_reader, clock),
-            Door(budget, observer),
-            writer,
-            pool,
-            MetricsPage(observer.metrics, writer, reader, pool, watchdog, clock, started_at_ms),
-            settings.metrics_port,
-        )
-    )
+    own = SelfService(relay, own_reader, clock)
+    page = MetricsPage(observer.metrics, writer, reader, pool, watchdog, clock, clock.now_ms())
+    app = build_app(Parts(relay, own, door, writer, pool, page, settings.metrics_port))
     loop = asyncio.get_running_loop()
-
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")
 
     def stop() -> None:
@@ -125,13 +115,10 @@ async def _serve(
         loop.call_later(settings.shutdown_timeout_s, cut_all)
 
     def started() -> None:
-        # What exists now lives on: the collector need never look at it again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        _settle_memory()
         address = listeners[0].getsockname()[:2]
-        now_ms = clock.now_ms()
-        _announce(Started(config, address, catalog, pool, relay.has_api_keys, now_ms))
+        has_api_keys = relay.has_api_keys
+        _announce(Started(config, address, catalog.current, pool, has_api_keys, clock.now_ms()))
 
     server = ProxyServer(
         _uvicorn_config(app, settings),
@@ -149,6 +136,13 @@ async def _serve(
                 task.cancel()
     bodies.close()
     await upstream.close()
+
+
+def _settle_memory() -> None:
+    """Tell the collector that what exists now lives on: it need never look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
