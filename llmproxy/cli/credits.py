@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llmproxy.cli import opening, output
-from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun, rows_to_fetch
+from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, UserName, examples, noun, rows_to_fetch
 from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.ledger import Credited
 
 app = noun("Add credit, list it, correct it.")
-UserName = Annotated[str, typer.Argument(metavar="USER", help="The user's name.")]
 
 
 @app.command(

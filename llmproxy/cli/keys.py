@@ -172,8 +172,8 @@ def list_keys(
         return
     output.print_table(
         (
-            Column("USER"),
-            Column("NAME"),
+            Column("USER", may_wrap=True),
+            Column("NAME", may_wrap=True),
             Column("KEY", "dim"),
             Column("STATE", "state"),
             Column("ENDS (UTC)"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 T = TypeVar("T")
+WRAPPED_CHARS_MIN = 12
 BAR_CHARS_MIN = 8
 BAR_CHARS_MAX = 40
 
@@ -143,7 +144,10 @@ def _fitting(
     columns: Sequence[Column], rows: list[list[str]], width: int
 ) -> tuple[list[Column], list[list[str]]]:
     """Return the table without as many optional columns as do not fit into the width."""
-    widths = _widths(columns, rows)
+    widths = [
+        min(each, WRAPPED_CHARS_MIN) if column.may_wrap else each
+        for each, column in zip(_widths(columns, rows), columns, strict=True)
+    ]
     kept = list(range(len(columns)))
     for index in reversed(range(len(columns))):
         if sum(widths[each] + 2 for each in kept) - 2 <= width:
@@ -183,6 +187,7 @@ def _print_rich_table(
             justify="right" if column.kind in {"number", "money"} else "left",
             style="dim" if column.kind == "dim" else "",
             no_wrap=not column.may_wrap,
+            min_width=WRAPPED_CHARS_MIN if column.may_wrap else None,
             overflow="fold" if column.may_wrap else "ellipsis",
         )
     console = Console(highlight=False)

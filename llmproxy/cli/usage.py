@@ -101,11 +101,11 @@ def _print_requests(rows: "list[Request]") -> None:
         (
             Column("REQUEST"),
             Column("TIME (UTC)", "dim", is_optional=True),
-            Column("USER"),
+            Column("USER", may_wrap=True),
             Column("MODEL", may_wrap=True),
             Column("STATE", "state"),
-            Column("INPUT", "number"),
-            Column("OUTPUT", "number"),
+            Column("INPUT", "number", is_optional=True),
+            Column("OUTPUT", "number", is_optional=True),
             Column("COST USD", "money"),
         ),
         [

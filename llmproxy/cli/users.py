@@ -112,7 +112,7 @@ def list_users(limit: Limit = LIMIT_DEFAULT, as_json: Json = False) -> None:
         return
     output.print_table(
         (
-            Column("USER"),
+            Column("USER", may_wrap=True),
             Column("BALANCE", "money"),
             Column("HELD", "money"),
             Column("AVAILABLE", "money"),

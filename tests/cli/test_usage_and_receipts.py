@@ -1,6 +1,7 @@
 """Requests, receipts and the proof of the ledger, on the command line."""
 
 import json
+import re
 
 import msgspec
 import pytest
@@ -294,3 +295,17 @@ def test_on_a_terminal_tables_and_progress_are_drawn(
         assert request_id_text(hold.id)[:20] in ran.out
         assert request_id_text(hold.id) not in ran.out
     assert "\x1b[3" not in program.run_in_terminal(*command, NO_COLOR="1").out
+
+
+def test_long_names_leave_a_narrow_table_readable(program: Program) -> None:
+    book = Book(program.database)
+    with book.write() as tx:
+        tx.execute("UPDATE users SET name = 'somebody-from-a-lab-with-a-long-name'")
+    hold = book.settled()
+    book.close()
+    ran = program.run_in_terminal("usage", "requests", COLUMNS="80")
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ran.out).splitlines()
+    assert max(len(line) for line in shown) <= 80
+    assert shown[1].split()[0] == request_id_text(hold.id)[:20]
+    assert shown[1].split()[-2:] == ["settled", "0.009"]
+    assert "openai/gpt-t" in shown[1]
