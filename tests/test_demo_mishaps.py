@@ -92,8 +92,10 @@ def test_a_stream_ends_with_an_error_event_in_its_dialect(demo: DemoProvider, pa
 def test_a_request_is_refused_by_the_provider(
     demo: DemoProvider, path: str, mishap: str, status: int
 ) -> None:
+    before = len(demo.counted)
     sent = send(demo, path, mishap)
     assert sent.status == status
+    assert len(demo.counted) == before
     assert f"told: {mishap}" in json.loads(sent.body)["error"]["message"]
     assert sent.headers.get("retry-after") == ("2" if status == 429 else None)
 

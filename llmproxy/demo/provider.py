@@ -90,11 +90,12 @@ class DemoProvider:
             request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
         )
         dialect = anthropic_answers if is_anthropic else openai_answers
-        answer = dialect.answer(request, self._cache)
+        usual = dialect.answer(request, self._cache)
+        error = anthropic_answers.error if is_anthropic else _openai_error
+        answer = mishaps.apply(request, usual, error, is_anthropic=is_anthropic)
         if answer.counted is not None:
             self.counted.append(answer.counted)
-        error = anthropic_answers.error if is_anthropic else _openai_error
-        return mishaps.apply(request, answer, error, is_anthropic=is_anthropic)
+        return answer
 
 
 def _openai_error(_request: Request, status: int, message: str) -> Answer:

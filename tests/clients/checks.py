@@ -24,6 +24,14 @@ def assert_refused(ran: Ran, step: str, situation: str, *, shows_status: bool = 
         assert raised["error_status_code"] == STATUSES[situation], raised
 
 
+def assert_tried_again(ran: Ran) -> None:
+    """A 500 of the provider is shown after the attempts that the SDKs make (wire.md D.3)."""
+    raised = ran.raised("failing")
+    assert "The demo provider was told: server-error." in raised["text"]
+    assert raised["error_status_code"] == 500
+    assert ran.attempts["failing"] == 3
+
+
 def assert_books_are_exact(ran: Ran) -> list[dict[str, Any]]:
     """What was charged is the sum of the rows, each settled by the provider's own usage."""
     balance = ran.books.settled_wallet(ran.user)

@@ -120,6 +120,7 @@ class Runner:
             "poor": serving.books.user("0.00001")[1],
             "unknown": serving.books.user("5")[1],
             "wrong": f"llmp_wrong_{user}",
+            "failing": serving.books.user("5")[1],
             "paused": self._places["paused"].books.user("5")[1],
             "keyless": self._places["keyless"].books.user("5")[1],
         }

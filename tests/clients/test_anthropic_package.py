@@ -8,6 +8,7 @@ from tests.clients.checks import (
     WEATHER,
     assert_books_are_exact,
     assert_refused,
+    assert_tried_again,
     tokens,
 )
 from tests.clients.conftest import DEV, Ran, Runner
@@ -56,3 +57,7 @@ def test_a_refusal_is_shown_and_tried_once(ran: Ran, situation: str) -> None:
     assert_refused(ran, situation, situation)
     assert_refused(ran, f"{situation} streamed", situation)
     assert ran.attempts[situation] == 2
+
+
+def test_what_may_pass_is_tried_again(ran: Ran) -> None:
+    assert_tried_again(ran)

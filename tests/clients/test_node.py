@@ -8,6 +8,7 @@ from tests.clients.checks import (
     WEATHER,
     assert_books_are_exact,
     assert_refused,
+    assert_tried_again,
 )
 from tests.clients.conftest import Ran, Runner
 
@@ -90,6 +91,11 @@ def test_a_refusal_is_shown_and_tried_once_by_the_sdks(
     for ran in (openai, anthropic):
         assert_refused(ran, situation, situation)
         assert ran.attempts[situation] == 1
+
+
+def test_what_may_pass_is_tried_again(openai: Ran, anthropic: Ran) -> None:
+    assert_tried_again(openai)
+    assert_tried_again(anthropic)
 
 
 @pytest.mark.parametrize("situation", MESSAGES)

@@ -39,5 +39,6 @@ await step("counted", async () => {
 await step("break", async () =>
   collect(await create("Write 12 words [demo:break]", "ok", { stream: true })),
 );
+await step("failing", () => create("hello [demo:server-error]", "failing"));
 for (const situation of REFUSALS) await step(situation, () => create("hello", situation));
 tell();

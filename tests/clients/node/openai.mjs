@@ -56,5 +56,6 @@ await step("embeddings", async () => {
 await step("break", async () =>
   collect(await chat("Write 12 words [demo:break]", "ok", { stream: true })),
 );
+await step("failing", () => chat("hello [demo:server-error]", "failing"));
 for (const situation of REFUSALS) await step(situation, () => chat("hello", situation));
 tell();

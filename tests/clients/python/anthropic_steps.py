@@ -70,6 +70,7 @@ for each in (plain, streamed, tool, tool_streamed, counted, beta, models):
     step(each.__name__, each)
 for mishap in ("break", "error-event"):
     step(mishap, to_end, f"Write 12 words [demo:{mishap}]")
+step("failing", create, "hello [demo:server-error]", "failing")
 for name in REFUSALS:
     step(name, create, "hello", name)
     step(f"{name} streamed", to_end, "hello", name)

@@ -110,6 +110,7 @@ for each in (embeddings, completion, moderation, models):
 for mishap in ("break", "error-event"):
     step(f"chat {mishap}", chat_to_end, f"Write 12 words [demo:{mishap}]")
 step("response break", respond_to_end, "Write 12 words [demo:break]")
+step("failing", chat, "hello [demo:server-error]", "failing")
 for name in REFUSALS:
     step(name, chat, "hello", name)
     step(f"{name} streamed", chat_to_end, "hello", name)
