@@ -322,6 +322,10 @@ def _invite(stage: Stage, screen: Screen) -> None:
         f'anthropic.Anthropic(base_url="{url}/v1/anthropic", api_key=KEY)'
     )
     screen.gap()
+    screen.paragraph(
+        "Its provider fails when told to: put [demo:break] or [demo:rate-limit] into a prompt."
+    )
+    screen.gap()
     screen.paragraph("And look at it as the operator, from another terminal:")
     screen.gap()
     screen.verbatim(f"export LLMPROXY_HOME={stage.home}\nllmproxy usage requests")
