@@ -149,9 +149,9 @@ class Settlement(_Row):
         if reading.is_final and reading.usage is not None:
             return self._settle(reading, reading.usage, "usage", reason)
         if reading.usage is None and reading.seen_bytes == 0:
-            self.release(reason or reading.problem or "the answer was empty", reading)
+            self.release(reason or _why(reading, "the answer was empty"), reading)
             return 0
-        why = reason or reading.problem or "the provider reported no usage"
+        why = reason or _why(reading, "the provider reported no usage")
         return self._settle(reading, self._estimated(reading), "estimate", why)
 
     def end_abandoned(self, reading: Reading, reason: str) -> None:
@@ -243,3 +243,10 @@ class Settlement(_Row):
         self.has_ended = True
         self._services.writer.enqueue(settle, self._hold)
         self._note_end("settled", basis, usage, cost.nanousd)
+
+
+def _why(reading: Reading, otherwise: str) -> str:
+    """Say why an answer that came to its end is not billed by a usage record."""
+    if reading.problem is None and reading.has_error:
+        return "the provider ended the answer with an error"
+    return reading.problem or otherwise
