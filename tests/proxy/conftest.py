@@ -1,5 +1,6 @@
 """Two running proxies that the tests of the request path share."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_vault
 from llmproxy.presets import PRESETS, Preset
 from tests.fixtures import CATALOG, EVERY
+from tests.proxy.families import BODY_BYTES_MAX, PAID
 from tests.proxy.helpers import Site
 from tests.service.helpers import Books
 from tests.support.proxy import PROVIDER_KEY, RunningProxy
@@ -73,3 +75,22 @@ def add_provider(site: Site, name: str) -> None:
         key_pool.add_provider_key(
             tx, name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
         )
+
+
+@pytest.fixture(scope="session")
+def error_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy in a hurry; its catalog has each model a second time, for keys that must rest."""
+    home = tmp_path_factory.mktemp("errors")
+    catalog = json.loads(CATALOG.read_bytes())
+    for name, family in PAID.items():
+        model = catalog["models"][f"{family.provider}/{family.body['model']}"]
+        catalog["models"][f"{family.provider}/resting-{name}"] = {**model, "aliases": []}
+    (home / "catalog.json").write_text(json.dumps(catalog))
+    environ = {
+        "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
+        "LLMPROXY_BODY_BYTES_MAX": str(BODY_BYTES_MAX),
+        "LLMPROXY_FIRST_BYTE_TIMEOUT_S": "1",
+        "LLMPROXY_IDLE_TIMEOUT_S": "1",
+    }
+    with running_site(home, environ) as site:
+        yield site

@@ -45,9 +45,14 @@ class Site:
     ) -> "Got":
         """Send a request and take its answer to the end."""
         with self.send(visitor, path, body, headers) as client:
-            head = client.recv_head()
-            taken = client.body()
-            return Got(head.status, head.headers, taken, client.clean_end, client.reset)
+            return self.take(client)
+
+    @staticmethod
+    def take(client: RawClient) -> "Got":
+        """Take an answer to the end."""
+        head = client.recv_head()
+        taken = client.body()
+        return Got(head.status, head.headers, taken, client.clean_end, client.reset)
 
     def last_request(self) -> SeenRequest:
         return self.stub.requests[-1]
