@@ -16,6 +16,8 @@ from llmproxy.trace import INPUT_CLASSES, Trace
 UNHELD_LINES_PER_S_MAX = 20
 """As with the rows of such requests: they cost the client nothing, and must cost us as little."""
 MODEL_CHARS_MAX = 100
+SHORT_ID_CHARS = 20
+"""Of a request id on a terminal: `llmproxy explain` takes the beginning of one."""
 UNLOGGED_STATUS = 426
 """Clients ask for WebSocket first and go on with HTTP: that is not worth a line each time."""
 
@@ -151,13 +153,14 @@ def _text_line(trace: Trace, at: str) -> bytes:
         f"{trace.duration_s:6.2f} s",
         f"{trace.user or '-':<10}",
         f"{what[:MODEL_CHARS_MAX]:<24}",
-        f"{_input_tokens(tokens)}+{tokens.get('output', 0)} tokens",
-        f"${display_usd(trace.cost_nanousd)}",
     ]
+    if trace.attempts:
+        parts.append(f"{_input_tokens(tokens)}+{tokens.get('output', 0)} tokens")
+        parts.append(f"${display_usd(trace.cost_nanousd)}")
     if trace.basis in {"estimate", "hold"}:
         parts.append(f"({trace.basis})")
     if trace.code or trace.status >= 400 or not trace.status:
-        parts += [trace.code, trace.request_id]
+        parts += [trace.code, trace.request_id[:SHORT_ID_CHARS]]
     text = " ".join(part for part in parts if part)
     # A model that does not exist is the client's text: it must not steer the terminal.
     return "".join(c if c.isprintable() else "?" for c in text).encode(errors="replace") + b"\n"

@@ -49,7 +49,7 @@ class Started(NamedTuple):
         if not self.has_api_keys:
             rows.append(("users", f"no API key. Next: {FIRST_USER}"))
         lines = "".join(f"  {name:<10} {text}\n" for name, text in rows)
-        end = "Ctrl-C stops it; running answers are finished first."
+        end = "Ctrl-C stops it; running answers are finished first.\n"
         return f"llmproxy {__version__}\n\n{lines}\n{end}"
 
     def warning(self) -> str | None:

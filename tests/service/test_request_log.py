@@ -188,7 +188,8 @@ def test_on_a_terminal_a_line_is_short_text() -> None:
     os.close(reading)
     line = said.decode()
     assert re.match(r"\d\d:\d\d:\d\d 400   1\.23 s ann        openai evil\?\[2Jmodel ", line)
-    assert line.rstrip().endswith("0+0 tokens $0.000000 unknown_model_pricing req_1")
+    assert line.rstrip().endswith(" unknown_model_pricing req_1")
+    assert "tokens" not in line
 
 
 def test_a_log_that_nobody_reads_stops_no_request() -> None:
