@@ -15,8 +15,13 @@ from llmproxy.usage import Leg, Movers, Usage
 SEARCHES_PER_RATE = 1000
 _TOKENS_PER_SEARCH_RATE = 10**6 // SEARCHES_PER_RATE
 
-BASE_SERVICE_TIERS = frozenset({"auto", "default", "standard", "standard_only", "scale", "batch"})
-"""Service tiers that cost the base price (`batch` never reaches us, answers are not batches)."""
+BASE_SERVICE_TIERS = frozenset(
+    {"auto", "default", "standard", "standard_only", "scale", "batch", "on_demand"}
+)
+"""Service tiers that cost the base price.
+
+`on_demand` is what Groq calls its ordinary one; `batch` never reaches us, answers are not batches.
+"""
 BASE_SPEEDS = frozenset({"standard"})
 BASE_GEOS = frozenset({"global", "not_available"})
 
