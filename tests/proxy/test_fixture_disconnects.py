@@ -8,12 +8,14 @@ import asyncio
 import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmproxy.money import format_usd, parse_usd
-from tests.fixtures import EVERY, Case
+from tests.fixtures import CATALOG, EVERY, Case
+from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site, Visitor
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest
@@ -155,3 +157,38 @@ def test_clients_that_leave_after_any_event_pay_exactly_what_the_provider_report
         check_row(case, row)
     paid = len(cuts) * case.nanousd
     assert site.books.wallet(visitor.name) == (parse_usd(CREDIT) - paid, 0)
+
+
+DRAINS_MAX = 2
+
+
+def test_of_more_clients_that_leave_than_may_be_drained_the_rest_is_estimated(
+    tmp_path: Path,
+) -> None:
+    case, count, leavers = EVERY["openai-chat-asked-stream"], 3, 5
+    environ = {
+        "LLMPROXY_CATALOG_FILE": str(CATALOG),
+        "LLMPROXY_DRAINS_MAX": str(DRAINS_MAX),
+    }
+    with running_site(tmp_path, environ) as site:
+        site.stub.handle = recorded = Recorded(case)
+        visitor = rich_visitor(site)
+        clients = [
+            site.send(visitor, case.path, case.request, {CUT: str(count)}) for _ in range(leavers)
+        ]
+        for client in clients:
+            take(client, case.passed(count))
+            client.close()
+        cut_off = ended_rows(site, visitor, leavers - DRAINS_MAX)
+        # At the priority tier, which the stream had told; `Éb`, three bytes, had been seen.
+        estimate = -(-len(case.request) // 3) * 4_250 + 1 * 17_000
+        for row in cut_off:
+            assert (row["state"], row["basis"]) == ("settled", "estimate")
+            assert row["reason"] == "the client left and 2 other answers were being drained"
+            assert row["charged_nanousd"] == estimate
+        recorded.go.set()
+        before = {row["id"] for row in cut_off}
+        drained = [row for row in ended_rows(site, visitor, leavers) if row["id"] not in before]
+        assert len(drained) == DRAINS_MAX
+        for row in drained:
+            check_row(case, row)
