@@ -6,15 +6,16 @@ about the key is read by `dialects/failures.py`. Must not touch money.
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
+from llmproxy.dialects.json_gate import with_output_max
 from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
+from llmproxy.presets import output_member
 from llmproxy.settlement import Ending
 from llmproxy.storage.database import Tx
 from llmproxy.upstream import Answer, UpstreamError
@@ -89,14 +90,17 @@ class Attempts:
         raise self._last_word(refusals)
 
     async def _body(self) -> bytes:
-        order = self._order
-        write = partial(
-            order.endpoint.upstream_body,
-            order.body,
-            order.facts,
-            injects_usage=order.provider.injects_usage,
-        )
-        return await self._services.bodies.run(order.body, write)
+        return await self._services.bodies.run(self._order.body, self._written_body)
+
+    def _written_body(self) -> bytes:
+        """Return the client's own body, with what must be written into it."""
+        order, endpoint, body = self._order, self._order.endpoint, self._order.body
+        if order.quote is not None and order.quote.fitted_max is not None:
+            members = endpoint.output_members
+            named = output_member(order.provider.name)
+            new = named if named in members else members[0]
+            body = with_output_max(body, members, order.quote.fitted_max, new=new)
+        return endpoint.upstream_body(body, order.facts, injects_usage=order.provider.injects_usage)
 
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()

@@ -229,6 +229,9 @@ class Exchange:
     def _passed_headers(self, answer: Answer) -> Headers:
         headers = to_client(answer.headers, self._attempts.secret)
         headers.append((b"x-llmproxy-request-id", self._order.request_id.encode()))
+        quote = self._order.quote
+        if quote is not None and quote.fitted_max is not None:
+            headers.append((b"x-llmproxy-max-tokens", b"%d" % quote.fitted_max))
         return headers
 
     def _note_start(self, status: int) -> None:

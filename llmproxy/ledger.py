@@ -167,10 +167,12 @@ def release(tx: Tx, hold: Hold, *, outcome: Outcome, now_ms: int) -> None:
 
 def release_if_open(tx: Tx, hold: Hold, *, outcome: Outcome, now_ms: int) -> None:
     """End a hold whose placing nobody waited for; does nothing when it was never placed."""
-    is_open = tx.execute(
-        "SELECT 1 FROM holds WHERE id = ? AND state = 'open'", (hold.id,)
+    placed = tx.execute(
+        "SELECT amount_nanousd FROM holds WHERE id = ? AND state = 'open'", (hold.id,)
     ).fetchone()
-    if is_open:
+    if placed is not None:
+        # It may have been placed with less than was asked for.
+        hold = msgspec.structs.replace(hold, amount_nanousd=placed[0])
         release(tx, hold, outcome=outcome, now_ms=now_ms)
 
 

@@ -16,15 +16,22 @@ class Preset(msgspec.Struct, frozen=True):
     """What is known of a provider before anybody configures it.
 
     `injects_usage`: it reports usage in a stream only when asked (reference wire.md A.2).
+    `output_member`: what it calls the maximum of output tokens in chat completions.
     """
 
     dialect: str
     base_url: str
     injects_usage: bool = True
+    output_member: str = "max_tokens"
 
 
 PRESETS = {
-    "openai": Preset("openai", "https://api.openai.com/v1"),
+    "openai": Preset(
+        "openai",
+        "https://api.openai.com/v1",
+        # Its reasoning models refuse the older `max_tokens`.
+        output_member="max_completion_tokens",
+    ),
     "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
     "gemini": Preset("openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
     "xai": Preset("openai", "https://api.x.ai/v1"),
@@ -46,6 +53,12 @@ RESERVED_NAMES = frozenset(
 """Words that follow `/v1/` in paths that are no provider's (reference wire.md F.2)."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+
+def output_member(provider: str) -> str:
+    """Return what a provider calls the maximum of output tokens in chat completions."""
+    preset = PRESETS.get(provider)
+    return preset.output_member if preset else "max_tokens"
 
 
 def check_new_name(name: str) -> str:

@@ -14,6 +14,9 @@ OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 ADVISED_MEMBER_TOKENS = 16
 """Input tokens of a member such as `"max_completion_tokens":123456,`, by bytes / 3."""
 
+WRITTEN_MAX_LOWEST = 1024
+"""A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
+
 
 class Quote(msgspec.Struct, frozen=True):
     """The upper bound of what a request can cost, in nano-USD, and how it came about."""
@@ -24,6 +27,8 @@ class Quote(msgspec.Struct, frozen=True):
     output_tokens: int
     amount_nanousd: int
     user_multiplier_micro: int
+    fitted_max: int | None = None
+    """The maximum of output tokens, for each choice, that must be written into the request."""
 
 
 def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) -> Quote:
@@ -62,17 +67,41 @@ def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) ->
     return Quote(facts, model, request_bound, output_tokens, amount, user_multiplier_micro)
 
 
-def insufficient_credit(quote: Quote, shortage: Shortage) -> ApiError:
-    """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
-    fixed = quote.bound.rated(quote.facts.output_tokens_extra)
+def fit(quote: Quote, available_nanousd: int) -> Quote | None:
+    """Return the quote with the largest maximum of output that an amount pays for, if any will do.
+
+    A request that sets no maximum gets none so small that its answer would be cut off for sure.
+    """
+    fitting = _fitting_max(quote, available_nanousd)
+    facts = quote.facts
+    if fitting < (WRITTEN_MAX_LOWEST if facts.output_max is None else 1):
+        return None
+    output_tokens = fitting * facts.choices + facts.output_tokens_extra
+    amount = cost_nanousd(
+        quote.bound.rated(output_tokens),
+        quote.user_multiplier_micro,
+        quote.model.multiplier_micro,
+    )
+    return msgspec.structs.replace(
+        quote, output_tokens=output_tokens, amount_nanousd=amount, fitted_max=fitting
+    )
+
+
+def _fitting_max(quote: Quote, available_nanousd: int) -> int:
+    """Return the largest maximum of output tokens for each choice that an amount pays for."""
     tokens = affordable_tokens(
-        shortage.available_nanousd,
+        available_nanousd,
         quote.bound.output_rate,
         quote.user_multiplier_micro,
         quote.model.multiplier_micro,
-        besides=fixed,
+        besides=quote.bound.rated(quote.facts.output_tokens_extra),
     )
-    fitting = (tokens or 0) // quote.facts.choices
+    return (tokens or 0) // quote.facts.choices
+
+
+def insufficient_credit(quote: Quote, shortage: Shortage) -> ApiError:
+    """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
+    fitting = _fitting_max(quote, shortage.available_nanousd)
     needed, available = format_usd(quote.amount_nanousd), format_usd(shortage.available_nanousd)
     hint = f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"
     message = (

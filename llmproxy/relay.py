@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from llmproxy import ledger, vault
+from llmproxy import vault
 from llmproxy.accounts import Principal
 from llmproxy.attempts import all_keys_cooling
-from llmproxy.catalog import Model, Prices
 from llmproxy.catalog_overrides import Overrides
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
@@ -30,16 +29,17 @@ from llmproxy.errors import (
 )
 from llmproxy.exchange import Client, Exchange
 from llmproxy.headers import Headers, given_api_keys
+from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services
 from llmproxy.presets import PRESETS
-from llmproxy.quote import Quote, insufficient_credit, make_quote
+from llmproxy.quote import Quote, make_quote
 from llmproxy.routes import Route, Routes, passed_query
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace
-from llmproxy.unheld import UnheldRows, unsent
+from llmproxy.unheld import UnheldRows
 
 DRAIN_RETRY_AFTER_S = 5
 
@@ -98,9 +98,8 @@ class Relay:
         self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
         self._generation = 0
-        self._price_versions: dict[tuple[str, str], tuple[Prices, int]] = {}
         self._unheld = UnheldRows(services)
-        self.boot_id = 0
+        self.holds = Holds(writer, services.clock)
         self.is_draining = False
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -184,7 +183,10 @@ class Relay:
             provider, keys = await self._choose_keys(route.provider, model_id, principal)
             hold = None
             if quote is not None:
-                hold = await self._hold(endpoint, quote, principal, request_id)
+                may_fit = may_be_lowered(endpoint, facts, request.headers)
+                quote, hold = await self.holds.place(
+                    endpoint, quote, principal, request_id, may_fit=may_fit
+                )
         except ApiError as error:
             self._unheld.record(request_id, route, principal, model, error)
             raise
@@ -205,7 +207,7 @@ class Relay:
         if generation != self._generation and not self._is_still_admitted(order, request):
             # The hold's transaction has seen a change: an operator's word counts at once.
             if quote is not None and hold is not None:
-                self._release(hold, "something was changed: admitted anew", quote, principal)
+                self.holds.release(hold, quote, principal, "something was changed: admitted anew")
             raise _ChangedError(body)
         return order
 
@@ -308,57 +310,6 @@ class Relay:
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
-
-    async def _hold(
-        self, endpoint: Endpoint, quote: Quote, principal: Principal, request_id: bytes
-    ) -> ledger.Hold:
-        """Set the bound of the cost aside, durably, before anything is sent.
-
-        Raises:
-            ApiError: 402.
-        """
-        now_ms = self._clock.now_ms()
-        hold = ledger.Hold(
-            id=request_id,
-            wallet_id=principal.wallet_id,
-            api_key_id=principal.api_key_id,
-            price_version_id=await self._price_version(quote.model, now_ms),
-            boot_id=self.boot_id,
-            endpoint=endpoint.name,
-            user_multiplier_micro=quote.user_multiplier_micro,
-            model_multiplier_micro=quote.model.multiplier_micro,
-            amount_nanousd=quote.amount_nanousd,
-            created_at_ms=now_ms,
-        )
-        try:
-            shortage = await self._writer.submit(ledger.place_hold, hold)
-        except asyncio.CancelledError:
-            # It may be placed all the same: end it behind the queued placing.
-            outcome = unsent(principal, quote.model.provider, quote.model.id)
-            undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
-            self._writer.enqueue(undo, hold)
-            raise
-        if shortage is not None:
-            raise insufficient_credit(quote, shortage)
-        return hold
-
-    async def _price_version(self, model: Model, now_ms: int) -> int:
-        """Return the id that pins the model's prices, storing them at their first use."""
-        name = (model.provider, model.id)
-        known = self._price_versions.get(name)
-        if known is not None and known[0] is model.prices:
-            return known[1]
-        pin = partial(ledger.pin_prices, now_ms=now_ms)
-        prices = model.prices.canonical_json()
-        version = await self._writer.submit(pin, model.provider, model.id, prices)
-        # With the prices that it stands for: the catalog may have changed while we waited.
-        self._price_versions[name] = (model.prices, version)
-        return version
-
-    def _release(self, hold: ledger.Hold, reason: str, quote: Quote, principal: Principal) -> None:
-        outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)
-        release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
-        self._writer.enqueue(release, hold)
 
 
 def asks_websocket(headers: Headers) -> bool:

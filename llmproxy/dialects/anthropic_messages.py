@@ -49,6 +49,7 @@ class AnthropicMessages:
 
     name = "messages"
     upstream_path = "/v1/messages"
+    output_members: tuple[str, ...] = ("max_tokens",)
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:

@@ -92,6 +92,8 @@ class Endpoint(Protocol):
     """As it stands in reports: `chat/completions`, `messages`."""
     upstream_path: str
     """Appended to the provider's base URL."""
+    output_members: tuple[str, ...]
+    """The members of a request that may set its maximum of output tokens; none where none can."""
     is_free: bool
     """The provider bills nothing for it: no hold, and a row with cost 0."""
 

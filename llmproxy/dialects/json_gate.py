@@ -156,6 +156,19 @@ def with_new_member(body: bytes, key: str, value: object) -> bytes:
     return body[:start] + member + (b"" if is_empty else b",") + body[start:]
 
 
+def with_output_max(body: bytes, members: Collection[str], tokens: int, *, new: str) -> bytes:
+    """Return the body with a maximum of output tokens that is nowhere above `tokens`.
+
+    Of `members` those that the body sets are lowered; when it sets none, `new` is set. The body
+    has passed `parse_object`, and what it sets are whole numbers.
+    """
+    fields = parse_object(body, ())
+    given = {member: fields[member] for member in members if fields.get(member) is not None}
+    for member, maximum in (given or {new: tokens}).items():
+        body = with_member(body, member, min(maximum, tokens))
+    return body
+
+
 def _member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Return where the value of a top-level member begins and ends."""
     depth = 0

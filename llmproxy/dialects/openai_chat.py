@@ -40,6 +40,7 @@ class OpenAIChat:
 
     name = "chat/completions"
     upstream_path = "/chat/completions"
+    output_members: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:
@@ -53,10 +54,7 @@ class OpenAIChat:
             if isinstance(tool, dict):
                 refuse_server_tool(tool, _CLIENT_TOOLS)
         # Some servers read the one field, some the other: the larger bounds them both.
-        limits = [
-            whole(fields, key, lowest=0, highest=TOKENS_MAX)
-            for key in ("max_completion_tokens", "max_tokens")
-        ]
+        limits = [whole(fields, key, lowest=0, highest=TOKENS_MAX) for key in self.output_members]
         given = [limit for limit in limits if limit is not None]
         return RequestFacts(
             model=model,

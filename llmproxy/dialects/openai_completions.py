@@ -19,6 +19,7 @@ class OpenAICompletions:
 
     name = "completions"
     upstream_path = "/completions"
+    output_members: tuple[str, ...] = ("max_tokens",)
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:

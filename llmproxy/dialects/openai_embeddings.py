@@ -17,6 +17,7 @@ class OpenAIEmbeddings:
 
     name = "embeddings"
     upstream_path = "/embeddings"
+    output_members: tuple[str, ...] = ()
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:

@@ -53,6 +53,7 @@ class OpenAIResponses:
         """Take the path below the provider's base URL."""
         self.name = name
         self.upstream_path = f"/{name}"
+        self.output_members: tuple[str, ...] = ("max_output_tokens",) if name == "responses" else ()
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""

@@ -15,6 +15,7 @@ from llmproxy.usage import Movers
 class FreeEndpoint:
     """One endpoint without a price."""
 
+    output_members: tuple[str, ...] = ()
     is_free = True
 
     def __init__(self, name: str, upstream_path: str, refused: Mapping[str, str]) -> None:

@@ -97,7 +97,7 @@ async def _serve(
     services = Services(writer, upstream, watchdog, catalog, clock, bodies)
     relay = Relay(services, writer, pool)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
-    relay.boot_id = await _begin_boot(writer, clock)
+    relay.holds.boot_id = await _begin_boot(writer, clock)
     observer = _observer(settings, clock)
     door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
     # One for users and one for the page: nobody's long question keeps the other from an answer.

@@ -1,0 +1,118 @@
+"""Owns the step before sending: the bound of a request's cost, set aside durably, or a 402."""
+
+import asyncio
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from llmproxy import ledger
+from llmproxy.accounts import Principal
+from llmproxy.catalog import Model, Prices
+from llmproxy.clock import Clock
+from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.headers import Headers
+from llmproxy.quote import Quote, fit, insufficient_credit
+from llmproxy.storage.database import Tx
+from llmproxy.storage.writer import Writer
+from llmproxy.unheld import unsent
+
+CLAMP_HEADER = (b"x-llmproxy-clamp", b"1")
+
+
+def may_be_lowered(endpoint: Endpoint, facts: RequestFacts, headers: Headers) -> bool:
+    """Say whether a maximum of output may be written in: none is set, or clamping is asked for."""
+    if not endpoint.output_members:
+        return False
+    return facts.output_max is None or CLAMP_HEADER in headers
+
+
+class Holds:
+    """Places holds, each with the prices that it is pinned to."""
+
+    def __init__(self, writer: Writer[Any], clock: Clock) -> None:
+        """Begin without any price pinned; `boot_id` must be set before the first hold."""
+        self._writer = writer
+        self._clock = clock
+        self._price_versions: dict[tuple[str, str], tuple[Prices, int]] = {}
+        self.boot_id = 0
+
+    async def place(
+        self,
+        endpoint: Endpoint,
+        quote: Quote,
+        principal: Principal,
+        request_id: bytes,
+        *,
+        may_fit: bool,
+    ) -> tuple[Quote, ledger.Hold]:
+        """Set the bound of the cost aside, durably, before anything is sent.
+
+        Where it is not available and `may_fit`, the bound of the largest maximum of output that
+        is; the returned quote says so.
+
+        Raises:
+            ApiError: 402.
+        """
+        now_ms = self._clock.now_ms()
+        hold = ledger.Hold(
+            id=request_id,
+            wallet_id=principal.wallet_id,
+            api_key_id=principal.api_key_id,
+            price_version_id=await self._price_version(quote.model, now_ms),
+            boot_id=self.boot_id,
+            endpoint=endpoint.name,
+            user_multiplier_micro=quote.user_multiplier_micro,
+            model_multiplier_micro=quote.model.multiplier_micro,
+            amount_nanousd=quote.amount_nanousd,
+            created_at_ms=now_ms,
+        )
+        try:
+            placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)
+        except asyncio.CancelledError:
+            # It may be placed all the same: end it behind the queued placing.
+            outcome = unsent(principal, quote.model.provider, quote.model.id)
+            undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
+            self._writer.enqueue(undo, hold)
+            raise
+        if isinstance(placed, ledger.Shortage):
+            raise insufficient_credit(quote, placed)
+        return placed
+
+    def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
+        """End a hold whose request is not sent after all."""
+        outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)
+        release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
+        self._writer.enqueue(release, hold)
+
+    async def _price_version(self, model: Model, now_ms: int) -> int:
+        """Return the id that pins the model's prices, storing them at their first use."""
+        name = (model.provider, model.id)
+        known = self._price_versions.get(name)
+        if known is not None and known[0] is model.prices:
+            return known[1]
+        pin = partial(ledger.pin_prices, now_ms=now_ms)
+        prices = model.prices.canonical_json()
+        version = await self._writer.submit(pin, model.provider, model.id, prices)
+        # With the prices that it stands for: the catalog may have changed while we waited.
+        self._price_versions[name] = (model.prices, version)
+        return version
+
+
+_Placed = tuple[Quote, ledger.Hold] | ledger.Shortage
+
+
+def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
+    return ledger.place_hold(tx, hold) or (quote, hold)
+
+
+def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
+    """Place a hold, or a smaller one in the same transaction: nobody can come between."""
+    shortage = ledger.place_hold(tx, hold)
+    if shortage is None:
+        return quote, hold
+    fitted = fit(quote, shortage.available_nanousd)
+    if fitted is None:
+        return shortage
+    smaller = msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd)
+    return ledger.place_hold(tx, smaller) or (fitted, smaller)
