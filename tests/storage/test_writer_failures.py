@@ -178,7 +178,7 @@ def test_close_writes_what_is_queued(site: Site) -> None:
     site.statements.clear()
     site.writer.close()
     assert site.pids() == list(range(1200))
-    assert site.commits() == 3
+    assert site.commits() in {2, 3}  # the first of them may have been under way when the loop ended
     assert not site.files.wal.exists()
 
 
