@@ -1,12 +1,14 @@
-"""The table of errors that the provider, its keys or its operator is to blame for (wire.md D.2).
+"""The table of errors that no client is to blame for (reference wire.md D.2).
 
-Row by row, on every family of endpoints; finer cases stand in test_upstream_*.py.
+They are the provider's, its keys', its operator's or the ledger's; row by row, on every family of
+endpoints. Finer cases stand in test_upstream_*.py.
 """
 
 import json
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -196,4 +198,31 @@ def test_a_providers_own_error_passes_as_it_is_on_every_endpoint(site: Site, sta
         row = site.ended(visitor)
         assert (row["status"], row["upstream_status"]) == (status, status)
         assert row["reason"] == f"the provider answered {status}"
+        check_free(site, visitor)
+
+
+def test_a_ledger_that_stays_busy_is_a_503_with_the_time_to_wait(site: Site) -> None:
+    """A foreign writer holds the file for longer than a hold waits for it."""
+    before = len(site.stub.requests)
+    visitors = {name: site.visitor() for name in PAID}
+    for name, visitor in visitors.items():
+        site.stub.handle = failing(CannedError(400, [], b"{}"))
+        site.ask(visitor, PAID[name].path, PAID[name].request())  # the proxy knows them now
+    sent = len(site.stub.requests)
+    assert sent == before + len(PAID)
+    path = site.proxy.home / "data" / "llmproxy.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
+        foreign.execute("BEGIN IMMEDIATE")
+        waiting = [
+            site.send(visitors[name], family.path, family.request())
+            for name, family in PAID.items()
+        ]
+        for client in waiting:
+            with client:
+                got = site.take(client)
+            check(got, 503, "api_error", "ledger_busy", should_retry=None)
+            check_rest(got)
+        foreign.execute("ROLLBACK")
+    assert len(site.stub.requests) == sent
+    for visitor in visitors.values():
         check_free(site, visitor)
