@@ -72,8 +72,7 @@ class Holds:
         except asyncio.CancelledError:
             # It may be placed all the same: end it behind the queued placing.
             outcome = unsent(principal, quote.model.provider, quote.model.id)
-            undo = partial(ledger.release_if_open, outcome=outcome, now_ms=now_ms)
-            self._writer.enqueue(undo, hold)
+            self._writer.enqueue(ledger.end_if_open, hold, ledger.released(outcome, at_ms=now_ms))
             raise
         if isinstance(placed, ledger.Shortage):
             raise insufficient_credit(quote, placed)
@@ -82,8 +81,8 @@ class Holds:
     def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
         """End a hold whose request is not sent after all."""
         outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)
-        release = partial(ledger.release, outcome=outcome, now_ms=self._clock.now_ms())
-        self._writer.enqueue(release, hold)
+        end = ledger.released(outcome, at_ms=self._clock.now_ms())
+        self._writer.enqueue(ledger.end_hold, hold, end)
 
     async def _price_version(self, model: Model, now_ms: int) -> int:
         """Return the id that pins the model's prices, storing them at their first use."""

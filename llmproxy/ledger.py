@@ -1,6 +1,7 @@
-"""Owns the money tables: the only module that writes wallets, holds and transfers.
+"""Owns the money tables: only this module writes wallets, holds and transfers, and recovery.py.
 
-Five operations move money and nothing else does: credit, hold, settle, release/expire, adjust.
+Six operations move money and nothing else does: credit, adjust, hold, extend, end (settle or
+release) and, at the start, expire.
 Each is `f(tx, …)` over an open immediate transaction and whole by itself: a crash before COMMIT
 leaves nothing of it. Amounts are nano-USD. Must not price, parse or wait.
 """
@@ -16,6 +17,10 @@ from llmproxy.storage.database import Tx
 
 class HoldEndedError(LlmproxyError):
     """The hold was settled, released or expired before: it ends exactly once."""
+
+    def __init__(self, hold_id: bytes) -> None:
+        """Take the hold's id."""
+        super().__init__(f"Hold {hold_id.hex()} is not open.")
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -69,6 +74,24 @@ class Outcome(msgspec.Struct, frozen=True):
     ttfb_ms: int | None = None
 
 
+class End(msgspec.Struct, frozen=True):
+    """How a hold ends, as plain data: it can be kept elsewhere while the database is full.
+
+    `state` is `settled` or `released`; a released hold has the basis `none` and costs nothing.
+    """
+
+    state: str
+    basis: str
+    cost_nanousd: int
+    outcome: Outcome
+    at_ms: int
+
+
+def released(outcome: Outcome, *, at_ms: int) -> End:
+    """Return the end of a hold without a charge: nothing was generated."""
+    return End("released", "none", 0, outcome, at_ms)
+
+
 class Credited(msgspec.Struct, frozen=True):
     """A credit or adjustment as it now stands; `is_repeat` when its idempotency key was known."""
 
@@ -113,10 +136,7 @@ def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
         {"amount": hold.amount_nanousd, "wallet": hold.wallet_id},
     )
     if placed.rowcount == 0:
-        row = tx.execute(
-            "SELECT balance_nanousd, held_nanousd FROM wallets WHERE id = ?", (hold.wallet_id,)
-        ).fetchone()
-        return Shortage(*row)
+        return _shortage(tx, hold.wallet_id)
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
@@ -127,73 +147,110 @@ def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
     return None
 
 
-def settle(
-    tx: Tx, hold: Hold, *, cost_nanousd: int, basis: str, outcome: Outcome, now_ms: int
-) -> int:
-    """End a hold by charging what the answer cost; return what was charged in nano-USD.
+def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Shortage | None:
+    """Set more aside for an open hold, or return what was there when it did not suffice.
 
-    A cost above the hold is drawn from what is available, never below zero; the rest is the
+    The row says from then on what is held; `hold` itself stays as it was placed.
+
+    Raises:
+        HoldEndedError: it has ended.
+    """
+    extended = tx.execute(
+        """UPDATE wallets SET held_nanousd = held_nanousd + :by
+           WHERE id = :wallet AND balance_nanousd - held_nanousd >= :by""",
+        {"by": by_nanousd, "wallet": hold.wallet_id},
+    )
+    if extended.rowcount == 0:
+        return _shortage(tx, hold.wallet_id)
+    grown = tx.execute(
+        "UPDATE holds SET amount_nanousd = amount_nanousd + ? WHERE id = ? AND state = 'open'",
+        (by_nanousd, hold.id),
+    )
+    if grown.rowcount != 1:
+        raise HoldEndedError(hold.id)
+    return None
+
+
+def note_seen(tx: Tx, hold: Hold, cost_nanousd: int) -> None:
+    """Note what of a running answer has been seen, priced: what it ends by if we are killed.
+
+    It never goes back, and means nothing any more for a hold that has ended.
+    """
+    tx.execute(
+        """UPDATE holds SET seen_cost_nanousd = :seen
+           WHERE id = :id AND state = 'open' AND seen_cost_nanousd < :seen""",
+        {"seen": cost_nanousd, "id": hold.id},
+    )
+
+
+def end_hold(tx: Tx, hold: Hold, end: End) -> int:
+    """Settle or release a hold; return what was charged in nano-USD.
+
+    A cost above what is held is drawn from what is available, never below zero; the rest is the
     operator's shortfall.
 
     Raises:
-        HoldEndedError: it had ended already.
+        HoldEndedError: it had ended already, or was never placed.
     """
-    charged = cost_nanousd
-    if cost_nanousd > hold.amount_nanousd:
-        row = tx.execute(
-            "SELECT balance_nanousd - held_nanousd FROM wallets WHERE id = ?", (hold.wallet_id,)
-        ).fetchone()
-        charged = min(cost_nanousd, hold.amount_nanousd + int(row[0]))
-    _end_hold(tx, hold, "settled", basis, cost_nanousd, charged, now_ms)
-    if charged:
-        tx.execute(
-            """INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor, created_at_ms)
-               VALUES(?, 'charge', ?, ?, 'proxy', ?)""",
-            (hold.wallet_id, -charged, hold.id, now_ms),
-        )
-    _record(tx, hold, "settled", basis, cost_nanousd, charged, outcome)
-    return charged
-
-
-def release(tx: Tx, hold: Hold, *, outcome: Outcome, now_ms: int) -> None:
-    """End a hold without a charge: nothing was generated.
-
-    Raises:
-        HoldEndedError: it had ended already.
-    """
-    _end_hold(tx, hold, "released", "none", 0, 0, now_ms)
-    _record(tx, hold, "released", "none", 0, 0, outcome)
-
-
-def release_if_open(tx: Tx, hold: Hold, *, outcome: Outcome, now_ms: int) -> None:
-    """End a hold whose placing nobody waited for; does nothing when it was never placed."""
-    placed = tx.execute(
-        "SELECT amount_nanousd FROM holds WHERE id = ? AND state = 'open'", (hold.id,)
-    ).fetchone()
-    if placed is not None:
-        # It may have been placed with less than was asked for.
-        hold = msgspec.structs.replace(hold, amount_nanousd=placed[0])
-        release(tx, hold, outcome=outcome, now_ms=now_ms)
-
-
-def _end_hold(
-    tx: Tx, hold: Hold, state: str, basis: str, cost: int, charged: int, now_ms: int
-) -> None:
+    charged = end.cost_nanousd
+    if charged > hold.amount_nanousd:
+        charged = min(charged, _payable(tx, hold))
+    owed = end.cost_nanousd - charged
     ended = tx.execute(
         """UPDATE holds SET state = ?, basis = ?, cost_nanousd = ?, charged_nanousd = ?,
                   shortfall_nanousd = ?, ended_at_ms = ?
-           WHERE id = ? AND state = 'open' AND amount_nanousd = ?""",
-        (state, basis, cost, charged, cost - charged, now_ms, hold.id, hold.amount_nanousd),
-    )
-    if ended.rowcount != 1:
-        msg = f"Hold {hold.id.hex()} has ended already."
-        raise HoldEndedError(msg)
+           WHERE id = ? AND state = 'open' RETURNING amount_nanousd""",
+        (end.state, end.basis, end.cost_nanousd, charged, owed, end.at_ms, hold.id),
+    ).fetchall()
+    if not ended:
+        raise HoldEndedError(hold.id)
+    held = int(ended[0][0])
     # One statement for both columns: the wallet's CHECK is tested per statement.
     tx.execute(
         """UPDATE wallets SET balance_nanousd = balance_nanousd - ?,
                   held_nanousd = held_nanousd - ? WHERE id = ?""",
-        (charged, hold.amount_nanousd, hold.wallet_id),
+        (charged, held, hold.wallet_id),
     )
+    if charged:
+        tx.execute(
+            """INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor, created_at_ms)
+               VALUES(?, 'charge', ?, ?, 'proxy', ?)""",
+            (hold.wallet_id, -charged, hold.id, end.at_ms),
+        )
+    tx.execute(
+        _INSERT_REQUEST,
+        (
+            *(hold.id, hold.api_key_id, hold.endpoint, hold.created_at_ms),
+            *(held, end.state, end.basis, end.cost_nanousd, charged, owed),
+            *msgspec.structs.astuple(end.outcome),
+        ),
+    )
+    return charged
+
+
+def end_if_open(tx: Tx, hold: Hold, end: End) -> bool:
+    """End a hold that may never have been placed, or have ended: say whether it was open."""
+    row = tx.execute("SELECT 1 FROM holds WHERE id = ? AND state = 'open'", (hold.id,)).fetchone()
+    if row is not None:
+        end_hold(tx, hold, end)
+    return row is not None
+
+
+def _payable(tx: Tx, hold: Hold) -> int:
+    """Return what a hold has set aside and what is available besides, in nano-USD."""
+    row = tx.execute(
+        """SELECT amount_nanousd + balance_nanousd - held_nanousd
+           FROM holds JOIN wallets ON wallets.id = wallet_id WHERE holds.id = ?""",
+        (hold.id,),
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _shortage(tx: Tx, wallet_id: int) -> Shortage:
+    row = tx.execute(
+        "SELECT balance_nanousd, held_nanousd FROM wallets WHERE id = ?", (wallet_id,)
+    ).fetchone()
+    return Shortage(*row)
 
 
 _INSERT_REQUEST = """
@@ -203,20 +260,6 @@ INSERT INTO requests(id, api_key_id, endpoint, created_at_ms, hold_nanousd, stat
   attempts, ttfb_ms)
 VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-
-
-def _record(
-    tx: Tx, hold: Hold, state: str, basis: str, cost: int, charged: int, outcome: Outcome
-) -> None:
-    money = (hold.amount_nanousd, state, basis, cost, charged, cost - charged)
-    tx.execute(
-        _INSERT_REQUEST,
-        (
-            *(hold.id, hold.api_key_id, hold.endpoint, hold.created_at_ms),
-            *money,
-            *msgspec.structs.astuple(outcome),
-        ),
-    )
 
 
 def record_unheld(
@@ -237,44 +280,6 @@ def record_unheld(
             *msgspec.structs.astuple(outcome),
         ),
     )
-
-
-def expire_open_holds(tx: Tx, *, now_ms: int) -> int:
-    """End every open hold, charging only what had durably been seen; return how many there were.
-
-    Called at the start of the one serving process, when each of them belongs to a dead owner.
-    """
-    rows = tx.execute(
-        """SELECT holds.id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
-                  user_multiplier_micro, model_multiplier_micro, amount_nanousd,
-                  holds.created_at_ms, seen_cost_nanousd, user_id, provider, model
-           FROM holds JOIN wallets ON wallets.id = wallet_id
-                      JOIN price_versions ON price_versions.id = price_version_id
-           WHERE state = 'open'"""
-    ).fetchall()
-    for row in rows:
-        hold, (seen, user_id, provider, model) = Hold(*row[:10]), row[10:]
-        charged = min(seen, hold.amount_nanousd)
-        basis = "estimate" if seen else "none"
-        outcome = Outcome(
-            user_id=user_id,
-            provider=provider,
-            model=model,
-            is_stream=False,
-            status=0,
-            duration_ms=max(0, now_ms - hold.created_at_ms),
-            reason="the proxy stopped while this request ran",
-        )
-        _end_hold(tx, hold, "expired", basis, seen, charged, now_ms)
-        if charged:
-            tx.execute(
-                """INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
-                                         created_at_ms)
-                   VALUES(?, 'charge', ?, ?, 'recovery', ?)""",
-                (hold.wallet_id, -charged, hold.id, now_ms),
-            )
-        _record(tx, hold, "expired", basis, seen, charged, outcome)
-    return len(rows)
 
 
 def credit(

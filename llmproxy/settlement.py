@@ -177,9 +177,9 @@ class Settlement(_Row):
         if self.has_ended:
             return
         outcome = self._outcome(reading or Reading(), reason)
-        release = partial(ledger.release, outcome=outcome, now_ms=self._services.clock.now_ms())
+        end = ledger.released(outcome, at_ms=self._services.clock.now_ms())
         self.has_ended = True
-        self._services.writer.enqueue(release, self._hold)
+        self._services.writer.enqueue(ledger.end_hold, self._hold, end)
         self._note_end("released", "none")
 
     def _estimated(self, reading: Reading) -> Usage:
@@ -232,16 +232,11 @@ class Settlement(_Row):
             usage=msgspec.json.encode(usage).decode() if usage else None,
             receipt=msgspec.json.encode(cost.lines).decode() if cost.lines else None,
         )
-        settle = partial(
-            ledger.settle,
-            cost_nanousd=cost.nanousd,
-            basis=basis,
-            outcome=outcome,
-            now_ms=self._services.clock.now_ms(),
-        )
+        now_ms = self._services.clock.now_ms()
+        end = ledger.End("settled", basis, cost.nanousd, outcome, now_ms)
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
-        self._services.writer.enqueue(settle, self._hold)
+        self._services.writer.enqueue(ledger.end_hold, self._hold, end)
         self._note_end("settled", basis, usage, cost.nanousd)
 
 

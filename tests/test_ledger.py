@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llmproxy import ledger, ledger_check
+from llmproxy import ledger, ledger_check, recovery
 from llmproxy.errors import RefusedError
 from llmproxy.money import parse_usd
 from tests.support.books import NOW_MS, Book
@@ -25,14 +25,8 @@ def book(tmp_path: Path) -> Iterator[Book]:
 
 def settle(book: Book, hold: ledger.Hold, cost: str, *, basis: str = "hold") -> int:
     with book.write() as tx:
-        return ledger.settle(
-            tx,
-            hold,
-            cost_nanousd=parse_usd(cost),
-            basis=basis,
-            outcome=book.outcome(),
-            now_ms=NOW_MS + 5,
-        )
+        end = ledger.End("settled", basis, parse_usd(cost), book.outcome(), NOW_MS + 5)
+        return ledger.end_hold(tx, hold, end)
 
 
 def usd(*amounts: str) -> tuple[int, ...]:
@@ -109,7 +103,7 @@ def test_what_is_not_there_becomes_the_operators_shortfall(book: Book) -> None:
 def test_a_released_hold_costs_nothing(book: Book) -> None:
     hold = book.placed("4")
     with book.write() as tx:
-        ledger.release(tx, hold, outcome=book.outcome(), now_ms=NOW_MS + 5)
+        ledger.end_hold(tx, hold, ledger.released(book.outcome(), at_ms=NOW_MS + 5))
     assert book.balance() == usd("10", "0")
     assert hold_row(book, hold)["state"] == "released"
 
@@ -118,13 +112,13 @@ def test_a_hold_ends_only_once(book: Book) -> None:
     settled, released = book.placed("1"), book.placed("1")
     settle(book, settled, "1")
     with book.write() as tx:
-        ledger.release(tx, released, outcome=book.outcome(), now_ms=NOW_MS)
+        ledger.end_hold(tx, released, ledger.released(book.outcome(), at_ms=NOW_MS))
     before = book.balance()
     for hold in (settled, released):
         with pytest.raises(ledger.HoldEndedError):
             settle(book, hold, "1")
         with pytest.raises(ledger.HoldEndedError), book.write() as tx:
-            ledger.release(tx, hold, outcome=book.outcome(), now_ms=NOW_MS)
+            ledger.end_hold(tx, hold, ledger.released(book.outcome(), at_ms=NOW_MS))
     assert book.balance() == before
 
 
@@ -134,19 +128,61 @@ def test_a_hold_that_was_never_placed_cannot_be_settled(book: Book) -> None:
     assert book.balance() == usd("10", "0")
 
 
-def test_a_hold_whose_amount_is_not_as_stored_is_not_ended(book: Book) -> None:
+def extend(book: Book, hold: ledger.Hold, by: str) -> ledger.Shortage | None:
+    with book.write() as tx:
+        return ledger.extend_hold(tx, hold, parse_usd(by))
+
+
+def test_a_hold_grows_while_there_is_credit_and_is_given_back_as_it_has_grown(book: Book) -> None:
     hold = book.placed("1")
+    assert extend(book, hold, "4") is None
+    assert extend(book, hold, "5") is None
+    assert book.balance() == usd("10", "10")
+    shortage = extend(book, hold, "0.000000001")
+    assert shortage is not None
+    assert shortage.available_nanousd == 0
+    assert hold_row(book, hold)["amount_nanousd"] == parse_usd("10")
+    assert settle(book, hold, "7") == parse_usd("7")
+    assert book.balance() == usd("3", "0")
+    with book.read() as tx:
+        assert tx.execute("SELECT hold_nanousd FROM requests").fetchone()[0] == parse_usd("10")
+
+
+def test_a_cost_above_a_grown_hold_draws_on_the_rest(book: Book) -> None:
+    hold = book.placed("1")
+    extend(book, hold, "4")
+    book.placed("3")
+    assert settle(book, hold, "8") == parse_usd("7")
+    assert book.balance() == usd("3", "3")
+    assert hold_row(book, hold)["shortfall_nanousd"] == parse_usd("1")
+
+
+def test_a_hold_that_has_ended_grows_no_more(book: Book) -> None:
+    hold = book.placed("1")
+    settle(book, hold, "1")
     with pytest.raises(ledger.HoldEndedError):
-        settle(book, msgspec.structs.replace(hold, amount_nanousd=parse_usd("9")), "1")
-    assert book.balance() == usd("10", "1")
+        extend(book, hold, "1")
+    assert book.balance() == usd("9", "0")
 
 
-def test_release_if_open_ends_an_open_hold_and_ignores_all_others(book: Book) -> None:
+def test_what_has_been_seen_never_goes_back(book: Book) -> None:
+    hold = book.placed("1")
+    with book.write() as tx:
+        for cost in (5, 3):
+            ledger.note_seen(tx, hold, cost)
+    assert hold_row(book, hold)["seen_cost_nanousd"] == 5
+    settle(book, hold, "1")
+    with book.write() as tx:
+        ledger.note_seen(tx, hold, 9)
+    assert hold_row(book, hold)["seen_cost_nanousd"] == 5
+
+
+def test_end_if_open_ends_an_open_hold_and_ignores_all_others(book: Book) -> None:
     unplaced, placed, settled = book.hold("1"), book.placed("1"), book.placed("1")
     settle(book, settled, "1")
     with book.write() as tx:
         for hold in (unplaced, placed, settled, placed):
-            ledger.release_if_open(tx, hold, outcome=book.outcome(), now_ms=NOW_MS)
+            ledger.end_if_open(tx, hold, ledger.released(book.outcome(), at_ms=NOW_MS))
     assert hold_row(book, unplaced) is None
     assert hold_row(book, placed)["state"] == "released"
     assert hold_row(book, settled)["state"] == "settled"
@@ -158,11 +194,9 @@ def test_at_the_start_open_holds_end_by_what_was_durably_seen(book: Book) -> Non
     settle(book, ended, "1")
     with book.write() as tx:
         for hold, cost in ((seen, "0.5"), (above, "3.5")):
-            tx.execute(
-                "UPDATE holds SET seen_cost_nanousd = ? WHERE id = ?", (parse_usd(cost), hold.id)
-            )
-        assert ledger.expire_open_holds(tx, now_ms=NOW_MS + 9000) == 3
-        assert ledger.expire_open_holds(tx, now_ms=NOW_MS + 9001) == 0
+            ledger.note_seen(tx, hold, parse_usd(cost))
+        assert recovery.expire_open_holds(tx, now_ms=NOW_MS + 9000) == 3
+        assert recovery.expire_open_holds(tx, now_ms=NOW_MS + 9001) == 0
     rows = [hold_row(book, hold) for hold in (unseen, seen, above)]
     assert [(row["state"], row["basis"]) for row in rows] == [
         ("expired", "none"),

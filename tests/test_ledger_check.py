@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy import ledger, ledger_check
+from llmproxy import ledger, ledger_check, recovery
 from llmproxy.money import parse_usd
 from llmproxy.storage.database import connect, transaction
 from llmproxy.usage import Leg
@@ -24,20 +24,14 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     book.settled(Leg(input=5_000), Leg(output=7))
     released, expired = book.placed("1"), book.placed("2")
     with book.write() as tx:
-        ledger.release(tx, released, outcome=book.outcome(), now_ms=NOW_MS)
+        ledger.end_hold(tx, released, ledger.released(book.outcome(), at_ms=NOW_MS))
         tx.execute("UPDATE holds SET seen_cost_nanousd = 5 WHERE id = ?", (expired.id,))
-        ledger.expire_open_holds(tx, now_ms=NOW_MS)
+        recovery.expire_open_holds(tx, now_ms=NOW_MS)
     book.placed("0.5")
     short = book.placed("9")
     with book.write() as tx:
-        ledger.settle(
-            tx,
-            short,
-            cost_nanousd=parse_usd("20"),
-            basis="hold",
-            outcome=book.outcome(),
-            now_ms=NOW_MS,
-        )
+        end = ledger.End("settled", "hold", parse_usd("20"), book.outcome(), NOW_MS)
+        ledger.end_hold(tx, short, end)
         ledger.record_unheld(
             tx, bytes(16), api_key_id=1, endpoint="/", outcome=book.outcome(), now_ms=NOW_MS
         )

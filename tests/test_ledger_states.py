@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from llmproxy import ledger, ledger_check
+from llmproxy import ledger, ledger_check, recovery
 from llmproxy.errors import RefusedError
 from tests.support.books import NOW_MS, Book
 
@@ -48,14 +48,8 @@ class Ledger(RuleBasedStateMachine):
         most = hold.amount_nanousd + self.balance - self.held
         try:
             with self.book.write() as tx:
-                charged = ledger.settle(
-                    tx,
-                    hold,
-                    cost_nanousd=cost,
-                    basis="hold",
-                    outcome=self.book.outcome(),
-                    now_ms=NOW_MS,
-                )
+                end = ledger.End("settled", "hold", cost, self.book.outcome(), NOW_MS)
+                charged = ledger.end_hold(tx, hold, end)
         except ledger.HoldEndedError:
             assert hold.id not in self.open
             return
@@ -66,7 +60,8 @@ class Ledger(RuleBasedStateMachine):
     @rule(hold=holds)
     def release(self, hold: ledger.Hold) -> None:
         with self.book.write() as tx:
-            ledger.release_if_open(tx, hold, outcome=self.book.outcome(), now_ms=NOW_MS)
+            end = ledger.released(self.book.outcome(), at_ms=NOW_MS)
+            ledger.end_if_open(tx, hold, end)
         self.open.pop(hold.id, None)
 
     @rule(by=st.integers(-4_000_000_000, 4_000_000_000).filter(bool))
@@ -102,7 +97,7 @@ class Ledger(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         with self.book.write() as tx:
-            assert ledger.expire_open_holds(tx, now_ms=NOW_MS) == len(self.open)
+            assert recovery.expire_open_holds(tx, now_ms=NOW_MS) == len(self.open)
         self.open.clear()
 
     @invariant()

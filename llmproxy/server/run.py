@@ -18,7 +18,7 @@ import uvicorn
 import uvloop
 from litestar.types import ASGIApp
 
-from llmproxy import __version__, accounts, key_pool, ledger
+from llmproxy import __version__, accounts, key_pool, ledger, recovery
 from llmproxy.body_reader import BodyReader
 from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
@@ -148,7 +148,7 @@ def _settle_memory() -> None:
 async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
     """Record this start and end the holds that a dead process has left open."""
     now_ms = clock.now_ms()
-    expire = partial(ledger.expire_open_holds, now_ms=now_ms)
+    expire = partial(recovery.expire_open_holds, now_ms=now_ms)
     expired = await writer.submit(expire)
     if expired:
         _log.warning("%d holds of a process that died have been ended", expired)

@@ -6,7 +6,7 @@ import re
 import msgspec
 import pytest
 
-from llmproxy import ledger
+from llmproxy import ledger, recovery
 from llmproxy.clock import request_id_text
 from llmproxy.money import parse_usd
 from llmproxy.storage.database import connect
@@ -192,7 +192,7 @@ def test_running_refused_and_expired_requests_have_a_receipt_too(quick: Quick, b
     assert "status 402" in out
     with book.write() as tx:
         tx.execute("UPDATE holds SET seen_cost_nanousd = 5")
-        ledger.expire_open_holds(tx, now_ms=NOW_MS + 60_000)
+        recovery.expire_open_holds(tx, now_ms=NOW_MS + 60_000)
     receipt = quick.json("explain", request_id_text(running.id))
     assert (receipt["state"], receipt["basis"]) == ("expired", "estimate")
     assert (receipt["cost_usd"], receipt["exact_cost_usd"]) == ("0.000000005", None)
@@ -202,14 +202,8 @@ def test_running_refused_and_expired_requests_have_a_receipt_too(quick: Quick, b
 def test_a_shortfall_stands_on_the_receipt_and_in_doctor(quick: Quick, book: Book) -> None:
     hold = book.placed("10")
     with book.write() as tx:
-        ledger.settle(
-            tx,
-            hold,
-            cost_nanousd=parse_usd("12.5"),
-            basis="hold",
-            outcome=book.outcome(),
-            now_ms=NOW_MS,
-        )
+        end = ledger.End("settled", "hold", parse_usd("12.5"), book.outcome(), NOW_MS)
+        ledger.end_hold(tx, hold, end)
     out = quick.ok("explain", request_id_text(hold.id))
     assert ["shortfall", "USD,", "the", "operator's", "2.50"] in [
         line.split() for line in out.splitlines()

@@ -36,14 +36,9 @@ def month(book: Book) -> Book:
     refuse(book, "=HYPERLINK(1)")
     last = book.placed("9")
     with book.write() as tx:
-        ledger.settle(
-            tx,
-            last,
-            cost_nanousd=parse_usd("12"),
-            basis="hold",
-            outcome=msgspec.structs.replace(book.outcome(), model="gpt-large"),
-            now_ms=book.now_ms,
-        )
+        outcome = msgspec.structs.replace(book.outcome(), model="gpt-large")
+        end = ledger.End("settled", "hold", parse_usd("12"), outcome, book.now_ms)
+        ledger.end_hold(tx, last, end)
         ledger.credit(
             tx, book.wallet_id, parse_usd("1"), actor="test", reason=None, now_ms=book.now_ms
         )

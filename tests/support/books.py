@@ -115,14 +115,9 @@ class Book:
             model_multiplier_micro=hold.model_multiplier_micro,
         )
         with self.write() as tx:
-            ledger.settle(
-                tx,
-                hold,
-                cost_nanousd=cost.nanousd,
-                basis="usage",
-                outcome=self.outcome(usage, cost),
-                now_ms=self.now_ms + 1234,
-            )
+            outcome = self.outcome(usage, cost)
+            end = ledger.End("settled", "usage", cost.nanousd, outcome, self.now_ms + 1234)
+            ledger.end_hold(tx, hold, end)
         return hold
 
     def close(self) -> None:
