@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_requests: bool = True
     catalog_file: str = ""
+    hold_stream_output_tokens: int = 4096
     body_bytes_max: int = 32 * 1024 * 1024
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
     header_timeout_s: int = 10
@@ -70,6 +71,12 @@ SETTINGS = (
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the updated or built-in one."),
+    Setting(
+        "hold_stream_output_tokens",
+        "Output tokens held for a stream at first; its hold grows as it is seen passing.",
+        256,
+        10_000_000,
+    ),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(
         "body_bytes_in_flight_max",

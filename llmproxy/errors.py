@@ -61,6 +61,7 @@ class DatabaseError(LlmproxyError):
     exit_code = 5
 
 
+LEDGER_RETRY_AFTER_S = 5
 RETRY_AFTER_S_MAX = 60
 """Longer waits are slept through by some SDKs for as long as told (reference wire.md D.3)."""
 
@@ -222,6 +223,21 @@ def no_active_provider_keys(provider: str) -> ApiError:
     """Return the 503 for a provider without a usable key."""
     message = f"No active API keys for provider {provider}. An administrator must add one."
     return ApiError(503, "no_active_provider_keys", message)
+
+
+def credit_ended() -> ApiError:
+    """Return the end of an answer that has used up the credit while it ran."""
+    return ApiError(
+        402,
+        "insufficient_credit",
+        "Insufficient credit balance — the answer was ended where the credit did, and what came "
+        "of it was charged. Top up, or lower max_tokens.",
+    )
+
+
+def ledger_busy(why: str) -> ApiError:
+    """Return the 503 for a moment in which nothing can be written to the database."""
+    return ApiError(503, "ledger_busy", why, should_retry=None, retry_after_s=LEDGER_RETRY_AFTER_S)
 
 
 def proxy_error(

@@ -8,8 +8,9 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
-from llmproxy.dialects.base import Reading
-from llmproxy.errors import ApiError, proxy_error
+from llmproxy.dialects.base import Reading, StreamReader
+from llmproxy.errors import ApiError, DatabaseError, credit_ended, ledger_busy, proxy_error
+from llmproxy.growing import GrowingHold
 from llmproxy.headers import Headers, to_client, without_secret
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
@@ -45,6 +46,15 @@ class Client(Protocol):
 
     async def send(self, body: bytes, *, more: bool) -> None:
         """Send a part of the body; the last one has `more` False."""
+
+
+class _NotCoveredError(Exception):
+    """The hold of a running answer cannot grow: why, and what its client is told."""
+
+    def __init__(self, reason: str, error: ApiError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.error = error
 
 
 class Exchange:
@@ -109,6 +119,11 @@ class Exchange:
         """Hang up on a client that does not read."""
         self._client.abort()
 
+    def note_seen(self) -> None:
+        """Let what has been seen of an answer that is passed on as it comes reach the database."""
+        self.times.noted_s = self._services.clock.monotonic_s()
+        self._ending.note_seen(self._read_so_far)
+
     def cut(self, reason: str) -> None:
         """Stop waiting for the provider or the client."""
         if self._cut_reason is None and self._task is not None:
@@ -135,14 +150,13 @@ class Exchange:
         await self._start(answer.status, headers)
         broken: str | None = None
         try:
-            while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
-                passed = reader.events.feed(chunk)
-                if reader.is_over:
-                    self._ending.end(reader.reading())
-                if passed:
-                    await self._pass(passed)
+            await self._pass_events(answer, reader)
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
+        except _NotCoveredError as refusal:
+            self._ending.end(reader.reading(), refusal.reason)
+            await self._finish(b"\n\n" + refusal.error.event(self._order.request_id))
+            return
         rest = reader.events.finish()
         reading = reader.reading()
         if broken is None and not (reader.is_complete or reading.has_error):
@@ -153,6 +167,43 @@ class Exchange:
         else:
             self._ending.end(reading, broken)
             await self._finish(self._error_event(broken))
+
+    async def _pass_events(self, answer: Answer, reader: StreamReader) -> None:
+        """Pass events on, each only when the hold covers what has been generated.
+
+        Raises:
+            UpstreamError: the provider broke off.
+            _NotCoveredError: the hold cannot grow any more.
+        """
+        growing = self._growing_hold()
+        is_noted = False
+        while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
+            passed = reader.events.feed(chunk)
+            if reader.is_over:
+                self._ending.end(reader.reading())
+            elif growing is not None and reader.seen_bytes > growing.look_at_bytes:
+                await self._require_cover(growing, reader.seen_bytes)
+            if passed:
+                await self._pass(passed)
+            if not is_noted:
+                is_noted = True
+                self.note_seen()
+
+    def _growing_hold(self) -> GrowingHold | None:
+        order = self._order
+        if order.quote is None or order.hold is None or not order.quote.grows:
+            return None
+        return GrowingHold(self._services.writer, order.quote, order.hold)
+
+    @staticmethod
+    async def _require_cover(growing: GrowingHold, seen_bytes: int) -> None:
+        try:
+            is_covered = await growing.covers(seen_bytes)
+        except DatabaseError as error:
+            what = "the ledger could not be written while the answer ran"
+            raise _NotCoveredError(what, ledger_busy(str(error))) from error
+        if not is_covered:
+            raise _NotCoveredError("the credit ended before the answer", credit_ended())
 
     async def _relay_plain(self, answer: Answer) -> None:
         """Pass a plain answer on, metered before it is sent, or while when it is large."""
@@ -181,8 +232,9 @@ class Exchange:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
         kept = list(parts)
         size = sum(len(part) for part in kept)
-        self._read_so_far = lambda: Reading(seen_bytes=size)
+        self._read_so_far = lambda: Reading(seen_bytes=size)  # as it is when asked
         await self._start(answer.status, self._passed_headers(answer))
+        self.note_seen()
         last = b"".join(parts)
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:

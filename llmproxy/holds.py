@@ -74,7 +74,7 @@ class Holds:
             outcome = unsent(principal, quote.model.provider, quote.model.id)
             self._writer.enqueue(ledger.end_if_open, hold, ledger.released(outcome, at_ms=now_ms))
             raise
-        if isinstance(placed, ledger.Shortage):
+        if isinstance(placed, ledger.Standing):
             raise insufficient_credit(quote, placed)
         return placed
 
@@ -98,7 +98,7 @@ class Holds:
         return version
 
 
-_Placed = tuple[Quote, ledger.Hold] | ledger.Shortage
+_Placed = tuple[Quote, ledger.Hold] | ledger.Standing
 
 
 def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
@@ -106,12 +106,14 @@ def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
 
 
 def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
-    """Place a hold, or a smaller one in the same transaction: nobody can come between."""
-    shortage = ledger.place_hold(tx, hold)
-    if shortage is None:
-        return quote, hold
-    fitted = fit(quote, shortage.available_nanousd)
+    """Place a hold, for less output where an answer of full length is not covered.
+
+    All in one transaction: nobody can come between.
+    """
+    standing = ledger.standing(tx, hold.wallet_id)
+    if quote.cost_nanousd(quote.output_tokens) <= standing.available_nanousd:
+        return _place(tx, hold, quote)
+    fitted = fit(quote, standing.available_nanousd)
     if fitted is None:
-        return shortage
-    smaller = msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd)
-    return ledger.place_hold(tx, smaller) or (fitted, smaller)
+        return standing
+    return _place(tx, msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd), fitted)

@@ -38,15 +38,15 @@ class Hold(msgspec.Struct, frozen=True):
     created_at_ms: int
 
 
-class Shortage(msgspec.Struct, frozen=True):
-    """Why a hold was not placed: what the wallet had at that moment."""
+class Standing(msgspec.Struct, frozen=True):
+    """What a wallet has at a moment; also the answer to a hold that it does not cover."""
 
     balance_nanousd: int
     held_nanousd: int
 
     @property
     def available_nanousd(self) -> int:
-        """What could have been held."""
+        """What can be held."""
         return self.balance_nanousd - self.held_nanousd
 
 
@@ -125,7 +125,7 @@ def pin_prices(tx: Tx, provider: str, model: str, prices: bytes, *, now_ms: int)
     return int(row[0])
 
 
-def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
+def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     """Set money aside, or return what was there when it did not suffice (nothing is written).
 
     The check and the change are one statement, so that parallel requests cannot both pass it.
@@ -136,7 +136,7 @@ def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
         {"amount": hold.amount_nanousd, "wallet": hold.wallet_id},
     )
     if placed.rowcount == 0:
-        return _shortage(tx, hold.wallet_id)
+        return standing(tx, hold.wallet_id)
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
@@ -147,7 +147,7 @@ def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
     return None
 
 
-def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Shortage | None:
+def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Standing | None:
     """Set more aside for an open hold, or return what was there when it did not suffice.
 
     The row says from then on what is held; `hold` itself stays as it was placed.
@@ -161,7 +161,7 @@ def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Shortage | None:
         {"by": by_nanousd, "wallet": hold.wallet_id},
     )
     if extended.rowcount == 0:
-        return _shortage(tx, hold.wallet_id)
+        return standing(tx, hold.wallet_id)
     grown = tx.execute(
         "UPDATE holds SET amount_nanousd = amount_nanousd + ? WHERE id = ? AND state = 'open'",
         (by_nanousd, hold.id),
@@ -246,11 +246,12 @@ def _payable(tx: Tx, hold: Hold) -> int:
     return int(row[0]) if row else 0
 
 
-def _shortage(tx: Tx, wallet_id: int) -> Shortage:
+def standing(tx: Tx, wallet_id: int) -> Standing:
+    """Return what a wallet has now."""
     row = tx.execute(
         "SELECT balance_nanousd, held_nanousd FROM wallets WHERE id = ?", (wallet_id,)
     ).fetchone()
-    return Shortage(*row)
+    return Standing(*row)
 
 
 _INSERT_REQUEST = """

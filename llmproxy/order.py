@@ -1,7 +1,8 @@
 """Owns the value between the two halves of the request path: an admitted request."""
 
+from asyncio import Future
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from llmproxy import ledger
 from llmproxy.accounts import Principal
@@ -17,9 +18,14 @@ from llmproxy.trace import Trace
 from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Watchdog
 
+T = TypeVar("T")
+
 
 class Queue(Protocol):
     """What an exchange needs of the storage writer."""
+
+    def submit(self, function: Callable[..., T], *args: object) -> Future[T]:
+        """Queue a write; the future resolves after COMMIT."""
 
     def enqueue(self, function: Callable[..., object], *args: object) -> None:
         """Queue a write that must happen."""

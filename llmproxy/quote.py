@@ -1,11 +1,13 @@
 """Owns the offer before a request is sent: what is held, and what the 402 says. Pure."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from llmproxy.catalog import Model
 from llmproxy.dialects.base import RequestFacts
 from llmproxy.errors import ApiError
-from llmproxy.ledger import Shortage
+from llmproxy.ledger import Standing
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
 from llmproxy.pricing import Bound, bound, unpriced_mover
 
@@ -18,6 +20,13 @@ WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
 
 
+class HoldPolicy(NamedTuple):
+    """How much is held: the operator's choice."""
+
+    stream_output_tokens: int
+    """Of a stream that can be seen through, so many tokens at first; its hold grows with it."""
+
+
 class Quote(msgspec.Struct, frozen=True):
     """The upper bound of what a request can cost, in nano-USD, and how it came about."""
 
@@ -25,14 +34,47 @@ class Quote(msgspec.Struct, frozen=True):
     model: Model
     bound: Bound
     output_tokens: int
-    amount_nanousd: int
+    """The most tokens of output that the answer can have."""
+    held_output_tokens: int
+    """As many of them are held before the request is sent."""
     user_multiplier_micro: int
     fitted_max: int | None = None
     """The maximum of output tokens, for each choice, that must be written into the request."""
 
+    @property
+    def grows(self) -> bool:
+        """Say whether the hold must be extended for an answer of full length."""
+        return self.held_output_tokens < self.output_tokens
 
-def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) -> Quote:
+    @property
+    def amount_nanousd(self) -> int:
+        """What is held before the request is sent, in nano-USD."""
+        return self.cost_nanousd(self.held_output_tokens)
+
+    def cost_nanousd(self, output_tokens: int) -> int:
+        """Return the most that an answer of so many tokens can cost, in nano-USD."""
+        rated = self.bound.rated(output_tokens)
+        return cost_nanousd(rated, self.user_multiplier_micro, self.model.multiplier_micro)
+
+    def affordable_output_tokens(self, amount_nanousd: int) -> int:
+        """Return how many tokens of output, up to all, an amount pays for besides the input."""
+        tokens = affordable_tokens(
+            amount_nanousd,
+            self.bound.output_rate,
+            self.user_multiplier_micro,
+            self.model.multiplier_micro,
+            besides=self.bound.input_rated,
+        )
+        return self.output_tokens if tokens is None else min(tokens, self.output_tokens)
+
+
+def make_quote(
+    facts: RequestFacts, model: Model, user_multiplier_micro: int, policy: HoldPolicy
+) -> Quote:
     """Return the bound of a request's cost.
+
+    All of it is held, but for a stream whose every billed token of output can be seen passing:
+    neither may the model think unseen nor the request ask for what is billed and not shown.
 
     Raises:
         ApiError: 400, when the request asks for a service tier, speed or region without a price.
@@ -61,10 +103,12 @@ def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) ->
     # A provider refuses or lowers a maximum above the model's own.
     output_max = model_max if facts.output_max is None else min(facts.output_max, model_max)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
-    amount = cost_nanousd(
-        request_bound.rated(output_tokens), user_multiplier_micro, model.multiplier_micro
+    held_output_tokens = output_tokens
+    if facts.is_stream and not (model.reasoning or facts.hides_output):
+        held_output_tokens = min(output_tokens, policy.stream_output_tokens)
+    return Quote(
+        facts, model, request_bound, output_tokens, held_output_tokens, user_multiplier_micro
     )
-    return Quote(facts, model, request_bound, output_tokens, amount, user_multiplier_micro)
 
 
 def fit(quote: Quote, available_nanousd: int) -> Quote | None:
@@ -77,13 +121,9 @@ def fit(quote: Quote, available_nanousd: int) -> Quote | None:
     if fitting < (WRITTEN_MAX_LOWEST if facts.output_max is None else 1):
         return None
     output_tokens = fitting * facts.choices + facts.output_tokens_extra
-    amount = cost_nanousd(
-        quote.bound.rated(output_tokens),
-        quote.user_multiplier_micro,
-        quote.model.multiplier_micro,
-    )
+    held = min(quote.held_output_tokens, output_tokens) if quote.grows else output_tokens
     return msgspec.structs.replace(
-        quote, output_tokens=output_tokens, amount_nanousd=amount, fitted_max=fitting
+        quote, output_tokens=output_tokens, held_output_tokens=held, fitted_max=fitting
     )
 
 
@@ -99,10 +139,10 @@ def _fitting_max(quote: Quote, available_nanousd: int) -> int:
     return (tokens or 0) // quote.facts.choices
 
 
-def insufficient_credit(quote: Quote, shortage: Shortage) -> ApiError:
+def insufficient_credit(quote: Quote, standing: Standing) -> ApiError:
     """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
-    fitting = _fitting_max(quote, shortage.available_nanousd)
-    needed, available = format_usd(quote.amount_nanousd), format_usd(shortage.available_nanousd)
+    fitting = _fitting_max(quote, standing.available_nanousd)
+    needed, available = format_usd(quote.amount_nanousd), format_usd(standing.available_nanousd)
     hint = f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"
     message = (
         "Insufficient credit balance — top up or lower max_tokens. "
@@ -111,7 +151,7 @@ def insufficient_credit(quote: Quote, shortage: Shortage) -> ApiError:
     fields: dict[str, object] = {
         "needed_usd": needed,
         "available_usd": available,
-        "held_usd": format_usd(shortage.held_nanousd),
+        "held_usd": format_usd(standing.held_nanousd),
         "max_tokens_affordable": fitting,
     }
     return ApiError(402, "insufficient_credit", message, fields=fields)

@@ -21,6 +21,7 @@ from llmproxy.errors import (
     DatabaseError,
     invalid_api_key,
     invalid_request,
+    ledger_busy,
     no_active_provider_keys,
     provider_paused,
     proxy_error,
@@ -35,7 +36,7 @@ from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services
 from llmproxy.presets import PRESETS
-from llmproxy.quote import Quote, make_quote
+from llmproxy.quote import HoldPolicy, Quote, make_quote
 from llmproxy.routes import Route, Routes, passed_query
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace
@@ -87,11 +88,14 @@ class ClientGoneError(Exception):
 class Relay:
     """Takes requests and sees them through; everything in the server's memory is here."""
 
-    def __init__(self, services: Services, writer: Writer[Snapshot], pool: Pool) -> None:
+    def __init__(
+        self, services: Services, writer: Writer[Snapshot], pool: Pool, policy: HoldPolicy
+    ) -> None:
         """Take the shared services; `publish` must be called before the first request."""
         self._services = services
         self._writer = writer
         self._pool = pool
+        self._policy = policy
         self._clock = services.clock
         self._catalog = services.catalog
         self._ids = RequestIds()
@@ -264,7 +268,7 @@ class Relay:
         if model is None:
             nearest = self._catalog.current.nearest(route.provider, facts.model)
             raise unknown_model_pricing(facts.model, nearest)
-        return make_quote(facts, model, principal.rate_multiplier_micro)
+        return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
     async def _choose_keys(
         self, name: str, model_id: str, principal: Principal
@@ -335,9 +339,7 @@ async def answer_failure(client: Client, failure: Exception, trace: Trace) -> No
         error = failure
     elif isinstance(failure, DatabaseError):
         _log.error("%s: %s", request_id, failure)
-        error = ApiError(
-            503, "ledger_busy", str(failure), should_retry=None, retry_after_s=DRAIN_RETRY_AFTER_S
-        )
+        error = ledger_busy(str(failure))
     else:
         _log.error("%s: internal error", request_id, exc_info=failure)
         error = proxy_error(500, "an internal error", request_id, should_retry=False)

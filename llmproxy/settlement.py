@@ -6,6 +6,7 @@ money.md 2.1 and docs/what-gets-charged.md.
 """
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from llmproxy.dialects.base import Reading, estimated
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
 from llmproxy.quote import Quote
+from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 from llmproxy.watchdog import Times
 
@@ -41,6 +43,9 @@ class Ending(Protocol):
 
     def release(self, reason: str, reading: Reading | None = None) -> None:
         """End without a charge. Later calls do nothing."""
+
+    def note_seen(self, read: Callable[[], Reading]) -> None:
+        """Note durably, with the next commit, what a running answer has cost so far."""
 
 
 def make_ending(services: Services, order: Order, times: Times) -> Ending:
@@ -110,6 +115,9 @@ class FreeEnding(_Row):
         del reading
         self._record(reason, "released")
 
+    def note_seen(self, read: Callable[[], Reading]) -> None:
+        """Do nothing: it costs nothing."""
+
     def _record(self, reason: str | None, state: str) -> None:
         if self.has_ended:
             return
@@ -166,7 +174,7 @@ class Settlement(_Row):
             self.release(reason)  # it was an error answer: nothing was generated
         elif reading.is_final:
             self.end(reading, reason)
-        elif self._quote.model.reasoning:
+        elif self._quote.model.reasoning or self._order.facts.hides_output:
             cost = Cost(self._hold.amount_nanousd, ())
             self._enqueue(cost, None, "hold", reading, reason)
         else:
@@ -182,28 +190,46 @@ class Settlement(_Row):
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)
         self._note_end("released", "none")
 
+    def note_seen(self, read: Callable[[], Reading]) -> None:
+        """Note durably, with the next commit, what a running answer has cost so far.
+
+        Should we be killed, the hold ends by this (money.md 2.1, row 6). May be left out while
+        the database cannot be written.
+        """
+        self._services.writer.offer(self._write_seen, read)
+
+    def _write_seen(self, tx: Tx, read: Callable[[], Reading]) -> None:
+        if not self.has_ended:  # most answers have, by now
+            seen = self._price(self._as_asked(self._estimated(read())))
+            ledger.note_seen(tx, self._hold, seen.nanousd)
+
     def _estimated(self, reading: Reading) -> Usage:
         return estimated(reading, len(self._order.body), self._quote.output_tokens)
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
-        hold = self._hold
+        usage = self._as_asked(usage)
+        cost = self._price(usage)
+        self._enqueue(cost, usage, basis, reading, reason)
+        return cost.nanousd
+
+    def _as_asked(self, usage: Usage) -> Usage:
+        """Return a usage in which what the answer does not repeat stands as it was asked for."""
         asked = self._order.facts.movers
-        # What the answer does not repeat was served as it was asked for.
-        usage = msgspec.structs.replace(
+        return msgspec.structs.replace(
             usage,
             service_tier=usage.service_tier or asked.service_tier,
             speed=usage.speed or asked.speed,
             geo=usage.geo or asked.geo,
         )
-        cost = price(
+
+    def _price(self, usage: Usage) -> Cost:
+        return price(
             usage,
             self._pinned(),
-            user_multiplier_micro=hold.user_multiplier_micro,
-            model_multiplier_micro=hold.model_multiplier_micro,
+            user_multiplier_micro=self._hold.user_multiplier_micro,
+            model_multiplier_micro=self._hold.model_multiplier_micro,
             other_model=self._other_model,
         )
-        self._enqueue(cost, usage, basis, reading, reason)
-        return cost.nanousd
 
     def _pinned(self) -> PricedModel:
         """Return the asked model at the prices of the hold, whatever it costs by now."""

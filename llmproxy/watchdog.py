@@ -1,4 +1,4 @@
-"""Owns the deadlines of running exchanges: one timer for all of them, none per chunk.
+"""Owns the timer of running exchanges, for deadlines and notes: one for all, none per chunk.
 
 An exchange only notes times as it goes; the watchdog looks at them a few times a second and cuts
 what has waited too long. Must not touch money: a cut exchange settles itself.
@@ -11,6 +11,8 @@ from typing import NamedTuple, Protocol
 from llmproxy.clock import Clock
 
 TICK_S = 0.25
+NOTE_INTERVAL_S = 3.0
+"""How often what has been seen of a running answer is noted, for the case that we are killed."""
 
 
 class Limits(NamedTuple):
@@ -37,6 +39,8 @@ class Times:
         """Since when the client has not taken what was sent to it."""
         self.gone_since_s = 0.0
         """Since when the client is known to have left."""
+        self.noted_s = 0.0
+        """When what has been seen of the answer was noted last; 0 while it is not passed on."""
         self.has_answer = False
         """Something of the answer's body has come: silence now means another limit."""
 
@@ -86,6 +90,9 @@ class Exchange(Protocol):
     def cut(self, reason: str) -> None:
         """Stop waiting for the provider; the exchange ends itself."""
 
+    def note_seen(self) -> None:
+        """Let what has been seen of the answer reach the database."""
+
 
 class Watchdog:
     """Looks after all running exchanges."""
@@ -114,6 +121,8 @@ class Watchdog:
             reason = self._reason_to_cut(exchange, now, drains)
             if reason is not None:
                 exchange.cut(reason)
+            if self._is_over(exchange.times.noted_s, now, NOTE_INTERVAL_S):
+                exchange.note_seen()
             # A cut exchange may still be telling its client so.
             if self._is_over(exchange.times.sending_since_s, now, self._limits.stall_timeout_s):
                 exchange.give_up_client()

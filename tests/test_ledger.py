@@ -128,7 +128,7 @@ def test_a_hold_that_was_never_placed_cannot_be_settled(book: Book) -> None:
     assert book.balance() == usd("10", "0")
 
 
-def extend(book: Book, hold: ledger.Hold, by: str) -> ledger.Shortage | None:
+def extend(book: Book, hold: ledger.Hold, by: str) -> ledger.Standing | None:
     with book.write() as tx:
         return ledger.extend_hold(tx, hold, parse_usd(by))
 

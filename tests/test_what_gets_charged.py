@@ -17,10 +17,10 @@ import pytest
 from llmproxy.catalog import Model
 from llmproxy.catalog_parser import parse_catalog
 from llmproxy.dialects.openai_chat import OpenAIChat
-from llmproxy.ledger import Shortage
+from llmproxy.ledger import Standing
 from llmproxy.money import format_usd, parse_multiplier, parse_usd
 from llmproxy.pricing import PricedModel, price
-from llmproxy.quote import insufficient_credit, make_quote
+from llmproxy.quote import HoldPolicy, insufficient_credit, make_quote
 from llmproxy.usage import Leg, Usage
 from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer
 from tests.support.answers import (
@@ -161,7 +161,9 @@ def body_of(**fields: Any) -> bytes:  # noqa: ANN401 - any JSON value
 )
 def test_the_program_holds_as_much(title: str, body: bytes) -> None:
     held = SUMS[title]["held"]
-    quote = make_quote(OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000)
+    quote = make_quote(
+        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy(4096)
+    )
     assert f"{len(body)} bytes" in TEXTS[title]
     assert quote.facts.input_tokens_bound == held.tokens()["input"]
     assert quote.output_tokens == held.tokens()["output"]
@@ -170,8 +172,10 @@ def test_the_program_holds_as_much(title: str, body: bytes) -> None:
 
 def test_the_402_says_what_the_page_says() -> None:
     body = body_of(max_tokens=16_000)
-    quote = make_quote(OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000)
-    shortage = Shortage(parse_usd("0.05"), held_nanousd=0)
+    quote = make_quote(
+        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy(4096)
+    )
+    shortage = Standing(parse_usd("0.05"), held_nanousd=0)
     told = TEXTS["Too little credit"].split("```\n")[-2].strip()
     assert insufficient_credit(quote, shortage).message.endswith(told)
 

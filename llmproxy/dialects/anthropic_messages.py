@@ -28,7 +28,7 @@ from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
 
 _BILLED = frozenset(
     {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
-    | {"messages", "system", "cache_control"}
+    | {"messages", "system", "cache_control", "thinking"}
     | {"fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"}
 )
 REFUSED = {
@@ -76,6 +76,7 @@ class AnthropicMessages:
             may_write_cache=contents.may_write_cache,
             may_write_cache_1h=contents.may_write_cache_1h,
             searches=searches,
+            hides_output=bool(searches) or _thinks(fields.get("thinking")),
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -98,6 +99,11 @@ class AnthropicMessages:
         """Return a reader for one stream; nothing is ever withheld in this dialect."""
         del withholds_usage
         return MessageStreamReader()
+
+
+def _thinks(thinking: object) -> bool:
+    """Say whether thinking is switched on: it is billed in full and shown as a summary."""
+    return thinking is not None and thinking != {"type": "disabled"}
 
 
 def _searches(fields: dict[str, Any]) -> int:
@@ -186,7 +192,7 @@ class MessageStreamReader:
         self._usage: dict[str, Any] | None = None
         self._has_final_usage = False
         self._model: str | None = None
-        self._seen_bytes = 0
+        self.seen_bytes = 0
         self._has_error = False
 
     def reading(self) -> Reading:
@@ -194,7 +200,7 @@ class MessageStreamReader:
         return _reading(
             self._usage,
             self._model,
-            self._seen_bytes,
+            self.seen_bytes,
             is_final=self._has_final_usage,
             has_error=self._has_error,
         )
@@ -205,7 +211,7 @@ class MessageStreamReader:
         try:
             event = _event_decoder.decode(data)
         except UNREADABLE:
-            self._seen_bytes += len(data)
+            self.seen_bytes += len(data)
             return False
         if event.type == "message_start" and event.message is not None:
             self._model = event.message.model
@@ -223,7 +229,7 @@ class MessageStreamReader:
         elif event.delta is not None:
             delta = event.delta
             texts = (delta.text, delta.thinking, delta.partial_json)
-            self._seen_bytes += sum(max(0, len(bytes(raw)) - 2) for raw in texts)
+            self.seen_bytes += sum(max(0, len(bytes(raw)) - 2) for raw in texts)
         return False
 
 

@@ -45,6 +45,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     may_write_cache_1h: bool = False
     searches: int = 0
     output_tokens_extra: int = 0
+    hides_output: bool = False
+    """Some of the output that is billed may not be seen in the answer, such as thinking."""
     asks_usage: bool = False
     """The client itself asked for a usage chunk in its stream."""
     has_stream_options: bool = False
@@ -76,6 +78,8 @@ class StreamReader(Protocol):
     """The answer has come to its proper end: what follows is only bookkeeping."""
     is_over: bool
     """The provider's last word has come: nothing more can change the usage."""
+    seen_bytes: int
+    """How much generated text has passed."""
 
     @property
     def events(self) -> EventStream:

@@ -16,10 +16,12 @@ from llmproxy.dialects.json_gate import (
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_options import (
     REFUSED,
+    THINKING,
     count_references,
     input_bound,
     refuse_server_tool,
     refuse_unmetered,
+    thinks,
 )
 from llmproxy.dialects.openai_usage import ABSENT, is_given, read_reading
 from llmproxy.usage import TOKENS_MAX, Movers
@@ -29,7 +31,7 @@ CHOICES_MAX = 128
 _REFUSED = {**REFUSED, "best_of": "answers that are thrown away are billed too; use `n`"}
 _CLIENT_TOOLS = ("function", "custom")
 _BILLED = frozenset(
-    {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+    {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", *THINKING}
     | {"service_tier", "prediction", "modalities", "prompt_cache_options", "tools", "messages"}
     | _REFUSED.keys()
 )
@@ -67,6 +69,7 @@ class OpenAIChat:
             may_write_cache=True,
             # Tokens of a prediction that was not accepted are billed as output.
             output_tokens_extra=len(body) if fields.get("prediction") else 0,
+            hides_output=bool(fields.get("prediction")) or thinks(fields),
             asks_usage=asks_usage(fields),
             has_stream_options="stream_options" in fields,
         )

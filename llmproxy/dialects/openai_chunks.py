@@ -60,7 +60,7 @@ class ChunkStreamReader:
         self._usage: msgspec.Raw = ABSENT
         self._model: str | None = None
         self._service_tier: str | None = None
-        self._seen_bytes = 0
+        self.seen_bytes = 0
         self._has_error = False
         self._begun: set[int | None] = set()
         self._finished: set[int | None] = set()
@@ -75,7 +75,7 @@ class ChunkStreamReader:
             self._usage,
             model=self._model,
             service_tier=self._service_tier,
-            seen_bytes=self._seen_bytes,
+            seen_bytes=self.seen_bytes,
             is_final=self.is_complete or self._has_error,
             has_error=self._has_error,
         )
@@ -89,7 +89,7 @@ class ChunkStreamReader:
         try:
             chunk = _chunk_decoder.decode(data)
         except UNREADABLE:
-            self._seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            self.seen_bytes += len(data)  # not the expected shape: count all of it as generated
             return False
         return self._take(chunk)
 
@@ -103,9 +103,9 @@ class ChunkStreamReader:
                 self._finished.add(choice.index)
             else:
                 self._begun.add(choice.index)
-            self._seen_bytes += text_bytes(choice.text)
+            self.seen_bytes += text_bytes(choice.text)
             if choice.delta is not None:
-                self._seen_bytes += _delta_bytes(choice.delta)
+                self.seen_bytes += _delta_bytes(choice.delta)
         if self._finished:
             self.is_complete = self._begun <= self._finished
         usage = chunk.usage

@@ -41,6 +41,8 @@ class OpenAICompletions:
             input_tokens_bound=input_bound(fields, body, 0) + token_ids_bound(prompts, body),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
+            # What is thrown away of the best of many is billed, and never seen.
+            hides_output=answers[1] > answers[0],
             asks_usage=asks_usage(fields),
             has_stream_options="stream_options" in fields,
         )

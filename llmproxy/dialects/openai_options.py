@@ -53,9 +53,26 @@ _SEARCHING_MODEL = re.compile(r"-search-preview|-search-api|(?:^|/)compound(?:-|
 """Models with a search of their own, billed by the search."""
 _UNPRICED_PARTS = ("input_audio", "audio_url", "input_video", "video_url")
 _REFERENCES = ("file", "input_file", "image_url")
+THINKING = frozenset(
+    {"reasoning_effort", "reasoning", "thinking", "enable_thinking", "chat_template_kwargs"}
+)
+"""Members that switch a model's thinking on (OpenAI, OpenRouter, DeepSeek, Qwen, vLLM)."""
+_NO_THINKING: tuple[object, ...] = ("none", {}, {"type": "disabled"}, {"enabled": False})
+_NO_THINKING += ({"effort": "none"}, {"enable_thinking": False}, {"thinking": False})
 _CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _CACHE_TTLS = (None, "5m", "30m")
 """Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
+
+
+def thinks(fields: dict[str, Any]) -> bool:
+    """Say whether a request asks for thinking, in whatever words: it is billed and may be hidden.
+
+    Whether a model thinks unasked says the catalog.
+    """
+    return any(
+        given is not None and given is not False and given not in _NO_THINKING
+        for given in (fields.get(key) for key in THINKING)
+    )
 
 
 def refuse_unmetered(fields: dict[str, Any], model: str, refused: Mapping[str, str]) -> None:

@@ -23,6 +23,7 @@ from llmproxy.dialects.openai_options import (
     input_bound,
     refuse_server_tool,
     refuse_unmetered,
+    thinks,
 )
 from llmproxy.dialects.openai_usage import ABSENT, INPUT, is_given, read_reading, text_bytes
 from llmproxy.dialects.sse import EventStream
@@ -76,6 +77,7 @@ class OpenAIResponses:
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             searches=searches,
+            hides_output=bool(searches) or thinks(fields),
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -184,13 +186,13 @@ class ResponseStreamReader:
         self.is_complete = False
         self.is_over = False
         self._last = _Response()
-        self._seen_bytes = 0
+        self.seen_bytes = 0
         self._has_error = False
 
     def reading(self) -> Reading:
         """Return what has been read so far; only the last event has usage."""
         return _reading(
-            self._last, self._seen_bytes, is_final=self.is_complete, has_error=self._has_error
+            self._last, self.seen_bytes, is_final=self.is_complete, has_error=self._has_error
         )
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
@@ -199,7 +201,7 @@ class ResponseStreamReader:
         try:
             event = _event_decoder.decode(data)
         except UNREADABLE:
-            self._seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            self.seen_bytes += len(data)  # not the expected shape: count all of it as generated
             return False
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.
@@ -210,7 +212,7 @@ class ResponseStreamReader:
         elif event.type == "error" or name == b"error" or is_given(event.error):
             self._has_error = True
         elif event.type.endswith(".delta"):
-            self._seen_bytes += text_bytes(event.delta)
+            self.seen_bytes += text_bytes(event.delta)
         return False
 
 

@@ -68,13 +68,13 @@ class UnmeteredStreamReader:
         self.events = EventStream(self._on_event, holds_back=False)
         self.is_complete = True
         self.is_over = False
-        self._seen_bytes = 0
+        self.seen_bytes = 0
 
     def reading(self) -> Reading:
         """Return how much has passed."""
-        return Reading(seen_bytes=self._seen_bytes, problem="a stream that nobody asked for")
+        return Reading(seen_bytes=self.seen_bytes, problem="a stream that nobody asked for")
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
         del name
-        self._seen_bytes += len(data)
+        self.seen_bytes += len(data)
         return False

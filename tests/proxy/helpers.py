@@ -70,14 +70,21 @@ class Site:
         self, visitor: Visitor, *, state: str, basis: str, nanousd: int, within_s: float = 10.0
     ) -> dict[str, Any]:
         """Check how the visitor's only request ended, and that the wallet says the same."""
+        row = self.assert_row(visitor, state=state, basis=basis, cost=nanousd, within_s=within_s)
+        assert self.books.wallet(visitor.name) == (CREDIT_NANOUSD - nanousd, 0)
+        return row
+
+    def assert_row(
+        self, visitor: Visitor, *, state: str, basis: str, cost: int, within_s: float = 10.0
+    ) -> dict[str, Any]:
+        """Check how the visitor's only request ended."""
         row = self.ended(visitor, within_s)
         assert (row["state"], row["basis"], row["cost_nanousd"], row["charged_nanousd"]) == (
             state,
             basis,
-            nanousd,
-            nanousd,
+            cost,
+            cost,
         ), row
-        assert self.books.wallet(visitor.name) == (CREDIT_NANOUSD - nanousd, 0)
         return row
 
     def assert_released(self, visitor: Visitor) -> dict[str, Any]:

@@ -1,0 +1,99 @@
+"""Owns the hold of a stream while it grows: extended ahead of need, until the credit ends.
+
+As prepaid telephony does (RFC 8506): what has not been held is not passed on. Must not end holds.
+"""
+
+from asyncio import Future
+
+from llmproxy import ledger
+from llmproxy.errors import DatabaseError
+from llmproxy.order import Queue
+from llmproxy.quote import Quote
+from llmproxy.storage.database import Tx
+
+SEEN_BYTES_PER_TOKEN = 2
+"""Fewer than almost any text has, in any script: what is held covers what the provider counts."""
+
+
+class GrowingHold:
+    """One stream's hold; asked before the stream is passed on beyond `look_at_bytes`."""
+
+    def __init__(self, writer: Queue, quote: Quote, hold: ledger.Hold) -> None:
+        """Take the hold as it was placed."""
+        self._writer = writer
+        self._quote = quote
+        self._hold = hold
+        self._step_tokens = quote.held_output_tokens
+        self._held_tokens = quote.held_output_tokens
+        self._asked_tokens = 0
+        self._extension: Future[int] | None = None
+        self.look_at_bytes = self._next_look(is_short=False)
+        """Up to so many bytes of generated text nothing needs to be done."""
+
+    async def covers(self, seen_bytes: int) -> bool:
+        """Say whether so much generated text is held; extend the hold where its end is near.
+
+        Waits only for what the text has outgrown.
+
+        Raises:
+            DatabaseError: it has outgrown its hold, and the ledger cannot be written.
+        """
+        seen_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
+        while True:
+            if self._extension is None:
+                self._extension = self._ask_beyond(seen_tokens)
+            if seen_tokens <= self._held_tokens and not self._extension.done():
+                return True
+            is_short = await self._take_extension(is_outgrown=seen_tokens > self._held_tokens)
+            if seen_tokens <= self._held_tokens:
+                return True
+            if is_short:
+                return False
+
+    def _ask_beyond(self, seen_tokens: int) -> Future[int]:
+        wanted = max(self._held_tokens, seen_tokens) + self._step_tokens
+        self._asked_tokens = min(wanted, self._quote.output_tokens)
+        extension = self._writer.submit(
+            _extend, self._hold, self._quote, self._held_tokens, self._asked_tokens
+        )
+        extension.add_done_callback(_look_at_failure)
+        return extension
+
+    async def _take_extension(self, *, is_outgrown: bool) -> bool:
+        """Take what was granted; say whether it was less than was asked for."""
+        assert self._extension is not None
+        extension, self._extension = self._extension, None
+        try:
+            self._held_tokens = await extension
+        except DatabaseError:
+            if is_outgrown:
+                raise
+        is_short = self._held_tokens < self._asked_tokens
+        self.look_at_bytes = self._next_look(is_short=is_short)
+        return is_short
+
+    def _next_look(self, *, is_short: bool) -> int:
+        """Return how much text may pass: half a step less than is held, where more is to be had."""
+        if self._held_tokens >= self._quote.output_tokens:
+            return 2**63  # the provider itself ends the answer here
+        ahead = 0 if is_short else self._step_tokens // 2
+        return (self._held_tokens - ahead) * SEEN_BYTES_PER_TOKEN
+
+
+def _extend(tx: Tx, hold: ledger.Hold, quote: Quote, held_tokens: int, wanted_tokens: int) -> int:
+    """Hold more output, as much as is wanted or available; return how many tokens are held now."""
+    held = quote.cost_nanousd(held_tokens)
+    short = ledger.extend_hold(tx, hold, quote.cost_nanousd(wanted_tokens) - held)
+    if short is None:
+        return wanted_tokens
+    fitting = quote.affordable_output_tokens(held + short.available_nanousd)
+    if fitting <= held_tokens:
+        return held_tokens
+    ledger.extend_hold(tx, hold, quote.cost_nanousd(fitting) - held)
+    return fitting
+
+
+def _look_at_failure(extension: Future[int]) -> None:
+    """Take note of the failure of an extension that nobody waits for any more."""
+    if not extension.cancelled():
+        extension.exception()

@@ -1,0 +1,300 @@
+"""Streams hold little and grow: what has not been held is not passed on, and nobody overdraws."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures import CATALOG
+from tests.proxy.conftest import running_site
+from tests.proxy.helpers import CHAT, MESSAGES, Got, Site, Visitor, chat, estimate_nanousd, message
+from tests.support.answers import (
+    anthropic_stream,
+    anthropic_usage,
+    data_event,
+    openai_chat,
+    openai_chat_stream,
+    openai_usage,
+)
+from tests.support.stub_provider import Out, SeenRequest
+
+STEP = 256
+INPUT, OUTPUT = 10_000, 100_000
+"""Nano-USD per token of the model `dear`: 10 and 100 USD per million."""
+PIECE = "x" * 100
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy whose holds grow in steps of 256 tokens, with a dear model that does not think."""
+    home = tmp_path_factory.mktemp("dear")
+    catalog = json.loads(CATALOG.read_bytes())
+    entry = catalog["models"]["openai/gpt-4o"]
+    prices = {"in_price": "10", "out_price": "100", "prices": {"cache_read": "1"}}
+    for name in ("openai/dear", "anthropic/dear"):
+        catalog["models"][name] = {
+            **entry,
+            "aliases": [],
+            "variants": [],
+            "max_output_tokens": 128_000,
+            **prices,
+        }
+    (home / "catalog.json").write_text(json.dumps(catalog))
+    environ = {
+        "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
+        "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": str(STEP),
+    }
+    with running_site(home, environ) as site:
+        yield site
+
+
+def visitor(site: Site, credit: str) -> Visitor:
+    return Visitor(*site.books.user(credit))
+
+
+def dear_chat(**fields: object) -> bytes:
+    return chat(**{"model": "dear", "max_tokens": 128_000, "stream": True, **fields})
+
+
+class Pieces:
+    """A chat stream of equal pieces: so many at once, the others when `go` is set."""
+
+    def __init__(self, at_once: int, later: int = 0, usage: int | None = None) -> None:
+        self._at_once, self._later, self._usage = at_once, later, usage
+        self.go = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.was_hung_up_on = threading.Event()
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        self.loop = asyncio.get_running_loop()
+        events = openai_chat_stream([PIECE] * (self._at_once + self._later))
+        await out.head(200, [("content-type", "text/event-stream")])
+        try:
+            for event in events[: 1 + self._at_once]:
+                await out.chunk(event)
+            await self.go.wait()
+            for event in events[1 + self._at_once : -3]:
+                await out.chunk(event)
+                await asyncio.sleep(0.002)
+            count = self._usage or (self._at_once + self._later) * 25
+            usage = openai_usage(10, count)
+            for event in openai_chat_stream([], usage=usage)[1:]:
+                await out.chunk(event)
+            await out.end()
+        except ConnectionError:
+            self.was_hung_up_on.set()
+
+    def let_go(self) -> None:
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.go.set)
+
+
+def wait_until(is_so: Callable[[], bool], within_s: float = 10.0) -> None:
+    deadline = time.monotonic() + within_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def seen_text(got: Got) -> int:
+    return got.body.count(PIECE.encode()) * len(PIECE)
+
+
+def test_a_stream_holds_little_and_more_before_it_needs_it(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=2, later=20)
+    ann = visitor(dear, "5")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        taken = b""
+        for _, piece in client.recv_chunks():
+            taken += piece
+            if taken.count(PIECE.encode()) == 2:
+                break
+        _, first = dear.books.wallet(ann.name)
+        # 256 tokens of output, not 128,000, which are 12.80 USD: more than there is.
+        assert STEP * OUTPUT < first < STEP * OUTPUT + 1000 * INPUT
+        pieces.let_go()
+        # 2,200 bytes may be 1,100 tokens.
+        wait_until(lambda: dear.books.wallet(ann.name)[1] >= first + 4 * STEP * OUTPUT)
+        for _, piece in client.recv_chunks():
+            taken += piece
+        assert client.clean_end
+    row = dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 550 * OUTPUT)
+    assert row["hold_nanousd"] >= 1100 * OUTPUT
+    assert row["shortfall_nanousd"] == 0
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES])
+def test_when_the_credit_ends_so_does_the_stream(dear: Site, path: str) -> None:
+    hung_up = threading.Event()
+
+    async def for_ever(request: SeenRequest, out: Out) -> None:
+        events = openai_chat_stream([PIECE]) if path == CHAT else anthropic_stream([PIECE])
+        usage_of_start = anthropic_usage(10, 1)
+        if path == MESSAGES:
+            events = anthropic_stream([PIECE], usage_of_start)
+        index = next(n for n, event in enumerate(events) if PIECE.encode() in event)
+        await out.head(200, [("content-type", "text/event-stream")])
+        try:
+            for event in events[:index]:
+                await out.chunk(event)
+            while True:
+                await out.chunk(events[index])
+                await asyncio.sleep(0.002)
+        except ConnectionError:
+            hung_up.set()
+
+    dear.stub.handle = for_ever
+    ann = visitor(dear, "0.1")
+    body = dear_chat() if path == CHAT else message(model="dear", max_tokens=128_000, stream=True)
+    got = dear.ask(ann, path, body)
+    name, data = got.last_event()
+    assert name == b"error"
+    assert data["error"]["code"] == "insufficient_credit"
+    assert data["error"]["message"].startswith("Insufficient credit balance — ")
+    assert b"[DONE]" not in got.body
+    assert hung_up.wait(5)
+    row = dear.ended(ann)
+    assert (row["state"], row["basis"]) == ("settled", "estimate")
+    assert row["reason"] == "the credit ended before the answer"
+    # What could be 936 tokens at most was passed on, and one piece more was seen.
+    passed = seen_text(got)
+    assert 1400 <= passed <= 2 * 936
+    input_tokens = -(-len(body) // 3) if path == CHAT else 10
+    seen = passed + len(PIECE)
+    assert row["cost_nanousd"] == input_tokens * INPUT + -(-seen // 3) * OUTPUT
+    assert row["cost_nanousd"] <= row["hold_nanousd"] <= 100_000_000
+    assert row["shortfall_nanousd"] == 0
+    assert dear.books.wallet(ann.name) == (100_000_000 - row["cost_nanousd"], 0)
+
+
+def test_a_top_up_in_time_lets_the_stream_go_on(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=10, later=30)
+    ann = visitor(dear, "0.1")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        wait_until(lambda: dear.books.wallet(ann.name)[1] > 70_000_000)
+        dear.books.credit(ann.name, "1")
+        pieces.let_go()
+        body = b"".join(piece for _, piece in client.recv_chunks())
+        assert client.clean_end
+    assert b"[DONE]" in body
+    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 1000 * OUTPUT)
+
+
+def test_streams_that_race_for_the_last_cent_leave_no_debt(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=1, later=100)
+    ann = visitor(dear, "0.2")
+    before = len(dear.stub.requests)
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(dear.ask, ann, CHAT, dear_chat()) for _ in range(2)]
+        dear.stub.wait_for_requests(before + 2)
+        pieces.let_go()
+        results = [answer.result(30).last_event()[1]["error"]["code"] for answer in answers]
+    assert results == ["insufficient_credit"] * 2
+    left = dear.books.settled_wallet(ann.name)
+    rows = dear.books.rows(ann.name)
+    assert left == 200_000_000 - sum(row["charged_nanousd"] for row in rows) >= 0
+    assert [row["shortfall_nanousd"] for row in rows] == [0, 0]
+
+
+class Honest:
+    """A provider that generates as many tokens as it may: five bytes each, ten an event."""
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        body = request.json()
+        limit = min(body.get("max_completion_tokens") or body.get("max_tokens") or 128_000, 128_000)
+        self.limits.append(limit)
+        usage = openai_usage(10, limit)
+        if not body.get("stream"):
+            await out.json(200, openai_chat(text=" word" * limit, usage=usage))
+            return
+        events = [" word" * min(10, limit - done) for done in range(0, limit, 10)]
+        await out.head(200, [("content-type", "text/event-stream")])
+        try:
+            for text in events:
+                delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                await out.chunk(data_event({"choices": [delta]}))
+                await asyncio.sleep(0.004)  # ten times as fast as any model
+            for event in openai_chat_stream([], usage=usage, finish_reason="length")[1:]:
+                await out.chunk(event)
+            await out.end()
+        except ConnectionError:
+            pass
+
+
+@pytest.mark.parametrize("together", [1, 5])
+@pytest.mark.parametrize("maximum", [None, 128_000])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_128k_tokens_of_a_dear_model_on_one_dollar_never_cost_the_operator_a_cent(
+    dear: Site, is_stream: bool, maximum: int | None, together: int
+) -> None:
+    dear.stub.handle = honest = Honest()
+    ann = visitor(dear, "1")
+    body = dear_chat(stream=is_stream, max_tokens=maximum)
+    with ThreadPoolExecutor(together) as threads:
+        answers = list(threads.map(lambda _: dear.ask(ann, CHAT, body), range(together)))
+    left = dear.books.settled_wallet(ann.name)
+    rows = [row for row in dear.books.rows(ann.name) if row["state"] != "refused"]
+    assert len(rows) == len(honest.limits)
+    assert sum(row["shortfall_nanousd"] for row in rows) == 0
+    assert left == 10**9 - sum(row["charged_nanousd"] for row in rows) >= 0
+    for row in rows:
+        assert row["cost_nanousd"] == row["charged_nanousd"] <= row["hold_nanousd"]
+    passed = sum(got.body.count(b" word") for got in answers)
+    assert sum(row["charged_nanousd"] for row in rows) >= passed * OUTPUT
+    if maximum is not None and not is_stream:
+        assert {got.status for got in answers} == {402}
+    if maximum is None and together == 1:
+        # It ends by the maximum that was written in, not by us.
+        assert passed == honest.limits[0] > 9000
+        assert rows[0]["basis"] == "usage"
+
+
+def test_a_ledger_that_cannot_be_written_stops_only_what_has_outgrown_its_hold(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=2, later=30)
+    ann = visitor(dear, "5")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        wait_until(lambda: dear.books.wallet(ann.name)[1] > 0)
+        with dear.books.write():
+            pieces.let_go()
+            body = b"".join(piece for _, piece in client.recv_chunks())
+    text = body.count(PIECE.encode()) * len(PIECE)
+    # What was held before has passed, and nothing beyond it.
+    assert 300 <= text <= 2 * STEP
+    assert json.loads(body.rpartition(b"data: ")[2])["error"]["code"] == "ledger_busy"
+    row = dear.ended(ann)
+    assert (row["state"], row["basis"]) == ("settled", "estimate")
+    assert row["reason"] == "the ledger could not be written while the answer ran"
+    expected = estimate_nanousd(
+        dear_chat(), text + len(PIECE), input_rate=INPUT, output_rate=OUTPUT
+    )
+    assert row["cost_nanousd"] == expected
+
+
+def test_a_killed_proxy_charges_what_it_has_durably_seen(tmp_path: Path) -> None:
+    with running_site(tmp_path, {}) as site:
+        site.stub.handle = Pieces(at_once=30)
+        ann = site.visitor()
+        body = chat(stream=True, max_tokens=2000)
+        with site.send(ann, CHAT, body) as client:
+            client.recv_head()
+            noted = "SELECT max(seen_cost_nanousd) FROM holds"
+            # Noted at the first chunk, and again some seconds later.
+            wait_until(lambda: site.books.count(noted) > 1_500_000, within_s=15)
+            seen = site.books.count(noted)
+            site.proxy.kill()
+        site.proxy.start()
+        text = 30 * len(PIECE)
+        assert seen == -(-len(body) // 3) * 2500 + -(-text // 3) * 10_000
+        row = site.assert_paid(ann, state="expired", basis="estimate", nanousd=seen)
+        assert row["reason"] == "the proxy stopped while this request ran"

@@ -1,0 +1,115 @@
+"""How much is held: all of an answer that may hide some of its output, little of others."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.catalog import Model
+from llmproxy.dialects.anthropic_messages import AnthropicMessages
+from llmproxy.dialects.base import Endpoint
+from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.dialects.openai_completions import OpenAICompletions
+from llmproxy.dialects.openai_responses import OpenAIResponses
+from llmproxy.quote import HoldPolicy, Quote, fit, make_quote
+from tests.support.books import PRICES
+
+POLICY = HoldPolicy(stream_output_tokens=4096)
+MOST = 64_000
+
+
+def quoted(endpoint: Endpoint, *, thinks: bool = False, **fields: Any) -> Quote:  # noqa: ANN401
+    body = json.dumps({"model": "m", "stream": True, **fields}).encode()
+    model = Model("p", "m", (), "chat", PRICES, 1_000_000, 200_000, MOST, thinks)
+    return make_quote(endpoint.read_request(body), model, 1_000_000, POLICY)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [
+        (OpenAIChat(), {}),
+        (OpenAIChat(), {"reasoning_effort": "none"}),
+        (OpenAIChat(), {"chat_template_kwargs": {"enable_thinking": False}}),
+        (OpenAIChat(), {"enable_thinking": False}),
+        (OpenAIResponses(), {}),
+        (OpenAIResponses(), {"reasoning": {"effort": "none"}}),
+        (OpenAICompletions(), {"prompt": "a", "n": 3}),
+        (AnthropicMessages(), {}),
+        (AnthropicMessages(), {"thinking": {"type": "disabled"}}),
+    ],
+)
+def test_a_stream_that_shows_all_that_is_billed_holds_little_at_first(
+    endpoint: Endpoint, fields: dict[str, Any]
+) -> None:
+    quote = quoted(endpoint, **fields)
+    assert quote.grows
+    assert quote.held_output_tokens == 4096
+    assert quote.amount_nanousd == quote.cost_nanousd(4096) < quote.cost_nanousd(MOST)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields"),
+    [
+        (OpenAIChat(), {"stream": False}),
+        (OpenAIChat(), {"reasoning_effort": "low"}),
+        (OpenAIChat(), {"reasoning": {"enabled": True}}),
+        (OpenAIChat(), {"thinking": {"type": "enabled"}}),
+        (OpenAIChat(), {"enable_thinking": True}),
+        (OpenAIChat(), {"chat_template_kwargs": {"thinking": True}}),
+        (OpenAIChat(), {"prediction": {"type": "content", "content": "x"}}),
+        (OpenAIResponses(), {"reasoning": {"effort": "low"}}),
+        (OpenAICompletions(), {"prompt": "a", "best_of": 3}),
+        (AnthropicMessages(), {"stream": False}),
+        (AnthropicMessages(), {"thinking": {"type": "enabled", "budget_tokens": 1024}}),
+        (AnthropicMessages(), {"thinking": {"type": "adaptive"}}),
+    ],
+)
+def test_an_answer_that_may_hide_what_is_billed_is_held_in_full(
+    endpoint: Endpoint, fields: dict[str, Any]
+) -> None:
+    quote = quoted(endpoint, **fields)
+    assert not quote.grows
+    assert quote.held_output_tokens == quote.output_tokens
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "tool"),
+    [
+        (OpenAIResponses(), {"type": "web_search"}),
+        (AnthropicMessages(), {"type": "web_search_20250305", "name": "web_search"}),
+    ],
+)
+def test_searches_hide_what_is_billed(endpoint: Endpoint, tool: dict[str, Any]) -> None:
+    body = json.dumps({"model": "m", "stream": True, "tools": [tool]}).encode()
+    assert endpoint.read_request(body).hides_output
+
+
+def test_a_model_that_thinks_is_held_in_full() -> None:
+    assert not quoted(OpenAIChat(), thinks=True).grows
+
+
+def test_a_short_answer_is_held_in_full_and_does_not_grow() -> None:
+    quote = quoted(OpenAIChat(), max_tokens=4096)
+    assert (quote.held_output_tokens, quote.grows) == (4096, False)
+
+
+def test_a_fitted_stream_still_holds_little_at_first() -> None:
+    whole = quoted(OpenAIChat())
+    fitted = fit(whole, whole.cost_nanousd(10_000))
+    assert fitted is not None
+    assert (fitted.fitted_max, fitted.output_tokens, fitted.held_output_tokens) == (
+        10_000,
+        10_000,
+        4096,
+    )
+    small = fit(whole, whole.cost_nanousd(1024))
+    assert small is not None
+    assert (small.held_output_tokens, small.grows) == (1024, False)
+    assert fit(whole, whole.cost_nanousd(1024) - 1) is None
+
+
+def test_what_an_amount_pays_for_is_the_inverse_of_the_cost() -> None:
+    quote = quoted(OpenAIChat())
+    for tokens in (0, 1, 5000, MOST):
+        assert quote.affordable_output_tokens(quote.cost_nanousd(tokens)) == tokens
+    assert quote.affordable_output_tokens(10**15) == MOST
