@@ -117,7 +117,7 @@ def _print_requests(rows: "list[Request]") -> None:
                 request_id_text(row.id)[:id_chars],
                 output.short_time(row.created_at_ms),
                 row.user,
-                f"{row.provider}/{row.model}",
+                row.full_model,
                 row.state,
                 *_tokens(row.usage_totals()),
                 format_usd(row.cost_nanousd) if row.state not in {"open", "refused"} else "–",

@@ -114,6 +114,7 @@ def test_what_names_no_model_is_not_summed_under_an_empty_name(quick: Quick, mon
     refuse(month, "")  # as counting tokens does
     names = [row["model"] for row in quick.json("usage", "summary", "--by", "model")["rows"]]
     assert "openai (no model)" in names
+    assert "openai (no model)" in quick.ok("usage", "requests")
     with month.write() as tx:
         tx.execute("UPDATE requests SET state = 'settled' WHERE model = ''")
     with month.read() as tx:
