@@ -9,7 +9,7 @@ from llmproxy.routes import Route
 
 
 def models_body(catalog: Catalog, route: Route) -> bytes:
-    """Return the JSON of a provider's priced models, or of the one in the route (wire.md F.5).
+    """Return the JSON of the models that can be used, or of the one in the route (wire.md F.5).
 
     Raises:
         ApiError: 404, there is no model of that name.
@@ -21,7 +21,8 @@ def models_body(catalog: Catalog, route: Route) -> bytes:
         if model is None:
             raise model_not_found(route.provider, route.model_id)
         return json.dumps(describe(model, updated)).encode()
-    models = catalog.models(route.provider)
+    # No endpoint for images is served: nobody should pick one of these from a list.
+    models = [model for model in catalog.models(route.provider) if model.mode != "image"]
     data = [describe(model, updated) for model in models]
     if route.dialect != "anthropic":
         return json.dumps({"object": "list", "data": data}).encode()

@@ -56,19 +56,19 @@ def _parse(
     plain = text.strip()
     digits = plain.removeprefix("-").replace(".", "", 1)
     if not (digits.isascii() and digits.isdecimal()) or len(plain) > 40:
-        msg = f"{text!r:.60} is not a {what}; write a plain decimal such as {example}."
+        msg = f"{text!r:.60} is no {what}; write a plain decimal such as {example}."
         raise MoneyError(msg)
     try:
         scaled = Decimal(plain) * scale
         value = int(scaled)
     except InvalidOperation as error:
-        msg = f"{text!r:.60} is not a {what}; write a plain decimal such as {example}."
+        msg = f"{text!r:.60} is no {what}; write a plain decimal such as {example}."
         raise MoneyError(msg) from error
     if value != scaled:
         msg = f"{plain} is finer than 1/{scale}, the smallest {what} that can be kept exactly."
         raise MoneyError(msg)
     if value < 0 and not signed:
-        msg = f"{plain}: a {what} cannot be negative."
+        msg = f"{plain} is below zero, which no {what} can be."
         raise MoneyError(msg)
     if abs(value) > limit:
         msg = f"{plain} is larger than any {what} can be."

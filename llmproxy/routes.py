@@ -105,7 +105,9 @@ class Routes:
         if raw_path in self._get:
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
-        if b"/v1/" + provider not in self._bases or not endpoint:
+        # Of an endpoint that is served, "cannot be metered" would be a lie.
+        has_stray_slash = b"//" in raw_path or raw_path.endswith(b"/")
+        if b"/v1/" + provider not in self._bases or not endpoint or has_stray_slash:
             return unknown_path()
         name = provider.decode(errors="replace")
         known = ", ".join(sorted(path.decode() for path in self._paths_of(provider)))

@@ -142,7 +142,11 @@ class _Connection(ResponseHandler):
         super().set_exception(exc, *cause)
         body = self._payload
         if body is not None and body.exception() is None and not body.is_eof():
-            body.set_exception(aiohttp.ClientPayloadError("its body is no valid HTTP"), *cause)
+            body.set_exception(_InvalidBodyError("its body is no valid HTTP"), *cause)
+
+
+class _InvalidBodyError(aiohttp.ClientPayloadError):
+    """A body whose chunks are broken."""
 
 
 def _header_text(value: bytes) -> str:
@@ -155,4 +159,7 @@ def _header_text(value: bytes) -> str:
 
 def _describe(error: BaseException) -> str:
     """Return a short text for people; aiohttp's own may hold URLs, never headers."""
+    if isinstance(error, aiohttp.ClientPayloadError) and not isinstance(error, _InvalidBodyError):
+        # aiohttp would tell of its inner workings, and this is shown to clients.
+        return "its connection ended in the middle"
     return (str(error) or type(error).__name__)[:200]

@@ -22,6 +22,21 @@ from llmproxy.reports import Receipt, Request
 
 DEMO = [sys.executable, "-m", "llmproxy", "demo"]
 WITHIN_S = 30
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def heeded_signals() -> Iterator[None]:
+    """Signals that are ignored here, as SIGHUP is under nohup, have their default in a child.
+
+    An ignored signal is inherited; one that is caught is not.
+    """
+    ignored = [each for each in SIGNALS if signal.getsignal(each) == signal.SIG_IGN]
+    for each in ignored:
+        signal.signal(each, lambda *_: None)
+    yield
+    for each in ignored:
+        signal.signal(each, signal.SIG_IGN)
 
 
 class Surroundings:
@@ -140,7 +155,7 @@ def read_document(process: subprocess.Popen[str]) -> Any:  # noqa: ANN401 - any 
     raise AssertionError(text)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_kept_it_serves_until_a_signal_and_leaves_nothing(
     surroundings: Surroundings, number: signal.Signals
 ) -> None:

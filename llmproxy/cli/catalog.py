@@ -9,7 +9,11 @@ from llmproxy.cli.catalog_views import full_json, model_json, print_model, token
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, examples, noun
 from llmproxy.cli.output import Column
 
-app = noun("Look up models and their prices, set your own, and update them.")
+app = noun(
+    "Look up models and prices, set your own, update.",
+    "llmproxy catalog list --search 4o",
+    "llmproxy catalog set ollama llama3.2 --in-price 0 --out-price 0",
+)
 
 
 @app.command(

@@ -6,7 +6,10 @@ from llmproxy.cli import output
 from llmproxy.cli.options import Json, examples, noun
 from llmproxy.cli.output import Column
 
-app = noun("Look at the settings.")
+app = noun(
+    "Look at the settings.",
+    "llmproxy config show",
+)
 
 
 @app.callback()

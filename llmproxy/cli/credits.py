@@ -12,7 +12,11 @@ from llmproxy.cli.output import Column
 if TYPE_CHECKING:
     from llmproxy.ledger import Credited
 
-app = noun("Add credit, list it, correct it.")
+app = noun(
+    "Add credit, list it, correct it.",
+    "llmproxy credits add ann 5.00",
+    "llmproxy credits list ann",
+)
 
 
 @app.command(

@@ -8,7 +8,11 @@ from llmproxy.cli.options import Json, examples, noun
 if TYPE_CHECKING:
     from llmproxy.storage.database import AdminDatabase
 
-app = noun("Look at the database file, copy it, put a copy back.")
+app = noun(
+    "Look at the database file, copy it, put a copy back.",
+    "llmproxy db backup before-upgrade.db",
+    "llmproxy db info",
+)
 app.command("backup", epilog=db_copies.BACKUP_EXAMPLES)(db_copies.backup)
 app.command("restore", epilog=db_copies.RESTORE_EXAMPLES)(db_copies.restore)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmproxy.config import Paths, Settings
+    from llmproxy.key_pool import ProviderKey
     from llmproxy.storage.database import AdminDatabase, Tx
 
 EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --online", "llmproxy doctor --json")
@@ -239,14 +240,21 @@ def _check_providers(tx: "Tx") -> Iterator[Check]:
             advice = f"llmproxy providers resume {provider.name}"
             yield Check("providers", "warn", message, advice)
         elif state == NO_ACTIVE_KEYS:
-            why = "; ".join(f"{key.name} {key.state}" for key in keys) or "it has none"
-            message = f"{provider.name} has no active keys ({why})"
-            advice = f"llmproxy provider-keys add {provider.name}"
-            yield Check("providers", "warn", message, advice)
+            yield _no_active_keys(provider.name, keys)
         else:
             active.append(provider.name)
     if active:
         yield Check("providers", "ok", f"{', '.join(active)} can be used")
+
+
+def _no_active_keys(provider: str, keys: "list[ProviderKey]") -> Check:
+    if keys and keys[0].is_keyless:
+        message = f"{provider} needs no key, but is {keys[0].state}"
+        advice = f"Use it again: llmproxy provider-keys enable {provider} {keys[0].name}"
+        return Check("providers", "warn", message, advice)
+    why = "; ".join(f"{key.name} is {key.state}" for key in keys) or "it has none"
+    advice = f"llmproxy provider-keys add {provider}"
+    return Check("providers", "warn", f"{provider} has no active keys ({why})", advice)
 
 
 def _check_catalog() -> Iterator[Check]:

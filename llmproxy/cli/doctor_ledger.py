@@ -90,5 +90,8 @@ def _check_unpriced(tx: "Tx", now_ms: int, is_priced: IsPriced) -> Check:
     shown = ", ".join(missing[:UNPRICED_SHOWN_MAX])
     more = f" and {len(missing) - UNPRICED_SHOWN_MAX} more" if shown != ", ".join(missing) else ""
     message = f"asked for in {UNPRICED_DAYS} days, but without a price: {shown}{more}"
-    advice = "To offer one, give it a price: llmproxy catalog set PROVIDER/MODEL"
+    advice = (
+        "To offer one, give it prices: "
+        "llmproxy catalog set PROVIDER MODEL --in-price USD --out-price USD"
+    )
     return Check("prices", "warn", message, advice)

@@ -37,7 +37,7 @@ def _check_provider(keys: list[Checked]) -> Check:
         message = f"{provider.name} answers to {with_keys}: {keys[0].probe.message}"
         return Check("online", "ok", message)
     said = "; ".join(
-        f"{each.key.name} {each.probe.result}: {each.probe.message}" for each in failed
+        f"key {each.key.name!r} {each.probe.result}: {each.probe.message}" for each in failed
     )
     advice = f"Look closer: llmproxy providers check {provider.name}"
     status = "fail" if len(failed) == len(keys) else "warn"

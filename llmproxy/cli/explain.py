@@ -148,7 +148,7 @@ def _heading(request: "Request") -> list[tuple[str, str]]:
     from llmproxy.clock import request_id_text
 
     served = request.model_served
-    model = f"{request.provider}/{request.model}"
+    model = request.full_model
     basis = "" if request.basis == "none" else f", by {_BASIS[request.basis]}"
     fields = [
         ("request", request_id_text(request.id)),

@@ -22,7 +22,11 @@ from llmproxy.cli.times import END_HELP, parse_end, parse_span
 if TYPE_CHECKING:
     from llmproxy.accounts import ApiKey
 
-app = noun("Make, list, replace and revoke users' API keys.")
+app = noun(
+    "Make, list, replace and revoke users' API keys.",
+    "llmproxy keys create ann --name laptop",
+    "llmproxy keys list ann --live",
+)
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
 Expires = Annotated[str | None, typer.Option("--expires", metavar="TIME", help=END_HELP)]
 

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from llmproxy.ledger_check import Report
     from llmproxy.storage.database import Tx
 
-app = noun("Check the ledger.")
+app = noun(
+    "Check the ledger.",
+    "llmproxy ledger verify",
+)
 
 
 @app.callback()

@@ -41,9 +41,11 @@ Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not before: {T
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before; written like --since.")]
 
 
-def noun(text: str) -> typer.Typer:
-    """Return an empty command group with its one line of help."""
-    return typer.Typer(help=text, no_args_is_help=True, rich_markup_mode=None)
+def noun(text: str, *commands: str) -> typer.Typer:
+    """Return an empty command group with its one line of help, and commands to copy."""
+    return typer.Typer(
+        help=text, epilog=examples(*commands), no_args_is_help=True, rich_markup_mode=None
+    )
 
 
 def examples(*commands: str) -> str:

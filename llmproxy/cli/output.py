@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WRAPPED_CHARS_MIN = 12
+"""No column that wraps gets narrower than this, if it holds anything longer."""
+WRAPPED_CHARS_WANTED = 32
+"""Optional columns give way until one that wraps has this much: room for most models' ids."""
 BAR_CHARS_MIN = 8
 BAR_CHARS_MAX = 40
 
@@ -52,7 +55,7 @@ class Column(NamedTuple):
 
     `kind` is `text`, `number` (right-aligned), `money` (aligned at the decimal point), `state`
     (coloured by its word) or `dim`. On a narrow terminal optional columns are left out, the
-    rightmost first; then those that may wrap give way.
+    rightmost first, until the others are readable; then those that may wrap give way.
     """
 
     title: str
@@ -145,7 +148,7 @@ def _fitting(
 ) -> tuple[list[Column], list[list[str]]]:
     """Return the table without as many optional columns as do not fit into the width."""
     widths = [
-        min(each, WRAPPED_CHARS_MIN) if column.may_wrap else each
+        min(each, WRAPPED_CHARS_WANTED) if column.may_wrap else each
         for each, column in zip(_widths(columns, rows), columns, strict=True)
     ]
     kept = list(range(len(columns)))
@@ -181,17 +184,18 @@ def _print_rich_table(
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    widths = _widths(columns, rows)
+    for column, natural in zip(columns, widths, strict=True):
         table.add_column(
             column.title,
             justify="right" if column.kind in {"number", "money"} else "left",
             style="dim" if column.kind == "dim" else "",
             no_wrap=not column.may_wrap,
-            min_width=WRAPPED_CHARS_MIN if column.may_wrap else None,
+            min_width=min(natural, WRAPPED_CHARS_MIN) if column.may_wrap else None,
             overflow="fold" if column.may_wrap else "ellipsis",
         )
     console = Console(highlight=False)
-    room = width - sum(each + 2 for each in _widths(columns, rows))
+    room = width - sum(each + 2 for each in widths)
     bars = _bars(shares or (), min(room, BAR_CHARS_MAX), console.encoding)
     if bars:
         table.add_column("")

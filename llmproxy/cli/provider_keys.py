@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from llmproxy.storage.database import Tx
     from llmproxy.vault import Vault
 
-app = noun("Add, list, disable and remove the keys that providers gave you.")
+app = noun(
+    "Keep the keys that providers gave you.",
+    "llmproxy provider-keys add openai",
+    "llmproxy provider-keys list",
+)
 ProviderName = Annotated[
     str,
     typer.Argument(metavar="PROVIDER", help="The provider's name.", autocompletion=provider_names),

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from llmproxy.storage.database import AdminDatabase
     from llmproxy.vault import Vault
 
-app = noun("Show, add, point, check, pause and resume providers.")
+app = noun(
+    "Show, add, point, check, pause and resume providers.",
+    "llmproxy providers list",
+    "llmproxy providers pause openai --reason 'invoice unpaid'",
+)
 Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="The provider's name.", autocompletion=provider_names),

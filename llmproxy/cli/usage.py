@@ -26,7 +26,11 @@ from llmproxy.cli.request_filter import request_filter
 if TYPE_CHECKING:
     from llmproxy.reports import Request
 
-app = noun("Look at requests and their costs.")
+app = noun(
+    "Look at requests and their costs.",
+    "llmproxy usage summary --by model --since 30d",
+    "llmproxy usage requests --user ann",
+)
 app.command("summary", epilog=usage_summary.EXAMPLES)(usage_summary.summary)
 
 SHORT_ID_CHARS = 20
@@ -88,7 +92,7 @@ def requests(
 
 app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
 
-_NONE_YET = "No requests yet. How to send one: llmproxy serve, then docs/cli.md"
+_NONE_YET = "No requests yet. They come in while this runs: llmproxy serve"
 
 
 def _print_requests(rows: "list[Request]") -> None:
@@ -113,7 +117,7 @@ def _print_requests(rows: "list[Request]") -> None:
                 request_id_text(row.id)[:id_chars],
                 output.short_time(row.created_at_ms),
                 row.user,
-                f"{row.provider}/{row.model}",
+                row.full_model,
                 row.state,
                 *_tokens(row.usage_totals()),
                 format_usd(row.cost_nanousd) if row.state not in {"open", "refused"} else "–",

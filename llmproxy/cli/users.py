@@ -12,7 +12,11 @@ from llmproxy.cli.output import Column
 if TYPE_CHECKING:
     from llmproxy.accounts import User
 
-app = noun("Make, show and change users.")
+app = noun(
+    "Make, show and change users.",
+    "llmproxy users create ann --credit 5 --key laptop",
+    "llmproxy users list",
+)
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="The user's name.", autocompletion=user_names)
 ]

@@ -95,7 +95,7 @@ coalesce((SELECT sum(coalesce(json_extract(value, '$.output'), 0))
 _SUMS = (
     """
 SELECT CASE :group WHEN 'day' THEN date(created_at_ms / 1000, 'unixepoch')
-                   WHEN 'model' THEN provider || '/' || model
+                   WHEN 'model' THEN provider || iif(model = '', ' (no model)', '/' || model)
                    WHEN 'endpoint' THEN provider || '/' || endpoint ELSE '' END AS name,
        count(*), sum("""
     + _TOKENS_IN

@@ -52,6 +52,11 @@ class Request(msgspec.Struct, frozen=True):
     ttfb_ms: int | None = None
     duration_ms: int | None = None
 
+    @property
+    def full_model(self) -> str:
+        """The model with its provider, for people; not all requests name one."""
+        return f"{self.provider}/{self.model}" if self.model else f"{self.provider} (no model)"
+
     def usage_totals(self) -> dict[str, int] | None:
         """Return the tokens of each class over all legs, or None when no usage was recorded."""
         if self.usage is None:

@@ -11,7 +11,7 @@ from llmproxy.reports.requests import USAGE_CLASSES, Request
 GROUPINGS: dict[str, Callable[[Request], str]] = {
     "day": lambda row: (rfc3339(row.created_at_ms) or "")[:10],
     "user": lambda row: row.user,
-    "model": lambda row: f"{row.provider}/{row.model}",
+    "model": lambda row: row.full_model,
     "provider": lambda row: row.provider,
     "key": lambda row: f"{row.user}/{row.api_key}",
 }

@@ -230,6 +230,17 @@ def test_doctor_warns_of_paused_and_keyless_providers(quick: Quick) -> None:
     assert "xai has no active keys (it has none)" in out
 
 
+def test_doctor_tells_how_to_use_a_server_without_a_key_again(quick: Quick) -> None:
+    add = ("providers", "add", "ollama", "--base-url", "http://127.0.0.1:9/v1")
+    quick.ok(*add, "--dialect", "openai", "--no-key")
+    quick.ok("provider-keys", "disable", "ollama", "none")
+    out = quick.ok("doctor")
+    assert "ollama needs no key, but is disabled" in out
+    assert "llmproxy provider-keys enable ollama none" in out
+    quick.ok("provider-keys", "enable", "ollama", "none")
+    assert "ollama can be used" in quick.ok("doctor")
+
+
 def test_doctor_fails_when_keys_cannot_be_opened(quick: Quick) -> None:
     quick.ok("provider-keys", "add", "openai", stdin=SECRET)
     (quick.home / "config" / "master.key").write_text("00" * 32)

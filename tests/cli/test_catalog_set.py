@@ -113,8 +113,8 @@ def test_removing_returns_to_the_catalogs_entry(quick: Quick) -> None:
     [
         ((), "Give what to set"),
         (("--remove", "--flat"), "Give what to set"),
-        (("--in-price", "1e3"), "field \"in_price\": '1e3' is not a price"),
-        (("--in-price", "-1"), "cannot be negative"),
+        (("--in-price", "1e3"), "field \"in_price\": '1e3' is no price"),
+        (("--in-price", "-1"), "-1 is below zero, which no price can be"),
         (("--cache-read", "0.0000000001"), 'field "prices.cache_read"'),
         (("--multiplier", "x"), 'field "multiplier"'),
         (("--max-output-tokens", "0"), "above 0"),

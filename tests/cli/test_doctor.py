@@ -90,6 +90,7 @@ def test_models_that_were_asked_for_without_a_price_are_named(quick: Quick, book
     assert "openai/gpt-11 (2 times), openai/gpt-12 (1 time), " in found["message"]
     assert found["message"].endswith("openai/gpt-15 (1 time) and 2 more")
     assert "catalog set" in found["advice"]
+    assert "llmproxy catalog set PROVIDER MODEL --in-price" in found["advice"]
 
 
 @pytest.mark.usefixtures("at_the_books_time")

@@ -118,6 +118,22 @@ def test_what_runs_without_arguments_prints_one_json_document_or_says_why_not(
 
 
 @pytest.mark.parametrize("group", GROUPS)
+def test_every_example_of_a_group_is_a_call_of_one_of_its_commands(group: str) -> None:
+    lines = example_lines(ROOT.commands[group])
+    assert lines
+    for line in lines:
+        noun, verb, *rest = program_call(line)
+        assert noun == group
+        COMMANDS[f"{noun} {verb}"].make_context(verb, rest, resilient_parsing=False)
+
+
+def test_no_line_about_a_command_is_cut_short(quick: Quick) -> None:
+    for words in ([], *([group] for group in GROUPS)):
+        lines = quick.ok(*words, "--help").splitlines()
+        assert [line for line in lines if line.endswith("...") and "Usage: " not in line] == []
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_a_group_alone_shows_its_commands(quick: Quick, group: str) -> None:
     ran = quick.run(group)
     assert ran.code == 2

@@ -104,6 +104,21 @@ def test_the_dearest_group_comes_first_and_the_limit_leaves_the_total_whole(
     assert "choose one of day" in quick.fails(2, "usage", "summary", "--by", "colour")
 
 
+def test_what_names_no_model_is_not_summed_under_an_empty_name(quick: Quick, month: Book) -> None:
+    month.now_ms += DAY_MS
+    refuse(month, "")  # as counting tokens does
+    names = [row["model"] for row in quick.json("usage", "summary", "--by", "model")["rows"]]
+    assert "openai (no model)" in names
+    assert "openai (no model)" in quick.ok("usage", "requests")
+    with month.write() as tx:
+        tx.execute("UPDATE requests SET state = 'settled' WHERE model = ''")
+    with month.read() as tx:
+        sums = reports.sum_own(
+            tx, month.user_id, "model", since_ms=0, until_ms=month.now_ms + 1, limit=10
+        )
+    assert "openai (no model)" in [each.name for each in sums]
+
+
 def test_sums_are_of_what_was_chosen(quick: Quick, month: Book) -> None:
     assert quick.json("usage", "summary", "--until", "2026-11-19")["total"]["requests"] == 2
     assert quick.json("usage", "summary", "--since", "2026-11-19")["total"]["requests"] == 1

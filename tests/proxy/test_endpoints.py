@@ -242,20 +242,29 @@ def test_a_base_url_is_there_for_whoever_looks(site: Site, method: str, path: st
         assert client.body() == b""
 
 
-def test_one_model_of_the_list_is_described(site: Site) -> None:
-    def get(path: str) -> tuple[int, dict[str, Any]]:
-        with RawClient(site.proxy.port) as client:
-            head = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {visitor.key}\r\n\r\n"
-            client.send(head.encode())
-            return client.recv_head().status, json.loads(client.body())
+def get(site: Site, path: str) -> tuple[int, dict[str, Any]]:
+    """Ask with a key for a path; return the status and the JSON."""
+    with RawClient(site.proxy.port) as client:
+        key = site.visitor().key
+        head = f"GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n"
+        client.send(head.encode())
+        return client.recv_head().status, json.loads(client.body())
 
-    visitor = site.visitor()
-    status, model = get("/v1/openai/models/gpt-4o")
+
+def test_one_model_of_the_list_is_described(site: Site) -> None:
+    status, model = get(site, "/v1/openai/models/gpt-4o")
     assert (status, model["id"], model["object"]) == (200, "gpt-4o", "model")
-    status, model = get("/v1/openai/v1/models/gpt-4o-2024-08-06")
+    status, model = get(site, "/v1/openai/v1/models/gpt-4o-2024-08-06")
     assert (status, model["id"]) == (200, "gpt-4o")
-    status, model = get("/v1/anthropic/v1/models/claude-sonnet-4-6")
+    status, model = get(site, "/v1/anthropic/v1/models/claude-sonnet-4-6")
     assert (status, model["type"]) == (200, "model")
-    status, model = get("/v1/openai/models/nothing")
+    status, model = get(site, "/v1/openai/models/nothing")
     assert (status, model["error"]["code"]) == (404, "model_not_found")
-    assert get("/v1/openai/models/")[0] == 400
+    assert get(site, "/v1/openai/models/")[0] == 404
+
+
+def test_the_list_offers_no_model_that_no_endpoint_serves(site: Site) -> None:
+    status, listed = get(site, "/v1/openai/models")
+    ids = [model["id"] for model in listed["data"]]
+    assert (status, "gpt-4o" in ids, "text-embedding-3-small" in ids) == (200, True, True)
+    assert [each for each in ids if "image" in each] == []

@@ -248,7 +248,9 @@ def test_a_stream_that_breaks_off_ends_in_an_error_event_and_is_estimated(
         row = site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
     else:
         row = site.assert_released(visitor)
-    assert row["reason"].startswith("openai broke off: ")
+    assert row["reason"] == "openai broke off: its connection ended in the middle"
+    told = got.last_event()[1]["error"]["message"]
+    assert told.startswith(f"Proxy error: {row['reason']}. Request id req_")
     assert (row["status"], row["upstream_status"]) == (200, 200)
 
 
