@@ -34,6 +34,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "info"
     log_requests: bool = True
     catalog_file: str = ""
+    strict: bool = False
     body_bytes_max: int = 32 * 1024 * 1024
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
     header_timeout_s: int = 10
@@ -70,6 +71,11 @@ SETTINGS = (
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the updated or built-in one."),
+    Setting(
+        "strict",
+        "Hold what no honest answer can cost more than, and refuse requests without such a bound: "
+        "true or false.",
+    ),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(
         "body_bytes_in_flight_max",

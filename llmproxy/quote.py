@@ -1,21 +1,28 @@
 """Owns the offer before a request is sent: what is held, and what the 402 says. Pure."""
 
+from typing import NamedTuple
+
 import msgspec
 
 from llmproxy.catalog import Model
 from llmproxy.dialects.base import RequestFacts
 from llmproxy.errors import ApiError
+from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Shortage
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
 from llmproxy.pricing import Bound, bound, unpriced_mover
 
 OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 """For models whose catalog entry knows no maximum: as much as the largest usual one."""
-ADVISED_MEMBER_TOKENS = 16
-"""Input tokens of a member such as `"max_completion_tokens":123456,`, by bytes / 3."""
-
 WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
+
+
+class HoldPolicy(NamedTuple):
+    """How much is held for a request: what the operator has chosen."""
+
+    is_strict: bool = False
+    """Hold what no honest answer can pass, and refuse what has no such bound."""
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -24,6 +31,7 @@ class Quote(msgspec.Struct, frozen=True):
     facts: RequestFacts
     model: Model
     bound: Bound
+    input_tokens: int
     output_tokens: int
     amount_nanousd: int
     user_multiplier_micro: int
@@ -31,11 +39,14 @@ class Quote(msgspec.Struct, frozen=True):
     """The maximum of output tokens, for each choice, that must be written into the request."""
 
 
-def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) -> Quote:
+def make_quote(
+    facts: RequestFacts, model: Model, user_multiplier_micro: int, policy: HoldPolicy
+) -> Quote:
     """Return the bound of a request's cost.
 
     Raises:
-        ApiError: 400, when the request asks for a service tier, speed or region without a price.
+        ApiError: 400, when the request asks for a service tier, speed or region without a price,
+            or when the policy is strict and there is no bound.
     """
     unpriced = unpriced_mover(model.prices, facts.movers)
     if unpriced is None and facts.searches and model.prices.rates.web_search is None:
@@ -47,24 +58,44 @@ def make_quote(facts: RequestFacts, model: Model, user_multiplier_micro: int) ->
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
-    # A maximum that the client will add on our advice makes its body longer.
-    advised = ADVISED_MEMBER_TOKENS if facts.output_max is None else 0
+    input_tokens = input_bound(facts, model, is_strict=policy.is_strict)
     request_bound = bound(
         model.prices,
-        input_tokens=facts.input_tokens_bound + advised,
+        input_tokens=input_tokens,
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
         searches=facts.searches,
+        any_default=policy.is_strict,
     )
-    model_max = model.max_output_tokens or OUTPUT_TOKENS_MAX_DEFAULT
-    # A provider refuses or lowers a maximum above the model's own.
-    output_max = model_max if facts.output_max is None else min(facts.output_max, model_max)
+    output_max = _output_max(facts, model, policy)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     amount = cost_nanousd(
         request_bound.rated(output_tokens), user_multiplier_micro, model.multiplier_micro
     )
-    return Quote(facts, model, request_bound, output_tokens, amount, user_multiplier_micro)
+    return Quote(
+        facts, model, request_bound, input_tokens, output_tokens, amount, user_multiplier_micro
+    )
+
+
+def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:
+    """Return the most output tokens of one choice.
+
+    Raises:
+        ApiError: 400, when the policy is strict and nothing says how many there may be.
+    """
+    own, models = facts.output_max, model.max_output_tokens
+    if own is not None:
+        # A provider refuses or lowers a maximum above the model's own.
+        return own if models is None else min(own, models)
+    if models is not None:
+        return models
+    if policy.is_strict:
+        raise not_bounded(
+            f"neither the request nor the model catalog says how much {model.id} may answer",
+            "Set a maximum of output tokens, such as `max_tokens`",
+        )
+    return OUTPUT_TOKENS_MAX_DEFAULT
 
 
 def fit(quote: Quote, available_nanousd: int) -> Quote | None:

@@ -35,7 +35,7 @@ from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services
 from llmproxy.presets import PRESETS
-from llmproxy.quote import Quote, make_quote
+from llmproxy.quote import HoldPolicy, Quote, make_quote
 from llmproxy.routes import Route, Routes, passed_query
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace
@@ -87,11 +87,14 @@ class ClientGoneError(Exception):
 class Relay:
     """Takes requests and sees them through; everything in the server's memory is here."""
 
-    def __init__(self, services: Services, writer: Writer[Snapshot], pool: Pool) -> None:
+    def __init__(
+        self, services: Services, writer: Writer[Snapshot], pool: Pool, policy: HoldPolicy
+    ) -> None:
         """Take the shared services; `publish` must be called before the first request."""
         self._services = services
         self._writer = writer
         self._pool = pool
+        self._policy = policy
         self._clock = services.clock
         self._catalog = services.catalog
         self._ids = RequestIds()
@@ -264,7 +267,7 @@ class Relay:
         if model is None:
             nearest = self._catalog.current.nearest(route.provider, facts.model)
             raise unknown_model_pricing(facts.model, nearest)
-        return make_quote(facts, model, principal.rate_multiplier_micro)
+        return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
     async def _choose_keys(
         self, name: str, model_id: str, principal: Principal

@@ -29,6 +29,7 @@ from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
+from llmproxy.quote import HoldPolicy
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import Parts, build_app
 from llmproxy.server.banner import Started
@@ -95,7 +96,7 @@ async def _serve(
     watchdog = Watchdog(_limits(settings), clock)
     bodies = BodyReader()
     services = Services(writer, upstream, watchdog, catalog, clock, bodies)
-    relay = Relay(services, writer, pool)
+    relay = Relay(services, writer, pool, HoldPolicy(is_strict=settings.strict))
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.holds.boot_id = await _begin_boot(writer, clock)
     observer = _observer(settings, clock)
