@@ -35,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_requests: bool = True
     catalog_file: str = ""
     hold_stream_output_tokens: int = 4096
+    strict: bool = False
     body_bytes_max: int = 32 * 1024 * 1024
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
     header_timeout_s: int = 10
@@ -76,6 +77,11 @@ SETTINGS = (
         "Output tokens held for a stream at first; its hold grows as it is seen passing.",
         256,
         10_000_000,
+    ),
+    Setting(
+        "strict",
+        "Hold what no honest answer can cost more than, and refuse requests without such a bound: "
+        "true or false.",
     ),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(

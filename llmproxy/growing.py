@@ -11,9 +11,6 @@ from llmproxy.order import Queue
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
 
-SEEN_BYTES_PER_TOKEN = 2
-"""Fewer than almost any text has, in any script: what is held covers what the provider counts."""
-
 
 class GrowingHold:
     """One stream's hold; asked before the stream is passed on beyond `look_at_bytes`."""
@@ -38,7 +35,7 @@ class GrowingHold:
         Raises:
             DatabaseError: it has outgrown its hold, and the ledger cannot be written.
         """
-        seen_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
+        seen_tokens = -(-seen_bytes // self._quote.seen_bytes_per_token)
         while True:
             if self._extension is None:
                 self._extension = self._ask_beyond(seen_tokens)
@@ -77,7 +74,7 @@ class GrowingHold:
         if self._held_tokens >= self._quote.output_tokens:
             return 2**63  # the provider itself ends the answer here
         ahead = 0 if is_short else self._step_tokens // 2
-        return (self._held_tokens - ahead) * SEEN_BYTES_PER_TOKEN
+        return (self._held_tokens - ahead) * self._quote.seen_bytes_per_token
 
 
 def _extend(tx: Tx, hold: ledger.Hold, quote: Quote, held_tokens: int, wanted_tokens: int) -> int:

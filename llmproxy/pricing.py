@@ -22,6 +22,8 @@ BASE_SERVICE_TIERS = frozenset(
 
 `on_demand` is what Groq calls its ordinary one; `batch` never reaches us, answers are not batches.
 """
+_OPEN_TIERS = (None, "auto")
+"""Service tiers of a request that leave the choice to the settings of the provider's account."""
 BASE_SPEEDS = frozenset({"standard"})
 BASE_GEOS = frozenset({"global", "not_available"})
 
@@ -146,28 +148,51 @@ def bound(
     may_write_cache: bool,
     may_write_cache_1h: bool = False,
     searches: int = 0,
+    any_default: bool = False,
 ) -> Bound:
     """Return the most that a request with at most `input_tokens` can cost.
 
     Each token is taken at the dearest rate it can reach: any tier below the input bound, any
-    kind of cache write that the request may cause.
+    kind of cache write that the request may cause; with `any_default` also any service tier and
+    region that the account's own settings may give to a request that names none.
     """
-    base, tiers = _variant(prices, movers)
-    reachable = [base, *(tier.rates for tier in tiers if input_tokens > tier.above_input_tokens)]
+    input_rate = output_rate = search_rate = 0
+    for base, tiers in _variants_within(prices, movers, any_default=any_default):
+        above = [tier.rates for tier in tiers if input_tokens > tier.above_input_tokens]
+        for rates in (base, *above):
+            # A cached token may, by an odd catalog, cost more than a fresh one.
+            input_rate = max(input_rate, rates.input, rates.cache_read)
+            if may_write_cache:
+                input_rate = max(input_rate, rates.cache_write_5m)
+            if may_write_cache_1h:
+                input_rate = max(input_rate, rates.cache_write_1h)
+            output_rate = max(output_rate, rates.output)
+            search_rate = max(search_rate, rates.web_search or 0)
     geo_micro = prices.geo_micro.get(movers.geo or "", MULTIPLIER_ONE)
-    input_rates = [rates.input for rates in reachable]
-    if may_write_cache:
-        input_rates += [rates.cache_write_5m for rates in reachable]
-    if may_write_cache_1h:
-        input_rates += [rates.cache_write_1h for rates in reachable]
-    # A cached token may, by an odd catalog, cost more than a fresh one.
-    input_rates += [rates.cache_read for rates in reachable]
-    search_rate = max((rates.web_search or 0) for rates in reachable)
+    if any_default and not movers.geo:
+        geo_micro = max([geo_micro, *prices.geo_micro.values()])
     return Bound(
-        input_rated=input_tokens * _in_geo(max(input_rates), geo_micro)
+        input_rated=input_tokens * _in_geo(input_rate, geo_micro)
         + searches * search_rate * _TOKENS_PER_SEARCH_RATE,
-        output_rate=_in_geo(max(rates.output for rates in reachable), geo_micro),
+        output_rate=_in_geo(output_rate, geo_micro),
     )
+
+
+def _variants_within(
+    prices: Prices, movers: Movers, *, any_default: bool
+) -> list[tuple[Rates, tuple[Tier, ...]]]:
+    """Return the rates and tiers that a request with these wishes may be served at."""
+    found = [_variant(prices, movers)]
+    if found[0][0] is not prices.rates:
+        # What asks for another service tier may all the same be served as an ordinary one.
+        found.append((prices.rates, prices.tiers))
+    if any_default and movers.service_tier in _OPEN_TIERS:
+        found += [
+            (variant.rates, variant.tiers)
+            for variant in prices.variants
+            if not variant.speeds or movers.speed in variant.speeds
+        ]
+    return found
 
 
 def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:

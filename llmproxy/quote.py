@@ -7,24 +7,29 @@ import msgspec
 from llmproxy.catalog import Model
 from llmproxy.dialects.base import RequestFacts
 from llmproxy.errors import ApiError
+from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
 from llmproxy.pricing import Bound, bound, unpriced_mover
 
 OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 """For models whose catalog entry knows no maximum: as much as the largest usual one."""
-ADVISED_MEMBER_TOKENS = 16
-"""Input tokens of a member such as `"max_completion_tokens":123456,`, by bytes / 3."""
-
 WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
 
 
-class HoldPolicy(NamedTuple):
-    """How much is held: the operator's choice."""
+SEEN_BYTES_PER_TOKEN = 2
+"""Fewer than almost any text has, in any script: what is held covers what the provider counts.
+On a strict server it is one, of which no tokenizer makes more than a token."""
 
-    stream_output_tokens: int
+
+class HoldPolicy(NamedTuple):
+    """How much is held for a request: what the operator has chosen."""
+
+    stream_output_tokens: int = 4096
     """Of a stream that can be seen through, so many tokens at first; its hold grows with it."""
+    is_strict: bool = False
+    """Hold what no honest answer can pass, and refuse what has no such bound."""
 
 
 class Quote(msgspec.Struct, frozen=True):
@@ -33,10 +38,13 @@ class Quote(msgspec.Struct, frozen=True):
     facts: RequestFacts
     model: Model
     bound: Bound
+    input_tokens: int
     output_tokens: int
     """The most tokens of output that the answer can have."""
     held_output_tokens: int
     """As many of them are held before the request is sent."""
+    seen_bytes_per_token: int
+    """Generated text of so many bytes is taken for a token where a hold grows with it."""
     user_multiplier_micro: int
     fitted_max: int | None = None
     """The maximum of output tokens, for each choice, that must be written into the request."""
@@ -77,7 +85,8 @@ def make_quote(
     neither may the model think unseen nor the request ask for what is billed and not shown.
 
     Raises:
-        ApiError: 400, when the request asks for a service tier, speed or region without a price.
+        ApiError: 400, when the request asks for a service tier, speed or region without a price,
+            or when the policy is strict and there is no bound.
     """
     unpriced = unpriced_mover(model.prices, facts.movers)
     if unpriced is None and facts.searches and model.prices.rates.web_search is None:
@@ -89,26 +98,51 @@ def make_quote(
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
-    # A maximum that the client will add on our advice makes its body longer.
-    advised = ADVISED_MEMBER_TOKENS if facts.output_max is None else 0
+    input_tokens = input_bound(facts, model, is_strict=policy.is_strict)
     request_bound = bound(
         model.prices,
-        input_tokens=facts.input_tokens_bound + advised,
+        input_tokens=input_tokens,
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
         searches=facts.searches,
+        any_default=policy.is_strict,
     )
-    model_max = model.max_output_tokens or OUTPUT_TOKENS_MAX_DEFAULT
-    # A provider refuses or lowers a maximum above the model's own.
-    output_max = model_max if facts.output_max is None else min(facts.output_max, model_max)
+    output_max = _output_max(facts, model, policy)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     held_output_tokens = output_tokens
     if facts.is_stream and not (model.reasoning or facts.hides_output):
         held_output_tokens = min(output_tokens, policy.stream_output_tokens)
     return Quote(
-        facts, model, request_bound, output_tokens, held_output_tokens, user_multiplier_micro
+        facts=facts,
+        model=model,
+        bound=request_bound,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        held_output_tokens=held_output_tokens,
+        seen_bytes_per_token=1 if policy.is_strict else SEEN_BYTES_PER_TOKEN,
+        user_multiplier_micro=user_multiplier_micro,
     )
+
+
+def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:
+    """Return the most output tokens of one choice.
+
+    Raises:
+        ApiError: 400, when the policy is strict and nothing says how many there may be.
+    """
+    own, models = facts.output_max, model.max_output_tokens
+    if own is not None:
+        # A provider refuses or lowers a maximum above the model's own.
+        return own if models is None else min(own, models)
+    if models is not None:
+        return models
+    if policy.is_strict:
+        raise not_bounded(
+            f"neither the request nor the model catalog says how much {model.id} may answer",
+            "Set a maximum of output tokens, such as `max_tokens`",
+        )
+    return OUTPUT_TOKENS_MAX_DEFAULT
 
 
 def fit(quote: Quote, available_nanousd: int) -> Quote | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from llmproxy import ledger
 from llmproxy.dialects.base import Reading, estimated
+from llmproxy.input_bound import input_estimate
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
 from llmproxy.quote import Quote
@@ -204,7 +205,9 @@ class Settlement(_Row):
             ledger.note_seen(tx, self._hold, seen.nanousd)
 
     def _estimated(self, reading: Reading) -> Usage:
-        return estimated(reading, len(self._order.body), self._quote.output_tokens)
+        quote = self._quote
+        input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
+        return estimated(reading, input_tokens, quote.output_tokens)
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
         usage = self._as_asked(usage)

@@ -116,6 +116,81 @@ def test_an_option_without_a_price_is_named(movers: Movers, unpriced: str | None
     assert unpriced_mover(PRICES, movers) == unpriced
 
 
+# --- bounds ---
+
+NO_WISHES = Movers()
+
+
+def bound_rates(
+    wishes: Movers = NO_WISHES, *, tokens: int = 1000, any_default: bool = False
+) -> tuple[int, int]:
+    """The input and output rates of a bound without cache writes, in USD per million."""
+    most = bound(
+        PRICES,
+        input_tokens=tokens,
+        movers=wishes,
+        may_write_cache=False,
+        any_default=any_default,
+    )
+    assert most.input_rated % tokens == 0
+    return most.input_rated // tokens, most.output_rate
+
+
+def test_a_bound_has_the_rates_of_long_contexts_only_where_the_input_may_reach_them() -> None:
+    assert bound_rates(tokens=200_000) == (parse_rate("3"), parse_rate("15"))
+    assert bound_rates(tokens=200_001) == (parse_rate("6"), parse_rate("22.50"))
+
+
+@pytest.mark.parametrize(
+    ("writes", "hours", "rate"),
+    [(False, False, "3"), (True, False, "3.75"), (True, True, "7.5"), (False, True, "7.5")],
+)
+def test_a_bound_has_the_rates_of_the_cache_writes_that_the_request_allows(
+    writes: bool, hours: bool, rate: str
+) -> None:
+    most = bound(
+        PRICES,
+        input_tokens=100,
+        movers=Movers(),
+        may_write_cache=writes,
+        may_write_cache_1h=hours,
+    )
+    assert most.input_rated == 100 * parse_rate(rate)
+
+
+def test_a_bound_above_the_threshold_has_the_cache_writes_of_long_contexts() -> None:
+    most = bound(PRICES, input_tokens=300_000, movers=Movers(), may_write_cache=True)
+    assert most.input_rated == 300_000 * parse_rate("7.5")
+
+
+def test_a_bound_counts_searches_beside_tokens() -> None:
+    most = bound(PRICES, input_tokens=0, movers=Movers(), may_write_cache=False, searches=3)
+    assert cost_nanousd(most.rated(0), MULTIPLIER_ONE, MULTIPLIER_ONE) == 3 * 10_000_000
+
+
+def test_what_asks_for_a_cheaper_tier_is_bounded_by_the_ordinary_one() -> None:
+    flex = Prices(PRICES.rates, variants=(Variant(("flex",), (), rates("1", "5")),))
+    for asked, expected in (("flex", "15"), ("default", "15")):
+        most = bound(flex, input_tokens=1, movers=Movers(asked), may_write_cache=False)
+        assert most.output_rate == parse_rate(expected)
+
+
+def test_a_bound_takes_the_asked_tier_speed_and_region() -> None:
+    assert bound_rates(Movers("priority")) == (parse_rate("5"), parse_rate("25"))
+    assert bound_rates(Movers(speed="fast")) == (parse_rate("30"), parse_rate("150"))
+    assert bound_rates(Movers(geo="us")) == (parse_rate("3.3"), parse_rate("16.5"))
+
+
+def test_a_bound_may_take_whatever_the_accounts_settings_can_choose() -> None:
+    for wishes in (Movers(), Movers("auto")):
+        # priority, in the dear region; nobody is sped up without asking for it
+        assert bound_rates(wishes, any_default=True) == (parse_rate("5.5"), parse_rate("27.5"))
+    settled = Movers("default", geo="global")
+    assert bound_rates(settled, any_default=True) == (parse_rate("3"), parse_rate("15"))
+    fast = Movers(speed="fast", geo="global")
+    assert bound_rates(fast, any_default=True)[1] == parse_rate("150")
+
+
 RATE = st.integers(0, 10**12)
 ANY_RATES = st.builds(Rates, RATE, RATE, RATE, RATE, RATE, st.none() | RATE)
 ANY_TIERS = st.lists(ANY_RATES, max_size=2).map(

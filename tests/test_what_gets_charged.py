@@ -20,7 +20,7 @@ from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.ledger import Standing
 from llmproxy.money import format_usd, parse_multiplier, parse_usd
 from llmproxy.pricing import PricedModel, price
-from llmproxy.quote import HoldPolicy, insufficient_credit, make_quote
+from llmproxy.quote import HoldPolicy, Quote, insufficient_credit, make_quote
 from llmproxy.usage import Leg, Usage
 from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer
 from tests.support.answers import (
@@ -151,6 +151,11 @@ def test_the_program_comes_to_the_same_sum(title: str) -> None:
             assert Decimal(tokens) * Decimal(rate) / MICRO == Decimal(amount)
 
 
+def chat_quote(body: bytes) -> Quote:
+    facts = OpenAIChat().read_request(body)
+    return make_quote(facts, listed("openai", "gpt-4o"), 1_200_000, HoldPolicy())
+
+
 def body_of(**fields: Any) -> bytes:  # noqa: ANN401 - any JSON value
     return json.dumps({**BODY, **fields}, separators=(",", ":")).encode()
 
@@ -162,10 +167,10 @@ def body_of(**fields: Any) -> bytes:  # noqa: ANN401 - any JSON value
 def test_the_program_holds_as_much(title: str, body: bytes) -> None:
     held = SUMS[title]["held"]
     quote = make_quote(
-        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy(4096)
+        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy()
     )
     assert f"{len(body)} bytes" in TEXTS[title]
-    assert quote.facts.input_tokens_bound == held.tokens()["input"]
+    assert quote.input_tokens == held.tokens()["input"]
     assert quote.output_tokens == held.tokens()["output"]
     assert quote.amount_nanousd == parse_usd(held.usd)
 
@@ -173,7 +178,7 @@ def test_the_program_holds_as_much(title: str, body: bytes) -> None:
 def test_the_402_says_what_the_page_says() -> None:
     body = body_of(max_tokens=16_000)
     quote = make_quote(
-        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy(4096)
+        OpenAIChat().read_request(body), listed("openai", "gpt-4o"), 1_200_000, HoldPolicy()
     )
     shortage = Standing(parse_usd("0.05"), held_nanousd=0)
     told = TEXTS["Too little credit"].split("```\n")[-2].strip()

@@ -6,7 +6,9 @@ import typer
 
 from llmproxy.cli.options import Json, examples
 
-SERVE_EXAMPLES = examples("llmproxy serve", "llmproxy serve --host 0.0.0.0 --port 8080")
+SERVE_EXAMPLES = examples(
+    "llmproxy serve", "llmproxy serve --host 0.0.0.0 --port 8080", "llmproxy serve --strict"
+)
 DEMO_EXAMPLES = examples("llmproxy demo", "llmproxy demo --keep")
 
 
@@ -18,12 +20,19 @@ def serve(
     log_level: Annotated[
         str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
     ] = None,
+    strict: Annotated[
+        bool | None,
+        typer.Option(
+            "--strict/--no-strict",
+            help="Hold what no honest answer can cost more than; refuse what has no such bound.",
+        ),
+    ] = None,
 ) -> None:
     """Run the proxy. Until SIGTERM or Ctrl-C; running answers are finished and settled first."""
     from llmproxy.config import load_config
     from llmproxy.server.run import serve as run
 
-    flags = {"host": host, "port": port, "log_level": log_level}
+    flags = {"host": host, "port": port, "log_level": log_level, "strict": strict}
     raise typer.Exit(run(load_config(flags)))
 
 

@@ -9,13 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmproxy.dialects.base import (
-    BYTES_PER_TOKEN,
-    INPUT_TOKENS_EXTRA,
-    INPUT_TOKENS_EXTRA_TOOLS,
-    REFERENCE_TOKENS,
-    SEARCH_TOKENS,
     SEARCHES_MAX_DEFAULT,
     UNREADABLE,
+    InputFacts,
     Reading,
     RequestFacts,
     not_metered,
@@ -23,12 +19,13 @@ from llmproxy.dialects.base import (
     refuse_zero,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.media import Embedded, in_base64
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
 
 _BILLED = frozenset(
     {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
-    | {"messages", "system", "cache_control", "thinking"}
+    | {"messages", "system", "cache_control", "context_management", "thinking"}
     | {"fallbacks", "thread", "mcp_servers", "container", "billing_policy", "user_profile_id"}
 )
 REFUSED = {
@@ -41,6 +38,7 @@ REFUSED = {
 }
 _CLIENT_TOOLS = ("custom", "bash_", "text_editor_", "computer_", "memory_")
 _WEB_SEARCH = "web_search_"
+_MEDIA_BLOCKS = ("image", "document")
 _CACHE_TTLS_SHORT = (None, "5m")
 
 
@@ -67,7 +65,13 @@ class AnthropicMessages:
             is_stream=flag(fields, "stream"),
             output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
             choices=1,
-            input_tokens_bound=_input_bound(fields, body, searches, contents),
+            input=InputFacts(
+                len(body) - contents.data_bytes,
+                has_tools=bool(fields.get("tools")),
+                media=contents.media,
+                pdf_pages=contents.pdf_pages,
+                rereads=_rereads(fields, searches),
+            ),
             movers=Movers(
                 service_tier=text(fields, "service_tier"),
                 speed=text(fields, "speed"),
@@ -121,32 +125,40 @@ def _searches(fields: dict[str, Any]) -> int:
     return searches
 
 
-def _input_bound(fields: dict[str, Any], body: bytes, searches: int, contents: "_Contents") -> int:
-    tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") else 0
-    references = REFERENCE_TOKENS * contents.references
-    flat = INPUT_TOKENS_EXTRA + tools + references + searches * SEARCH_TOKENS
-    return len(body) // BYTES_PER_TOKEN + flat
+def _rereads(fields: dict[str, Any], searches: int) -> str | None:
+    """Return what makes the provider read the input more than once."""
+    if searches:
+        return "tools: web_search"
+    return "context_management" if fields.get("context_management") else None
 
 
 class _Contents(NamedTuple):
-    """What messages, system text and tools say about the cost; `references` are linked by URL."""
+    """What messages, system text and tools say about the cost."""
 
     may_write_cache: bool
     may_write_cache_1h: bool
-    references: int
+    media: int
+    """Images and documents that are not PDFs in the body."""
+    pdf_pages: int
+    data_bytes: int
+    """Of the images and PDFs in the body."""
 
 
 def _read_contents(fields: dict[str, Any]) -> _Contents:
     """Read all content blocks, in tool results and documents too; refuse files by their id."""
     tools = fields.get("tools")
     marked = [fields, *(tools if isinstance(tools, list) else ())]
-    references = 0
+    media = pdf_pages = data_bytes = 0
     for part in parts(fields.get("messages"), fields.get("system")):
         kind = part.get("type")
         if part.get("file_id") is not None or kind == "container_upload":
             raise not_metered("file_id", "files at the provider belong to its account, not to you")
         if kind == "url":
-            references += 1
+            media += 1
+        elif kind in _MEDIA_BLOCKS and (embedded := _embedded(part.get("source"))):
+            data_bytes += embedded.data_bytes
+            pdf_pages += embedded.pdf_pages
+            media += not embedded.pdf_pages
         if "cache_control" in part:
             marked.append(part)
     marks = [part.get("cache_control") for part in marked if isinstance(part, dict)]
@@ -154,7 +166,14 @@ def _read_contents(fields: dict[str, Any]) -> _Contents:
         mark.get("ttl") if isinstance(mark, dict) else None for mark in marks if mark is not None
     ]
     is_hour = any(ttl not in _CACHE_TTLS_SHORT for ttl in lifetimes)
-    return _Contents(bool(lifetimes), is_hour, references)
+    return _Contents(bool(lifetimes), is_hour, media, pdf_pages, data_bytes)
+
+
+def _embedded(source: object) -> Embedded | None:
+    """Return what a block carries in the body; files of other kinds count by their bytes too."""
+    if not isinstance(source, dict) or source.get("type") != "base64":
+        return None
+    return in_base64(source.get("data"), source.get("media_type")) or Embedded(0, 0)
 
 
 class _Message(msgspec.Struct):

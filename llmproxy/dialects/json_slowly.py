@@ -2,7 +2,7 @@
 
 The standard parser is one call that keeps the interpreter to itself: 3 s for 32 MiB of `[[],[],…`.
 This one is ten times slower, but no step of it takes longer than some milliseconds, and the tree it
-returns is small: long texts are checked in place and only their beginnings kept.
+returns is small: long texts are checked in place and only their beginnings kept (`LongText`).
 """
 
 import codecs
@@ -42,6 +42,17 @@ class OversizeError(ValueError):
 
 class AmbiguousError(ValueError):
     """The text is JSON, but not every parser would read it alike."""
+
+
+class LongText(str):
+    """The beginning of a long text, and where the whole of it stands in the body."""
+
+    __slots__ = ("body", "end", "start")
+
+    body: bytes
+    start: int
+    end: int
+    """From the first character's byte up to the closing quote."""
 
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -244,7 +255,9 @@ class _Reader:
             found = _BEGINNING.match(self._body, start + 1)
             assert found is not None
             text = found[0].decode(errors="ignore")  # the last character may be cut
-            return str(json.loads(f'"{text}"'))
+            beginning = LongText(json.loads(f'"{text}"'))
+            beginning.body, beginning.start, beginning.end = self._body, start + 1, end - 1
+            return beginning
         raw = self._body[start:end]
         text = raw.decode()
         return str(json.loads(text)) if b"\\" in raw else text[1:-1]

@@ -17,8 +17,8 @@ from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_options import (
     REFUSED,
     THINKING,
-    count_references,
-    input_bound,
+    input_facts,
+    read_contents,
     refuse_server_tool,
     refuse_unmetered,
     thinks,
@@ -63,7 +63,7 @@ class OpenAIChat:
             is_stream=flag(fields, "stream"),
             output_max=max(given, default=None),
             choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
-            input_tokens_bound=input_bound(fields, body, count_references(fields.get("messages"))),
+            input=input_facts(fields, body, read_contents(_url_of, fields.get("messages"))),
             movers=Movers(service_tier=text(fields, "service_tier")),
             # OpenAI writes its cache by itself, unasked; where it has no price, it costs nothing.
             may_write_cache=True,
@@ -85,6 +85,14 @@ class OpenAIChat:
     def stream_reader(self, *, withholds_usage: bool) -> ChunkStreamReader:
         """Return a reader for one stream."""
         return ChunkStreamReader(withholds_usage=withholds_usage)
+
+
+def _url_of(part: dict[str, Any]) -> object:
+    """Return the link or `data:` URL of an image or file."""
+    image, file = part.get("image_url"), part.get("file")
+    if isinstance(image, dict):
+        return image.get("url")
+    return file.get("file_data") if isinstance(file, dict) else image
 
 
 def asks_usage(fields: dict[str, Any]) -> bool:

@@ -1,11 +1,11 @@
 """OpenAI's legacy completions (reference wire.md A.2, A.5, C.1)."""
 
-from llmproxy.dialects.base import Reading, RequestFacts
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.openai_chat import CHOICES_MAX, asks_usage, read_choices, with_usage_asked
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
-from llmproxy.dialects.openai_options import REFUSED, input_bound, refuse_unmetered
-from llmproxy.dialects.openai_usage import count_prompts, token_ids_bound
+from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
+from llmproxy.dialects.openai_usage import count_prompts, has_token_ids
 from llmproxy.usage import TOKENS_MAX, Movers
 
 _BILLED = frozenset(
@@ -38,7 +38,7 @@ class OpenAICompletions:
             # OpenAI's default is 16 tokens, other servers have none: the model's own maximum.
             output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
             choices=count_prompts(prompts) * max(answers),
-            input_tokens_bound=input_bound(fields, body, 0) + token_ids_bound(prompts, body),
+            input=InputFacts(len(body), has_token_ids=has_token_ids(prompts)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             # What is thrown away of the best of many is billed, and never seen.

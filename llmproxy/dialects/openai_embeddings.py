@@ -2,10 +2,10 @@
 
 import msgspec
 
-from llmproxy.dialects.base import UNREADABLE, Reading, RequestFacts, not_metered
+from llmproxy.dialects.base import UNREADABLE, InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import parse_object, text
-from llmproxy.dialects.openai_options import REFUSED, input_bound, refuse_unmetered
-from llmproxy.dialects.openai_usage import ABSENT, EMBEDDED, is_given, read_reading, token_ids_bound
+from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
+from llmproxy.dialects.openai_usage import ABSENT, EMBEDDED, has_token_ids, is_given, read_reading
 from llmproxy.dialects.unmetered import UnmeteredStreamReader
 from llmproxy.usage import Movers
 
@@ -36,7 +36,7 @@ class OpenAIEmbeddings:
             is_stream=False,
             output_max=0,
             choices=1,
-            input_tokens_bound=input_bound(fields, body, 0) + token_ids_bound(given, body),
+            input=InputFacts(len(body), has_token_ids=has_token_ids(given)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=False,
         )

@@ -5,17 +5,11 @@ the tokens that the answer reports is refused by name (reference wire.md C.3, C.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-from llmproxy.dialects.base import (
-    BYTES_PER_TOKEN,
-    INPUT_TOKENS_EXTRA,
-    INPUT_TOKENS_EXTRA_TOOLS,
-    REFERENCE_TOKENS,
-    not_metered,
-    parts,
-)
+from llmproxy.dialects.base import InputFacts, not_metered, parts
+from llmproxy.dialects.media import in_data_url
 
 _SEARCH = "it searches the web for a fee that is not reported with the answer"
 _SEVERAL = "another model or host could answer at another price"
@@ -52,7 +46,7 @@ _GEMINI_TOOLS = frozenset(
 _SEARCHING_MODEL = re.compile(r"-search-preview|-search-api|(?:^|/)compound(?:-|$)", re.IGNORECASE)
 """Models with a search of their own, billed by the search."""
 _UNPRICED_PARTS = ("input_audio", "audio_url", "input_video", "video_url")
-_REFERENCES = ("file", "input_file", "image_url")
+_MEDIA = ("file", "input_file", "image_url", "document_url")
 THINKING = frozenset(
     {"reasoning_effort", "reasoning", "thinking", "enable_thinking", "chat_template_kwargs"}
 )
@@ -110,13 +104,28 @@ def refuse_server_tool(tool: dict[str, Any], client_tools: tuple[str, ...]) -> N
         raise not_metered(f"tools: {key}", "it runs at the provider and has no price here")
 
 
-def count_references(*contents: object) -> int:
-    """Return how many images and documents there are in messages, at whatever depth.
+class Contents(NamedTuple):
+    """The images and documents in a request's messages."""
+
+    media: int
+    """Those that are not PDFs in the body."""
+    pdf_pages: int
+    data_bytes: int
+    """Of the images and PDFs in the body."""
+
+
+def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object) -> Contents:
+    """Return what images and documents there are in messages, at whatever depth.
+
+    Args:
+        url_of: returns the URL of an image or document, which is where this endpoint carries its
+            data too. The same text must not be returned for two parts.
+        contents: messages or instructions.
 
     Raises:
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
-    references = 0
+    media = pdf_pages = data_bytes = 0
     for part in parts(*contents):
         kind = part.get("type")
         if kind in _UNPRICED_PARTS or "input_audio" in part:
@@ -130,9 +139,15 @@ def count_references(*contents: object) -> int:
         for key in _CACHE_MARKS & part.keys():
             if isinstance(part[key], dict):
                 _refuse_long_cache(key, part[key])
-        if kind in _REFERENCES or "image_url" in part:
-            references += 1
-    return references
+        if kind in _MEDIA or "image_url" in part:
+            embedded = in_data_url(url_of(part))
+            if embedded is None:
+                media += 1
+                continue
+            data_bytes += embedded.data_bytes
+            pdf_pages += embedded.pdf_pages
+            media += not embedded.pdf_pages
+    return Contents(media, pdf_pages, data_bytes)
 
 
 def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
@@ -141,8 +156,14 @@ def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
         raise not_metered(f"{key}.ttl", why)
 
 
-def input_bound(fields: dict[str, Any], body: bytes, references: int) -> int:
-    """Return an upper estimate of a request's input tokens (reference wire.md C.2, C.3)."""
-    tools = INPUT_TOKENS_EXTRA_TOOLS if fields.get("tools") or fields.get("functions") else 0
-    flat = INPUT_TOKENS_EXTRA + tools + REFERENCE_TOKENS * references
-    return len(body) // BYTES_PER_TOKEN + flat
+def input_facts(
+    fields: dict[str, Any], body: bytes, contents: Contents, rereads: str | None = None
+) -> InputFacts:
+    """Return what a request with tools and contents says about its input."""
+    return InputFacts(
+        len(body) - contents.data_bytes,
+        has_tools=bool(fields.get("tools") or fields.get("functions")),
+        media=contents.media,
+        pdf_pages=contents.pdf_pages,
+        rereads=rereads,
+    )

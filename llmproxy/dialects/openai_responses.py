@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from llmproxy.dialects.base import (
-    SEARCH_TOKENS,
     SEARCHES_MAX_DEFAULT,
     UNREADABLE,
     Reading,
@@ -19,8 +18,8 @@ from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.openai_options import (
     KEPT,
     REFUSED,
-    count_references,
-    input_bound,
+    input_facts,
+    read_contents,
     refuse_server_tool,
     refuse_unmetered,
     thinks,
@@ -40,7 +39,7 @@ _WEB_SEARCH = "web_search"
 _MODES = (None, "standard")
 _BILLED = frozenset(
     {"model", "stream", "max_output_tokens", "max_tool_calls", "service_tier", "reasoning"}
-    | {"prompt_cache_options", "tools", "input", "modalities"}
+    | {"prompt_cache_options", "tools", "input", "modalities", "context_management"}
     | _REFUSED.keys()
 )
 
@@ -67,13 +66,13 @@ class OpenAIResponses:
         if isinstance(reasoning, dict) and reasoning.get("mode") not in _MODES:
             raise not_metered("reasoning.mode", "it bills work that the request does not bound")
         searches = _searches(fields)
-        references = count_references(fields.get("input"), fields.get("instructions"))
+        contents = read_contents(_url_of, fields.get("input"), fields.get("instructions"))
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
             output_max=whole(fields, "max_output_tokens", lowest=0, highest=TOKENS_MAX),
             choices=1,
-            input_tokens_bound=input_bound(fields, body, references) + searches * SEARCH_TOKENS,
+            input=input_facts(fields, body, contents, _rereads(fields, searches)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             searches=searches,
@@ -134,6 +133,18 @@ def _searches(fields: dict[str, Any]) -> int:
         return 0
     calls = whole(fields, "max_tool_calls", lowest=0, highest=1000)
     return SEARCHES_MAX_DEFAULT if calls is None else calls
+
+
+def _url_of(part: dict[str, Any]) -> object:
+    """Return the link or `data:` URL of an image or file."""
+    return part.get("image_url") or part.get("file_data")
+
+
+def _rereads(fields: dict[str, Any], searches: int) -> str | None:
+    """Return what makes the provider read the input more than once."""
+    if searches:
+        return "tools: web_search"
+    return "context_management" if fields.get("context_management") else None
 
 
 def _is_local(environment: object) -> bool:

@@ -139,14 +139,13 @@ def count_prompts(given: object) -> int:
     return 1
 
 
-def token_ids_bound(given: object, body: bytes) -> int:
-    """Return what to add to bytes / 3 where inputs are token ids: `[1,2]` has one in two bytes."""
+def has_token_ids(given: object) -> bool:
+    """Say whether inputs are given as token ids: `[1,2]`, or lists of such."""
     if not isinstance(given, list):
-        return 0
-    has_ids = _are_token_ids(given) or any(
+        return False
+    return _are_token_ids(given) or any(
         isinstance(one, list) and _are_token_ids(one) for one in given
     )
-    return len(body) // 2 - len(body) // 3 if has_ids else 0
 
 
 def _are_token_ids(given: list[object]) -> bool:

@@ -6,7 +6,7 @@ is refused here too.
 
 from collections.abc import Mapping
 
-from llmproxy.dialects.base import Reading, RequestFacts, not_metered, parts
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, parts
 from llmproxy.dialects.json_gate import parse_object, text
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import Movers
@@ -39,7 +39,7 @@ class FreeEndpoint:
             is_stream=False,
             output_max=0,
             choices=1,
-            input_tokens_bound=0,
+            input=InputFacts(0),
             movers=Movers(),
             may_write_cache=False,
         )

@@ -46,6 +46,8 @@ class Started(NamedTuple):
             ("catalog", f"{len(self.catalog.models())} models, {source}"),
             *(("providers" if not n else "", text) for n, text in enumerate(self._providers())),
         ]
+        if settings.strict:
+            rows.append(("strict", "only requests whose cost has an upper bound are taken"))
         if not self.has_api_keys:
             rows.append(("users", f"no API key. Next: {FIRST_USER}"))
         lines = "".join(f"  {name:<10} {text}\n" for name, text in rows)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
-from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.base import InputFacts, RequestFacts
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Movers
 
@@ -39,7 +39,7 @@ def test_a_plain_request_is_read() -> None:
         is_stream=False,
         output_max=99,
         choices=1,
-        input_tokens_bound=len(body) // 3 + 600,
+        input=InputFacts(len(body)),
         movers=Movers(),
         may_write_cache=False,
     )
@@ -113,7 +113,7 @@ def test_names_in_other_peoples_json_mean_nothing() -> None:
         tools=[tool], messages=[{"role": "assistant", "content": [use]}], metadata=INNOCENT
     )
     read = MESSAGES.read_request(body)
-    assert (read.may_write_cache, read.input_tokens_bound) == (False, len(body) // 3 + 1600)
+    assert (read.may_write_cache, read.input) == (False, InputFacts(len(body), has_tools=True))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_tools_that_the_client_runs_pass(kind: str | None) -> None:
     tool = {"name": "t", "input_schema": {}} | ({"type": kind} if kind else {})
     body = encode(tools=[tool])
     read = MESSAGES.read_request(body)
-    assert (read.searches, read.input_tokens_bound) == (0, len(body) // 3 + 600 + 1000)
+    assert (read.searches, read.input) == (0, InputFacts(len(body), has_tools=True))
 
 
 @pytest.mark.parametrize(
@@ -180,12 +180,12 @@ def test_tools_that_run_at_the_provider_are_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("uses", "searches"), [(None, 10), (3, 3), (0, 0)])
-def test_web_searches_are_counted_into_the_bound(uses: int | None, searches: int) -> None:
+def test_web_searches_are_counted_as_they_may_come(uses: int | None, searches: int) -> None:
     tool = {"type": "web_search_20250305", "name": "web_search", "max_uses": uses}
     body = encode(tools=[tool])
     read = MESSAGES.read_request(body)
     assert read.searches == searches
-    assert read.input_tokens_bound == len(body) // 3 + 600 + 1000 + searches * 20_000
+    assert read.input.rereads == ("tools: web_search" if searches else None)
 
 
 @pytest.mark.parametrize("uses", [-1, 1001, 1.0, True, "3"])
@@ -198,13 +198,13 @@ def test_tools_of_an_odd_shape_are_the_providers_to_refuse(tools: Any) -> None: 
     assert facts(tools=tools).searches == 0
 
 
-def test_images_by_reference_raise_the_bound() -> None:
+def test_images_by_reference_are_counted() -> None:
     source = {"type": "url", "url": "https://example.org/x.png"}
     body = encode(messages=[{"content": [{"type": "image", "source": source}]}])
-    assert MESSAGES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 6000
+    assert MESSAGES.read_request(body).input == InputFacts(len(body), media=1)
     result = {"type": "tool_result", "tool_use_id": "t", "content": [{"source": source}]}
     body = encode(messages=[{"content": [result, {"type": "text", "text": '"url"'}]}])
-    assert MESSAGES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 6000
+    assert MESSAGES.read_request(body).input == InputFacts(len(body), media=1)
 
 
 def test_the_body_is_never_changed() -> None:

@@ -194,7 +194,7 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     ]
     _, reader = run(*(named_event("content_block_delta", delta=delta) for delta in deltas))
     assert reader.reading().seen_bytes == 3 + 3 + 2
-    assert estimated(reader.reading(), 100, 100) == Usage((Leg(input=34, output=3),))
+    assert estimated(reader.reading(), 34, 100) == Usage((Leg(input=34, output=3),))
 
 
 def test_an_error_event_is_seen_and_ends_nothing_else() -> None:

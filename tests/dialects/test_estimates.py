@@ -13,7 +13,7 @@ def test_an_estimate_without_any_report_keeps_what_the_answer_said_of_its_price(
     )
     reading = reader.reading()
     assert reading.movers == Movers(service_tier="priority")
-    assert estimated(reading, 30, 9) == Usage((Leg(input=10, output=1),), service_tier="priority")
+    assert estimated(reading, 10, 9) == Usage((Leg(input=10, output=1),), service_tier="priority")
 
 
 def test_a_usage_that_is_not_trusted_still_tells_tier_speed_and_region() -> None:

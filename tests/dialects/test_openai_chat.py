@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.base import InputFacts, RequestFacts
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX
@@ -37,7 +37,7 @@ def test_a_plain_request_is_read() -> None:
     body = encode()
     read = CHAT.read_request(body)
     assert (read.model, read.is_stream, read.output_max, read.choices) == ("gpt-4o", False, None, 1)
-    assert read.input_tokens_bound == len(body) // 3 + 600
+    assert read.input == InputFacts(len(body))
     assert (read.asks_usage, read.has_stream_options) == (False, False)
 
 
@@ -222,12 +222,12 @@ def test_everything_else_passes(fields: dict[str, Any]) -> None:
     assert facts(**fields).choices == 1
 
 
-def test_tools_images_and_predictions_raise_the_bound() -> None:
+def test_tools_images_and_predictions_are_told() -> None:
     body = encode(tools=[{"type": "function", "function": {"name": "f"}}])
-    assert CHAT.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 1000
+    assert CHAT.read_request(body).input == InputFacts(len(body), has_tools=True)
     part = {"type": "image_url", "image_url": {"url": "https://example.org/x.png"}}
     body = encode(messages=[{"role": "user", "content": [part, part]}])
-    assert CHAT.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 2 * 6000
+    assert CHAT.read_request(body).input == InputFacts(len(body), media=2)
     body = encode(prediction={"type": "content", "content": "abc"})
     assert CHAT.read_request(body).output_tokens_extra == len(body)
 

@@ -239,7 +239,7 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     _, reader = run(*events)
     reading = reader.reading()
     assert reading.seen_bytes == 3 + 3 + 3 + 3 + 3 + 2
-    assert estimated(reading, 100, 100) == Usage((Leg(input=34, output=6),))
+    assert estimated(reading, 34, 100) == Usage((Leg(input=34, output=6),))
 
 
 @pytest.mark.parametrize(
@@ -301,6 +301,6 @@ def test_usage_in_an_error_chunk_is_the_bill() -> None:
 
 
 def test_an_estimate_takes_no_more_output_than_was_allowed_unless_it_was_reported() -> None:
-    assert estimated(Reading(seen_bytes=900), 3, 100) == Usage((Leg(input=1, output=100),))
+    assert estimated(Reading(seen_bytes=900), 1, 100) == Usage((Leg(input=1, output=100),))
     reported = Reading(usage=Usage((Leg(input=5, output=200),)), seen_bytes=900)
     assert estimated(reported, 3, 100) == Usage((Leg(input=5, output=200),))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.base import Endpoint, InputFacts, Reading
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.errors import ApiError
@@ -57,12 +57,13 @@ def test_a_completion_request_is_read() -> None:
     assert refusal(COMPLETIONS, prompt="x", best_of=0).param == "best_of"
 
 
-def test_token_ids_are_more_tokens_than_their_bytes_by_three() -> None:
+def test_token_ids_are_told_from_texts() -> None:
     for endpoint, name in ((COMPLETIONS, "prompt"), (EMBEDDINGS, "input")):
         for given in ([1] * 3000, [[1] * 1500] * 2):
-            assert endpoint.read_request(encode(**{name: given})).input_tokens_bound >= 3000 + 500
+            body = encode(**{name: given})
+            assert endpoint.read_request(body).input == InputFacts(len(body), has_token_ids=True)
         texts = encode(**{name: ["a", "b"]})
-        assert endpoint.read_request(texts).input_tokens_bound == len(texts) // 3 + 600
+        assert endpoint.read_request(texts).input == InputFacts(len(texts))
 
 
 def test_usage_is_asked_for_in_a_completion_stream() -> None:
@@ -137,7 +138,7 @@ FREE = {
 def test_what_is_free() -> None:
     assert sorted(FREE) == ["messages/count_tokens", "moderations", "responses/input_tokens"]
     facts = FREE["moderations"].read_request(b'{"input":"x"}')
-    assert (facts.model, facts.input_tokens_bound, facts.output_max) == ("", 0, 0)
+    assert (facts.model, facts.input, facts.output_max) == ("", InputFacts(0), 0)
 
 
 @pytest.mark.parametrize(

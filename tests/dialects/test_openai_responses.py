@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import Reading, RequestFacts
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts
 from llmproxy.dialects.openai_responses import OpenAIResponses, ResponseStreamReader
 from llmproxy.errors import ApiError
 from llmproxy.usage import Leg
@@ -68,7 +68,7 @@ def test_a_request_is_read() -> None:
     read_facts = RESPONSES.read_request(body)
     assert (read_facts.model, read_facts.output_max, read_facts.is_stream) == ("gpt-5.2", 50, True)
     assert read_facts.movers.service_tier == "flex"
-    assert read_facts.input_tokens_bound == len(body) // 3 + 600
+    assert read_facts.input == InputFacts(len(body))
     assert facts().output_max is None
 
 
@@ -124,19 +124,18 @@ def test_web_searches_are_counted_as_they_may_come() -> None:
     tool = {"type": "web_search_preview"}
     searching = facts(tools=[tool])
     assert searching.searches == 10
-    body = encode(tools=[tool])
-    assert searching.input_tokens_bound == len(body) // 3 + 600 + 1000 + 10 * 20_000
+    assert (searching.input.has_tools, searching.input.rereads) == (True, "tools: web_search")
     assert facts(tools=[{"type": "web_search"}], max_tool_calls=2).searches == 2
 
 
-def test_images_and_files_in_the_input_are_held_by_flat_amounts() -> None:
+def test_linked_images_and_files_in_the_input_are_counted() -> None:
     content = [
         {"type": "input_image", "image_url": "https://example.com/x.png"},
         {"type": "input_file", "file_url": "https://example.com/x.pdf"},
     ]
     messages = [{"role": "user", "content": content}]
     body = encode(input=messages)
-    assert RESPONSES.read_request(body).input_tokens_bound == len(body) // 3 + 600 + 2 * 6000
+    assert RESPONSES.read_request(body).input == InputFacts(len(body), media=2)
 
 
 # --- plain answers ---

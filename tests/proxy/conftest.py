@@ -51,6 +51,13 @@ def hasty_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="module")
+def strict_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy that takes only requests whose cost has an upper bound."""
+    with running_site(tmp_path_factory.mktemp("strict"), {"LLMPROXY_STRICT": "true"}) as site:
+        yield site
+
+
 @pytest.fixture(scope="session")
 def recorded_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A proxy with every provider of the recorded fixtures, at the prices of their catalog."""

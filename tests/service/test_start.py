@@ -74,7 +74,13 @@ def test_a_public_address_without_tls_is_warned_of_once(tmp_path: Path) -> None:
     behind = RunningProxy(tmp_path, {"LLMPROXY_PUBLIC_URL": "https://llm.example.org/"})
     said = on_a_terminal(behind, "--host", "0.0.0.0")
     assert "  public     https://llm.example.org\n" in said
+    assert "  strict" not in said
     assert "encrypts" not in said
+
+
+def test_a_strict_server_says_so(tmp_path: Path) -> None:
+    said = on_a_terminal(RunningProxy(tmp_path), "--strict")
+    assert "  strict     only requests whose cost has an upper bound are taken\n" in said
 
 
 def test_a_log_gets_one_json_line(tmp_path: Path) -> None:

@@ -1,0 +1,85 @@
+"""Owns the policy by which a request's input is held, and estimated, before it is counted. Pure.
+
+The dialects report what is in a body (`InputFacts`); here it becomes tokens. By default the bound
+is an estimate that nearly all requests keep to (reference wire.md C.2, C.3). On a strict server it
+is one that none can pass: no tokenizer makes more tokens of a text than it has bytes.
+"""
+
+from llmproxy.catalog import Model
+from llmproxy.dialects.base import InputFacts, RequestFacts
+from llmproxy.errors import ApiError
+
+BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN_ID = 2
+"""`[1,2]` has one in two bytes."""
+EXTRA_TOKENS = 600
+EXTRA_TOKENS_STRICT = 1600
+"""For what the provider itself puts around a text."""
+TOOLS_TOKENS = 1000
+MEDIA_TOKENS = 6000
+"""Of an image, or of a document that is linked."""
+PDF_PAGE_TOKENS = 3000
+SEARCH_TOKENS = 20_000
+"""Of what one web search brings in."""
+ADVISED_BYTES = 48
+"""Of a member such as `"max_completion_tokens":123456,` that a client may add on our advice."""
+
+
+def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
+    """Return a bound of a request's input, in tokens.
+
+    Raises:
+        ApiError: 400, when a strict server finds no bound.
+    """
+    given = facts.input
+    text_bytes = given.text_bytes
+    if facts.output_max is None:
+        text_bytes += ADVISED_BYTES
+    tools_tokens = TOOLS_TOKENS if given.has_tools else 0
+    if is_strict:
+        text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens
+        return max(text_tokens, _strict_media_bound(given, model))
+    bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
+    text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
+    return text_tokens + _media_tokens(given) + facts.searches * SEARCH_TOKENS
+
+
+def input_estimate(given: InputFacts) -> int:
+    """Return the documented estimate of the input of an answer that did not report it."""
+    return -(-given.text_bytes // BYTES_PER_TOKEN) + _media_tokens(given)
+
+
+def _media_tokens(given: InputFacts) -> int:
+    return given.media * MEDIA_TOKENS + given.pdf_pages * PDF_PAGE_TOKENS
+
+
+def _strict_media_bound(given: InputFacts, model: Model) -> int:
+    """Return how much input media can amount to: whatever the model takes at all.
+
+    Raises:
+        ApiError: 400, when that is not known, or the input is read more than once.
+    """
+    if given.rereads is not None:
+        raise not_bounded(
+            f"`{given.rereads}` makes the provider read and bill the input again and again",
+            "Send the request without it",
+            param=given.rereads,
+        )
+    if not given.media and not given.pdf_pages:
+        return 0
+    if model.max_input_tokens is None:
+        raise not_bounded(
+            f"for images and documents the model catalog would have to know how much input "
+            f"{model.id} takes, and it does not",
+            "Send the request with text only, or use another model",
+        )
+    return model.max_input_tokens
+
+
+def not_bounded(why: str, instead: str, param: str | None = None) -> ApiError:
+    """Return the 400 of a strict server for a request that may cost more than could be held."""
+    message = (
+        "This server is strict: it takes only requests whose cost has an upper bound, and "
+        f"{why}. {instead}."
+    )
+    return ApiError(400, "option_not_metered", message, param=param)
