@@ -36,6 +36,18 @@ class Hold(msgspec.Struct, frozen=True):
     model_multiplier_micro: int
     amount_nanousd: int
     created_at_ms: int
+    idempotency_hash: bytes | None = None
+    body_hash: bytes | None = None
+    """SHA-256 of the idempotency key, and of what was asked with it; None without a key."""
+
+
+class KeyHolder(msgspec.Struct, frozen=True):
+    """The hold that an idempotency key belongs to; its cost is None while it is open."""
+
+    hold_id: bytes
+    body_hash: bytes
+    state: str
+    cost_nanousd: int | None
 
 
 class Shortage(msgspec.Struct, frozen=True):
@@ -125,10 +137,27 @@ def pin_prices(tx: Tx, provider: str, model: str, prices: bytes, *, now_ms: int)
     return int(row[0])
 
 
+def find_key_holder(tx: Tx, hold: Hold) -> KeyHolder | None:
+    """Return who has the idempotency key of a hold that is to be placed, if it has one.
+
+    To be asked in the transaction that places it. A released hold has given its key back; all
+    others keep theirs for ever.
+    """
+    if hold.idempotency_hash is None:
+        return None
+    row = tx.execute(
+        """SELECT id, body_hash, state, cost_nanousd FROM holds INDEXED BY holds_idempotency
+           WHERE wallet_id = ? AND idempotency_hash = ? AND state <> 'released'""",
+        (hold.wallet_id, hold.idempotency_hash),
+    ).fetchone()
+    return None if row is None else KeyHolder(*row)
+
+
 def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
     """Set money aside, or return what was there when it did not suffice (nothing is written).
 
-    The check and the change are one statement, so that parallel requests cannot both pass it.
+    The check and the change are one statement, so that parallel requests cannot both pass it. An
+    idempotency key must be free: see `find_key_holder`.
     """
     placed = tx.execute(
         """UPDATE wallets SET held_nanousd = held_nanousd + :amount
@@ -140,8 +169,8 @@ def place_hold(tx: Tx, hold: Hold) -> Shortage | None:
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
-                             created_at_ms)
-           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             created_at_ms, idempotency_hash, body_hash)
+           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         msgspec.structs.astuple(hold),
     )
     return None
