@@ -14,6 +14,8 @@ from llmproxy.errors import LlmproxyError, RefusedError
 from llmproxy.money import AMOUNT_NANOUSD_MAX, format_usd
 from llmproxy.storage.database import Tx
 
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+
 
 class HoldEndedError(LlmproxyError):
     """The hold was settled, released or expired before: it ends exactly once."""
@@ -324,13 +326,17 @@ def credit(
     """Add money to a wallet; a repeated idempotency key adds nothing and returns the first.
 
     Raises:
-        RefusedError: not above zero, the balance would pass a billion dollars, or the key was
-            used for another wallet or amount.
+        RefusedError: not above zero, the balance would pass a billion dollars, the key is blank
+            or too long, or was used for another wallet or amount.
     """
     if amount_nanousd <= 0:
         msg = "A credit must be above zero. To take money back: llmproxy credits adjust"
         raise RefusedError(msg)
     if idempotency_key is not None:
+        # A blank one comes of an unset variable, and would swallow all credits but the first.
+        if not idempotency_key.strip() or len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:
+            msg = f"An idempotency key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters."
+            raise RefusedError(msg)
         known = tx.execute(
             "SELECT id, wallet_id, amount_nanousd FROM transfers WHERE idempotency_key = ?",
             (idempotency_key,),
@@ -351,8 +357,11 @@ def adjust(
     """Correct a balance up or down, with a reason that stays in the history.
 
     Raises:
-        RefusedError: zero, or more than is available would be taken.
+        RefusedError: zero, without a reason, or more than is available would be taken.
     """
+    if not reason.strip():
+        msg = "An adjustment needs a reason: it stays in the history."
+        raise RefusedError(msg)
     if by_nanousd == 0:
         msg = "An adjustment of zero changes nothing."
         raise RefusedError(msg)

@@ -7,6 +7,7 @@ import msgspec
 
 from llmproxy.clock import request_id_text, rfc3339
 from llmproxy.money import format_usd
+from llmproxy.reports.reasons import why
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
@@ -46,11 +47,24 @@ class Request(msgspec.Struct, frozen=True):
     is_stream: bool | None = None
     status: int | None = None
     reason: str | None = None
+    """As it was stored; `why` is what is shown."""
     usage: str | None = None
     upstream_status: int | None = None
     attempts: int | None = None
     ttfb_ms: int | None = None
     duration_ms: int | None = None
+
+    @property
+    def why(self) -> str:
+        """Why it ended as it did and cost what it did."""
+        return why(
+            state=self.state,
+            basis=self.basis,
+            stored=self.reason,
+            hold_nanousd=self.hold_nanousd,
+            cost_nanousd=self.cost_nanousd,
+            shortfall_nanousd=self.shortfall_nanousd,
+        )
 
     def usage_totals(self) -> dict[str, int] | None:
         """Return the tokens of each class over all legs, or None when no usage was recorded."""
@@ -76,6 +90,7 @@ class Request(msgspec.Struct, frozen=True):
             "status": self.status,
             "state": self.state,
             "basis": self.basis,
+            "reason": self.why,
             "usage": self.usage_totals(),
             "hold_usd": format_usd(self.hold_nanousd),
             "cost_usd": format_usd(self.cost_nanousd),

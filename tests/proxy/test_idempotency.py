@@ -3,14 +3,12 @@
 # ruff: noqa: ANN401 - the SDKs' overloads are wider than what the tests need.
 
 import asyncio
-import json
 import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import anthropic
@@ -273,12 +271,12 @@ def test_a_hold_that_was_made_to_fit_keeps_the_key(site: Site, gate: Gate) -> No
 # --- with an operator, other provider keys and crashes ---
 
 
-@pytest.fixture
-def own_site(tmp_path: Path) -> Iterator[Site]:
-    """A proxy of the test's own, with two provider keys, whose queue of writes can be looked at."""
+@pytest.fixture(scope="module")
+def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy with two provider keys that may be killed, and whose queue can be looked at."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         environ = {"LLMPROXY_METRICS_PORT": str(free.getsockname()[1])}
-    with running_site(tmp_path, environ) as site:
+    with running_site(tmp_path_factory.mktemp("own"), environ) as site:
         site.proxy.run("provider-keys", "add", "openai", stdin="sk-provider-secret-0002")
         yield site
 
@@ -320,21 +318,22 @@ def test_a_request_that_is_admitted_anew_keeps_its_key(own_site: Site) -> None:
 
 
 def test_a_second_provider_key_is_tried_under_the_same_key(own_site: Site) -> None:
-    site, ann = own_site, own_site.visitor()
+    site, ann, begun = own_site, own_site.visitor(), len(own_site.stub.requests)
     limited = failing(openai_error("rate_limit", "30"))
     site.stub.handle = in_turn(limited, plain(ANSWER))
     assert site.ask(ann, CHAT, chat(), key()).status == 200
     assert site.ended(ann)["attempts"] == 2
-    assert [seen.header("idempotency-key") for seen in site.stub.requests] == [None, None]
+    tried = site.stub.requests[begun:]
+    assert [seen.header("idempotency-key") for seen in tried] == [None, None]
     assert site.ask(ann, CHAT, chat(), key()).error()["first_cost_usd"] == "0.000075"
 
 
 def test_after_a_kill_the_key_of_a_running_request_is_used(own_site: Site, gate: Gate) -> None:
     """What the provider did with it is not known: sending it again could pay twice."""
-    site, ann = own_site, own_site.visitor()
+    site, ann, begun = own_site, own_site.visitor(), len(own_site.stub.requests)
     site.stub.handle = gate.plain
     with site.send(ann, CHAT, chat(), key()):
-        site.stub.wait_for_requests(1)
+        site.stub.wait_for_requests(begun + 1)
         site.proxy.kill()
     gate.go.set()
     site.proxy.start()
@@ -342,7 +341,7 @@ def test_after_a_kill_the_key_of_a_running_request_is_used(own_site: Site, gate:
     text = check(got, 409, "conflict_error", "idempotency_key_used", should_retry=False)
     assert "which is expired and cost 0.00 USD" in text
     assert (got.error()["first_state"], got.error()["first_cost_usd"]) == ("expired", "0.00")
-    assert len(site.stub.requests) == 1
+    assert sent_by(site, begun) == 1
     site.stub.handle = plain(ANSWER)
     assert site.ask(ann, CHAT, chat(), key("order-18")).status == 200
 
