@@ -29,11 +29,16 @@ class Once(NamedTuple):
     body_hash: bytes
 
 
-async def read_once(headers: Headers, target: str, body: bytes, bodies: BodyReader) -> Once | None:
-    """Return what a request with an idempotency key is known by, or None without one.
+def given_keys(headers: Headers) -> list[bytes]:
+    """Return the idempotency keys of a request: mostly none, which must cost no time."""
+    return [value for name, value in headers if name == HEADER]
+
+
+async def read_once(keys: list[bytes], target: str, body: bytes, bodies: BodyReader) -> Once:
+    """Return what a request with an idempotency key is known by.
 
     Args:
-        headers: the request's.
+        keys: what it gives as its key, at least one.
         target: provider and endpoint: the same body elsewhere is another request.
         body: as the client sent it.
         bodies: where long ones are read.
@@ -41,13 +46,10 @@ async def read_once(headers: Headers, target: str, body: bytes, bodies: BodyRead
     Raises:
         ApiError: 400, the key is empty or too long, or there are several.
     """
-    keys = {value for name, value in headers if name == HEADER}
-    if not keys:
-        return None
-    if len(keys) > 1:
+    if len(set(keys)) > 1:
         msg = "The request has several Idempotency-Key headers. Send one."
         raise invalid_request(msg)
-    key = keys.pop()
+    key = keys[0]
     if not 0 < len(key) <= KEY_BYTES_MAX:
         msg = f"The Idempotency-Key has {len(key)} bytes. Use 1 to {KEY_BYTES_MAX}, such as a UUID."
         raise invalid_request(msg)
