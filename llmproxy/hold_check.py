@@ -13,34 +13,11 @@ from llmproxy.money import cost_nanousd, format_usd
 from llmproxy.pricing import Line, PricedModel, price
 from llmproxy.usage import Usage
 
-HOLDS = """
-SELECT holds.*, wallets.user_id AS wallet_user_id, api_keys.user_id AS key_user_id,
-       (SELECT max(id) FROM boots) AS newest_boot_id,
-       transfers.id AS transfer_id, transfers.amount_nanousd AS transfer_nanousd,
-       transfers.wallet_id AS transfer_wallet_id, transfers.kind AS transfer_kind,
-       price_versions.provider AS asked_provider, price_versions.model AS asked_model,
-       requests.id AS request_id, requests.state AS request_state,
-       requests.basis AS request_basis, requests.hold_nanousd AS request_hold,
-       requests.cost_nanousd AS request_cost, requests.charged_nanousd AS request_charged,
-       requests.shortfall_nanousd AS request_shortfall, requests.user_id AS request_user_id,
-       requests.api_key_id AS request_api_key_id, requests.endpoint AS request_endpoint,
-       requests.created_at_ms AS request_created_at_ms,
-       requests.provider AS request_provider, requests.model AS request_model,
-       requests.usage AS request_usage, requests.receipt AS request_receipt
-FROM holds
-LEFT JOIN wallets ON wallets.id = holds.wallet_id
-LEFT JOIN api_keys ON api_keys.id = holds.api_key_id
-LEFT JOIN price_versions ON price_versions.id = holds.price_version_id
-LEFT JOIN transfers ON transfers.hold_id = holds.id
-LEFT JOIN requests ON requests.id = holds.id
-"""
-"""Every hold with all that must agree with it; rows by name."""
-
 
 def hold_problems(
     row: sqlite3.Row, versions: dict[int, PricedModel], count: Callable[[str], object]
 ) -> Iterator[str]:
-    """Yield what is wrong with a row of HOLDS.
+    """Yield what is wrong with a row of what `ledger_check.py` selects.
 
     Args:
         row: the hold.

@@ -13,7 +13,7 @@ import msgspec
 from llmproxy.catalog import Prices
 from llmproxy.clock import request_id_text
 from llmproxy.errors import CatalogError
-from llmproxy.hold_check import HOLDS, hold_problems
+from llmproxy.hold_check import hold_problems
 from llmproxy.money import format_usd
 from llmproxy.pricing import PricedModel
 from llmproxy.storage.database import Tx
@@ -140,6 +140,29 @@ def _check_price_versions(tx: Tx, report: Report) -> dict[int, PricedModel]:
     return versions
 
 
+_HOLDS = """
+SELECT holds.*, wallets.user_id AS wallet_user_id, api_keys.user_id AS key_user_id,
+       (SELECT max(id) FROM boots) AS newest_boot_id,
+       transfers.id AS transfer_id, transfers.amount_nanousd AS transfer_nanousd,
+       transfers.wallet_id AS transfer_wallet_id, transfers.kind AS transfer_kind,
+       price_versions.provider AS asked_provider, price_versions.model AS asked_model,
+       requests.id AS request_id, requests.state AS request_state,
+       requests.basis AS request_basis, requests.hold_nanousd AS request_hold,
+       requests.cost_nanousd AS request_cost, requests.charged_nanousd AS request_charged,
+       requests.shortfall_nanousd AS request_shortfall, requests.user_id AS request_user_id,
+       requests.api_key_id AS request_api_key_id, requests.endpoint AS request_endpoint,
+       requests.created_at_ms AS request_created_at_ms,
+       requests.provider AS request_provider, requests.model AS request_model,
+       requests.usage AS request_usage, requests.receipt AS request_receipt
+FROM holds
+LEFT JOIN wallets ON wallets.id = holds.wallet_id
+LEFT JOIN api_keys ON api_keys.id = holds.api_key_id
+LEFT JOIN price_versions ON price_versions.id = holds.price_version_id
+LEFT JOIN transfers ON transfers.hold_id = holds.id
+LEFT JOIN requests ON requests.id = holds.id
+"""
+
+
 def _check_holds(
     tx: Tx,
     report: Report,
@@ -148,7 +171,7 @@ def _check_holds(
 ) -> None:
     """Every hold ends at most once, and its charge, its request and its price agree with that."""
     undone = 0
-    for row in tx.execute(HOLDS):
+    for row in tx.execute(_HOLDS):
         report.count("holds")
         where = f"hold {request_id_text(row['id'])}"
         for message in hold_problems(row, versions, report.count):
