@@ -74,6 +74,7 @@ _ERROR_TYPES = {
     405: "invalid_request_error",
     409: "conflict_error",
     413: "request_too_large",
+    422: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
 }

@@ -21,6 +21,9 @@ _REQUEST_DROPPED = (
     | {b"x-real-ip", b"via", b"true-client-ip", b"referer", b"origin"}
     | {b"openai-organization", b"openai-project", b"anthropic-workspace-id"}
     | {b"anthropic-user-profile-id", b"x-goog-user-project"}
+    # Ours to keep (idempotency.py): upstream all users are one account, where one user's key might
+    # be answered with what another had asked under the same one.
+    | {b"idempotency-key"}
 )
 _REQUEST_DROPPED_PREFIXES = (b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-")
 _ANSWER_DROPPED = _HOP_BY_HOP | {

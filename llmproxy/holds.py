@@ -12,6 +12,7 @@ from llmproxy.catalog import Model, Prices
 from llmproxy.clock import Clock
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
+from llmproxy.idempotency import Once, key_taken
 from llmproxy.quote import Quote, fit, insufficient_credit
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
@@ -45,6 +46,7 @@ class Holds:
         request_id: bytes,
         *,
         may_fit: bool,
+        once: Once | None = None,
     ) -> tuple[Quote, ledger.Hold]:
         """Set the bound of the cost aside, durably, before anything is sent.
 
@@ -52,7 +54,7 @@ class Holds:
         is; the returned quote says so.
 
         Raises:
-            ApiError: 402.
+            ApiError: 402; 409 or 422 when an earlier request has the idempotency key.
         """
         now_ms = self._clock.now_ms()
         hold = ledger.Hold(
@@ -66,6 +68,8 @@ class Holds:
             model_multiplier_micro=quote.model.multiplier_micro,
             amount_nanousd=quote.amount_nanousd,
             created_at_ms=now_ms,
+            idempotency_hash=once.key_hash if once else None,
+            body_hash=once.body_hash if once else None,
         )
         try:
             placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)
@@ -76,6 +80,8 @@ class Holds:
             raise
         if isinstance(placed, ledger.Standing):
             raise insufficient_credit(quote, placed)
+        if isinstance(placed, ledger.KeyHolder):
+            raise key_taken(placed, hold.body_hash)
         return placed
 
     def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
@@ -98,11 +104,11 @@ class Holds:
         return version
 
 
-_Placed = tuple[Quote, ledger.Hold] | ledger.Standing
+_Placed = tuple[Quote, ledger.Hold] | ledger.Standing | ledger.KeyHolder
 
 
 def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
-    return ledger.place_hold(tx, hold) or (quote, hold)
+    return ledger.find_key_holder(tx, hold) or ledger.place_hold(tx, hold) or (quote, hold)
 
 
 def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
@@ -115,5 +121,5 @@ def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
         return _place(tx, hold, quote)
     fitted = fit(quote, standing.available_nanousd)
     if fitted is None:
-        return standing
+        return ledger.find_key_holder(tx, hold) or standing
     return _place(tx, msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd), fitted)

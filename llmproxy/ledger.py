@@ -14,6 +14,8 @@ from llmproxy.errors import LlmproxyError, RefusedError
 from llmproxy.money import AMOUNT_NANOUSD_MAX, format_usd
 from llmproxy.storage.database import Tx
 
+IDEMPOTENCY_KEY_CHARS_MAX = 255
+
 
 class HoldEndedError(LlmproxyError):
     """The hold was settled, released or expired before: it ends exactly once."""
@@ -36,6 +38,18 @@ class Hold(msgspec.Struct, frozen=True):
     model_multiplier_micro: int
     amount_nanousd: int
     created_at_ms: int
+    idempotency_hash: bytes | None = None
+    body_hash: bytes | None = None
+    """SHA-256 of the idempotency key, and of what was asked with it; None without a key."""
+
+
+class KeyHolder(msgspec.Struct, frozen=True):
+    """The hold that an idempotency key belongs to; its cost is None while it is open."""
+
+    hold_id: bytes
+    body_hash: bytes
+    state: str
+    cost_nanousd: int | None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -125,10 +139,27 @@ def pin_prices(tx: Tx, provider: str, model: str, prices: bytes, *, now_ms: int)
     return int(row[0])
 
 
+def find_key_holder(tx: Tx, hold: Hold) -> KeyHolder | None:
+    """Return who has the idempotency key of a hold that is to be placed, if it has one.
+
+    To be asked in the transaction that places it. A released hold has given its key back; all
+    others keep theirs for ever.
+    """
+    if hold.idempotency_hash is None:
+        return None
+    row = tx.execute(
+        """SELECT id, body_hash, state, cost_nanousd FROM holds INDEXED BY holds_idempotency
+           WHERE wallet_id = ? AND idempotency_hash = ? AND state <> 'released'""",
+        (hold.wallet_id, hold.idempotency_hash),
+    ).fetchone()
+    return None if row is None else KeyHolder(*row)
+
+
 def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     """Set money aside, or return what was there when it did not suffice (nothing is written).
 
-    The check and the change are one statement, so that parallel requests cannot both pass it.
+    The check and the change are one statement, so that parallel requests cannot both pass it. An
+    idempotency key must be free: see `find_key_holder`.
     """
     placed = tx.execute(
         """UPDATE wallets SET held_nanousd = held_nanousd + :amount
@@ -140,8 +171,8 @@ def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
-                             created_at_ms)
-           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             created_at_ms, idempotency_hash, body_hash)
+           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         msgspec.structs.astuple(hold),
     )
     return None
@@ -296,13 +327,17 @@ def credit(
     """Add money to a wallet; a repeated idempotency key adds nothing and returns the first.
 
     Raises:
-        RefusedError: not above zero, the balance would pass a billion dollars, or the key was
-            used for another wallet or amount.
+        RefusedError: not above zero, the balance would pass a billion dollars, the key is blank
+            or too long, or was used for another wallet or amount.
     """
     if amount_nanousd <= 0:
         msg = "A credit must be above zero. To take money back: llmproxy credits adjust"
         raise RefusedError(msg)
     if idempotency_key is not None:
+        # A blank one comes of an unset variable, and would swallow all credits but the first.
+        if not idempotency_key.strip() or len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:
+            msg = f"An idempotency key must have 1 to {IDEMPOTENCY_KEY_CHARS_MAX} characters."
+            raise RefusedError(msg)
         known = tx.execute(
             "SELECT id, wallet_id, amount_nanousd FROM transfers WHERE idempotency_key = ?",
             (idempotency_key,),
@@ -323,8 +358,11 @@ def adjust(
     """Correct a balance up or down, with a reason that stays in the history.
 
     Raises:
-        RefusedError: zero, or more than is available would be taken.
+        RefusedError: zero, without a reason, or more than is available would be taken.
     """
+    if not reason.strip():
+        msg = "An adjustment needs a reason: it stays in the history."
+        raise RefusedError(msg)
     if by_nanousd == 0:
         msg = "An adjustment of zero changes nothing."
         raise RefusedError(msg)

@@ -6,18 +6,17 @@ Money is nano-USD. Must not repair anything.
 """
 
 import hashlib
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import msgspec
 
 from llmproxy.catalog import Prices
 from llmproxy.clock import request_id_text
 from llmproxy.errors import CatalogError
-from llmproxy.money import cost_nanousd, format_usd
-from llmproxy.pricing import Line, PricedModel, price
+from llmproxy.hold_check import hold_problems
+from llmproxy.money import format_usd
+from llmproxy.pricing import PricedModel
 from llmproxy.storage.database import Tx
-from llmproxy.usage import Usage
 
 PROBLEMS_SHOWN_MAX = 1000
 PROGRESS_STEP_ROWS = 1000
@@ -81,6 +80,7 @@ def verify(tx: Tx, *, on_progress: Callable[[int], object] | None = None) -> Rep
     versions = _check_price_versions(tx, report)
     _check_holds(tx, report, versions, on_progress or (lambda _rows: None))
     _check_transfers(tx, report)
+    _check_idempotency(tx, report)
     _check_requests(tx, report)
     return report
 
@@ -142,6 +142,7 @@ def _check_price_versions(tx: Tx, report: Report) -> dict[int, PricedModel]:
 
 _HOLDS = """
 SELECT holds.*, wallets.user_id AS wallet_user_id, api_keys.user_id AS key_user_id,
+       (SELECT max(id) FROM boots) AS newest_boot_id,
        transfers.id AS transfer_id, transfers.amount_nanousd AS transfer_nanousd,
        transfers.wallet_id AS transfer_wallet_id, transfers.kind AS transfer_kind,
        price_versions.provider AS asked_provider, price_versions.model AS asked_model,
@@ -150,6 +151,7 @@ SELECT holds.*, wallets.user_id AS wallet_user_id, api_keys.user_id AS key_user_
        requests.cost_nanousd AS request_cost, requests.charged_nanousd AS request_charged,
        requests.shortfall_nanousd AS request_shortfall, requests.user_id AS request_user_id,
        requests.api_key_id AS request_api_key_id, requests.endpoint AS request_endpoint,
+       requests.created_at_ms AS request_created_at_ms,
        requests.provider AS request_provider, requests.model AS request_model,
        requests.usage AS request_usage, requests.receipt AS request_receipt
 FROM holds
@@ -172,7 +174,7 @@ def _check_holds(
     for row in tx.execute(_HOLDS):
         report.count("holds")
         where = f"hold {request_id_text(row['id'])}"
-        for message in _hold_problems(row, report, versions):
+        for message in hold_problems(row, versions, report.count):
             report.add(where, message)
         undone += 1
         if undone == PROGRESS_STEP_ROWS:
@@ -181,126 +183,8 @@ def _check_holds(
     on_progress(undone)
 
 
-def _hold_problems(
-    row: sqlite3.Row, report: Report, versions: dict[int, PricedModel]
-) -> Iterator[str]:
-    if row["wallet_user_id"] != row["key_user_id"]:
-        yield "its wallet and its API key belong to different users"
-    yield from _open_problems(row) if row["state"] == "open" else _end_problems(row)
-    yield from _charge_problems(row)
-    if row["request_id"] is not None and row["state"] != "open":
-        yield from _request_problems(row)
-        yield from _price_problems(row, report, versions.get(row["price_version_id"]))
-
-
-def _open_problems(row: sqlite3.Row) -> Iterator[str]:
-    ends = ("basis", "cost_nanousd", "charged_nanousd", "shortfall_nanousd", "ended_at_ms")
-    for column in ends:
-        if row[column] is not None:
-            yield f"is open, but has {column} {row[column]}"
-    if row["request_id"] is not None:
-        yield f"is open, but its request is {row['request_state']}"
-
-
-def _end_problems(row: sqlite3.Row) -> Iterator[str]:
-    cost, charged, owed = row["cost_nanousd"], row["charged_nanousd"], row["shortfall_nanousd"]
-    if None in {cost, charged, owed, row["basis"], row["ended_at_ms"]}:
-        yield f"is {row['state']}, but its end is not complete"
-        return
-    if cost != charged + owed:
-        yield (
-            f"cost {format_usd(cost)} is not charged {format_usd(charged)} "
-            f"+ shortfall {format_usd(owed)}"
-        )
-    if row["state"] == "released" and (cost or charged):
-        yield f"is released, but cost {format_usd(cost)} and charged {format_usd(charged)}"
-    if charged > row["amount_nanousd"] >= cost:
-        yield f"charged {format_usd(charged)}, above what it held and what the answer cost"
-    if owed and charged < row["amount_nanousd"]:
-        yield f"leaves a shortfall of {format_usd(owed)}, but charged less than it held"
-
-
-def _charge_problems(row: sqlite3.Row) -> Iterator[str]:
-    charged = row["charged_nanousd"] or 0
-    if row["transfer_id"] is None:
-        if charged:
-            yield f"charged {format_usd(charged)}, but has no transfer"
-        return
-    moved = row["transfer_nanousd"]
-    if moved != -charged or row["transfer_kind"] != "charge":
-        yield (
-            f"charged {format_usd(charged)}, but transfer {row['transfer_id']} is a "
-            f"{row['transfer_kind']} of {format_usd(moved)}"
-        )
-    if row["transfer_wallet_id"] != row["wallet_id"]:
-        yield f"transfer {row['transfer_id']} moved money of another wallet"
-
-
-_REQUEST_AGREES = (
-    ("state", "request_state"),
-    ("basis", "request_basis"),
-    ("amount_nanousd", "request_hold"),
-    ("cost_nanousd", "request_cost"),
-    ("charged_nanousd", "request_charged"),
-    ("shortfall_nanousd", "request_shortfall"),
-    ("wallet_user_id", "request_user_id"),
-    ("api_key_id", "request_api_key_id"),
-    ("endpoint", "request_endpoint"),
-    ("asked_provider", "request_provider"),
-    ("asked_model", "request_model"),
-)
-
-
-def _request_problems(row: sqlite3.Row) -> Iterator[str]:
-    for own, theirs in _REQUEST_AGREES:
-        if row[own] != row[theirs]:
-            yield f"{own} is {row[own]}, its request says {row[theirs]}"
-
-
-def _price_problems(row: sqlite3.Row, report: Report, asked: PricedModel | None) -> Iterator[str]:
-    """The receipt's lines multiply to the cost, and so does the usage at the pinned prices."""
-    try:
-        lines = msgspec.json.decode(row["request_receipt"] or "null", type=tuple[Line, ...] | None)
-        usage = msgspec.json.decode(row["request_usage"] or "null", type=Usage | None)
-    except msgspec.DecodeError as error:
-        yield f"its usage or receipt cannot be read: {error}"
-        return
-    cost = row["cost_nanousd"]
-    is_measured = row["state"] == "settled" and row["basis"] in {"usage", "estimate"}
-    if lines is not None:
-        report.count("receipts")
-        total = cost_nanousd(
-            sum(line.rated_tokens for line in lines),
-            row["user_multiplier_micro"],
-            row["model_multiplier_micro"],
-        )
-        if total != cost:
-            yield f"cost {format_usd(cost)}, but its receipt sums to {format_usd(total)}"
-    elif is_measured and cost:
-        yield f"cost {format_usd(cost)}, but has no receipt"
-    if usage is None or asked is None or not is_measured:
-        return
-    if any(leg.model not in {None, asked.id} for leg in usage.legs):
-        return
-    report.count("usages_repriced")
-    again = price(
-        usage,
-        asked,
-        user_multiplier_micro=row["user_multiplier_micro"],
-        model_multiplier_micro=row["model_multiplier_micro"],
-    )
-    if again.nanousd != cost:
-        yield f"cost {format_usd(cost)}, but its usage prices to {format_usd(again.nanousd)}"
-    elif lines is not None and _amounts(lines) != _amounts(again.lines):
-        yield "its receipt has other lines than its usage at the pinned prices"
-
-
-def _amounts(lines: tuple[Line, ...]) -> list[tuple[str, int, int, int | None]]:
-    return [(line.usage_class, line.quantity, line.rate, line.price_version) for line in lines]
-
-
 def _check_transfers(tx: Tx, report: Report) -> None:
-    """No charge without its hold, none twice, and nothing else points to a hold."""
+    """No charge without its hold, none twice, nothing else points to a hold, and each adds up."""
     row = tx.execute("SELECT count(*) FROM transfers").fetchone()
     report.count("transfers", int(row[0]))
     rows = tx.execute(
@@ -316,17 +200,57 @@ def _check_transfers(tx: Tx, report: Report) -> None:
     )
     for hold_id, count in rows:
         report.add(f"hold {request_id_text(hold_id)}", f"was charged {count} times")
+    rows = tx.execute(
+        """SELECT id, kind, amount_nanousd FROM transfers
+           WHERE CASE kind WHEN 'credit' THEN amount_nanousd <= 0
+                           WHEN 'charge' THEN amount_nanousd >= 0 ELSE amount_nanousd = 0 END"""
+    )
+    for transfer_id, kind, amount in rows:
+        report.add(f"transfer {transfer_id}", f"is a {kind} of {format_usd(amount)}")
+    rows = tx.execute("SELECT id FROM transfers WHERE kind = 'adjust' AND reason IS NULL")
+    for (transfer_id,) in rows:
+        report.add(f"transfer {transfer_id}", "is an adjust without a reason")
+
+
+def _check_idempotency(tx: Tx, report: Report) -> None:
+    """A key credits once, and only one hold of a wallet that was not released has it."""
+    rows = tx.execute(
+        """SELECT max(id), count(*) FROM transfers WHERE idempotency_key IS NOT NULL
+           GROUP BY idempotency_key HAVING count(*) > 1"""
+    )
+    for transfer_id, count in rows:
+        report.add(f"transfer {transfer_id}", f"is one of {count} with its idempotency key")
+    rows = tx.execute(
+        """SELECT max(id), count(*) FROM holds
+           WHERE idempotency_hash IS NOT NULL AND state <> 'released'
+           GROUP BY wallet_id, idempotency_hash HAVING count(*) > 1"""
+    )
+    for hold_id, count in rows:
+        where = f"hold {request_id_text(hold_id)}"
+        report.add(where, f"is one of {count} of its wallet with its idempotency key")
 
 
 def _check_requests(tx: Tx, report: Report) -> None:
-    """A request without a hold (refused, or free) moved no money."""
+    """A request without a hold (refused, or free) moved no money and is of the key's own user."""
     row = tx.execute("SELECT count(*) FROM requests").fetchone()
     report.count("requests", int(row[0]))
     rows = tx.execute(
-        """SELECT requests.id FROM requests LEFT JOIN holds ON holds.id = requests.id
+        """SELECT requests.id, requests.state, requests.basis,
+                  (hold_nanousd <> 0 OR requests.cost_nanousd <> 0
+                   OR requests.charged_nanousd <> 0
+                   OR requests.shortfall_nanousd <> 0) AS has_amounts,
+                  coalesce(api_keys.user_id, -1) <> requests.user_id AS is_foreign
+           FROM requests LEFT JOIN holds ON holds.id = requests.id
+                         LEFT JOIN api_keys ON api_keys.id = requests.api_key_id
            WHERE holds.id IS NULL
-             AND (hold_nanousd <> 0 OR requests.cost_nanousd <> 0
-                  OR requests.charged_nanousd <> 0 OR requests.shortfall_nanousd <> 0)"""
+             AND (has_amounts OR is_foreign OR requests.basis <> 'none'
+                  OR requests.state = 'expired')"""
     )
-    for (request_id,) in rows:
-        report.add(f"request {request_id_text(request_id)}", "has amounts, but no hold")
+    for request_id, state, basis, has_amounts, is_foreign in rows:
+        where = f"request {request_id_text(request_id)}"
+        if has_amounts:
+            report.add(where, "has amounts, but no hold")
+        if is_foreign:
+            report.add(where, "its API key belongs to another user")
+        if basis != "none" or state == "expired":
+            report.add(where, f"is {state} by {basis}, but has no hold")

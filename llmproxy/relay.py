@@ -31,6 +31,7 @@ from llmproxy.errors import (
 from llmproxy.exchange import Client, Exchange
 from llmproxy.headers import Headers, given_api_keys
 from llmproxy.holds import Holds, may_be_lowered
+from llmproxy.idempotency import given_keys, read_once
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
@@ -187,9 +188,13 @@ class Relay:
             provider, keys = await self._choose_keys(route.provider, model_id, principal)
             hold = None
             if quote is not None:
+                once = None
+                if keys_given := given_keys(request.headers):
+                    target = f"{route.provider}/{endpoint.name}"
+                    once = await read_once(keys_given, target, body, self._services.bodies)
                 may_fit = may_be_lowered(endpoint, facts, request.headers)
                 quote, hold = await self.holds.place(
-                    endpoint, quote, principal, request_id, may_fit=may_fit
+                    endpoint, quote, principal, request_id, may_fit=may_fit, once=once
                 )
         except ApiError as error:
             self._unheld.record(request_id, route, principal, model, error)

@@ -188,6 +188,62 @@ def test_end_if_open_ends_an_open_hold_and_ignores_all_others(book: Book) -> Non
     assert hold_row(book, settled)["state"] == "settled"
 
 
+def with_key(book: Book, key: bytes = b"k" * 32, asked: bytes = b"a" * 32) -> ledger.Hold:
+    """A hold of 1 USD that has not been placed, of a request with an idempotency key."""
+    return msgspec.structs.replace(book.hold("1"), idempotency_hash=key, body_hash=asked)
+
+
+def holder(book: Book, hold: ledger.Hold) -> ledger.KeyHolder | None:
+    with book.read() as tx:
+        return ledger.find_key_holder(tx, hold)
+
+
+def test_an_idempotency_key_belongs_to_the_first_hold_until_that_is_released(book: Book) -> None:
+    first, second = with_key(book), with_key(book, asked=b"b" * 32)
+    assert holder(book, first) is None
+    with book.write() as tx:
+        assert ledger.place_hold(tx, first) is None
+    assert holder(book, second) == ledger.KeyHolder(first.id, b"a" * 32, "open", None)
+    with book.write() as tx:
+        ledger.end_hold(tx, first, ledger.released(book.outcome(), at_ms=NOW_MS))
+    assert holder(book, second) is None
+    with book.write() as tx:
+        assert ledger.place_hold(tx, second) is None
+    settle(book, second, "0.5")
+    found = holder(book, with_key(book))
+    assert found == ledger.KeyHolder(second.id, b"b" * 32, "settled", parse_usd("0.5"))
+    assert holder(book, with_key(book, key=b"l" * 32)) is None
+    assert holder(book, book.hold("1")) is None
+
+
+def test_an_expired_hold_keeps_its_idempotency_key(book: Book) -> None:
+    hold = with_key(book)
+    with book.write() as tx:
+        ledger.place_hold(tx, hold)
+        ledger.note_seen(tx, hold, 7)
+        recovery.expire_open_holds(tx, now_ms=NOW_MS)
+    assert holder(book, with_key(book)) == ledger.KeyHolder(hold.id, b"a" * 32, "expired", 7)
+
+
+def test_a_placing_that_was_cancelled_gives_its_idempotency_key_back(book: Book) -> None:
+    """As `Holds.place` queues it behind the placing, whatever became of that."""
+    hold = with_key(book)
+    with book.write() as tx:
+        ledger.place_hold(tx, hold)
+        assert ledger.end_if_open(tx, hold, ledger.released(book.outcome(), at_ms=NOW_MS))
+        again = with_key(book)
+        assert ledger.find_key_holder(tx, again) is None
+        assert ledger.place_hold(tx, again) is None
+
+
+def test_the_table_itself_refuses_a_second_hold_with_the_same_key(book: Book) -> None:
+    with book.write() as tx:
+        ledger.place_hold(tx, with_key(book))
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"), book.write() as tx:
+        ledger.place_hold(tx, with_key(book))
+    assert book.balance() == usd("10", "1")
+
+
 def test_at_the_start_open_holds_end_by_what_was_durably_seen(book: Book) -> None:
     unseen, seen, above = book.placed("1"), book.placed("2"), book.placed("3")
     ended = book.placed("1")
@@ -305,6 +361,9 @@ def test_equal_prices_are_pinned_once_and_others_anew(book: Book) -> None:
         ("UPDATE holds SET state = 'open', ended_at_ms = NULL WHERE state = 'settled'", "ended"),
         ("UPDATE holds SET amount_nanousd = amount_nanousd - 1 WHERE state = 'open'", "only grow"),
         ("DELETE FROM holds", "never deleted"),
+        ("DELETE FROM users", "FOREIGN KEY"),
+        ("DELETE FROM api_keys", "FOREIGN KEY"),
+        ("DELETE FROM wallets", "FOREIGN KEY"),
         ("UPDATE transfers SET amount_nanousd = 1", "never changed"),
         ("DELETE FROM transfers", "never deleted"),
         ("UPDATE price_versions SET prices = '{}'", "never changed"),

@@ -4,13 +4,17 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmproxy import ledger, ledger_check, recovery
-from llmproxy.money import parse_usd
+from llmproxy.catalog import Prices, Rates
+from llmproxy.clock import request_id_text
+from llmproxy.money import parse_rate, parse_usd
+from llmproxy.pricing import PricedModel, price
 from llmproxy.storage.database import connect, transaction
-from llmproxy.usage import Leg
-from tests.support.books import NOW_MS, Book
+from llmproxy.usage import Leg, Usage
+from tests.support.books import NOW_MS, PRICES, Book
 
 TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
 
@@ -27,9 +31,12 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ledger.end_hold(tx, released, ledger.released(book.outcome(), at_ms=NOW_MS))
         tx.execute("UPDATE holds SET seen_cost_nanousd = 5 WHERE id = ?", (expired.id,))
         recovery.expire_open_holds(tx, now_ms=NOW_MS)
-    book.placed("0.5")
+    with_key = msgspec.structs.replace(
+        book.hold("0.5"), idempotency_hash=b"k" * 32, body_hash=b"a" * 32
+    )
     short = book.placed("9")
     with book.write() as tx:
+        ledger.place_hold(tx, with_key)
         end = ledger.End("settled", "hold", parse_usd("20"), book.outcome(), NOW_MS)
         ledger.end_hold(tx, short, end)
         ledger.record_unheld(
@@ -105,6 +112,37 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
                 WHERE {SETTLED}""",
             "leaves a shortfall",
         ),
+        (
+            "UPDATE holds SET seen_cost_nanousd = 4 WHERE state = 'expired'",
+            "are not by what had been seen: 0.000000004",
+        ),
+        (
+            "UPDATE holds SET amount_nanousd = 4 WHERE state = 'expired'",
+            "are not by what had been seen: 0.000000005",
+        ),
+        (f"UPDATE holds SET basis = 'none' WHERE {SETTLED}", "is settled, but its basis is none"),
+        ("UPDATE holds SET basis = 'usage' WHERE state = 'released'", "its basis is usage"),
+        ("UPDATE holds SET basis = 'none' WHERE state = 'expired'", "its basis is none"),
+        ("UPDATE holds SET seen_cost_nanousd = -1 WHERE state = 'open'", "is below zero"),
+        ("UPDATE holds SET amount_nanousd = -1 WHERE state = 'open'", "is below zero"),
+        (
+            "INSERT INTO boots(pid, version, started_at_ms) VALUES(2, 'x', 1)",
+            "belongs to an earlier start of the server",
+        ),
+        # Idempotency keys.
+        ("UPDATE holds SET body_hash = NULL", "has only one of the hashes"),
+        (f"UPDATE holds SET body_hash = zeroblob(32) WHERE {SETTLED}", "only one of the hashes"),
+        (
+            f"""UPDATE holds SET body_hash = zeroblob(32), idempotency_hash =
+                  (SELECT idempotency_hash FROM holds WHERE state = 'open') WHERE {SETTLED}""",
+            "is one of 3 of its wallet with its idempotency key",
+        ),
+        (
+            """INSERT INTO transfers(wallet_id, kind, amount_nanousd, idempotency_key, actor,
+                                     created_at_ms)
+               VALUES(1, 'credit', 1, 'a', 'x', 1), (1, 'credit', 1, 'a', 'x', 1)""",
+            "is one of 2 with its idempotency key",
+        ),
         # Charges.
         ("DELETE FROM transfers WHERE kind = 'charge'", "but has no transfer"),
         ("UPDATE transfers SET amount_nanousd = amount_nanousd - 1 WHERE kind = 'charge'", "is a"),
@@ -112,12 +150,25 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
         (CHARGE + "VALUES(1, 'charge', -1, zeroblob(16), 'x', 1)", "has no hold"),
         (CHARGE + "SELECT 1, 'credit', 5, id, 'x', 1 FROM holds", "but points to a hold"),
         (CHARGE + "SELECT 1, 'charge', -5, id, 'x', 1 FROM holds", "was charged 2 times"),
+        ("UPDATE transfers SET amount_nanousd = -1 WHERE kind = 'credit'", "is a credit of -"),
+        ("UPDATE transfers SET amount_nanousd = 1 WHERE kind = 'charge'", "is a charge of 0.0"),
+        ("UPDATE transfers SET kind = 'adjust', amount_nanousd = 0", "is a adjust of 0.00"),
+        ("UPDATE transfers SET kind = 'adjust' WHERE kind = 'credit'", "without a reason"),
         # Reporting rows.
         ("UPDATE requests SET state = 'released' WHERE state = 'settled'", "its request says"),
         ("UPDATE requests SET cost_nanousd = cost_nanousd + 1", "cost_nanousd is"),
         ("UPDATE requests SET user_id = 9", "wallet_user_id is"),
         ("UPDATE requests SET model = 'other'", "asked_model is"),
+        ("UPDATE requests SET created_at_ms = 1 WHERE state = 'settled'", "created_at_ms is"),
+        ("UPDATE requests SET hold_nanousd = hold_nanousd + 1", "amount_nanousd is"),
         ("UPDATE requests SET charged_nanousd = 1 WHERE id = zeroblob(16)", "but no hold"),
+        ("UPDATE requests SET basis = 'usage' WHERE id = zeroblob(16)", "refused by usage, but"),
+        (
+            "UPDATE requests SET state = 'expired' WHERE id = zeroblob(16)",
+            "is expired by none, but",
+        ),
+        ("UPDATE requests SET user_id = 7 WHERE id = zeroblob(16)", "belongs to another user"),
+        ("UPDATE requests SET api_key_id = 7 WHERE id = zeroblob(16)", "belongs to another user"),
         # Prices.
         (
             f"UPDATE holds SET user_multiplier_micro = 1300000 WHERE {SETTLED}",
@@ -137,6 +188,11 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
         ),
         ("UPDATE requests SET receipt = NULL", "but has no receipt"),
         ("UPDATE requests SET usage = '{'", "cannot be read"),
+        ("UPDATE requests SET usage = NULL", "is settled by usage, but no usage is kept"),
+        (
+            "UPDATE requests SET receipt = replace(receipt, 'gpt-test', 'gpt-tset')",
+            "other lines than its usage",
+        ),
         (
             "UPDATE price_versions SET prices = replace(prices, '10000000000', '9000000000')",
             "not those that it was stored with",
@@ -150,10 +206,37 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
 def test_each_kind_of_damage_is_found(
     damaged: sqlite3.Connection, statement: str, message: str
 ) -> None:
-    damaged.execute("DROP INDEX transfers_hold")
+    # What the file's own defences would have refused, or found.
+    for index in ("transfers_hold", "transfers_idempotency", "holds_idempotency"):
+        damaged.execute(f"DROP INDEX {index}")
     damaged.execute(statement)
     messages = [problem.message for problem in check(damaged).problems]
     assert any(message in found for found in messages), messages
+
+
+@pytest.mark.parametrize(
+    ("where", "damage"),
+    [
+        ("holds WHERE state = 'expired'", "seen_cost_nanousd = 4"),
+        ("holds WHERE state = 'released'", "basis = 'hold'"),
+        ("holds WHERE idempotency_hash IS NOT NULL", "body_hash = NULL"),
+        ("holds WHERE state = 'open'", "boot_id = 77"),
+        ("requests WHERE basis = 'hold'", "created_at_ms = 1"),
+        ("requests WHERE state = 'refused'", "user_id = 7"),
+        ("transfers WHERE kind = 'credit'", "amount_nanousd = 0"),
+    ],
+)
+def test_the_row_that_is_wrong_is_named(
+    damaged: sqlite3.Connection, where: str, damage: str
+) -> None:
+    table = where.partition(" ")[0]
+    (row_id,) = damaged.execute(f"SELECT id FROM {where}").fetchone()
+    damaged.execute(f"UPDATE {table} SET {damage} WHERE id = ?", (row_id,))
+    name = f"transfer {row_id}"
+    if table != "transfers":
+        kind = "request" if row_id == bytes(16) else "hold"
+        name = f"{kind} {request_id_text(row_id)}"
+    assert name in {problem.row for problem in check(damaged).problems}
 
 
 def test_a_price_that_changed_with_its_hash_is_found_by_pricing_again(
@@ -170,6 +253,53 @@ def test_a_price_that_changed_with_its_hash_is_found_by_pricing_again(
     messages = [problem.message for problem in check(damaged).problems]
     assert len(messages) == 2
     assert all("but its usage prices to" in message for message in messages)
+
+
+OTHER_PRICES = Prices(Rates(*(parse_rate("7") for _ in Rates.__struct_fields__[:5])))
+
+
+def settle_with_another_models_leg(book: Book, *, is_pinned: bool) -> ledger.Hold:
+    """An answer of two models, such as one of Anthropic's with a fallback."""
+    hold = book.placed("1")
+    usage = Usage((Leg(input=100), Leg(input=10, output=20, model="gpt-other")))
+    with book.write() as tx:
+        version = ledger.pin_prices(
+            tx, "openai", "gpt-other", OTHER_PRICES.canonical_json(), now_ms=NOW_MS
+        )
+        other = PricedModel("gpt-other", OTHER_PRICES, version if is_pinned else None)
+        cost = price(
+            usage,
+            PricedModel("gpt-test", PRICES, book.price_version),
+            user_multiplier_micro=hold.user_multiplier_micro,
+            model_multiplier_micro=hold.model_multiplier_micro,
+            other_model=lambda _: other,
+        )
+        end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
+        ledger.end_hold(tx, hold, end)
+    return hold
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_another_models_leg_is_priced_again_where_its_line_pins_its_prices(
+    tmp_path: Path, is_pinned: bool
+) -> None:
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    hold = settle_with_another_models_leg(book, is_pinned=is_pinned)
+    book.close()
+    with_damage = connect(book.path)
+    with transaction(with_damage) as tx:
+        report = ledger_check.verify(tx)
+    assert report.problems == []
+    assert report.checked.get("usages_repriced", 0) == is_pinned
+    # 19 tokens fewer of the other model's output: the receipt still sums to what was charged.
+    with_damage.execute(
+        """UPDATE requests SET usage = replace(usage, '"output":20', '"output":1')"""
+    )
+    problems = check(with_damage).problems
+    assert len(problems) == is_pinned
+    for problem in problems:
+        assert problem.row == f"hold {request_id_text(hold.id)}"
+        assert "but its usage prices to" in problem.message
 
 
 def test_damage_to_the_file_itself_is_found(damaged: sqlite3.Connection) -> None:

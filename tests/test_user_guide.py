@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from llmproxy.demo.mishaps import MISHAPS
+from llmproxy.money import format_usd
 from tests.clients.test_user_guide import EXPECTED as EXPECTED_OF_CLIENTS
 from tests.service.helpers import Books
 from tests.support.demo import RunningDemo
@@ -106,9 +107,18 @@ def test_a_402_says_what_fits_and_that_fits(
     assert answered == f"{JOKE}\n"
 
 
+def test_a_repeat_under_the_same_key_hears_what_the_first_one_cost(
+    proxy: RunningProxy, books: Books, tmp_path: Path
+) -> None:
+    said = shown(proxy, books, "Sending a request only once/1", tmp_path)
+    cost = format_usd(6 * 2500 + -(-len(JOKE) // 4) * 10_000)
+    assert said == f"{JOKE}\nidempotency_key_used settled {cost}\n"
+
+
 def test_every_snippet_of_the_page_is_run() -> None:
     here = {*(f"curl/{number}" for number in range(1, 7))}
     here |= {"Python/openai/1", "Python/anthropic/1", "Errors/1"}
+    here |= {"Sending a request only once/1"}
     code = {name for name, snippet in SNIPPETS.items() if snippet.language in RUN}
     assert code == here | set(EXPECTED_OF_CLIENTS)
     shapes = {name: s.language for name, s in SNIPPETS.items() if s.language not in {*RUN, ""}}

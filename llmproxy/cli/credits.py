@@ -30,7 +30,8 @@ def add(
     amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="USD, such as 5 or 2.50.")],
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Kept with it.")] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The same key adds its amount only once.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Credit with the same key is added only once."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +96,10 @@ def _print_credited(user: str, credited: "Credited", *, as_json: bool) -> None:
     "list", epilog=examples("llmproxy credits list ann", "llmproxy credits list ann --json")
 )
 def list_credits(user: UserName, limit: Limit = LIMIT_DEFAULT, as_json: Json = False) -> None:
-    """List a user's credits and adjustments. Newest first; charges: llmproxy usage requests."""
+    """List a user's credits and adjustments, by whom and why. Newest first.
+
+    Charges are not among them: llmproxy usage requests
+    """
     from llmproxy import accounts, reports
     from llmproxy.clock import rfc3339
     from llmproxy.money import format_usd

@@ -93,7 +93,6 @@ def receipt_json(receipt: "Receipt") -> dict[str, object]:
     return {
         **request.as_json(),
         "model_served": request.model_served,
-        "reason": request.reason,
         "attempts": request.attempts,
         "ended_at": rfc3339(receipt.ended_at_ms),
         "price_version": receipt.price_version,
@@ -149,11 +148,11 @@ def _heading(request: "Request") -> list[tuple[str, str]]:
 
     served = request.model_served
     model = request.full_model
-    basis = "" if request.basis == "none" else f", by {_BASIS[request.basis]}"
+    basis = "" if request.basis == "none" else f", basis {request.basis}"
     fields = [
         ("request", request_id_text(request.id)),
         ("state", request.state + basis),
-        ("why", request.reason or ""),
+        ("why", request.why),
         ("user", f"{request.user}, key {request.api_key}"),
         (
             "model",
@@ -164,13 +163,6 @@ def _heading(request: "Request") -> list[tuple[str, str]]:
         ("answer", _answer(request)),
     ]
     return [(label, value) for label, value in fields if value]
-
-
-_BASIS = {
-    "usage": "the usage that the provider reported",
-    "estimate": "an estimate from what was seen",
-    "hold": "its hold",
-}
 
 
 def _answer(request: "Request") -> str:

@@ -138,7 +138,7 @@ def _columns(usage_classes: Iterable[str]) -> list[str]:
     """Return the fields of a request in JSON, with a column for each class of usage."""
     return [
         *("id", "created_at", "user", "key", "provider", "endpoint", "model", "stream"),
-        *("status", "state", "basis", *(f"usage_{name}" for name in usage_classes)),
+        *("status", "state", "basis", "reason", *(f"usage_{name}" for name in usage_classes)),
         *("hold_usd", "cost_usd", "charged_usd", "shortfall_usd"),
         *("upstream_status", "ttfb_ms", "duration_ms"),
     ]

@@ -186,7 +186,11 @@ def set_user(
 
 @app.command(epilog=examples("llmproxy users disable ann"))
 def disable(name: Name, as_json: Json = False) -> None:
-    """Refuse a user's requests from now on. Running answers finish, credit stays."""
+    """Refuse a user's requests from now on. Users are never deleted.
+
+    Running answers finish and are charged. The credit stays; pay it back with
+    `llmproxy credits adjust`.
+    """
     _change(name, as_json=as_json, is_disabled=True)
 
 

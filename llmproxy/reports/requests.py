@@ -7,6 +7,7 @@ import msgspec
 
 from llmproxy.clock import request_id_text, rfc3339
 from llmproxy.money import format_usd
+from llmproxy.reports.reasons import why
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
@@ -46,6 +47,7 @@ class Request(msgspec.Struct, frozen=True):
     is_stream: bool | None = None
     status: int | None = None
     reason: str | None = None
+    """As it was stored; `why` is what is shown."""
     usage: str | None = None
     upstream_status: int | None = None
     attempts: int | None = None
@@ -56,6 +58,18 @@ class Request(msgspec.Struct, frozen=True):
     def full_model(self) -> str:
         """The model with its provider, for people; not all requests name one."""
         return f"{self.provider}/{self.model}" if self.model else f"{self.provider} (no model)"
+
+    @property
+    def why(self) -> str:
+        """Why it ended as it did and cost what it did."""
+        return why(
+            state=self.state,
+            basis=self.basis,
+            stored=self.reason,
+            hold_nanousd=self.hold_nanousd,
+            cost_nanousd=self.cost_nanousd,
+            shortfall_nanousd=self.shortfall_nanousd,
+        )
 
     def usage_totals(self) -> dict[str, int] | None:
         """Return the tokens of each class over all legs, or None when no usage was recorded."""
@@ -81,6 +95,7 @@ class Request(msgspec.Struct, frozen=True):
             "status": self.status,
             "state": self.state,
             "basis": self.basis,
+            "reason": self.why,
             "usage": self.usage_totals(),
             "hold_usd": format_usd(self.hold_nanousd),
             "cost_usd": format_usd(self.cost_nanousd),

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 REQUEST_COLUMNS = (
     *("id", "created_at", "key", "provider", "endpoint", "model", "stream", "status"),
-    *("state", "basis"),
+    *("state", "basis", "reason"),
     *(f"usage_{name}" for name in reports.USAGE_CLASSES),
     *("hold_usd", "cost_usd", "charged_usd", "upstream_status", "ttfb_ms", "duration_ms"),
 )

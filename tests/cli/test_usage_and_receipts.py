@@ -26,6 +26,7 @@ ROW_FIELDS = [
     "status",
     "state",
     "basis",
+    "reason",
     "usage",
     "hold_usd",
     "cost_usd",
@@ -69,6 +70,7 @@ def test_a_settled_request_is_listed_with_exact_money_and_all_classes(
         "status": 200,
         "state": "settled",
         "basis": "usage",
+        "reason": "the provider reported this usage",
         "usage": {
             "input": 1200,
             "cache_read": 800,
@@ -119,6 +121,21 @@ def test_requests_are_chosen_by_user_model_and_time(quick: Quick, book: Book) ->
     assert quick.json("usage", "requests", "--until", "2026-11-18") == []
     quick.fails(3, "usage", "requests", "--user", "zoe")
     assert "is no time" in quick.fails(2, "usage", "requests", "--since", "yesterday")
+
+
+def test_every_row_has_a_reason_and_a_cost_above_the_hold_is_told(quick: Quick, book: Book) -> None:
+    above, running, refused = book.settled(amount="0.001"), book.placed("2"), book.hold()
+    refuse(book, refused.id)
+    flag = "the provider reported this usage; it cost more than the 0.001 USD that were held"
+    reasons = ["Insufficient credit", "it is still running", flag]
+    assert [row["reason"] for row in quick.json("usage", "requests")] == reasons
+    exported = quick.ok("usage", "export", "--format", "jsonl").splitlines()
+    assert [json.loads(line)["reason"] for line in exported] == reasons[::-1]
+    assert f",settled,usage,{flag}," in quick.ok("usage", "export")
+    assert quick.json("explain", request_id_text(above.id))["reason"] == flag
+    out = quick.ok("explain", request_id_text(above.id))
+    assert f"state     settled, basis usage\nwhy       {flag}\n" in out
+    assert "why       it is still running\n" in quick.ok("explain", request_id_text(running.id))
 
 
 def test_lists_of_requests_stop_at_the_limit(quick: Quick, book: Book) -> None:

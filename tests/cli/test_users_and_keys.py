@@ -107,6 +107,19 @@ def test_credit_with_the_same_idempotency_key_is_added_once(quick: Quick) -> Non
     assert quick.ok(*add) == "ann: 20.00 was credited before; nothing added, balance 20.00 USD.\n"
     assert quick.json(*add)["is_repeat"] is True
     quick.fails(4, "credits", "add", "ann", "21", "--idempotency-key", "invoice-17")
+    quick.ok("users", "create", "ben")
+    quick.fails(4, "credits", "add", "ben", "20", "--idempotency-key", "invoice-17")
+    (entry,) = quick.json("credits", "list", "ann")
+    assert entry["idempotency_key"] == "invoice-17"
+
+
+@pytest.mark.parametrize("key", ["", "  ", "x" * 256])
+def test_a_blank_idempotency_key_is_no_key(quick: Quick, key: str) -> None:
+    """Such as that of an unset variable: it would swallow every payment but the first."""
+    quick.ok("users", "create", "ann")
+    err = quick.fails(4, "credits", "add", "ann", "20", "--idempotency-key", key)
+    assert err == "Error: An idempotency key must have 1 to 255 characters.\n"
+    assert quick.json("users", "show", "ann")["balance_usd"] == "0.00"
 
 
 def test_an_adjustment_takes_credit_back_but_never_below_zero(quick: Quick) -> None:
@@ -124,6 +137,20 @@ def test_an_adjustment_takes_credit_back_but_never_below_zero(quick: Quick) -> N
 
 def test_an_adjustment_needs_a_reason(quick: Quick) -> None:
     assert "--reason" in quick.fails(2, "credits", "adjust", "ann", "--by", "1")
+    quick.ok("users", "create", "ann")
+    blank = ("credits", "adjust", "ann", "--by", "1", "--reason", " ")
+    assert "needs a reason" in quick.fails(4, *blank)
+    assert quick.json("credits", "list", "ann") == []
+
+
+def test_a_users_history_tells_who_and_why(quick: Quick) -> None:
+    quick.ok("users", "create", "ann")
+    quick.ok("credits", "add", "ann", "20", "--reason", "invoice 17")
+    quick.ok("users", "disable", "ann")
+    quick.ok("credits", "adjust", "ann", "--by", "-20", "--reason", "paid back")
+    newest, oldest = quick.ok("credits", "list", "ann").splitlines()[-2:]
+    assert newest.split()[-5:] == ["adjust", "-20.00", "paid", "back", "cli:olga"]
+    assert oldest.split()[-5:] == ["credit", "20.00", "invoice", "17", "cli:olga"]
 
 
 def test_keys_are_made_listed_and_revoked(quick: Quick) -> None:

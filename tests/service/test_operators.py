@@ -1,5 +1,6 @@
 """What an operator does on the command line acts on the running server."""
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -7,22 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from tests.service.helpers import CHAT, ask, bearer, chat_body
+from tests.service.helpers import CHAT, Books, ask, bearer, chat_body
+from tests.service.test_lifecycle import until_released
 from tests.support.answers import openai_chat, plain
 from tests.support.proxy import RunningProxy
+from tests.support.raw_client import RawClient
 from tests.support.stub_provider import StubProvider
 
 
 @pytest.fixture(scope="module")
-def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningProxy]:
-    """A server that was started on an empty home: everything comes while it runs."""
-    with StubProvider() as stub, RunningProxy(tmp_path_factory.mktemp("operators")) as proxy:
+def stub() -> Iterator[StubProvider]:
+    with StubProvider() as stub:
         stub.handle = plain(openai_chat())
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory, stub: StubProvider) -> Iterator[RunningProxy]:
+    """A server that was started on an empty home: everything comes while it runs."""
+    with RunningProxy(tmp_path_factory.mktemp("operators")) as proxy:
         proxy.run("users", "create", "first")
         proxy.start()
         proxy.use_provider("openai", f"{stub.url}/v1")
         yield proxy
         proxy.verify_ledger()
+
+
+@pytest.fixture
+def books(proxy: RunningProxy) -> Iterator[Books]:
+    books = Books(proxy.home)
+    yield books
+    books.close()
 
 
 def status(proxy: RunningProxy, key: str) -> int:
@@ -45,6 +61,34 @@ def test_a_new_user_a_new_key_and_new_credit_work_at_once(proxy: RunningProxy) -
     proxy.run("credits", "adjust", "ann", "--by", "-4.99", "--reason", "test")
     proxy.run("users", "set", "ann", "--rate-multiplier", "50")
     assert status(proxy, second) == 402
+
+
+def test_a_user_who_is_disabled_meanwhile_gets_and_pays_the_running_answer(
+    proxy: RunningProxy, stub: StubProvider, books: Books
+) -> None:
+    go_on = threading.Event()
+    stub.handle = until_released(go_on)  # type: ignore[assignment]
+    name, key = books.user()
+    body = json.dumps(chat_body(stream=True)).encode()
+    try:
+        with RawClient(proxy.port) as client:
+            client.post(CHAT, body, {"authorization": f"Bearer {key}"})
+            assert client.recv_head().status == 200
+            proxy.run("users", "disable", name)
+            assert status(proxy, key) == 401
+            # What is held stays held: only the rest can be paid back.
+            assert books.wallet(name)[1] > 0
+            too_much = ("credits", "adjust", name, "--by", "-5", "--reason", "closed")
+            assert "are available to be taken" in proxy.try_run(*too_much).stderr
+            go_on.set()
+            assert client.body().endswith(b"data: [DONE]\n\n")
+    finally:
+        go_on.set()
+        stub.handle = plain(openai_chat())
+    assert books.settled_wallet(name) == 5_000_000_000 - (1000 * 2500 + 200 * 10_000)
+    assert [(row["state"], row["basis"]) for row in books.rows(name)] == [("settled", "usage")]
+    assert proxy.json("users", "show", name)["disabled"] is True
+    assert status(proxy, key) == 401
 
 
 def test_a_providers_keys_and_pauses_work_at_once(proxy: RunningProxy) -> None:
