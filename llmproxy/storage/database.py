@@ -126,7 +126,16 @@ class DatabaseFiles:
         """Take the path of the database file."""
         self.path = path
         self.wal = path.with_name(path.name + "-wal")
+        self.spill = path.with_name(path.name + ".spill")
         self.serving_lock = ServingLock(path.with_name(path.name + ".lock"))
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return which file is at the path now (device, inode); None when none can be seen."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def gate(self) -> FileLock:
         """Return the write gate (one object per holder: flock counts open descriptions)."""
