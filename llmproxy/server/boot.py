@@ -46,13 +46,21 @@ async def begin_boot(
     kept = _read(spill)
     if kept.failures:
         _prove(files, kept.failures[-1])
-    fates = await _write(writer, kept.ends)
     now_ms = clock.now_ms()
-    expired = await writer.submit(partial(recovery.expire_open_holds, now_ms=now_ms))
+    expire = partial(recovery.expire_open_holds, now_ms=now_ms)
+    begin = partial(ledger.start_boot, pid=os.getpid(), version=__version__, now_ms=now_ms)
+    try:
+        fates = await _write(writer, kept.ends)
+        expired = await writer.submit(expire)
+        boot_id = await writer.submit(begin)
+    except DatabaseError as error:
+        msg = (
+            f"The server cannot start, since it cannot write to {files.path}. {error} It must be "
+            "the server's own file, in its own directory, on a disk with room."
+        )
+        raise DatabaseError(msg) from error
     if expired:
         _log.warning("%d holds of a process that died have been ended", expired)
-    begin = partial(ledger.start_boot, pid=os.getpid(), version=__version__, now_ms=now_ms)
-    boot_id = await writer.submit(begin)
     # Only now, when all of it is committed.
     _empty(spill, kept, fates, now_ms)
     return boot_id

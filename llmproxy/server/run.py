@@ -104,11 +104,27 @@ async def _serve(
     begin: Callable[[], Awaitable[int]],
     listeners: list[socket.socket],
 ) -> None:
-    settings, clock = config.settings, Clock()
-    upstream = Upstream(settings.connect_timeout_s)
-    watchdog = Watchdog(_limits(settings), clock)
-    bodies = BodyReader()
+    upstream, bodies = Upstream(config.settings.connect_timeout_s), BodyReader()
+    clock = Clock()
+    watchdog = Watchdog(_limits(config.settings), clock)
     services = Services(writer, upstream, watchdog, catalog, clock, bodies)
+    try:
+        await _serve_with(services, config, pool, writer, begin, listeners)
+    finally:
+        bodies.close()
+        await upstream.close()
+
+
+async def _serve_with(
+    services: Services,
+    config: Config,
+    pool: Pool,
+    writer: Writer[Snapshot],
+    begin: Callable[[], Awaitable[int]],
+    listeners: list[socket.socket],
+) -> None:
+    settings, clock = config.settings, services.clock
+    watchdog, catalog = services.watchdog, services.catalog
     relay = Relay(services, writer, pool)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.holds.boot_id = await begin()
@@ -149,8 +165,6 @@ async def _serve(
             await server.serve(listeners)
             for task in watching:
                 task.cancel()
-    bodies.close()
-    await upstream.close()
 
 
 def _settle_memory() -> None:

@@ -50,7 +50,7 @@ RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
 LOOK_AFTER_JOBS = 128
 """So many jobs write about 4 MB at most: under load, time alone would let the WAL grow long."""
-STOP_PATIENCE_S = 15.0
+STOP_PATIENCE_S = 5.0
 """How long a stop waits for a database that is busy or full."""
 
 _log = logging.getLogger("llmproxy.storage")
