@@ -7,13 +7,14 @@ the money tables as `ledger.py` does, by whole sets. Must not run beside another
 
 import enum
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from llmproxy import ledger
 from llmproxy.storage.database import Tx
+from llmproxy.storage.jobs import Write
 from llmproxy.storage.spill import Spill
 
 _log = logging.getLogger("llmproxy.server")
@@ -51,7 +52,7 @@ class EndsKeeper:
         """Take the file to keep them in."""
         self._spill = spill
 
-    def keep(self, writes: Sequence[tuple[Callable[..., object], tuple[Any, ...]]]) -> int:
+    def keep(self, writes: Sequence[Write]) -> int:
         """Keep the ends of holds among some writes, durably; return how many they were."""
         ends = [
             KeptEnd(*arguments)
@@ -66,6 +67,8 @@ class EndsKeeper:
 
     def _append(self, records: Sequence[KeptEnd | Failure]) -> int:
         """Add records durably; return how many there was room for."""
+        if not records:
+            return 0
         added = 0
         try:
             for record in records:

@@ -17,14 +17,16 @@ class DiskThread:
         """Start the thread; it ends with `join`, or with the process."""
         self.is_busy = False
         """Whether work is under way that `done` has not been called for."""
+        self.busy_since_s = 0.0
+        """When the last work began, by the loop's clock."""
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="llmproxy-disk", daemon=True)
         self._thread.start()
 
     def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         """Run `work` in the thread, then `done(error)` on the loop that this is called on."""
-        self.is_busy = True
         loop = asyncio.get_running_loop()
+        self.is_busy, self.busy_since_s = True, loop.time()
 
         def run() -> None:
             failure: BaseException | None = None

@@ -10,9 +10,9 @@ import enum
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import Tx
@@ -23,6 +23,16 @@ Write = tuple[Callable[..., object], tuple[Any, ...]]
 """What a job does: `f(tx, …)` and the arguments behind `tx`."""
 
 _log = logging.getLogger("llmproxy.storage")
+
+
+class Keeper(Protocol):
+    """Keeps elsewhere what must not be lost of the writes that the database does not take."""
+
+    def keep(self, writes: Sequence[Write]) -> int:
+        """Keep those writes that are to be kept, durably; return how many they were."""
+
+    def note_failure(self, why: str) -> None:
+        """Note that the database has failed: it is suspect until somebody has looked at it."""
 
 
 class ErrorClass(enum.Enum):

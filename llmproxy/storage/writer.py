@@ -13,9 +13,9 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.changes import ForeignChanges
@@ -26,7 +26,7 @@ from llmproxy.storage.jobs import (
     FileGoneError,
     Job,
     JobQueue,
-    Write,
+    Keeper,
     classify,
     passes,
     run_in_savepoints,
@@ -50,20 +50,12 @@ RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
 LOOK_AFTER_JOBS = 128
 """So many jobs write about 4 MB at most: under load, time alone would let the WAL grow long."""
+DISK_PATIENCE_S = 10.0
+"""How long a sync may take before new requests are refused instead of kept waiting."""
 STOP_PATIENCE_S = 5.0
 """How long a stop waits for a database that is busy or full."""
 
 _log = logging.getLogger("llmproxy.storage")
-
-
-class Keeper(Protocol):
-    """Keeps elsewhere what must not be lost of the writes that the database does not take."""
-
-    def keep(self, writes: Sequence[Write]) -> int:
-        """Keep those writes that are to be kept, durably; return how many they were."""
-
-    def note_failure(self, why: str) -> None:
-        """Note that the database has failed: it is suspect until somebody has looked at it."""
 
 
 class Writer(Generic[S]):
@@ -409,6 +401,9 @@ class Writer(Generic[S]):
         self._is_watch_due = True
         if not self._disk.is_busy:
             self._look_around()
+        elif self._now_s() - self._disk.busy_since_s > DISK_PATIENCE_S:
+            # Not those in the transaction under way: that one may succeed yet.
+            self._jobs.refuse_waiting("The ledger's disk does not answer.")
 
     def _look_around(self) -> None:
         self._is_watch_due = False

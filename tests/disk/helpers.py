@@ -1,5 +1,6 @@
 """A server whose disk gives trouble: a stream that runs meanwhile, and what it must cost."""
 
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -32,8 +33,9 @@ class Disk:
         self._go_on = threading.Event()
         stub.handle = until_released(self._go_on)  # type: ignore[assignment]
 
-    def set_up(self) -> None:
-        self.proxy.use_provider("openai", f"{self.stub.url}/v1")
+    def start(self, template: Path) -> None:
+        """Start on a copy of a home that has been set up."""
+        shutil.copytree(template, self.proxy.home, dirs_exist_ok=True)
         self.proxy.start()
 
     @contextmanager

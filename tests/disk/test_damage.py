@@ -14,6 +14,8 @@ from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.service.test_lifecycle import refuses_connections
 from tests.support.faults import failing_syscalls, flip_bytes, make_text, truncate
 
+pytestmark = pytest.mark.timeout(180)  # several starts and stops of a real server
+
 EXIT_DATABASE = 5
 
 
@@ -114,14 +116,15 @@ def test_a_failed_sync_of_a_settlement_stops_the_server_and_it_is_paid_once(disk
 def test_a_failed_sync_of_a_hold_sends_nothing_and_running_streams_are_paid(disk: Disk) -> None:
     (ann, ann_key), (bob, bob_key) = disk.user(), disk.user()
     with disk.running_stream(ann_key) as client:
+        sent = len(disk.stub.requests)
         with failing_syscalls(disk.proxy.pid, disk.wal, SYNCS, "error=EIO:when=1"):
             answered = ask(disk.proxy.port, "POST", CHAT, BODY, bearer(bob_key))
             assert answered.status == 503
+            assert len(disk.stub.requests) == sent
             assert "has failed: disk I/O error" in answered.json()["error"]["message"]
             nothing_more_is_sent(disk, bob_key)
         disk.finish(client)  # begun before: it has all the time of a stop
         assert disk.proxy.wait_for_exit() == EXIT_DATABASE
-    assert len(disk.stub.requests) == 1
 
     disk.proxy.start()
     disk.assert_settled(ann)

@@ -17,6 +17,8 @@ from tests.disk.helpers import CREDIT, Disk
 from tests.support.faults import failing_syscalls, filled, small_disk
 from tests.support.stub_provider import StubProvider
 
+pytestmark = pytest.mark.timeout(180)  # several starts and stops of a real server
+
 
 class FullDisk(NamedTuple):
     """A running server, and how to take all room from it."""
@@ -26,15 +28,16 @@ class FullDisk(NamedTuple):
 
 
 @pytest.fixture(params=["tmpfs", "strace"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FullDisk]:
+def site(
+    request: pytest.FixtureRequest, tmp_path: Path, stub: StubProvider, template: Path
+) -> Iterator[FullDisk]:
     with ExitStack() as stack:
-        stub = stack.enter_context(StubProvider())
         home = tmp_path / "home"
         if request.param == "tmpfs":
             home = stack.enter_context(small_disk(home, megabytes=8))
         disk = Disk(home, stub, log=tmp_path / "serve.log")
         stack.enter_context(disk.proxy)
-        disk.set_up()
+        disk.start(template)
         if request.param == "tmpfs":
             yield FullDisk(disk, partial(filled, home))
         else:
@@ -100,12 +103,12 @@ def test_a_stop_while_it_is_full_keeps_settlements_and_the_next_start_writes_the
 
 
 def test_a_server_does_not_start_on_a_full_disk_and_loses_nothing_that_was_kept(
-    tmp_path: Path,
+    tmp_path: Path, stub: StubProvider, template: Path
 ) -> None:
-    with StubProvider() as stub, small_disk(tmp_path / "home", megabytes=8) as home:
+    with small_disk(tmp_path / "home", megabytes=8) as home:
         disk = Disk(home, stub, log=tmp_path / "serve.log")
         with disk.proxy:
-            disk.set_up()
+            disk.start(template)
             ann, key = disk.user()
             with disk.running_stream(key) as client, filled(home):
                 disk.assert_refuses(key)
@@ -121,8 +124,10 @@ def test_a_server_does_not_start_on_a_full_disk_and_loses_nothing_that_was_kept(
             disk.assert_settled(ann)
 
 
-def test_without_room_for_the_spill_a_server_does_not_start(tmp_path: Path) -> None:
-    with StubProvider() as stub, small_disk(tmp_path / "home", megabytes=8) as home:
+def test_without_room_for_the_spill_a_server_does_not_start(
+    tmp_path: Path, stub: StubProvider
+) -> None:
+    with small_disk(tmp_path / "home", megabytes=8) as home:
         disk = Disk(home, stub, log=tmp_path / "serve.log")
         disk.proxy.new_user("ann")
         with filled(home):

@@ -320,6 +320,32 @@ def test_the_death_of_the_disk_thread_is_a_failure_of_the_database(site: Site) -
     assert [arguments for _, arguments in site.kept] == [(1,)]
 
 
+def test_a_disk_that_does_not_answer_keeps_nobody_waiting_who_came_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISK_PATIENCE_S", 0.1)
+
+    async def work() -> None:
+        answers = threading.Event()
+        commit = site.writer._commit
+
+        def commit_late() -> None:
+            answers.wait(30)
+            commit()
+
+        site.writer._commit = commit_late  # type: ignore[method-assign]
+        first = site.writer.submit(insert, 1)
+        await eventually(lambda: site.writer._disk.is_busy)
+        site.writer.enqueue(insert, 2)
+        with pytest.raises(DatabaseError, match="disk does not answer"):
+            await asyncio.wait_for(site.writer.submit(insert, 3), 5)
+        answers.set()
+        assert await first == 1
+        await eventually(lambda: site.pids() == [1, 2])
+
+    site.run(work)
+
+
 def test_no_room_for_the_index_of_the_log_is_a_full_disk(site: Site) -> None:
     async def work() -> None:
         site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_IOERR_SHMSIZE]
