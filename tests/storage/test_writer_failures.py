@@ -53,6 +53,7 @@ def test_what_may_be_left_out_is_while_the_disk_is_full(site: Site) -> None:
             site.writer.offer(insert, 4)
         site.writer.enqueue(insert, 5)
         await eventually(lambda: site.pids() == [1, 2, 5])
+        await site.writer.refresh()  # now the writer knows it too
         site.writer.offer(insert, 6)
         await eventually(lambda: site.pids() == [1, 2, 5, 6])
 
