@@ -1,9 +1,132 @@
-"""Owns what the start of the serving process makes of the work of one that died.
+"""Owns what becomes of the ends of holds that a serving process could not write, or left open.
 
-It writes the money tables as `ledger.py` does, by whole sets. Must not run beside another server.
+While it runs, `EndsKeeper` puts the ends that the database does not take into the spill, as plain
+data. Its next start writes them, each once, and then ends the holds that are still open. It writes
+the money tables as `ledger.py` does, by whole sets. Must not run beside another server.
 """
 
+import enum
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from llmproxy import ledger
 from llmproxy.storage.database import Tx
+from llmproxy.storage.jobs import Write
+from llmproxy.storage.spill import Spill
+
+_log = logging.getLogger("llmproxy.server")
+
+
+class KeptEnd(msgspec.Struct, frozen=True, tag="end"):
+    """The end of a hold that the database did not take."""
+
+    hold: ledger.Hold
+    end: ledger.End
+
+
+class Failure(msgspec.Struct, frozen=True, tag="failure"):
+    """The database had failed, and why: it is not to be trusted before it has been checked."""
+
+    why: str
+
+
+class Kept(NamedTuple):
+    """What the last process has left in the spill."""
+
+    ends: list[KeptEnd]
+    failures: list[str]
+    damaged: int
+    """How many lines could not be read."""
+
+
+_DECODER = msgspec.json.Decoder(KeptEnd | Failure)
+
+
+class EndsKeeper:
+    """Keeps the ends of holds, and nothing else: the writer's `Keeper`."""
+
+    def __init__(self, spill: Spill) -> None:
+        """Take the file to keep them in."""
+        self._spill = spill
+
+    def keep(self, writes: Sequence[Write]) -> int:
+        """Keep the ends of holds among some writes, durably; return how many they were."""
+        ends = [
+            KeptEnd(*arguments)
+            for function, arguments in writes
+            if function in {ledger.end_hold, ledger.end_if_open}
+        ]
+        return self._append(ends)
+
+    def note_failure(self, why: str) -> None:
+        """Note that the database has failed, for the next start."""
+        self._append([Failure(why)])
+
+    def _append(self, records: Sequence[KeptEnd | Failure]) -> int:
+        """Add records durably; return how many there was room for."""
+        if not records:
+            return 0
+        added = 0
+        try:
+            for record in records:
+                self._spill.append(msgspec.json.encode(record))
+                added += 1
+        except OSError as error:
+            _log.critical(
+                "%d of %d settlements could not be kept in %s: %s. Their holds end at the next "
+                "start by what had been seen of the answers.",
+                *(len(records) - added, len(records), self._spill.path, error.strerror),
+            )
+        return added if self._is_safe() else 0
+
+    def _is_safe(self) -> bool:
+        try:
+            self._spill.sync()
+        except OSError as error:
+            _log.critical("%s may not be on disk: %s", self._spill.path, error.strerror)
+            return False
+        return True
+
+
+def read_kept(spill: Spill) -> Kept:
+    """Return what the last process has left in the spill.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    contents = spill.read()
+    kept = Kept([], [], contents.damaged)
+    for record in contents.records:
+        try:
+            read = _DECODER.decode(record)
+        except msgspec.DecodeError:  # of another version
+            kept = kept._replace(damaged=kept.damaged + 1)
+            continue
+        if isinstance(read, Failure):
+            kept.failures.append(read.why)
+        else:
+            kept.ends.append(read)
+    return kept
+
+
+class Fate(enum.Enum):
+    """What became of an end that had been kept."""
+
+    WRITTEN = "its hold was open, and has ended so now"
+    HAD_ENDED = "its hold had ended: it had been written after all, or by an earlier start"
+    UNKNOWN = "its hold is not in this database, such as an older copy of it"
+
+
+def write_kept(tx: Tx, kept: KeptEnd) -> Fate:
+    """End a hold as it was to end, unless it has ended: it may be written any number of times."""
+    if ledger.end_if_open(tx, kept.hold, kept.end):
+        return Fate.WRITTEN
+    known = tx.execute("SELECT 1 FROM holds WHERE id = ?", (kept.hold.id,)).fetchone()
+    # A release of a hold that was never placed owes nobody anything.
+    return Fate.HAD_ENDED if known or kept.end.state == "released" else Fate.UNKNOWN
 
 
 def expire_open_holds(tx: Tx, *, now_ms: int) -> int:

@@ -18,7 +18,7 @@ SQL_FROM_CONSTANTS = {
     ("reports/requests.py", "statement"),
     ("storage/database.py", "pragma"),
     ("storage/migrations.py", "statement"),
-    ("storage/writer.py", "statement"),
+    ("storage/wal.py", "statement"),
 }
 """Names that run over literals in the same module, each looked at by a person."""
 

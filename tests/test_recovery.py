@@ -1,9 +1,15 @@
-"""Ten thousand holds of a dead process end in one go."""
+"""What a start makes of a dead process's work: its open holds, and the ends that it kept."""
 
+import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
 from llmproxy import ledger, ledger_check, recovery
+from llmproxy.recovery import Fate
+from llmproxy.storage.spill import Spill
 from tests.support.books import NOW_MS, Book
 
 HOLDS = 10_000
@@ -32,3 +38,105 @@ def test_ten_thousand_open_holds_end_each_by_what_was_seen(tmp_path: Path) -> No
         ("expired", "none", 1),
     ]
     book.close()
+
+
+class Site:
+    """A book, a spill beside it, and the ends of holds on their way from one to the other."""
+
+    def __init__(self, path: Path) -> None:
+        self.book = Book(path, credit="20")
+        self.spill = Spill(path.with_name("spill"))
+        self.keeper = recovery.EndsKeeper(self.spill)
+
+    def placed(self) -> ledger.Hold:
+        hold = self.book.hold("1")
+        with self.book.write() as tx:
+            assert ledger.place_hold(tx, hold) is None
+        return hold
+
+    def end(self, cost_nanousd: int = 1000) -> ledger.End:
+        outcome = ledger.Outcome(
+            self.book.user_id, "openai", "gpt-test", False, 200, 5, reason="two\nlines\0"
+        )
+        return ledger.End("settled", "estimate", cost_nanousd, outcome, NOW_MS + 1)
+
+    def replay(self) -> list[Fate]:
+        with self.book.write() as tx:
+            return [recovery.write_kept(tx, kept) for kept in recovery.read_kept(self.spill).ends]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path / "data" / "llmproxy.db")
+    yield site
+    site.spill.close()
+    with site.book.read() as tx:
+        problems = ledger_check.verify(tx).problems
+    # The ends here are made up, without receipts.
+    assert [each for each in problems if "has no receipt" not in each.message] == []
+    site.book.close()
+
+
+def test_ends_of_holds_are_kept_as_they_are_and_nothing_else_is(site: Site) -> None:
+    holds = [site.placed(), site.placed()]
+    writes: list[tuple[Callable[..., object], tuple[object, ...]]] = [
+        (ledger.end_hold, (holds[0], site.end())),
+        (ledger.record_unheld, (b"x" * 16,)),
+        (ledger.end_if_open, (holds[1], site.end(7))),
+    ]
+    assert site.keeper.keep(writes) == 2
+    site.keeper.note_failure("disk I/O error")
+    kept = recovery.read_kept(site.spill)
+    assert [(each.hold, each.end) for each in kept.ends] == [
+        (holds[0], site.end()),
+        (holds[1], site.end(7)),
+    ]
+    assert (kept.failures, kept.damaged) == (["disk I/O error"], 0)
+    assert site.replay() == [Fate.WRITTEN] * 2
+
+
+def test_what_was_kept_is_written_once_however_often_it_is_read(site: Site) -> None:
+    hold, ended = site.placed(), site.placed()
+    with site.book.write() as tx:
+        ledger.end_hold(tx, ended, site.end(5))  # on disk, although its sync had failed
+    site.keeper.keep([(ledger.end_hold, (each, site.end())) for each in (hold, ended)])
+    site.keeper.keep([(ledger.end_hold, (hold, site.end()))])
+    assert site.replay() == [Fate.WRITTEN, Fate.HAD_ENDED, Fate.HAD_ENDED]
+    assert site.replay() == [Fate.HAD_ENDED] * 3
+    assert site.book.balance() == (20 * 10**9 - 1005, 0)
+
+
+def test_an_end_without_its_hold_charges_nobody(site: Site) -> None:
+    never = site.book.hold("1")
+    released = ledger.released(site.end().outcome, at_ms=NOW_MS)
+    site.keeper.keep(
+        [(ledger.end_hold, (never, site.end())), (ledger.end_if_open, (never, released))]
+    )
+    # Of one that was to be released nothing is missing.
+    assert site.replay() == [Fate.UNKNOWN, Fate.HAD_ENDED]
+    assert site.book.balance() == (20 * 10**9, 0)
+
+
+def test_a_hold_that_grew_ends_with_all_of_it(site: Site) -> None:
+    hold = site.placed()
+    with site.book.write() as tx:
+        assert ledger.extend_hold(tx, hold, 5 * 10**9) is None
+    site.keeper.keep([(ledger.end_hold, (hold, site.end(3 * 10**9)))])
+    assert site.replay() == [Fate.WRITTEN]
+    assert site.book.balance() == (17 * 10**9, 0)
+
+
+def test_a_record_of_another_version_is_counted_as_damaged(site: Site) -> None:
+    site.spill.append(b'{"type":"of the future"}')
+    site.spill.append(b'{"type":"end","hold":{}}')
+    assert recovery.read_kept(site.spill) == ([], [], 2)
+
+
+def test_what_there_is_no_room_for_is_said_loudly(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = site.placed()
+    os.close(site.spill._file)
+    site.spill._file = os.open(site.spill.path, os.O_RDONLY)  # every write fails now
+    assert site.keeper.keep([(ledger.end_hold, (hold, site.end()))]) == 0
+    assert "1 of 1 settlements could not be kept" in caplog.text

@@ -43,7 +43,7 @@ def backup(
     is right; a wrong one is kept as FILE.wrong, and the exit code is 1. The master key is not in
     it: keep a copy of that apart.
     """
-    from llmproxy.storage.copies import copy_database, remove_copy
+    from llmproxy.storage.copies import copy_database, name_copy, remove_copy
 
     target = file / f"llmproxy-{_stamp()}.db" if file.is_dir() else file
     with opening.database(must_exist=True, as_it_is=True) as database:
@@ -60,7 +60,7 @@ def backup(
             found, schema = _check(partial) if verify else (None, None)
             is_right = found is None or found.is_ok
             written = target if is_right else target.with_name(target.name + ".wrong")
-            partial.replace(written)
+            name_copy(partial, written)
         except BaseException:
             remove_copy(partial)
             raise

@@ -93,6 +93,7 @@ def _check_files() -> Iterator[Check]:
     try:
         yield from _check_database(database)
         yield _check_modes(paths)
+        yield from _check_spill(database.files.spill)
         yield check_room(paths.database, shutil.disk_usage(paths.database.parent).free)
         with database.read() as tx:
             yield _check_master_key(tx, paths)
@@ -135,6 +136,17 @@ def _check_modes(paths: "Paths") -> Check:
         message = f"{', '.join(loose)}: can be reached by others"
         return Check("files", "warn", message, f"chmod go-rwx {' '.join(map(shlex.quote, loose))}")
     return Check("files", "ok", "only their owner can reach them")
+
+
+def _check_spill(path: "Path") -> Iterator[Check]:
+    """Say what waits for the next start of the server; nothing when nothing does."""
+    from llmproxy.storage.spill import read_spill
+
+    contents = read_spill(path)
+    waiting = len(contents.records) + contents.damaged
+    if waiting:
+        message = f"{output.counted(waiting, 'record')} in {path} that could not be written"
+        yield Check("spill", "warn", message, "Start the server: it writes each of them once.")
 
 
 def check_room(path: "Path", free_bytes: int) -> Check:

@@ -118,7 +118,7 @@ async def _why_not_ready(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> 
     if relay.is_draining:
         return "shutting down"
     try:
-        await asyncio.wait_for(writer.submit(_read_one_row), READY_TIMEOUT_S)
+        await asyncio.wait_for(writer.submit(_write_one_row), READY_TIMEOUT_S)
     except (LlmproxyError, TimeoutError):
         return "the database cannot be used"
     if not pool.has_usable_key(Clock().now_ms()):
@@ -126,8 +126,13 @@ async def _why_not_ready(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> 
     return None
 
 
-def _read_one_row(tx: Tx) -> None:
-    tx.execute("SELECT id FROM boots ORDER BY id DESC LIMIT 1").fetchone()
+def _write_one_row(tx: Tx) -> None:
+    """Change a row and change it back: on a full disk everybody can read, so reading proves little.
+
+    (An update to the same value is left out by SQLite.)
+    """
+    for _ in range(2):
+        tx.execute("UPDATE boots SET pid = -pid WHERE id = (SELECT max(id) FROM boots)")
 
 
 def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

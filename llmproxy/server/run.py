@@ -1,7 +1,8 @@
 """Owns the life of the serving process: what is built in which order, and how it ends.
 
 Start: lock, database, open holds of dead owners ended, then the port. Stop: no new requests,
-running ones finish, all queued settlements are written, checkpoint, lock given back.
+running ones finish, all queued settlements are written, checkpoint, lock given back. A database
+that has failed stops the process in the same way, only that settlements go to the spill.
 """
 
 import asyncio
@@ -11,28 +12,30 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 import uvicorn
 import uvloop
 from litestar.types import ASGIApp
 
-from llmproxy import __version__, accounts, key_pool, ledger, recovery
+from llmproxy import accounts, key_pool
 from llmproxy.body_reader import BodyReader
 from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, find_catalog, load_vault, notify_socket
-from llmproxy.errors import RefusedError
+from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
 from llmproxy.quote import HoldPolicy
+from llmproxy.recovery import EndsKeeper
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.app import Parts, build_app
 from llmproxy.server.banner import Started
+from llmproxy.server.boot import advice, begin_boot
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.notify import READY, STOPPING, notify
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
@@ -40,6 +43,7 @@ from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.reader import Reader
+from llmproxy.storage.spill import Spill
 from llmproxy.storage.writer import Writer
 from llmproxy.upstream import Upstream
 from llmproxy.watchdog import Limits, Watchdog
@@ -59,6 +63,7 @@ def serve(config: Config) -> int:
 
     Raises:
         LlmproxyError: it cannot start: another server, a bad catalog, a port in use, …
+        DatabaseError: the database has failed while it was served.
     """
     os.umask(0o077)
     set_up_logs(config.settings.log_level)
@@ -73,12 +78,20 @@ def serve(config: Config) -> int:
             signals_restored(),  # the last thing: no signal stops the writer from closing
         ):
             listeners = [listener, *filter(None, [metrics_listener])]
-            writer: Writer[Snapshot] = Writer(files)
+            spill = Spill(files.spill)
+            writer: Writer[Snapshot] = Writer(files, EndsKeeper(spill))
             try:
-                uvloop.run(_serve(config, catalog, pool, writer, listeners))
+                begin = partial(begin_boot, writer, files, spill, Clock())
+                uvloop.run(_serve(config, catalog, pool, writer, begin, listeners))
+            except DatabaseError:
+                if not writer.is_broken:
+                    raise
             finally:
                 # After the loop: tasks that it cancelled have queued their settlements.
                 writer.close()
+                spill.close()
+            if writer.is_broken:
+                raise DatabaseError(advice(files, writer.failure, writer.kept))
     finally:
         files.serving_lock.release()
     return 0
@@ -89,17 +102,34 @@ async def _serve(
     catalog: LiveCatalog,
     pool: Pool,
     writer: Writer[Snapshot],
+    begin: Callable[[], Awaitable[int]],
     listeners: list[socket.socket],
 ) -> None:
-    settings, clock = config.settings, Clock()
-    upstream = Upstream(settings.connect_timeout_s)
-    watchdog = Watchdog(_limits(settings), clock)
-    bodies = BodyReader()
+    upstream, bodies = Upstream(config.settings.connect_timeout_s), BodyReader()
+    clock = Clock()
+    watchdog = Watchdog(_limits(config.settings), clock)
     services = Services(writer, upstream, watchdog, catalog, clock, bodies)
+    try:
+        await _serve_with(services, config, pool, writer, begin, listeners)
+    finally:
+        bodies.close()
+        await upstream.close()
+
+
+async def _serve_with(
+    services: Services,
+    config: Config,
+    pool: Pool,
+    writer: Writer[Snapshot],
+    begin: Callable[[], Awaitable[int]],
+    listeners: list[socket.socket],
+) -> None:
+    settings, clock = config.settings, services.clock
+    watchdog, catalog = services.watchdog, services.catalog
     policy = HoldPolicy(settings.hold_stream_output_tokens, is_strict=settings.strict)
     relay = Relay(services, writer, pool, policy)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
-    relay.holds.boot_id = await _begin_boot(writer, clock)
+    relay.holds.boot_id = await begin()
     observer = _observer(settings, clock)
     door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
     # One for users and one for the page: nobody's long question keeps the other from an answer.
@@ -132,12 +162,11 @@ async def _serve(
     )
     with contextlib.closing(own_reader), contextlib.closing(reader):
         async with asyncio.TaskGroup() as tasks:
-            watching = [tasks.create_task(watchdog.run()), tasks.create_task(catalog.watch())]
+            work = (watchdog.run(), catalog.watch(), _stop_when_failed(writer, server))
+            watching = [tasks.create_task(each) for each in work]
             await server.serve(listeners)
             for task in watching:
                 task.cancel()
-    bodies.close()
-    await upstream.close()
 
 
 def _settle_memory() -> None:
@@ -147,15 +176,10 @@ def _settle_memory() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-async def _begin_boot(writer: Writer[Snapshot], clock: Clock) -> int:
-    """Record this start and end the holds that a dead process has left open."""
-    now_ms = clock.now_ms()
-    expire = partial(recovery.expire_open_holds, now_ms=now_ms)
-    expired = await writer.submit(expire)
-    if expired:
-        _log.warning("%d holds of a process that died have been ended", expired)
-    begin = partial(ledger.start_boot, pid=os.getpid(), version=__version__, now_ms=now_ms)
-    return await writer.submit(begin)
+async def _stop_when_failed(writer: Writer[Snapshot], server: ProxyServer) -> None:
+    """Stop as a signal does when the database has failed: nothing can be held any more."""
+    await writer.failed.wait()
+    server.should_exit = True
 
 
 def _observer(settings: Settings, clock: Clock) -> Observer:

@@ -19,6 +19,7 @@ from llmproxy.storage.database import (
     Tx,
     connect,
 )
+from llmproxy.storage.spill import sync_directory
 
 PAGES_PER_STEP = 1024
 
@@ -134,6 +135,22 @@ def _migrate(path: Path) -> None:
         _fold(connection)
 
 
+def name_copy(partial: Path, target: Path) -> None:
+    """Give a finished copy its name, in the place of what has it; durable when this returns.
+
+    Raises:
+        DatabaseError: it cannot be named so, or its disk fails.
+    """
+    with _errors_about(target):
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(target)
+        sync_directory(target.parent)
+
+
 def remove_copy(path: Path) -> None:
     """Remove a copy that is not wanted, and what SQLite may have left beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
@@ -155,11 +172,7 @@ def put_in_place(files: DatabaseFiles, prepared: Path, aside: Path) -> bool:
         if had_one:
             _set_aside(files, aside)
         prepared.replace(files.path)
-        directory = os.open(files.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_directory(files.path.parent)
     return had_one
 
 

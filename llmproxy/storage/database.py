@@ -64,9 +64,16 @@ def connect(path: Path, *, must_exist: bool = False) -> sqlite3.Connection:
         if sys.platform == "darwin":
             connection.execute("PRAGMA fullfsync=1")
     except sqlite3.Error as error:
-        msg = f"The database {path} cannot be used: {error}."
-        raise DatabaseError(msg) from error
+        raise _unusable(path, error) from error
     return connection
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> DatabaseError:
+    """Return what to raise for a database that cannot be opened."""
+    why = str(error)
+    if error.sqlite_errorcode == sqlite3.SQLITE_IOERR_SHMSIZE:
+        why = "no room on its disk"  # SQLite says merely "disk I/O error"
+    return DatabaseError(f"The database {path} cannot be used: {why}.")
 
 
 def connect_for_reading(path: Path) -> sqlite3.Connection:
@@ -86,7 +93,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[Tx]:
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        msg = f"The database is busy: {error}. Try again."
+        is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+        what = "The database is busy" if is_busy else "The database cannot be written"
+        msg = f"{what}: {error}.{' Try again.' if is_busy else ''}"
         raise DatabaseError(msg) from error
     try:
         yield connection
@@ -126,7 +135,16 @@ class DatabaseFiles:
         """Take the path of the database file."""
         self.path = path
         self.wal = path.with_name(path.name + "-wal")
+        self.spill = path.with_name(path.name + ".spill")
         self.serving_lock = ServingLock(path.with_name(path.name + ".lock"))
+
+    def identity(self) -> tuple[int, int] | None:
+        """Return which file is at the path now (device, inode); None when none can be seen."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def gate(self) -> FileLock:
         """Return the write gate (one object per holder: flock counts open descriptions)."""
@@ -152,8 +170,7 @@ def open_current(files: DatabaseFiles, *, is_serving: bool) -> sqlite3.Connectio
         _bring_up_to_date(connection, files, is_serving=is_serving)
     except sqlite3.DatabaseError as error:
         connection.close()
-        msg = f"The database {files.path} cannot be used: {error}."
-        raise DatabaseError(msg) from error
+        raise _unusable(files.path, error) from error
     except LlmproxyError:
         connection.close()
         raise

@@ -17,25 +17,27 @@ class DiskThread:
         """Start the thread; it ends with `join`, or with the process."""
         self.is_busy = False
         """Whether work is under way that `done` has not been called for."""
+        self.busy_since_s = 0.0
+        """When the last work began, by the loop's clock."""
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="llmproxy-disk", daemon=True)
         self._thread.start()
 
-    def run(self, work: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
+    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         """Run `work` in the thread, then `done(error)` on the loop that this is called on."""
-        self.is_busy = True
         loop = asyncio.get_running_loop()
+        self.is_busy, self.busy_since_s = True, loop.time()
 
         def run() -> None:
-            failure: Exception | None = None
+            failure: BaseException | None = None
             try:
                 work()
-            except Exception as error:  # noqa: BLE001 - delivered to the loop
+            except BaseException as error:  # noqa: BLE001 - delivered: the thread must not die
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
                 loop.call_soon_threadsafe(give_back, failure)
 
-        def give_back(failure: Exception | None) -> None:
+        def give_back(failure: BaseException | None) -> None:
             self.is_busy = False
             done(failure)
 

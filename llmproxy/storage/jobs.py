@@ -10,15 +10,29 @@ import enum
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import Tx
 
 BATCH_JOBS_MAX = 512
 
+Write = tuple[Callable[..., object], tuple[Any, ...]]
+"""What a job does: `f(tx, …)` and the arguments behind `tx`."""
+
 _log = logging.getLogger("llmproxy.storage")
+
+
+class Keeper(Protocol):
+    """Keeps elsewhere what must not be lost of the writes that the database does not take."""
+
+    def keep(self, writes: Sequence[Write]) -> int:
+        """Keep those writes that are to be kept, durably; return how many they were."""
+
+    def note_failure(self, why: str) -> None:
+        """Note that the database has failed: it is suspect until somebody has looked at it."""
 
 
 class ErrorClass(enum.Enum):
@@ -40,14 +54,34 @@ _CLASS_BY_CODE = {
     sqlite3.SQLITE_CORRUPT: ErrorClass.BROKEN,
     sqlite3.SQLITE_NOTADB: ErrorClass.BROKEN,
     sqlite3.SQLITE_IOERR: ErrorClass.BROKEN,
+    # The index of the log, shared memory that can be made anew, does not fit on the disk.
+    sqlite3.SQLITE_IOERR_SHMSIZE: ErrorClass.FULL,
 }
 
 
-def classify(error: Exception) -> ErrorClass:
+class FileGoneError(DatabaseError):
+    """The open database is not the file at its path: moved, removed or replaced."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the path where it should be."""
+        super().__init__(f"{path} is gone, or another file is there now")
+
+
+def classify(error: BaseException) -> ErrorClass:
     """Return what an error that a statement or a job raised says about the database."""
+    if isinstance(error, FileGoneError):
+        return ErrorClass.FULL
     # Errors that the sqlite3 module raises by itself, such as of a wrong parameter, have no code.
     code = getattr(error, "sqlite_errorcode", -1)
-    return _CLASS_BY_CODE.get(code & 0xFF, ErrorClass.OF_JOB) if code >= 0 else ErrorClass.OF_JOB
+    if code < 0:
+        return ErrorClass.OF_JOB
+    of_kind = _CLASS_BY_CODE.get(code & 0xFF, ErrorClass.OF_JOB)
+    return _CLASS_BY_CODE.get(code, of_kind)
+
+
+def passes(error: BaseException) -> bool:
+    """Say whether a transaction that failed so may be tried again on the same database."""
+    return classify(error) in {ErrorClass.FULL, ErrorClass.BUSY}
 
 
 class Job:
@@ -110,13 +144,11 @@ class JobQueue:
                 job.error = DatabaseError(why)
                 job.answer()
 
-    def count_unwaited(self) -> int:
-        """Return how many jobs nobody waits for: settlements and other records."""
-        return sum(1 for job in self._jobs if job.future is None)
-
-    def clear(self) -> None:
-        """Drop all jobs, without an answer."""
+    def take_unwaited(self) -> list[Job]:
+        """Take out all jobs, and return those that nobody waits for: settlements and records."""
+        jobs = [job for job in self._jobs if job.future is None]
         self._jobs.clear()
+        return jobs
 
 
 def run_together(tx: Tx, batch: list[Job]) -> bool:

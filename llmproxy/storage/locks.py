@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from llmproxy.errors import DatabaseError, RefusedError
@@ -27,8 +27,16 @@ class FileLock:
         self._descriptor: int | None = None
 
     def try_acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock without waiting; False when somebody else holds it."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        """Take the lock without waiting; False when somebody else holds it.
+
+        Raises:
+            DatabaseError: the file of the lock cannot be made or opened.
+        """
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            msg = f"{self.path} cannot be opened for writing: {error.strerror}."
+            raise DatabaseError(msg) from error
         kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
@@ -77,7 +85,8 @@ class ServingLock(FileLock):
             raise RefusedError(msg)
         assert self._descriptor is not None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, holder.encode(), 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same, without a name
+            os.pwrite(self._descriptor, holder.encode(), 0)
 
     def holder(self) -> str:
         """Return what the present holder wrote, such as `pid 41, since 2026-11-23T09:00:00Z`."""

@@ -1,4 +1,4 @@
-"""Tells how long the write-ahead log is: how much of it no checkpoint has copied yet.
+"""Owns the write-ahead log of the serving process: its checkpoints, and how much waits for one.
 
 The file's size does not say: a log that was copied is written again from its beginning, and never
 shrinks. Each time it begins anew it gets another salt, which every frame repeats; so one look at
@@ -7,7 +7,9 @@ SQLite's locks; they are on the database and on the shared memory.)
 https://www.sqlite.org/fileformat2.html#the_write_ahead_log
 """
 
-from pathlib import Path
+import sqlite3
+
+from llmproxy.storage.database import DatabaseFiles
 
 _HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
@@ -16,12 +18,13 @@ _SALT = slice(16, 24)
 _FRAME_SALT_OFFSET = 8
 
 
-class WalGauge:
-    """Measures one write-ahead log."""
+class WriteAheadLog:
+    """Measures and copies one write-ahead log."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the path of the log; it need not exist."""
-        self._path = path
+    def __init__(self, files: DatabaseFiles) -> None:
+        """Take the database whose log it is; it need not exist."""
+        self._files = files
+        self._path = files.wal
         self._salt = b""
         self._copied_frames = 0
 
@@ -40,7 +43,34 @@ class WalGauge:
         except OSError:  # there is none yet
             return False
 
-    def note_checkpoint(self, copied_frames: int) -> None:
+    def copy_passively(self, connection: sqlite3.Connection) -> None:
+        """Copy what can be copied without waiting for anybody.
+
+        Raises:
+            sqlite3.Error: the log or the database cannot be used.
+        """
+        self._checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")
+
+    def copy_all(self, connection: sqlite3.Connection) -> None:
+        """Copy everything and empty the log, unless somebody else reads or writes.
+
+        Raises:
+            sqlite3.Error: the log or the database cannot be used.
+        """
+        self._checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _checkpoint(self, connection: sqlite3.Connection, statement: str) -> None:
+        """Checkpoint unless a foreign writer is at work (the WAL-reset bug, locks.py)."""
+        gate = self._files.gate()
+        if not gate.try_acquire():
+            return
+        try:
+            _, _, copied_frames = connection.execute(statement).fetchone()
+            self._note(copied_frames)
+        finally:
+            gate.release()
+
+    def _note(self, copied_frames: int) -> None:
         """Note what a checkpoint has copied; nobody may write to the log meanwhile."""
         try:
             with self._path.open("rb", buffering=0) as file:

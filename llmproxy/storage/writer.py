@@ -4,7 +4,8 @@ Jobs `f(tx, …)` run on the event loop, many to a transaction, and are answered
 has returned with `synchronous=FULL`: what was answered is on disk. Only what waits for the disk,
 COMMIT and checkpoints, runs in a thread; statements take microseconds and would cost more in
 switching threads than in running (docs/decisions/0002). While the thread has the connection, jobs
-gather for the next transaction. Must not know any table.
+gather for the next transaction. What the database does not take in the end goes to the keeper.
+Must not know any table.
 """
 
 import asyncio
@@ -13,20 +14,25 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
+from llmproxy.storage.changes import ForeignChanges
 from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
 from llmproxy.storage.disk_thread import DiskThread
 from llmproxy.storage.jobs import (
     ErrorClass,
+    FileGoneError,
     Job,
     JobQueue,
+    Keeper,
     classify,
+    passes,
     run_in_savepoints,
     run_together,
 )
-from llmproxy.storage.wal import WalGauge
+from llmproxy.storage.wal import WriteAheadLog
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -44,7 +50,9 @@ RETRY_PAUSE_S = 0.25
 CHECKPOINT_WAL_BYTES = 4 * 1024 * 1024
 LOOK_AFTER_JOBS = 128
 """So many jobs write about 4 MB at most: under load, time alone would let the WAL grow long."""
-STOP_PATIENCE_S = 15.0
+DISK_PATIENCE_S = 10.0
+"""How long a sync may take before new requests are refused instead of kept waiting."""
+STOP_PATIENCE_S = 5.0
 """How long a stop waits for a database that is busy or full."""
 
 _log = logging.getLogger("llmproxy.storage")
@@ -53,21 +61,24 @@ _log = logging.getLogger("llmproxy.storage")
 class Writer(Generic[S]):
     """Runs all writes of the serving process, and watches for what others change."""
 
-    def __init__(self, files: DatabaseFiles) -> None:
+    def __init__(self, files: DatabaseFiles, keeper: Keeper) -> None:
         """Open the database; the caller holds the serving lock."""
         self._files = files
+        self._keeper = keeper
         self._connection = open_current(files, is_serving=True)
         # A foreign writer is waited for by the loop's clock, never by blocking the loop.
         self._connection.execute("PRAGMA busy_timeout=0")
         # What a burst has left of the WAL is cut off; else it is written over.
         self._connection.execute("PRAGMA journal_size_limit=12582912").fetchone()
-        self._wal = WalGauge(files.wal)
-        self._load: Callable[[Tx], S] | None = None
-        self._publish: Callable[[S], None] | None = None
+        self._wal = WriteAheadLog(files)
+        self._identity = files.identity()
+        self._changes: ForeignChanges[S] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs = JobQueue()
-        self._committing: list[Job] = []
-        self._has_committed = True
+        self._batch: list[Job] = []
+        """What has been taken from the queue for a transaction, and is not answered yet."""
+        self._has_committed = False
+        self._commit_error: Exception | None = None
         self._disk = DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
@@ -75,12 +86,22 @@ class Writer(Generic[S]):
         self._uses_savepoints = False
         self._is_in_trouble = False
         self._jobs_since_look = 0
-        self._unwritten = 0
         self._busy_since_s = 0.0
         self._begun_s = 0.0
-        self._data_version = -1
-        self.is_broken = False
+        self.failed = asyncio.Event()
+        """Set when the database has failed for good: nothing is written any more."""
+        self.failure = ""
+        """Why it has."""
+        self.kept = 0
+        """How many writes the keeper has taken."""
+        self.dropped = 0
+        """How many writes were left out for good."""
         self.commits = 0
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the database has failed for good."""
+        return self.failed.is_set()
 
     def start(self, load: Callable[[Tx], S], publish: Callable[[S], None]) -> None:
         """Begin to run jobs; called on the event loop, once.
@@ -91,10 +112,13 @@ class Writer(Generic[S]):
         Raises:
             DatabaseError: the first snapshot cannot be read.
         """
-        self._load, self._publish = load, publish
+        self._changes = ForeignChanges(self._connection, load, publish)
         self._loop = asyncio.get_running_loop()
         try:
-            self._publish_changes()
+            # After a failed sync the log may be in the system's memory alone, and look whole:
+            # nothing is built on it before it has been copied into the file, with a sync.
+            self._wal.copy_all(self._connection)
+            self._changes.look()
         except sqlite3.Error as error:
             msg = f"The database {self._files.path} cannot be used: {error}."
             raise DatabaseError(msg) from error
@@ -120,10 +144,11 @@ class Writer(Generic[S]):
         """Queue a write that must happen and that nobody waits for, such as a settlement.
 
         It shares the next transaction that somebody waits for, or has its own a moment later. It
-        is tried again for as long as the database is merely busy or full.
+        is tried again for as long as the database is merely busy or full; when that does not end
+        before the stop, or the database has failed, the keeper gets it.
         """
         if self.is_broken:
-            self._unwritten += 1  # not kept: nothing will be written any more
+            self._keep([Job(function, args, None)])
             return
         self._jobs.append(Job(function, args, None))
         if not self._is_lingering and self._loop is not None:
@@ -147,20 +172,24 @@ class Writer(Generic[S]):
     def close(self) -> None:
         """Run what is queued, checkpoint, and close the file; after the loop has ended."""
         self._disk.join()
+        if self._has_committed:
+            self._batch = []
+        elif self._commit_error is not None:
+            self._take_back(self._commit_error)
         self._roll_back()
-        if not self._has_committed:  # the COMMIT that was under way when the loop ended failed
-            self._jobs.put_back(self._committing)
         self._write_the_rest()
-        self._unwritten += self._jobs.count_unwaited()
-        if self._unwritten:
+        self._keep(self._jobs.take_unwaited())
+        if self.kept:
             _log.critical(
-                "%d settlements and other records could NOT be written before the stop. Open "
-                "holds are ended at the next start, without a charge.",
-                self._unwritten,
+                "%d settlements could not be written before the stop; they are kept, and the next "
+                "start writes them",
+                self.kept,
             )
+        if self.dropped:
+            _log.critical("%d records could NOT be written before the stop", self.dropped)
         if not self.is_broken:
             with contextlib.suppress(sqlite3.Error):
-                self._checkpoint("PRAGMA wal_checkpoint(TRUNCATE)")
+                self._wal.copy_all(self._connection)
         self._connection.close()
 
     # --- transactions ------------------------------------------------------------------------
@@ -199,8 +228,8 @@ class Writer(Generic[S]):
         if self._disk.is_busy or not self._jobs or self.is_broken:
             return
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
+            self._begin()
+        except (sqlite3.Error, FileGoneError) as error:
             self._not_begun(error)
             return
         self._busy_since_s = 0.0
@@ -209,20 +238,31 @@ class Writer(Generic[S]):
         if not self._look_for_changes():
             self._roll_back()
             return
-        batch = self._jobs.take_batch()
+        self._batch = self._jobs.take_batch()
+        self._has_committed, self._commit_error = False, None
         try:
-            has_run = self._run_jobs(batch)
+            has_run = self._run_jobs(self._batch)
         except sqlite3.Error as error:
-            self._not_written(batch, error)
+            self._not_written(error)
             return
         self._uses_savepoints = not has_run
         if has_run:
-            self._committing, self._has_committed = batch, False
             self._disk.run(self._commit, self._committed)
         else:
+            self._put_batch_back()
             self._roll_back()
-            self._jobs.put_back(batch)
             self._schedule_if_waiting()
+
+    def _begin(self) -> None:
+        """Begin a transaction, on the file that everybody else finds at its path.
+
+        Raises:
+            sqlite3.Error: the database cannot be written now.
+            FileGoneError: what is written now would be gone with the file.
+        """
+        if self._files.identity() != self._identity:
+            raise FileGoneError(self._files.path)
+        self._connection.execute("BEGIN IMMEDIATE")
 
     def _run_jobs(self, batch: list[Job]) -> bool:
         """Run jobs, without savepoints at first; False if they must be rolled back and run again.
@@ -236,15 +276,20 @@ class Writer(Generic[S]):
         return run_together(self._connection, batch)
 
     def _commit(self) -> None:
-        self._connection.execute("COMMIT")
-        self._has_committed = True  # told here too: the loop may have ended before it hears of it
+        # How it went is noted here too: the loop may have ended before it hears of it.
+        try:
+            self._connection.execute("COMMIT")
+        except Exception as error:
+            self._commit_error = error
+            raise
+        self._has_committed = True
 
-    def _committed(self, error: Exception | None) -> None:
+    def _committed(self, error: BaseException | None) -> None:
         """Answer the jobs of a transaction whose COMMIT has returned."""
-        batch, self._committing, self._has_committed = self._committing, [], True
         if error is not None:
-            self._not_written(batch, error)
+            self._not_written(error)
             return
+        batch, self._batch = self._batch, []
         if self._is_in_trouble:
             self._is_in_trouble = False
             _log.warning("the database can be written again")
@@ -266,27 +311,22 @@ class Writer(Generic[S]):
 
     # --- trouble -----------------------------------------------------------------------------
 
-    def _not_begun(self, error: sqlite3.Error) -> None:
+    def _not_begun(self, error: Exception) -> None:
         """Wait for a foreign writer; for anything else as after a failed COMMIT."""
-        assert self._loop is not None
         if classify(error) is not ErrorClass.BUSY:
-            self._not_written([], error)
+            self._not_written(error)
             return
-        now = self._loop.time()
+        now = self._now_s()
         self._busy_since_s = self._busy_since_s or now
         if now - self._busy_since_s > BUSY_TIMEOUT_MS / 1000:
             self._busy_since_s = now
             self._jobs.refuse_waiting(f"The ledger is busy: {error}.")
         self._schedule_later(BUSY_PAUSE_S)
 
-    def _not_written(self, batch: list[Job], error: Exception) -> None:
-        """Put the jobs of a transaction back that the database could not take."""
-        self._roll_back()
-        self._jobs.put_back(batch)
-        for job in batch:
-            job.error = None
-        if classify(error) not in {ErrorClass.FULL, ErrorClass.BUSY}:
-            self._break(error)  # also an error that nobody foresaw, of BEGIN or COMMIT
+    def _not_written(self, error: BaseException) -> None:
+        """Go on after a transaction that the database could not take, or end all writing."""
+        self._take_back(error)
+        if self.is_broken:
             return
         self._jobs.refuse_waiting(f"The ledger cannot be written now: {error}.")
         if not self._is_in_trouble:
@@ -298,43 +338,58 @@ class Writer(Generic[S]):
             )
         self._schedule_later(RETRY_PAUSE_S)
 
-    def _break(self, error: Exception) -> None:
-        """Take no more jobs for good, and answer all who wait."""
+    def _take_back(self, error: BaseException) -> None:
+        """Put the jobs of a transaction back that the database could not take."""
+        self._put_batch_back()
+        self._roll_back()
+        if not passes(error):
+            self._break(error)  # also an error that nobody foresaw, of BEGIN or COMMIT
+
+    def _put_batch_back(self) -> None:
+        for job in self._batch:
+            job.error = None
+        self._jobs.put_back(self._batch)
+        self._batch = []
+
+    def _break(self, error: BaseException) -> None:
+        """Take no more jobs for good, answer all who wait, and keep what must not be lost."""
         if self.is_broken:
             return
-        self.is_broken = True
+        self.failed.set()
+        self.failure = str(error)
+        self._put_batch_back()
         self._jobs.refuse_waiting(f"The ledger has failed: {error}.")
-        self._unwritten += len(self._jobs)
-        _log.critical(
-            "the database has failed, no more requests are taken, %d settlements and other "
-            "records are not written: %s",
-            len(self._jobs),
-            error,
-        )
-        self._jobs.clear()
+        _log.critical("the database has failed, no more requests are taken: %s", error)
+        self._keeper.note_failure(self.failure)
+        self._keep(self._jobs.take_unwaited())
+
+    def _keep(self, jobs: list[Job]) -> None:
+        """Give the keeper what the database does not take."""
+        if jobs:
+            kept = self._keeper.keep([(job.function, job.args) for job in jobs])
+            self.kept += kept
+            self.dropped += len(jobs) - kept
 
     def _write_the_rest(self) -> None:
         """Write what is queued, without a loop, for as long as a stop may take."""
         deadline = time.monotonic() + STOP_PATIENCE_S
         while self._jobs and not self.is_broken:
-            batch = self._jobs.take_batch()
+            self._batch = self._jobs.take_batch()
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                run_in_savepoints(self._connection, batch)
+                self._begin()
+                run_in_savepoints(self._connection, self._batch)
                 self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                self._jobs.put_back(batch)
-                if classify(error) not in {ErrorClass.FULL, ErrorClass.BUSY}:
-                    self._break(error)
-                elif time.monotonic() > deadline:
+            except (sqlite3.Error, FileGoneError) as error:
+                self._take_back(error)
+                if time.monotonic() > deadline:
                     _log.error("the database cannot be written: %s", error)
                     return
                 time.sleep(BUSY_PAUSE_S if classify(error) is ErrorClass.BUSY else RETRY_PAUSE_S)
                 continue
-            for job in batch:
+            for job in self._batch:
                 if job.future is None:
                     job.answer()  # to the log; no loop is left to hear of the others
+            self._batch = []
 
     # --- what others change, and checkpoints -------------------------------------------------
 
@@ -346,6 +401,9 @@ class Writer(Generic[S]):
         self._is_watch_due = True
         if not self._disk.is_busy:
             self._look_around()
+        elif self._now_s() - self._disk.busy_since_s > DISK_PATIENCE_S:
+            # Not those in the transaction under way: that one may succeed yet.
+            self._jobs.refuse_waiting("The ledger's disk does not answer.")
 
     def _look_around(self) -> None:
         self._is_watch_due = False
@@ -353,15 +411,17 @@ class Writer(Generic[S]):
         if self.is_broken or not self._look_for_changes():
             return
         if self._wal.exceeds(CHECKPOINT_WAL_BYTES):
-            self._disk.run(self._checkpoint_passively, self._checkpointed)
+            copy = partial(self._wal.copy_passively, self._connection)
+            self._disk.run(copy, self._checkpointed)
 
     def _look_for_changes(self) -> bool:
         """Read and publish the snapshot again if another connection has committed since.
 
         False when the database turns out to be broken.
         """
+        assert self._changes is not None
         try:
-            self._publish_changes()
+            self._changes.look()
         except Exception as error:  # noqa: BLE001 - the snapshot's reader is not of this module
             if classify(error) is ErrorClass.BROKEN:
                 self._break(error)
@@ -370,45 +430,12 @@ class Writer(Generic[S]):
             _log.exception("what has changed in the database could not be read")
         return True
 
-    def _publish_changes(self) -> None:
-        assert self._publish is not None
-        # Moves only with commits of other connections, never with our own.
-        version = self._connection.execute("PRAGMA data_version").fetchone()[0]
-        if version != self._data_version:
-            self._publish(self._load_at_once())
-            self._data_version = version
-
-    def _load_at_once(self) -> S:
-        """Return the snapshot of one moment, whoever commits meanwhile."""
-        assert self._load is not None
-        if self._connection.in_transaction:
-            return self._load(self._connection)
-        self._connection.execute("BEGIN")
-        try:
-            return self._load(self._connection)
-        finally:
-            self._connection.execute("ROLLBACK")
-
-    def _checkpoint_passively(self) -> None:
-        self._checkpoint("PRAGMA wal_checkpoint(PASSIVE)")
-
-    def _checkpointed(self, error: Exception | None) -> None:
+    def _checkpointed(self, error: BaseException | None) -> None:
         if error is not None:
             _log.error("the write-ahead log could not be copied: %s", error)
             if classify(error) is ErrorClass.BROKEN:
                 self._break(error)
         self._schedule_if_waiting()
-
-    def _checkpoint(self, statement: str) -> None:
-        """Checkpoint unless a foreign writer is at work (the WAL-reset bug, locks.py)."""
-        gate = self._files.gate()
-        if not gate.try_acquire():
-            return
-        try:
-            _, _, copied_frames = self._connection.execute(statement).fetchone()
-            self._wal.note_checkpoint(copied_frames)
-        finally:
-            gate.release()
 
 
 def _nothing(tx: Tx) -> None:

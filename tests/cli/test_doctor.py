@@ -15,6 +15,7 @@ from llmproxy.cli.doctor_online import check_provider_clocks
 from llmproxy.clock import RequestIds
 from llmproxy.probe import Probe
 from llmproxy.storage.database import DatabaseFiles
+from llmproxy.storage.spill import Spill
 from tests.cli.conftest import Quick
 from tests.support.answers import plain
 from tests.support.books import NOW_MS, Book
@@ -179,6 +180,18 @@ def test_our_clock_is_compared_with_the_providers(
 ) -> None:
     found = check_provider_clocks([Probe("ok", 200, "", date) for date in dates], NOW_MS)
     assert (found.status, says in found.message) == (status, True)
+
+
+def test_what_waits_for_the_next_start_of_the_server_is_told(quick: Quick) -> None:
+    quick.ok("users", "create", "ann")
+    spill = Spill(DatabaseFiles(quick.database).spill)
+    names = {each["name"] for each in json.loads(quick.run("doctor", "--json").out)["checks"]}
+    assert "spill" not in names
+    spill.append(b"a settlement")
+    spill.close()
+    found = check(quick, "spill")
+    assert found["status"] == "warn"
+    assert found["message"] == f"1 record in {spill.path} that could not be written"
 
 
 def test_little_room_on_the_disk_is_a_warning() -> None:

@@ -1,4 +1,4 @@
-"""The stop, when it is disturbed: by signals, a foreign writer, a database that has failed."""
+"""The stop, when it is disturbed: by signals, a foreign writer, clients that do not go on."""
 
 import signal
 import sqlite3
@@ -7,14 +7,9 @@ import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-import pytest
-
-from tests.service.helpers import CHAT, Books, ask, bearer, chat_body
+from tests.service.helpers import CHAT
 from tests.service.test_lifecycle import refuses_connections, serving, until_released, wait_until
-from tests.support.answers import openai_chat, plain
-from tests.support.proxy import RunningProxy
 from tests.support.raw_client import RawClient
-from tests.support.stub_provider import StubProvider
 
 
 def test_no_signal_keeps_settlements_from_being_written(tmp_path: Path) -> None:
@@ -78,39 +73,3 @@ def test_a_forced_stop_waits_for_no_client_that_does_not_send_its_body(tmp_path:
             site.proxy.send_signal(signal.SIGTERM)
             assert site.proxy.wait_for_exit() == 0
             assert time.monotonic() - began < 8
-
-
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_database_that_has_failed_answers_503_and_hangs_nobody(
-    tmp_path: Path, waits: bool
-) -> None:
-    with StubProvider() as stub, RunningProxy(tmp_path) as proxy:
-        stub.handle = plain(openai_chat())
-        proxy.use_provider("openai", f"{stub.url}/v1")
-        proxy.start()
-        books = Books(tmp_path)
-        _, key = books.user()
-        assert ask(proxy.port, "POST", CHAT, chat_body(), bearer(key)).status == 200
-        assert ask(proxy.port, "GET", "/readyz").status == 200
-
-        path = tmp_path / "data" / "llmproxy.db"
-        with closing(sqlite3.connect(path, isolation_level=None)) as foreign:
-            foreign.execute("BEGIN IMMEDIATE")
-            foreign.execute("INSERT INTO boots(pid, version, started_at_ms) VALUES(1, 'x', 1)")
-            with path.open("r+b") as file:
-                file.write(b"\xff" * path.stat().st_size)
-            foreign.execute("COMMIT")  # now the server has to read again
-            if waits:
-                time.sleep(0.5)
-
-            for _ in range(2):
-                answered = ask(proxy.port, "POST", CHAT, chat_body(), bearer(key))
-                assert answered.status == 503
-                assert answered.json()["error"]["code"] == "ledger_busy"
-                ready = ask(proxy.port, "GET", "/readyz")
-                assert ready.status == 503
-                assert ready.json()["reason"] == "the database cannot be used"
-            assert len(stub.requests) == 1
-            assert proxy.stop() == 0
-            assert "the database has failed" in proxy.log.read_text()
-        books.close()

@@ -3,12 +3,13 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from llmproxy.storage.database import DatabaseFiles, Tx
+from llmproxy.storage.jobs import Write
 from llmproxy.storage.writer import Writer
 
 INSERT = "INSERT INTO boots(pid, version, started_at_ms) VALUES(?, 'x', 1)"
@@ -63,7 +64,9 @@ class Site:
 
     def __init__(self, path: Path) -> None:
         self.files = DatabaseFiles(path)
-        self.writer: Writer[int] = Writer(self.files)
+        self.kept: list[Write] = []
+        self.failures: list[str] = []
+        self.writer: Writer[int] = Writer(self.files, self)
         self.connection = self.writer._connection
         self.faulty = FaultyConnection(self.connection)
         self.writer._connection = self.faulty  # type: ignore[assignment]
@@ -80,6 +83,15 @@ class Site:
             await work()
 
         asyncio.run(main())
+
+    def keep(self, writes: Sequence[Write]) -> int:
+        """Take what the database did not: `insert` alone is a settlement here."""
+        kept = [write for write in writes if write[0] is insert]
+        self.kept += kept
+        return len(kept)
+
+    def note_failure(self, why: str) -> None:
+        self.failures.append(why)
 
     def pids(self) -> list[int]:
         with closing(sqlite3.connect(self.files.path)) as connection:

@@ -191,7 +191,8 @@ def test_a_snapshot_that_cannot_be_read_leaves_the_last_one(
 
     async def work() -> None:
         nonlocal is_bad
-        site.writer._load = load
+        assert site.writer._changes is not None
+        site.writer._changes._load = load
         with foreign.write() as tx:
             insert(tx, 1)
         is_bad = True

@@ -12,7 +12,7 @@ import pytest
 from llmproxy.errors import DatabaseError
 from llmproxy.storage import writer as module
 from llmproxy.storage.database import Tx
-from tests.storage.helpers import INSERT, Site, eventually, fail, insert
+from tests.storage.helpers import INSERT, Site, count, eventually, fail, insert, sqlite_error
 
 # --- trouble of the disk ---
 
@@ -53,6 +53,7 @@ def test_what_may_be_left_out_is_while_the_disk_is_full(site: Site) -> None:
             site.writer.offer(insert, 4)
         site.writer.enqueue(insert, 5)
         await eventually(lambda: site.pids() == [1, 2, 5])
+        await site.writer.refresh()  # now the writer knows it too
         site.writer.offer(insert, 6)
         await eventually(lambda: site.pids() == [1, 2, 5, 6])
 
@@ -139,8 +140,10 @@ def test_damage_ends_all_writing_and_nobody_is_left_waiting(
     site.run(work)
     site.writer.close()
     assert site.pids() == []
-    assert "1 settlements and other records are not written" in caplog.text
-    assert "2 settlements and other records could NOT be written before the stop" in caplog.text
+    assert [arguments for _, arguments in site.kept] == [(1,), (5,)]
+    assert len(site.failures) == 1
+    assert "2 settlements could not be written before the stop; they are kept" in caplog.text
+    assert "could NOT" not in caplog.text
 
 
 def test_a_file_that_is_no_database_any_more_is_damage(site: Site) -> None:
@@ -228,7 +231,7 @@ def test_a_bad_job_at_the_stop_harms_no_other(site: Site, caplog: pytest.LogCapt
     assert not site.files.wal.exists()
 
 
-def test_what_cannot_be_written_at_the_stop_is_said_loudly(
+def test_what_cannot_be_written_at_the_stop_is_kept_or_said_loudly(
     site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "STOP_PATIENCE_S", 0.2)
@@ -238,12 +241,15 @@ def test_what_cannot_be_written_at_the_stop_is_said_loudly(
         foreign.execute("BEGIN IMMEDIATE")
         for number in range(3):
             site.writer.enqueue(insert, number)
+        site.writer.enqueue(count)
 
     site.run(work)
     site.writer.close()
     foreign.close()
-    (said,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert said.getMessage().startswith("3 settlements and other records could NOT be written")
+    assert [arguments for _, arguments in site.kept] == [(0,), (1,), (2,)]
+    assert not site.failures
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert [line.partition(" could")[0] for line in said] == ["3 settlements", "1 records"]
 
 
 def test_a_foreign_writer_at_the_stop_is_waited_for(site: Site) -> None:
@@ -258,3 +264,113 @@ def test_a_foreign_writer_at_the_stop_is_waited_for(site: Site) -> None:
     site.writer.close()
     assert site.pids() == [1]
     foreign.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_CORRUPT])
+def test_a_last_commit_whose_sync_failed_is_not_tried_again(site: Site, code: int) -> None:
+    """The loop has ended before it could hear of it."""
+    loop_has_ended = threading.Event()
+
+    async def work() -> None:
+        site.faulty.at_fault = lambda: loop_has_ended.wait(10)
+        site.faulty.faults["COMMIT"] = [code]
+        site.writer.enqueue(insert, 1)
+        await eventually(lambda: site.writer._disk.is_busy)
+        site.writer.enqueue(insert, 2)
+
+    site.run(work)
+    loop_has_ended.set()
+    site.writer.close()
+    assert site.pids() == []
+    assert [arguments for _, arguments in site.kept] == [(1,), (2,)]
+    assert len(site.failures) == 1
+
+
+def test_a_rollback_that_fails_as_well_leaves_nobody_waiting(site: Site) -> None:
+    async def work() -> None:
+        real = site.connection.execute
+
+        def full(tx: Tx) -> None:
+            real("SELECT 1")  # nothing has rolled back by itself
+            raise sqlite_error(sqlite3.SQLITE_FULL)
+
+        site.faulty.faults["ROLLBACK"] = [sqlite3.SQLITE_IOERR]
+        site.writer.enqueue(insert, 1)
+        with pytest.raises(DatabaseError, match="failed"):
+            await asyncio.wait_for(site.writer.submit(full), 1)
+        assert site.writer.is_broken
+
+    site.run(work)
+    site.writer.close()
+    assert [arguments for _, arguments in site.kept] == [(1,)]
+
+
+def test_the_death_of_the_disk_thread_is_a_failure_of_the_database(site: Site) -> None:
+    async def work() -> None:
+        def die() -> None:
+            raise SystemExit
+
+        site.writer._commit = die  # type: ignore[method-assign]
+        site.writer.enqueue(insert, 1)
+        with pytest.raises(DatabaseError, match="failed"):
+            await asyncio.wait_for(site.writer.submit(insert, 2), 1)
+        await asyncio.wait_for(site.writer.failed.wait(), 1)
+
+    site.run(work)
+    site.writer.close()
+    assert [arguments for _, arguments in site.kept] == [(1,)]
+
+
+def test_a_disk_that_does_not_answer_keeps_nobody_waiting_who_came_later(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "DISK_PATIENCE_S", 0.1)
+
+    async def work() -> None:
+        answers = threading.Event()
+        commit = site.writer._commit
+
+        def commit_late() -> None:
+            answers.wait(30)
+            commit()
+
+        site.writer._commit = commit_late  # type: ignore[method-assign]
+        first = site.writer.submit(insert, 1)
+        await eventually(lambda: site.writer._disk.is_busy)
+        site.writer.enqueue(insert, 2)
+        with pytest.raises(DatabaseError, match="disk does not answer"):
+            await asyncio.wait_for(site.writer.submit(insert, 3), 5)
+        answers.set()
+        assert await first == 1
+        await eventually(lambda: site.pids() == [1, 2])
+
+    site.run(work)
+
+
+def test_no_room_for_the_index_of_the_log_is_a_full_disk(site: Site) -> None:
+    async def work() -> None:
+        site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_IOERR_SHMSIZE]
+        site.writer.enqueue(insert, 1)
+        await eventually(lambda: site.pids() == [1])
+        assert not site.writer.is_broken
+
+    site.run(work)
+
+
+def test_a_file_that_was_moved_away_is_not_written_until_it_is_back(site: Site) -> None:
+    path, elsewhere = site.files.path, site.files.path.with_name("elsewhere")
+
+    async def work() -> None:
+        await site.writer.submit(insert, 1)
+        path.rename(elsewhere)
+        site.writer.enqueue(insert, 2)
+        with pytest.raises(DatabaseError, match="is gone, or another file is there"):
+            await site.writer.submit(insert, 3)
+        path.touch()
+        with pytest.raises(DatabaseError, match="is gone, or another file is there"):
+            await site.writer.submit(insert, 4)
+        elsewhere.rename(path)
+        await eventually(lambda: site.pids() == [1, 2])
+        assert await site.writer.submit(insert, 5) == 5
+
+    site.run(work)
