@@ -5,10 +5,13 @@ its own preamble, generates no more than was allowed, and writes to its cache on
 """
 
 import json
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llmproxy.catalog import Model, Prices, Rates, Tier, Variant
@@ -18,6 +21,7 @@ from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_responses import OpenAIResponses
+from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.pricing import PricedModel, price, unpriced_mover
 from llmproxy.quote import HoldPolicy, make_quote
 from llmproxy.usage import Leg, Movers, Usage
@@ -28,9 +32,16 @@ TOOLS_PREAMBLE_TOKENS_MAX = 1000
 # --- models ---
 
 RATE = st.integers(0, 10**11)
-RATES = st.builds(Rates, RATE, RATE, RATE, RATE, RATE, st.none() | RATE)
-TIERS = st.lists(st.tuples(st.integers(0, 6000), RATES), max_size=2, unique_by=lambda t: t[0]).map(
-    lambda found: tuple(Tier(above, rates) for above, rates in sorted(found, key=lambda t: t[0]))
+DEAREST = 10**12
+CLASSES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
+RATES = st.builds(
+    # Often one class is so dear that it alone decides.
+    lambda rates, dear: msgspec.structs.replace(rates, **dict.fromkeys(dear, DEAREST)),
+    st.builds(Rates, RATE, RATE, RATE, RATE, RATE),
+    st.just([]) | st.sampled_from(CLASSES).map(lambda name: [name]),
+)
+TIERS = st.just(()) | st.builds(
+    lambda above, rates: (Tier(above, rates),), st.integers(0, 6000), RATES
 )
 VARIANTS = st.sampled_from(
     [
@@ -50,12 +61,12 @@ PRICES = st.builds(
             RATES,
             TIERS,
         ),
-        max_size=3,
+        max_size=2,
         unique_by=lambda variant: (variant.service_tiers, variant.speeds),
     ).map(tuple),
     geo_micro=st.dictionaries(st.just("us"), st.integers(0, 2_000_000)),
 )
-MULTIPLIER = st.integers(0, 3_000_000)
+MULTIPLIER = st.just(MULTIPLIER_ONE) | st.integers(0, 3_000_000)
 MODELS = st.builds(
     Model,
     provider=st.just("p"),
@@ -71,12 +82,14 @@ MODELS = st.builds(
 
 # --- requests ---
 
-TEXT = st.text(max_size=80)
+TEXT = st.text(max_size=80) | st.builds(
+    lambda unit, times: unit * times, st.text(min_size=1, max_size=2), st.integers(0, 3000)
+)
 ROLE = st.sampled_from(["user", "assistant", "system"])
 OPTIONAL_MAX = st.none() | st.integers(0, 9000)
 TIER = st.sampled_from([None, "auto", "default", "priority", "flex"])
 MARK = st.sampled_from([{}, {"cache_control": {}}, {"cache_control": {"ttl": "1h"}}])
-IDS = st.lists(st.integers(0, 200_000), max_size=60)
+IDS = st.lists(st.integers(0, 200_000), max_size=60) | st.integers(0, 3000).map(lambda n: [1] * n)
 
 
 def turns(parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
@@ -125,19 +138,13 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-class Asked(NamedTuple):
-    """A request body and what reads it."""
-
-    endpoint: Endpoint
-    body: bytes
-    input_tokens_max: int
-
-
-def asked(endpoint: Endpoint, fields: dict[str, Any], is_ascii: bool, indent: int | None) -> Asked:
-    whole = {"model": "m", **fields}
-    body = json.dumps(whole, ensure_ascii=is_ascii, indent=indent).encode(errors="replace")
-    preamble = PREAMBLE_TOKENS_MAX + (TOOLS_PREAMBLE_TOKENS_MAX if fields.get("tools") else 0)
-    return Asked(endpoint, body, tokens_max(fields) + preamble)
+REQUESTS: list[tuple[Endpoint, st.SearchStrategy[dict[str, Any]]]] = [
+    (OpenAIChat(), CHAT),
+    (OpenAIResponses(), RESPONSES),
+    (OpenAICompletions(), COMPLETIONS),
+    (OpenAIEmbeddings(), EMBEDDINGS),
+    (AnthropicMessages(), MESSAGES),
+]
 
 
 def tokens_max(value: object) -> int:
@@ -151,77 +158,66 @@ def tokens_max(value: object) -> int:
     return 1 if type(value) is int else 0
 
 
-REQUESTS = st.one_of(
-    [
-        st.builds(asked, st.just(endpoint), fields, st.booleans(), st.sampled_from([None, 1]))
-        for endpoint, fields in (
-            (OpenAIChat(), CHAT),
-            (OpenAIResponses(), RESPONSES),
-            (OpenAICompletions(), COMPLETIONS),
-            (OpenAIEmbeddings(), EMBEDDINGS),
-            (AnthropicMessages(), MESSAGES),
-        )
-    ]
-)
+# --- the dearest honest answers ---
 
 
-# --- answers ---
+def output_max(facts: RequestFacts, model: Model) -> int:
+    models = model.max_output_tokens
+    assert models is not None
+    own = models if facts.output_max is None else min(facts.output_max, models)
+    return own * facts.choices + facts.output_tokens_extra
 
 
-def share(data: st.DataObject, whole: int, parts: int) -> list[int]:
-    """Divide up to `whole` tokens among classes; often all of them, often among few."""
-    left = data.draw(st.just(whole) | st.integers(0, whole))
-    shares = []
-    for _ in range(parts - 1):
-        shares.append(data.draw(st.sampled_from([0, left]) | st.integers(0, left)))
-        left -= shares[-1]
-    return [*shares, left]
+def splits(facts: RequestFacts, model: Model, input_max: int) -> Iterator[Leg]:
+    """All of the input in one class, as much as there may be or just up to a step of the price.
+
+    A price is linear in each class between two steps: nothing in between costs more than these.
+    """
+    steps = {tier.above_input_tokens for tier in model.prices.tiers}
+    steps |= {tier.above_input_tokens for each in model.prices.variants for tier in each.tiers}
+    output = output_max(facts, model)
+    for tokens in {input_max, *(min(step, input_max) for step in steps)}:
+        yield Leg(output=output, input=tokens)
+        yield Leg(output=output, cache_read=tokens)
+        if facts.may_write_cache:
+            yield Leg(output=output, cache_write_5m=tokens)
+        if facts.may_write_cache_1h:
+            yield Leg(output=output, cache_write_1h=tokens)
 
 
-def served_as(data: st.DataObject, model: Model, wishes: Movers) -> Movers:
-    """What the answer may say of its tier, speed and region."""
+def served_as(wishes: Movers, model: Model) -> Iterator[Movers]:
+    """What an answer may say of its tier, speed and region."""
     tiers = [wishes.service_tier, "default"]
     if wishes.service_tier in {None, "auto"}:
         tiers += [name for variant in model.prices.variants for name in variant.service_tiers]
     geos = [wishes.geo] if wishes.geo else [None, *model.prices.geo_micro]
-    speeds = [wishes.speed, "standard"]
-    return Movers(*(data.draw(st.sampled_from(each)) for each in (tiers, speeds, geos)))
+    for tier, speed, geo in product(tiers, (wishes.speed, "standard"), geos):
+        yield Movers(tier, speed, geo)
 
 
-def honest_usage(data: st.DataObject, model: Model, facts: RequestFacts, input_max: int) -> Usage:
-    own = facts.output_max
-    maximum = model.max_output_tokens if own is None else own
-    assert model.max_output_tokens is not None
-    assert maximum is not None
-    allowed = min(maximum, model.max_output_tokens) * facts.choices + facts.output_tokens_extra
-    classes = ["input", "cache_read"]
-    classes += ["cache_write_5m"] if facts.may_write_cache else []
-    classes += ["cache_write_1h"] if facts.may_write_cache_1h else []
-    split = dict(zip(classes, share(data, input_max, len(classes)), strict=True))
-    output = data.draw(st.just(allowed) | st.integers(0, allowed))
-    served = served_as(data, model, facts.movers)
-    return Usage(
-        (msgspec.structs.replace(Leg(output=output), **split),),
-        served.service_tier,
-        served.speed,
-        served.geo,
-    )
-
-
-@settings(max_examples=400, deadline=None)
-@given(request=REQUESTS, model=MODELS, user_multiplier=MULTIPLIER, data=st.data())
+@pytest.mark.parametrize(("endpoint", "requests"), REQUESTS)
+@given(data=st.data(), model=MODELS, user_multiplier=MULTIPLIER)
+@settings(max_examples=150, deadline=None)
 def test_no_honest_answer_costs_more_than_a_strict_server_held(
-    request: Asked, model: Model, user_multiplier: int, data: st.DataObject
+    endpoint: Endpoint,
+    requests: st.SearchStrategy[dict[str, Any]],
+    data: st.DataObject,
+    model: Model,
+    user_multiplier: int,
 ) -> None:
-    facts = request.endpoint.read_request(request.body)
-    if unpriced_mover(model.prices, facts.movers) is not None:
-        return
-    quote = make_quote(facts, model, user_multiplier, HoldPolicy(is_strict=True))
-    usage = honest_usage(data, model, facts, request.input_tokens_max)
-    cost = price(
-        usage,
-        PricedModel(model.id, model.prices, None),
-        user_multiplier_micro=user_multiplier,
-        model_multiplier_micro=model.multiplier_micro,
-    )
-    assert cost.nanousd <= quote.amount_nanousd
+    fields = data.draw(requests)
+    is_ascii, indent = data.draw(st.booleans()), data.draw(st.sampled_from([None, 1]))
+    body = json.dumps({"model": "m", **fields}, ensure_ascii=is_ascii, indent=indent)
+    facts = endpoint.read_request(body.encode(errors="replace"))
+    assume(unpriced_mover(model.prices, facts.movers) is None)
+    held = make_quote(facts, model, user_multiplier, HoldPolicy(is_strict=True)).amount_nanousd
+    preamble = PREAMBLE_TOKENS_MAX + (TOOLS_PREAMBLE_TOKENS_MAX if fields.get("tools") else 0)
+    legs = list(splits(facts, model, tokens_max(fields) + preamble))
+    for leg, served in product(legs, served_as(facts.movers, model)):
+        cost = price(
+            Usage((leg,), served.service_tier, served.speed, served.geo),
+            PricedModel(model.id, model.prices, None),
+            user_multiplier_micro=user_multiplier,
+            model_multiplier_micro=model.multiplier_micro,
+        )
+        assert cost.nanousd <= held, (leg, served)
