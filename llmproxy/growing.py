@@ -38,7 +38,8 @@ class GrowingHold:
         Raises:
             DatabaseError: it has outgrown its hold, and the ledger cannot be written.
         """
-        seen_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
+        # Never more than the answer can have: that is all that can be held, and it suffices.
+        seen_tokens = min(-(-seen_bytes // SEEN_BYTES_PER_TOKEN), self._quote.output_tokens)
         while True:
             if self._extension is None:
                 self._extension = self._ask_beyond(seen_tokens)
