@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
-from llmproxy.storage.disk_thread import DiskThread
+from llmproxy.storage.disk_thread import Disk, DiskThread
 from llmproxy.storage.jobs import (
     ErrorClass,
     Job,
@@ -53,8 +53,8 @@ _log = logging.getLogger("llmproxy.storage")
 class Writer(Generic[S]):
     """Runs all writes of the serving process, and watches for what others change."""
 
-    def __init__(self, files: DatabaseFiles) -> None:
-        """Open the database; the caller holds the serving lock."""
+    def __init__(self, files: DatabaseFiles, disk: Disk | None = None) -> None:
+        """Open the database; the caller holds the serving lock. `disk` is a thread by default."""
         self._files = files
         self._connection = open_current(files, is_serving=True)
         # A foreign writer is waited for by the loop's clock, never by blocking the loop.
@@ -68,7 +68,7 @@ class Writer(Generic[S]):
         self._jobs = JobQueue()
         self._committing: list[Job] = []
         self._has_committed = True
-        self._disk = DiskThread()
+        self._disk: Disk = disk or DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
         self._is_watch_due = False
