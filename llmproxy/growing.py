@@ -35,7 +35,9 @@ class GrowingHold:
         Raises:
             DatabaseError: it has outgrown its hold, and the ledger cannot be written.
         """
-        seen_tokens = -(-seen_bytes // self._quote.seen_bytes_per_token)
+        # Never more than the answer can have: that is all that can be held, and it suffices.
+        text_tokens = -(-seen_bytes // self._quote.seen_bytes_per_token)
+        seen_tokens = min(text_tokens, self._quote.output_tokens)
         while True:
             if self._extension is None:
                 self._extension = self._ask_beyond(seen_tokens)

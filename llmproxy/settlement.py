@@ -157,7 +157,7 @@ class Settlement(_Row):
             return 0
         if reading.is_final and reading.usage is not None:
             return self._settle(reading, reading.usage, "usage", reason)
-        if reading.usage is None and reading.seen_bytes == 0:
+        if _is_empty(reading):
             self.release(reason or _why(reading, "the answer was empty"), reading)
             return 0
         why = reason or _why(reading, "the provider reported no usage")
@@ -200,8 +200,11 @@ class Settlement(_Row):
         self._services.writer.offer(self._write_seen, read)
 
     def _write_seen(self, tx: Tx, read: Callable[[], Reading]) -> None:
-        if not self.has_ended:  # most answers have, by now
-            seen = self._price(self._as_asked(self._estimated(read())))
+        if self.has_ended:  # most answers have, by now
+            return
+        reading = read()
+        if not _is_empty(reading):
+            seen = self._price(self._as_asked(self._estimated(reading)))
             ledger.note_seen(tx, self._hold, seen.nanousd)
 
     def _estimated(self, reading: Reading) -> Usage:
@@ -267,6 +270,11 @@ class Settlement(_Row):
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)
         self._note_end("settled", basis, usage, cost.nanousd)
+
+
+def _is_empty(reading: Reading) -> bool:
+    """Say whether nothing can have been generated, as far as can be seen: it costs nothing."""
+    return reading.usage is None and reading.seen_bytes == 0
 
 
 def _why(reading: Reading, otherwise: str) -> str:

@@ -8,6 +8,22 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Disk(Protocol):
+    """What waits for the disk in the event loop's place: a `DiskThread`."""
+
+    is_busy: bool
+    """Whether work is under way that `done` has not been called for."""
+    busy_since_s: float
+    """When the last work began, by the loop's clock."""
+
+    def run(self, work: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        """Run `work` elsewhere, then `done(error)` on the loop that this is called on."""
+
+    def join(self) -> None:
+        """Wait until all work is done; there is no more to come."""
 
 
 class DiskThread:

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.changes import ForeignChanges
 from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
-from llmproxy.storage.disk_thread import DiskThread
+from llmproxy.storage.disk_thread import Disk, DiskThread
 from llmproxy.storage.jobs import (
     ErrorClass,
     FileGoneError,
@@ -61,8 +61,8 @@ _log = logging.getLogger("llmproxy.storage")
 class Writer(Generic[S]):
     """Runs all writes of the serving process, and watches for what others change."""
 
-    def __init__(self, files: DatabaseFiles, keeper: Keeper) -> None:
-        """Open the database; the caller holds the serving lock."""
+    def __init__(self, files: DatabaseFiles, keeper: Keeper, disk: Disk | None = None) -> None:
+        """Open the database; the caller holds the serving lock. `disk` is a thread by default."""
         self._files = files
         self._keeper = keeper
         self._connection = open_current(files, is_serving=True)
@@ -79,7 +79,7 @@ class Writer(Generic[S]):
         """What has been taken from the queue for a transaction, and is not answered yet."""
         self._has_committed = False
         self._commit_error: Exception | None = None
-        self._disk = DiskThread()
+        self._disk: Disk = disk or DiskThread()
         self._is_scheduled = False
         self._is_lingering = False
         self._is_watch_due = False

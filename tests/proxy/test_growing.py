@@ -105,6 +105,32 @@ def seen_text(got: Got) -> int:
     return got.body.count(PIECE.encode()) * len(PIECE)
 
 
+def test_text_of_more_bytes_than_its_maximum_of_tokens_is_held_as_that_maximum(dear: Site) -> None:
+    # 1,200 bytes come at once: as 600 tokens they are more than the 300 that there can be.
+    events = openai_chat_stream([PIECE] * 12, usage=openai_usage(10, 300))
+    may_end = threading.Event()
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "text/event-stream")])
+        await out.chunk(b"".join(events[:-3]))
+        await asyncio.to_thread(may_end.wait, 10)
+        await out.chunk(b"".join(events[-3:]))
+        await out.end()
+
+    dear.stub.handle = handle
+    ann = visitor(dear, "5")
+    with dear.send(ann, CHAT, dear_chat(max_tokens=300)) as client:
+        client.recv_head()
+        taken = b""
+        for _, piece in client.recv_chunks():
+            taken += piece
+            if taken.count(PIECE.encode()) == 12:
+                may_end.set()
+        assert client.clean_end
+    row = dear.ended(ann)
+    assert (row["basis"], row["cost_nanousd"]) == ("usage", 10 * INPUT + 300 * OUTPUT)
+
+
 def test_a_stream_holds_little_and_more_before_it_needs_it(dear: Site) -> None:
     dear.stub.handle = pieces = Pieces(at_once=2, later=20)
     ann = visitor(dear, "5")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from llmproxy.storage.disk_thread import DiskThread
 from tests.storage.helpers import Site
 
 
@@ -13,4 +14,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path / "data" / "llmproxy.db")
     yield site
     site.connection.close()
-    site.writer._disk.join() if site.writer._disk._thread.is_alive() else None
+    disk = site.writer._disk
+    assert isinstance(disk, DiskThread)
+    if disk._thread.is_alive():
+        disk.join()

@@ -1,0 +1,152 @@
+"""The providers: what stands in the place of `llmproxy.upstream.Upstream`.
+
+The real `Answer` reads from them, so that what breaks off goes through the real handling.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import Callable
+from typing import Any, cast
+
+import aiohttp
+
+from llmproxy.upstream import Answer, Headers, UpstreamError
+from tests.simulator.answers import Event, Manners, Script, Wanted, compose
+from tests.simulator.office import MODELS
+from tests.simulator.visit import Sent, Visit
+
+VISIT_HEADER = b"x-visit"
+READ_BYTES_MAX = 64 * 1024
+
+
+class SimulatedUpstream:
+    """Answers every request as its visit's plan says."""
+
+    def __init__(
+        self, visits: dict[int, Visit], manners: Manners, on_sent: Callable[[Visit], None]
+    ) -> None:
+        """Take who may come; `on_sent` looks at the books before a request is answered."""
+        self._visits = visits
+        self._manners = manners
+        self._on_sent = on_sent
+
+    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+        """See `Upstream.post`."""
+        visit = self._visits[int(dict(headers)[VISIT_HEADER])]
+        sent = Sent()
+        visit.sent.append(sent)
+        reply = visit.ask.replies[min(len(visit.sent), len(visit.ask.replies)) - 1]
+        if reply.kind == "refused":
+            sent.was_refused = True
+        self._on_sent(visit)
+        visit.note(f"request {len(visit.sent)} to {url.partition('//')[2]}: {reply.kind}")
+        await asyncio.sleep(reply.delay_s)
+        if reply.kind == "silent":
+            await asyncio.get_running_loop().create_future()
+        if reply.kind in {"refused", "dropped"}:
+            sent.status = -1
+            raise UpstreamError("it is not there", was_sent=reply.kind == "dropped")
+        if reply.kind == "error":
+            sent.status = reply.status
+            error = {"error": {"message": "no", "code": reply.code}, "from": "provider"}
+            data = json.dumps(error).encode()
+            script = Script(is_stream=False, events=[Event(data)], chunks=[(0.0, data)])
+            return self._answer(visit, sent, script, reply.status)
+        sent.status = 200
+        sent.wanted = _wanted(visit, body)
+        sent.script = compose(random.Random(reply.seed), sent.wanted, self._manners)
+        return self._answer(visit, sent, sent.script, 200)
+
+    @staticmethod
+    def _answer(visit: Visit, sent: Sent, script: Script, status: int) -> Answer:
+        kind = b"text/event-stream" if script.is_stream else b"application/json"
+        response = _Response(visit, sent, script, status, [(b"Content-Type", kind)])
+        return Answer(cast("aiohttp.ClientResponse", response))
+
+
+def _wanted(visit: Visit, body: bytes) -> Wanted:
+    fields: dict[str, Any] = json.loads(body)
+    limits = [fields[name] for name in ("max_tokens", "max_completion_tokens") if name in fields]
+    highest = cast("int", MODELS[f"{visit.ask.dialect}/{visit.ask.model}"]["max_output_tokens"])
+    return Wanted(
+        dialect=visit.ask.dialect,
+        model=visit.ask.model,
+        is_stream=visit.ask.is_stream,
+        output_max=min([highest, *limits]),
+        asks_usage=bool(fields.get("stream_options", {}).get("include_usage")),
+        body_bytes=len(visit.ask.body),
+    )
+
+
+class _Response:
+    """What `Answer` needs of aiohttp's response; its body comes when its time has come."""
+
+    def __init__(
+        self, visit: Visit, sent: Sent, script: Script, status: int, headers: Headers
+    ) -> None:
+        self.status = status
+        self.raw_headers = headers
+        self.content = self
+        self._visit = visit
+        self._sent = sent
+        self._script = script
+        self._began_s = asyncio.get_running_loop().time()
+        self._next = 0
+        self._is_closed = False
+
+    async def readany(self) -> bytes:
+        """Return what has come, or wait for more; b"" at the end."""
+        script, loop = self._script, asyncio.get_running_loop()
+        assert not self._is_closed, "a closed answer is read"
+        while True:
+            chunk = self._take(loop.time())
+            if chunk:
+                self._sent.read_bytes += len(chunk)
+                self._sent.longest_read = max(self._sent.longest_read, len(chunk))
+                return chunk
+            if self._next < len(script.chunks):
+                until_s = self._began_s + script.chunks[self._next][0]
+            elif script.ends == "silence":
+                await loop.create_future()
+                continue
+            elif self._began_s + script.end_s <= loop.time():
+                break
+            else:
+                until_s = self._began_s + script.end_s
+            await _sleep_until(until_s)
+        self._sent.saw = script.ends
+        self._visit.note(f"the provider's answer: {script.ends}")
+        if script.ends == "reset":
+            raise aiohttp.ClientPayloadError("connection reset")
+        return b""
+
+    def close(self) -> None:
+        """Hang up."""
+        self._is_closed = True
+
+    def _take(self, now_s: float) -> bytes:
+        taken: list[bytes] = []
+        chunks = self._script.chunks
+        while self._next < len(chunks) and self._began_s + chunks[self._next][0] <= now_s:
+            taken.append(chunks[self._next][1])
+            self._next += 1
+            if sum(map(len, taken)) > READ_BYTES_MAX:
+                break
+        return b"".join(taken)
+
+
+async def _sleep_until(at_s: float) -> None:
+    """Sleep; exactly until then, whatever floating point makes of the difference."""
+    loop = asyncio.get_running_loop()
+    woken = loop.create_future()
+    timer = loop.call_at(at_s, _wake, woken)
+    try:
+        await woken
+    finally:
+        timer.cancel()
+
+
+def _wake(woken: "asyncio.Future[None]") -> None:
+    if not woken.done():
+        woken.set_result(None)
