@@ -4,8 +4,8 @@ from tests.faults.cell import End, Row, View
 from tests.faults.dialects import Dialect, Event
 from tests.support.stub_provider import Out
 
-BROKE_OFF = r"\w+ broke off: ."
-ENDED_EARLY = r"\w+ ended the stream before the answer was complete$"
+BROKE_OFF = r"\S+ broke off: ."
+ENDED_EARLY = r"\S+ ended the stream before the answer was complete$"
 JSON_HEAD = [("content-type", "application/json")]
 STREAM_HEAD = [("content-type", "text/event-stream; charset=utf-8")]
 

@@ -86,7 +86,7 @@ def _site(limits: Limits, cells: list[Cell], home: Path) -> Iterator["_Site"]:
     environ |= {"LLMPROXY_CATALOG_FILE": str(catalog), "LLMPROXY_DRAINS_MAX": "10000"}
     with ExitStack() as stack:
         proxy = stack.enter_context(RunningProxy(home, environ))
-        proxy.run("db", "migrate")
+        proxy.run("providers", "list")
         books = Books(home)
         stack.callback(books.close)
         servers = {place: stack.enter_context(StubProvider()) for place in Place}
