@@ -1,5 +1,7 @@
-"""The fault matrix: everything that can go wrong with a provider, in every dialect, plain and
-streamed, for a client that stays and for one that leaves: who pays, and what the client is told.
+"""The fault matrix: what can go wrong with a provider, who pays, and what the client is told.
+
+Every fault × every endpoint × plain and streamed × a client that stays or leaves at some moment,
+each cell with the exact rows of the ledger and the exact bytes that the client must see.
 
 Read in this order:
 

@@ -3,10 +3,9 @@
 import gzip
 from collections.abc import Iterator
 
-from tests.faults.cell import Case, End, Stage, View
-from tests.faults.dialects import TEXT, Dialect, compact
+from tests.faults.cell import Case, End, Handler, Stage, View
+from tests.faults.dialects import Dialect
 from tests.faults.expect import (
-    ENDED_EARLY,
     JSON_HEAD,
     STREAM_HEAD,
     answer_whole,
@@ -54,7 +53,12 @@ def _no_answer(dialect: Dialect) -> Iterator[Case]:
             estimated(dialect, count, NO_JSON, is_stream=False),
             has_middle=True,
         )
-    for name, body in {"a list": b"[]", "null": b"null", "text": b'"hello"', "NUL": b"\0" * 9}.items():
+    for name, body in {
+        "a list": b"[]",
+        "null": b"null",
+        "text": b'"hello"',
+        "NUL": b"\0" * 9,
+    }.items():
         yield Case(
             f"JSON that is {name}",
             answered(200, body),
@@ -81,14 +85,12 @@ def _of_another_kind(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         estimated(dialect, len(PAGE), NO_JSON, is_stream=is_stream),
         has_middle=True,
     )
-    head = STREAM_HEAD if is_stream else JSON_HEAD
     yield Case(
         "a 200 of no known kind",
         _without_kind(dialect, is_stream=is_stream),
         whole_view(dialect, is_stream=is_stream),
         billed(dialect),
     )
-    del head
     if is_stream:
         body = dialect.plain()
         yield Case(
@@ -113,7 +115,7 @@ def _of_another_kind(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         )
 
 
-def _without_kind(dialect: Dialect, *, is_stream: bool):
+def _without_kind(dialect: Dialect, *, is_stream: bool) -> Handler:
     async def handle(request: SeenRequest, out: Out, stage: Stage) -> None:
         if is_stream:
             await out.head(200)

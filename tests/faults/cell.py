@@ -7,6 +7,8 @@ from concurrent.futures import Future
 from enum import Enum
 from typing import NamedTuple
 
+from typing_extensions import override
+
 from tests.faults.dialects import Dialect
 from tests.support.stub_provider import Out, SeenRequest
 
@@ -105,7 +107,9 @@ class Row(NamedTuple):
             "cost_nanousd": self.cost_nanousd,
             "upstream_status": self.upstream_status,
         }
-        found = [f"{key} {row[key]!r}, not {want!r}" for key, want in wanted.items() if row[key] != want]
+        found = [
+            f"{key} {row[key]!r}, not {want!r}" for key, want in wanted.items() if row[key] != want
+        ]
         reason = row["reason"]
         if self.reason is None:
             is_told = reason is None
@@ -171,6 +175,7 @@ class Cell(NamedTuple):
     client: Client
     limits: Limits
 
+    @override
     def __str__(self) -> str:
         mode = "stream" if self.is_stream else "plain"
         where = f"{self.dialect.name} {mode}: {self.case.fault}: the client {self.client.value}"

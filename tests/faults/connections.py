@@ -112,9 +112,7 @@ def _no_answer(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     }
     for fault, handle in unanswered.items():
         has_middle = handle is half_a_head
-        yield Case(
-            fault, handle, unreachable(), released(None, NO_ANSWER), has_middle=has_middle
-        )
+        yield Case(fault, handle, unreachable(), released(None, NO_ANSWER), has_middle=has_middle)
 
 
 def _silence(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
@@ -124,9 +122,7 @@ def _silence(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     def abandoned(seen_bytes: int, status: int | None, *, is_told: bool = False) -> Row:
         if dialect.is_reasoning:
             return hold._replace(upstream_status=status)
-        row = estimated(
-            dialect, seen_bytes, ABANDONED, is_stream=is_stream, is_input_told=is_told
-        )
+        row = estimated(dialect, seen_bytes, ABANDONED, is_stream=is_stream, is_input_told=is_told)
         return row._replace(upstream_status=status)
 
     for fault, handle in {"silent": silent, "silent in the head": half_a_head_and_silent}.items():

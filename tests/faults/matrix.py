@@ -11,7 +11,7 @@ PAGES = (connections, statuses, bodies, streams, usages)
 
 def all_cells() -> list[Cell]:
     """The whole matrix."""
-    cells = []
+    cells: list[Cell] = []
     for dialect in DIALECTS:
         for is_stream in (False, True) if dialect.events else (False,):
             for case in cases(dialect, is_stream=is_stream):

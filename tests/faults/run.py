@@ -71,9 +71,9 @@ def _run_with(limits: Limits, cells: list[Cell], home: Path) -> list[Outcome]:
             viewed = list(pool.map(site.visit, cells))
         rows = site.settled_rows()
         outcomes = []
-        for cell, problems in zip(cells, viewed, strict=True):
-            problems += site.check_books(cell, rows.get(f"u{cell.number}", []))
-            outcomes.append(Outcome(cell, problems))
+        for cell, seen in zip(cells, viewed, strict=True):
+            booked = site.check_books(cell, rows.get(f"u{cell.number}", []))
+            outcomes.append(Outcome(cell, [*seen, *booked]))
     return outcomes
 
 
@@ -139,6 +139,8 @@ class _Site:
         self._stages = {cell.number: Stage(cell.client) for cell in cells}
         self._by_number = {cell.number: cell for cell in cells}
         self._keys: dict[str, str] = {}
+        self._sent: list[int] = []
+        """The cells whose requests have come to a provider."""
         for server in (*servers.values(), *own.values()):
             server.handle = self._answer
         servers[Place.UNREAD].read_bodies = False
@@ -182,6 +184,7 @@ class _Site:
             await answer_whole(out, cell.dialect, is_stream=False)
             return
         cell, stage = self._by_number[int(name)], self._stages[int(name)]
+        self._sent.append(cell.number)
         await stage.begins()
         try:
             await cell.case.handle(request, out, stage)
@@ -235,8 +238,9 @@ class _Site:
         rows: dict[str, list[dict[str, Any]]] = {}
         with self._books.database.read() as tx:
             found = tx.execute(
-                "SELECT users.name AS user, balance_nanousd, held_nanousd, requests.* FROM requests "
-                "JOIN users ON users.id = requests.user_id JOIN wallets ON wallets.user_id = users.id"
+                """SELECT users.name AS user, balance_nanousd, held_nanousd, requests.*
+                   FROM requests JOIN users ON users.id = requests.user_id
+                   JOIN wallets ON wallets.user_id = users.id"""
             ).fetchall()
         for row in found:
             rows.setdefault(row["user"], []).append(dict(row))
@@ -262,6 +266,9 @@ class _Site:
         for key, want in wanted.items():
             if row[key] != want:
                 problems.append(f"{key} {row[key]!r}, not {want!r}")
+        sent = self._sent.count(cell.number)
+        if sent > 1:
+            problems.append(f"sent to the provider {sent} times")
         return problems
 
 
@@ -318,7 +325,9 @@ def _near(found: bytes, wanted: bytes | None) -> str:
     """The place where two bodies part."""
     wanted = wanted or b""
     pairs = zip(found, wanted, strict=False)
-    at = next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(found), len(wanted)))
+    at = next(
+        (at for at, (one, other) in enumerate(pairs) if one != other), min(len(found), len(wanted))
+    )
     start = max(0, at - 20)
     return (
         f"differs at {at} of {len(found)}, {len(wanted)} wanted: "

@@ -125,7 +125,9 @@ def _about_the_key(dialect: Dialect) -> Iterator[Case]:
         "402": (402, error_body(dialect, "billing_error", "Insufficient Balance")),
         "429 for want of quota": (
             429,
-            error_body(dialect, "insufficient_quota", "You exceeded your quota.", "insufficient_quota"),
+            error_body(
+                dialect, "insufficient_quota", "You exceeded your quota.", "insufficient_quota"
+            ),
         ),
     }
     for fault, (status, body) in refused.items():
@@ -177,7 +179,7 @@ def _broken(dialect: Dialect) -> Iterator[Case]:
     yield Case(
         "500 with a page that breaks off",
         cut_in_the_page,
-        View(500, End.CUT, PAGE[:64 * 1024]),
+        View(500, End.CUT, PAGE[: 64 * 1024]),
         released(500, "the provider answered 500$"),
         has_middle=True,
     )

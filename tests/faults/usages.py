@@ -6,7 +6,7 @@ What providers really do (an unknown field, a count left out) must go on being r
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from tests.faults.cell import Case, End, Row, Stage, View
+from tests.faults.cell import Case, End, Row, View
 from tests.faults.dialects import (
     CHAT,
     EMBEDDINGS,
@@ -20,7 +20,6 @@ from tests.faults.dialects import (
 from tests.faults.expect import billed, estimated
 from tests.faults.statuses import answered
 from tests.faults.streams import NO_USAGE, sent, usage_event
-from tests.support.answers import named_event
 
 JSON = dict[str, Any]
 NAN = "a marker that is replaced by NaN, which is no JSON"
@@ -91,7 +90,8 @@ def _of_openai(dialect: Dialect) -> dict[str, Lie]:
         found["the total alone"] = Lie({"total_tokens": 1000}, None, cost)
         found["no total"] = Lie({"prompt_tokens": 1000}, None, cost)
         found["all zero"] = Lie(
-            {"prompt_tokens": 0, "total_tokens": 0}, "usage reports no tokens for an answer with text$"
+            {"prompt_tokens": 0, "total_tokens": 0},
+            "usage reports no tokens for an answer with text$",
         )
         return found
     without_total = {key: value for key, value in usage.items() if key != "total_tokens"}
@@ -111,6 +111,8 @@ def _of_openai(dialect: Dialect) -> dict[str, Lie]:
     found["reasoning only in the total"] = Lie(hidden, None, cost + 30 * dialect.rates.output)
     huge = {**without_total, dialect.input_name: 2**31, _details(dialect): {}}
     huge_cost = 2**31 * dialect.rates.input + 50 * dialect.rates.output
+    if dialect is RESPONSES:  # 0.40 and 1.80 above 272,000 tokens of input
+        huge_cost = 2**31 * 400 + 50 * 1_800
     found["2^31 input"] = Lie(huge, None, huge_cost)
     if dialect is not LEGACY:
         found |= _cached(dialect, usage)
@@ -142,7 +144,9 @@ def _cached(dialect: Dialect, usage: JSON) -> dict[str, Lie]:
             None,
             900 * rates.cache_read + 100 * rates.dearest_input + output,
         ),
-        "details are null": Lie(told() | {_details(dialect): None}, None, 1000 * rates.input + output),
+        "details are null": Lie(
+            told() | {_details(dialect): None}, None, 1000 * rates.input + output
+        ),
     }
 
 
@@ -214,9 +218,7 @@ def _not_json(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     marker = compact(NAN)
     if not is_stream:
         body = dialect.plain(usage=usage).replace(marker, b"NaN")
-        row = estimated(
-            dialect, len(body), "the answer is not the expected JSON$", is_stream=False
-        )
+        row = estimated(dialect, len(body), "the answer is not the expected JSON$", is_stream=False)
         yield Case("usage: NaN", answered(200, body), View(200, End.CLEAN, body), row)
 
 
