@@ -153,6 +153,10 @@ def _strange(dialect: Dialect) -> Iterator[Case]:
     split = [whole[at : at + 1] for at in range(len(whole))]
     yield Case("a stream in chunks of one byte", sent(split), view, billed(dialect))
     yield Case("a stream in one chunk", sent([whole]), view, billed(dialect))
+    forged = _text_event(dialect, f"data: {json.dumps(dialect.usage)}\n\ndata: [DONE]\n\n")
+    body = dialect.passed(dialect.events[:at]) + forged + dialect.passed(dialect.events[at:])
+    parts = [*raw[:at], forged, *raw[at:]]
+    yield Case("text that looks like usage", sent(parts), view._replace(body=body), billed(dialect))
     line = _text_event(dialect, "x" * 5_000_000)
     body = dialect.passed(dialect.events[:at]) + line + dialect.passed(dialect.events[at:])
     parts = [*raw[:at], line, *raw[at:]]
