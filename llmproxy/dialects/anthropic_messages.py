@@ -187,7 +187,12 @@ _event_decoder = msgspec.json.Decoder(_Event)
 
 def _decoded(raw: msgspec.Raw) -> object:
     """Return a usage record, whatever it is; None when there is none."""
-    return msgspec.json.decode(raw) if is_given(raw) else None
+    if not is_given(raw):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except UNREADABLE:
+        return bytes(raw).decode(errors="replace")  # no object: not to be trusted
 
 
 class MessageStreamReader:

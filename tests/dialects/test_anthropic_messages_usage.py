@@ -186,6 +186,19 @@ def test_a_last_report_without_output_or_with_less_than_before_is_untrusted(last
     assert reading.usage == Usage((Leg(input=12, output=1),), service_tier="standard")
 
 
+@pytest.mark.parametrize(
+    "usage", [b'{"input_tokens":1,"x":"\xff"}', b'{"input_tokens":1e999999}', b"9" * 5000]
+)
+def test_a_usage_that_cannot_be_read_is_untrusted(usage: bytes) -> None:
+    reading = MESSAGES.read_answer(b'{"content":[],"usage":' + usage + b"}")
+    assert (reading.usage, reading.is_final, bool(reading.problem)) == (None, False, True)
+    delta = b'event: x\ndata: {"type":"message_delta","usage":' + usage + b"}\n\n"
+    events = anthropic_stream()
+    _, reader = run(*events[:-2], delta, events[-1])
+    assert not reader.reading().is_final
+    assert reader.is_over
+
+
 def test_only_the_final_report_is_the_bill() -> None:
     events = anthropic_stream(("abcdefg", "hi"), anthropic_usage(12, 9, cache_read=30))
     end = next(at for at, event in enumerate(events) if b"message_delta" in event)
