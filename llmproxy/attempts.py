@@ -75,6 +75,7 @@ class Attempts:
                 what = f"answered with status {answer.status}"
                 raise unreachable(order, what, error, should_retry=False)
             if answer.status < 300:
+                self._require_readable(answer)
                 self._confirm(tried)
                 return answer, b""
             try:
@@ -84,6 +85,7 @@ class Attempts:
                 answer.close()
                 raise
             if refusal is None:
+                self._require_readable(answer)
                 return answer, error_body
             answer.close()
             refusals.append(refusal)
@@ -112,6 +114,18 @@ class Attempts:
             raise unreachable(self._order, what, error, should_retry=not error.was_sent) from error
         finally:
             self._times.end_waiting()
+
+    def _require_readable(self, answer: Answer) -> None:
+        """Refuse what is compressed though nobody asked for it (wire.md A.10, security.md S10).
+
+        Its usage could not be read as it passes, nor our key be found in it.
+        """
+        if answer.header(b"content-encoding").lower() in {b"", b"identity"}:
+            return
+        answer.close()
+        error = UpstreamError("a content-encoding", was_sent=True)
+        what = "answered in an encoding that was not asked for"
+        raise unreachable(self._order, what, error, should_retry=False)
 
     async def _read_error(self, answer: Answer) -> bytes:
         """Return the beginning of an error's body, whole unless it is very long."""

@@ -67,6 +67,7 @@ class Exchange:
         self._client = client
         self._task = asyncio.current_task()
         self._cut_reason: str | None = None
+        self._is_abandoned = False
         self._is_event_stream = False
         self._read_so_far: Callable[[], Reading] = Reading
         self.times = Times(services.clock)
@@ -130,6 +131,12 @@ class Exchange:
             self._cut_reason = reason
             self._task.cancel()
 
+    def abandon(self, reason: str) -> None:
+        """Stop waiting for the end of an answer whose client has left."""
+        if self._cut_reason is None:
+            self._is_abandoned = True
+            self.cut(reason)
+
     # --- relay -------------------------------------------------------------------------------
 
     def _is_stream(self, answer: Answer) -> bool:
@@ -141,7 +148,7 @@ class Exchange:
     async def _relay_stream(self, answer: Answer) -> None:
         """Pass events on as they come; a clean end only where the provider made one."""
         provider, facts = self._order.provider, self._order.facts
-        withholds = provider.injects_usage and not facts.asks_usage
+        withholds = facts.is_stream and provider.injects_usage and not facts.asks_usage
         reader = self._order.endpoint.stream_reader(withholds_usage=withholds)
         self._read_so_far = reader.reading
         self._is_event_stream = True
@@ -309,10 +316,13 @@ class Exchange:
         await self._pass(body, more=False)
 
     async def _after_cut(self, reason: str) -> None:
-        """End what the watchdog has cut: settle, and tell a client that is still there."""
+        """End what the watchdog has cut: settle, and tell a client that is still there.
+
+        Only where the cut is the client's doing does it matter that it has left.
+        """
         if self._ending.has_ended:
             self._client.abort()
-        elif self._client.is_gone():
+        elif self._is_abandoned:
             self._ending.end_abandoned(self._read_so_far(), reason)
         elif self._is_event_stream:
             self._ending.end(self._read_so_far(), reason)

@@ -23,6 +23,8 @@ KEEPALIVE_S = 15.0
 """Idle connections are closed by us first: a provider that closes one while we send on it would
 leave us not knowing whether it read the request."""
 HEADER_BYTES_MAX = 64 * 1024
+HEADERS_MAX = 256
+_HEAD_END = b"\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -62,11 +64,15 @@ class Answer:
         """Return the next bytes as soon as there are any, None at the end.
 
         Raises:
-            UpstreamError: the connection broke before the end.
+            UpstreamError: the connection broke before the end; all that came has been returned.
         """
+        content = self._response.content
         try:
-            return await self._response.content.readany() or None
+            return await content.readany() or None
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            # aiohttp forgets what it has not handed out when the connection breaks.
+            if unread := content._read_nowait(-1):  # noqa: SLF001
+                return unread
             raise UpstreamError(_describe(error), was_sent=True) from error
 
     def close(self) -> None:
@@ -93,6 +99,7 @@ class Upstream:
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             max_line_size=HEADER_BYTES_MAX,
             max_field_size=HEADER_BYTES_MAX,
+            max_headers=HEADERS_MAX,
         )
         self._urls: dict[str, yarl.URL] = {}
 
@@ -135,12 +142,27 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Connection(ResponseHandler):
-    """aiohttp's own, but for a body whose chunks are broken: there it would wait for ever."""
+    """aiohttp's own, but for a body that is no valid HTTP: what came before that counts."""
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        """Take a head apart from its body: aiohttp forgets one that came with a bad body."""
+        while self._awaits_head() and (end := data.find(_HEAD_END)) >= 0:
+            end += len(_HEAD_END)
+            super().data_received(data[:end])
+            data = data[end:]
+            if not data:
+                return
+        super().data_received(data)
+
+    def _awaits_head(self) -> bool:
+        return self._payload is None or self._payload.is_eof()
 
     @override
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         super().set_exception(exc, *cause)
         body = self._payload
+        # Without this it would wait for the rest of the body for ever.
         if body is not None and body.exception() is None and not body.is_eof():
             body.set_exception(_InvalidBodyError("its body is no valid HTTP"), *cause)
 

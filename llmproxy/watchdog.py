@@ -90,6 +90,9 @@ class Exchange(Protocol):
     def cut(self, reason: str) -> None:
         """Stop waiting for the provider; the exchange ends itself."""
 
+    def abandon(self, reason: str) -> None:
+        """Stop waiting for the end of an answer whose client has left."""
+
     def note_seen(self) -> None:
         """Let what has been seen of the answer reach the database."""
 
@@ -118,8 +121,9 @@ class Watchdog:
                 exchange.times.gone_since_s = now
             if exchange.times.gone_since_s:
                 drains += 1
-            reason = self._reason_to_cut(exchange, now, drains)
-            if reason is not None:
+            if (reason := self._reason_to_abandon(exchange, now, drains)) is not None:
+                exchange.abandon(reason)
+            elif (reason := self._reason_to_cut(exchange, now)) is not None:
                 exchange.cut(reason)
             if self._is_over(exchange.times.noted_s, now, NOTE_INTERVAL_S):
                 exchange.note_seen()
@@ -132,12 +136,16 @@ class Watchdog:
         for exchange in tuple(self.exchanges):
             exchange.cut(reason)
 
-    def _reason_to_cut(self, exchange: Exchange, now: float, drains: int) -> str | None:
+    def _reason_to_abandon(self, exchange: Exchange, now: float, drains: int) -> str | None:
         limits = self._limits
         if exchange.times.gone_since_s and drains > limits.drains_max:
             return f"the client left and {limits.drains_max} other answers were being drained"
         if self._is_over(exchange.times.gone_since_s, now, limits.drain_timeout_s):
             return f"the client left and the answer did not end within {limits.drain_timeout_s} s"
+        return None
+
+    def _reason_to_cut(self, exchange: Exchange, now: float) -> str | None:
+        limits = self._limits
         if now - exchange.times.started_s > limits.total_timeout_s:
             return f"the answer took longer than {limits.total_timeout_s} s"
         silence_max_s = (

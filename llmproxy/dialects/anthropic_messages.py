@@ -9,14 +9,19 @@ from typing import Any, NamedTuple
 import msgspec
 
 from llmproxy.dialects.base import (
+    ABSENT,
+    NO_COUNTS,
     SEARCHES_MAX_DEFAULT,
     UNREADABLE,
     InputFacts,
     Reading,
     RequestFacts,
+    is_given,
     not_metered,
     parts,
     refuse_zero,
+    text_bytes,
+    unreadable,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
@@ -93,11 +98,10 @@ class AnthropicMessages:
         try:
             answer = msgspec.json.decode(body, type=_Message)
         except UNREADABLE:
-            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+            return unreadable(body)
         seen = sum(len(bytes(block)) for block in answer.content or ())
-        return _reading(
-            answer.usage, answer.model, seen, is_final=True, has_error=answer.type == "error"
-        )
+        usage = _decoded(answer.usage)
+        return _reading(usage, answer.model, seen, is_final=True, has_error=answer.type == "error")
 
     def stream_reader(self, *, withholds_usage: bool) -> "MessageStreamReader":
         """Return a reader for one stream; nothing is ever withheld in this dialect."""
@@ -179,14 +183,14 @@ def _embedded(source: object) -> Embedded | None:
 class _Message(msgspec.Struct):
     type: str | None = None
     model: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = ABSENT
     content: list[msgspec.Raw] | None = None
 
 
 class _Delta(msgspec.Struct):
-    text: msgspec.Raw = msgspec.Raw()
-    thinking: msgspec.Raw = msgspec.Raw()
-    partial_json: msgspec.Raw = msgspec.Raw()
+    text: msgspec.Raw = ABSENT
+    thinking: msgspec.Raw = ABSENT
+    partial_json: msgspec.Raw = ABSENT
     stop_reason: str | None = None
 
 
@@ -194,10 +198,20 @@ class _Event(msgspec.Struct):
     type: str = ""
     message: _Message | None = None
     delta: _Delta | None = None
-    usage: dict[str, Any] | None = None
+    usage: msgspec.Raw = ABSENT
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
+
+
+def _decoded(raw: msgspec.Raw) -> object:
+    """Return a usage record, whatever it is; None when there is none."""
+    if not is_given(raw):
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except UNREADABLE:
+        return bytes(raw).decode(errors="replace")  # no object: not to be trusted
 
 
 class MessageStreamReader:
@@ -208,39 +222,51 @@ class MessageStreamReader:
         self.events = EventStream(self._on_event, holds_back=False)
         self.is_complete = False
         self.is_over = False
-        self._usage: dict[str, Any] | None = None
+        self._started: object = None
+        """The usage that the beginning reported."""
+        self._usage: object = None
+        """… and what has been reported in all since then."""
         self._has_final_usage = False
+        self._problem: str | None = None
         self._model: str | None = None
         self.seen_bytes = 0
         self._has_error = False
 
     def reading(self) -> Reading:
-        """Return what has been read so far; only the usage of `message_delta` is final."""
+        """Return what has been read so far; only the usage of `message_delta` is final.
+
+        When that cannot be trusted, what the beginning told of the input still can.
+        """
+        final = self._read(self._usage, is_final=self._has_final_usage)
+        problem = self._problem or final.problem
+        if problem is None:
+            return final
+        started = self._read(self._started, is_final=False)
+        return msgspec.structs.replace(
+            started, raw_usage=final.raw_usage, movers=final.movers, problem=problem
+        )
+
+    def _read(self, usage: object, *, is_final: bool) -> Reading:
         return _reading(
-            self._usage,
-            self._model,
-            self.seen_bytes,
-            is_final=self._has_final_usage,
-            has_error=self._has_error,
+            usage, self._model, self.seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False  # whatever comes behind the last word counts for nothing
         if name == b"ping":
             return False
         try:
             event = _event_decoder.decode(data)
         except UNREADABLE:
-            self.seen_bytes += len(data)
+            self.seen_bytes += self.events.unread_bytes(data)
             return False
         if event.type == "message_start" and event.message is not None:
             self._model = event.message.model
-            self._usage = event.message.usage
+            self._started = self._usage = _decoded(event.message.usage)
         elif event.type == "message_delta":
-            # Cumulative; it never repeats the cache split, tier, speed or region of the start.
-            if event.usage is not None:
-                given = {key: value for key, value in event.usage.items() if value is not None}
-                self._usage = {**(self._usage or {}), **given}
-                self._has_final_usage = True
+            if is_given(event.usage):
+                self._take_final(_decoded(event.usage))
         elif event.type == "message_stop":
             self.is_complete = self.is_over = True
         elif event.type == "error" or name == b"error":
@@ -248,12 +274,34 @@ class MessageStreamReader:
         elif event.delta is not None:
             delta = event.delta
             texts = (delta.text, delta.thinking, delta.partial_json)
-            self.seen_bytes += sum(max(0, len(bytes(raw)) - 2) for raw in texts)
+            self.seen_bytes += sum(text_bytes(raw) for raw in texts)
         return False
+
+    def _take_final(self, usage: object) -> None:
+        """Take a report that is cumulative: it goes on from what was reported before.
+
+        It never repeats the cache split, tier, speed or region of the beginning.
+        """
+        if not isinstance(usage, dict):
+            self._usage = usage
+            return
+        given = {key: value for key, value in usage.items() if value is not None}
+        before = self._usage if isinstance(self._usage, dict) else {}
+        if "output_tokens" not in given:
+            self._problem = NO_COUNTS
+        elif self._has_final_usage and _is_less(given, before):
+            self._problem = "usage contradicts itself: the output becomes less"
+        self._usage = {**before, **given}
+        self._has_final_usage = True
+
+
+def _is_less(usage: dict[str, Any], before: dict[str, Any]) -> bool:
+    now, then = usage.get("output_tokens"), before.get("output_tokens")
+    return isinstance(now, int) and isinstance(then, int) and now < then
 
 
 def _reading(
-    raw: dict[str, Any] | None,
+    raw: object,
     model: str | None,
     seen_bytes: int,
     *,
@@ -262,7 +310,7 @@ def _reading(
 ) -> Reading:
     if raw is None:
         return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
-    movers = _movers(raw)
+    movers = _movers(raw) if isinstance(raw, dict) else Movers()
     problem: str | None = None
     usage: Usage | None = None
     try:
@@ -282,19 +330,21 @@ def _reading(
     )
 
 
-def read_usage(raw: dict[str, Any], model: str | None) -> Usage:
+def read_usage(raw: object, model: str | None) -> Usage:
     """Return a usage object in the normal form: one leg, or one for each of `iterations`.
 
     Raises:
-        UsageError: counts that cannot be true.
+        UsageError: not an object, or with counts that are missing or cannot be true.
     """
+    if not isinstance(raw, dict):
+        msg = "usage is not an object"
+        raise UsageError(msg)
     iterations = raw.get("iterations")
     if isinstance(iterations, list) and iterations:
         legs = tuple(_leg(entry, model) for entry in iterations)
     else:
-        if "input_tokens" not in raw:
-            msg = "usage has no token counts"
-            raise UsageError(msg)
+        if raw.get("input_tokens") is None or raw.get("output_tokens") is None:
+            raise UsageError(NO_COUNTS)
         legs = (_leg(raw, model),)
     server_tools = raw.get("server_tool_use")
     if isinstance(server_tools, dict):

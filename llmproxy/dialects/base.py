@@ -133,6 +133,22 @@ _OPAQUE = frozenset({"input", "input_schema", "parameters", "arguments", "functi
 """Members of a content part that hold somebody else's JSON: names in there mean nothing."""
 
 
+ABSENT = msgspec.Raw()
+"""A member that an answer does not have."""
+_NULL = b"null"
+
+
+def is_given(raw: msgspec.Raw) -> bool:
+    """Say whether a member is there and not null."""
+    return bytes(raw) not in {b"", _NULL}
+
+
+def text_bytes(raw: msgspec.Raw) -> int:
+    """Return the length of a JSON string without its quotes; null and absent are 0."""
+    length = len(bytes(raw))
+    return length - 2 if length > 2 and bytes(raw) != _NULL else 0
+
+
 def parts(*contents: object) -> Iterator[dict[str, Any]]:
     """Yield every object within messages or system texts, at whatever depth of content."""
     waiting = [*contents]
@@ -151,6 +167,16 @@ def not_metered(option: str, why: str) -> ApiError:
     """Return the 400 for an option that cannot be metered."""
     message = f"`{option}` cannot be used through this proxy: {why}. Send the request without it."
     return ApiError(400, "option_not_metered", message, param=option)
+
+
+NO_COUNTS = "usage has no token counts"
+"""Of a record without what every answer has: input and output, or their total."""
+
+
+def unreadable(body: bytes) -> Reading:
+    """Return what can be said of a plain answer that is not the JSON of its dialect."""
+    problem = "the answer is not the expected JSON" if body else None
+    return Reading(seen_bytes=len(body), problem=problem)
 
 
 def refuse_zero(usage: Usage, seen_bytes: int) -> None:

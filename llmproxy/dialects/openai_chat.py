@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from llmproxy.dialects.base import UNREADABLE, Reading, RequestFacts
+from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, RequestFacts, is_given, unreadable
 from llmproxy.dialects.json_gate import (
     flag,
     parse_object,
@@ -23,7 +23,7 @@ from llmproxy.dialects.openai_options import (
     refuse_unmetered,
     thinks,
 )
-from llmproxy.dialects.openai_usage import ABSENT, is_given, read_reading
+from llmproxy.dialects.openai_usage import read_reading
 from llmproxy.usage import TOKENS_MAX, Movers
 
 CHOICES_MAX = 128
@@ -125,7 +125,7 @@ def read_choices(body: bytes) -> Reading:
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except UNREADABLE:
-        return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+        return unreadable(body)
     return read_reading(
         answer.usage,
         model=answer.model,

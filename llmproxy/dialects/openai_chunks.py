@@ -2,8 +2,8 @@
 
 import msgspec
 
-from llmproxy.dialects.base import UNREADABLE, Reading
-from llmproxy.dialects.openai_usage import ABSENT, is_given, read_reading, text_bytes
+from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, is_given, text_bytes
+from llmproxy.dialects.openai_usage import read_reading
 from llmproxy.dialects.sse import EventStream
 
 
@@ -81,6 +81,8 @@ class ChunkStreamReader:
         )
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False  # whatever comes behind the last word counts for nothing
         if data == b"[DONE]":
             self.is_complete = self.is_over = True
             return False
@@ -89,7 +91,7 @@ class ChunkStreamReader:
         try:
             chunk = _chunk_decoder.decode(data)
         except UNREADABLE:
-            self.seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            self.seen_bytes += self.events.unread_bytes(data)
             return False
         return self._take(chunk)
 

@@ -2,10 +2,19 @@
 
 import msgspec
 
-from llmproxy.dialects.base import UNREADABLE, InputFacts, Reading, RequestFacts, not_metered
+from llmproxy.dialects.base import (
+    ABSENT,
+    UNREADABLE,
+    InputFacts,
+    Reading,
+    RequestFacts,
+    is_given,
+    not_metered,
+    unreadable,
+)
 from llmproxy.dialects.json_gate import parse_object, text
 from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
-from llmproxy.dialects.openai_usage import ABSENT, EMBEDDED, has_token_ids, is_given, read_reading
+from llmproxy.dialects.openai_usage import EMBEDDED, has_token_ids, read_reading
 from llmproxy.dialects.unmetered import UnmeteredStreamReader
 from llmproxy.usage import Movers
 
@@ -51,7 +60,7 @@ class OpenAIEmbeddings:
         try:
             answer = msgspec.json.decode(body, type=_Answer)
         except UNREADABLE:
-            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+            return unreadable(body)
         return read_reading(
             answer.usage,
             EMBEDDED,

@@ -8,11 +8,15 @@ from typing import Any
 import msgspec
 
 from llmproxy.dialects.base import (
+    ABSENT,
     SEARCHES_MAX_DEFAULT,
     UNREADABLE,
     Reading,
     RequestFacts,
+    is_given,
     not_metered,
+    text_bytes,
+    unreadable,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.openai_options import (
@@ -24,7 +28,7 @@ from llmproxy.dialects.openai_options import (
     refuse_unmetered,
     thinks,
 )
-from llmproxy.dialects.openai_usage import ABSENT, INPUT, is_given, read_reading, text_bytes
+from llmproxy.dialects.openai_usage import INPUT, read_reading
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Movers
 
@@ -89,7 +93,7 @@ class OpenAIResponses:
         try:
             answer = msgspec.json.decode(body, type=_Response)
         except UNREADABLE:
-            return Reading(seen_bytes=len(body), problem="the answer is not the expected JSON")
+            return unreadable(body)
         seen = sum(len(bytes(item)) for item in answer.output or ())
         return _reading(answer, seen, is_final=True, has_error=is_given(answer.error))
 
@@ -207,12 +211,14 @@ class ResponseStreamReader:
         )
 
     def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False  # whatever comes behind the last word counts for nothing
         if data == b"[DONE]":  # some followers of OpenAI add it
             return False
         try:
             event = _event_decoder.decode(data)
         except UNREADABLE:
-            self.seen_bytes += len(data)  # not the expected shape: count all of it as generated
+            self.seen_bytes += self.events.unread_bytes(data)
             return False
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.

@@ -8,23 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmproxy.dialects.base import UNREADABLE, Reading, refuse_zero
+from llmproxy.dialects.base import NO_COUNTS, UNREADABLE, Reading, is_given, refuse_zero
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count
-
-ABSENT = msgspec.Raw()
-"""A member that an answer does not have."""
-_NULL = b"null"
-
-
-def is_given(raw: msgspec.Raw) -> bool:
-    """Say whether a member is there and not null."""
-    return bytes(raw) not in {b"", _NULL}
-
-
-def text_bytes(raw: msgspec.Raw) -> int:
-    """Return the length of a JSON string without its quotes; null and absent are 0."""
-    length = len(bytes(raw))
-    return length - 2 if length > 2 and bytes(raw) != _NULL else 0
 
 
 class Names(NamedTuple):
@@ -60,7 +45,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
     """Return what has been read of an answer, with its usage object in the normal form.
 
     Args:
-        raw: the usage object as it came; ABSENT or null when there is none.
+        raw: the usage object as it came; absent or null when there is none.
         names: what the counts are called.
         model: the model that answered.
         service_tier: the tier that was used.
@@ -98,21 +83,12 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     """Return the disjoint classes of a usage object.
 
     Raises:
-        UsageError: not an object, or with counts that cannot be true.
+        UsageError: not an object, or with counts that are missing or cannot be true.
     """
     if not isinstance(usage, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
-    prompt = count(usage.get(names.input))
-    completion = count(usage.get(names.output))
-    total = count(usage.get("total_tokens"))
-    if prompt + completion + total == 0 and not usage.keys() & {names.input, "total_tokens"}:
-        msg = "usage has no token counts"
-        raise UsageError(msg)
-    if not names.output:
-        prompt = total = max(prompt, total)
-    # Some providers leave reasoning out of the output, never out of the total (wire.md A.7).
-    output = max(completion, total - prompt)
+    prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
     cached = max(
         count(input_details.get("cached_tokens")),
@@ -120,8 +96,12 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         count(usage.get("cached_tokens")),
         count(usage.get("num_cached_tokens")),
     )
-    cached = min(cached, prompt)
-    written = min(count(input_details.get("cache_write_tokens")), prompt - cached)
+    written = count(input_details.get("cache_write_tokens"))
+    if max(cached, written) > prompt:
+        msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
+        raise UsageError(msg)
+    # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
+    written = min(written, prompt - cached)
     reasoning = count(_object(usage, names.output_details).get("reasoning_tokens"))
     return Leg(
         input=prompt - cached - written,
@@ -130,6 +110,29 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         output=output,
         reasoning=min(reasoning, output),
     )
+
+
+def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:
+    """Return all input, and all output.
+
+    Raises:
+        UsageError: one of them is not told, or the total is less than both.
+    """
+    given = {name for name, value in usage.items() if value is not None}
+    prompt = count(usage.get(names.input))
+    completion = count(usage.get(names.output))
+    total = count(usage.get("total_tokens"))
+    if "total_tokens" in given and total < prompt + completion:
+        msg = f"usage contradicts itself: {prompt} + {completion} tokens, and a total of {total}"
+        raise UsageError(msg)
+    if not names.output:
+        if not given & {names.input, "total_tokens"}:
+            raise UsageError(NO_COUNTS)
+        return max(prompt, total), 0
+    if names.input not in given or not given & {names.output, "total_tokens"}:
+        raise UsageError(NO_COUNTS)
+    # Some providers leave reasoning out of the output, never out of the total (wire.md A.7).
+    return prompt, max(completion, total - prompt)
 
 
 def count_prompts(given: object) -> int:

@@ -30,6 +30,7 @@ class EventStream:
         self._searched = 0
         self._passed_on = 0
         self._is_first = True
+        self._is_at_end = False
         self._open_end: bool | None = None
         """After an event that ended in CR, which a LF may still follow: was it passed on?"""
 
@@ -42,12 +43,21 @@ class EventStream:
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
+        self._is_at_end = True
         rest = bytes(self._tail)
         self._tail.clear()
         # Some servers end without the last blank line; what they sent still counts.
         is_withheld = bool(rest) and self._handle(rest)
         already, self._passed_on = self._passed_on, 0
         return b"" if is_withheld or not self._holds_back else rest[already:]
+
+    def unread_bytes(self, data: bytes) -> int:
+        """Return how much of an event that cannot be read counts as generated text: all of it.
+
+        But nothing of one that the end of the stream has cut short: most of it is not text, and
+        last events repeat a whole answer.
+        """
+        return 0 if self._is_at_end else len(data)
 
     def _read(self, chunk: bytes) -> bytes:
         tail = self._tail

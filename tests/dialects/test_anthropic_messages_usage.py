@@ -119,11 +119,17 @@ def test_an_absurd_count_makes_the_whole_record_untrusted(path: str, bad: object
     assert reading.problem
     assert reading.raw_usage is not None
     assert json.loads(reading.raw_usage) == usage
-    _, reader = run(*anthropic_stream(final=usage))
-    assert (reader.reading().usage, reader.reading().is_final) == (None, False)
+    _, reader = run(*anthropic_stream(usage=anthropic_usage(20, 5), final=usage))
+    streamed = reader.reading()
+    assert (streamed.is_final, bool(streamed.problem)) == (False, True)
+    # what the beginning told of the input still holds
+    assert streamed.usage == Usage((Leg(input=20, output=1),), service_tier="standard")
 
 
-@pytest.mark.parametrize("usage", [{"output_tokens": 3}, {"iterations": [1]}, {"x": 1}])
+@pytest.mark.parametrize(
+    "usage",
+    [{"output_tokens": 3}, {"input_tokens": 3}, {"iterations": [1]}, {"x": 1}, [1], "7", 7],
+)
 def test_a_usage_record_without_counts_is_untrusted(usage: object) -> None:
     reading = read(usage)
     assert (reading.usage, reading.is_final) == (None, False)
@@ -168,6 +174,29 @@ def test_the_last_report_wins_field_by_field() -> None:
     _, reader = run(*anthropic_stream(usage=start, start={"speed": "fast"}, final=last))
     leg = Leg(input=1591, cache_write_5m=21, cache_write_1h=4, output=1, web_searches=2)
     final(Usage((leg,), service_tier="standard", speed="fast"), reader.reading())
+
+
+@pytest.mark.parametrize("last", [{}, {"input_tokens": 5}, [1], "7", {"output_tokens": 4}])
+def test_a_last_report_without_output_or_with_less_than_before_is_untrusted(last: object) -> None:
+    events = anthropic_stream(usage=anthropic_usage(12, 9))
+    more = named_event("message_delta", delta={"stop_reason": "end_turn"}, usage=last)
+    _, reader = run(*events[:-1], more, events[-1])
+    reading = reader.reading()
+    assert (reading.is_final, bool(reading.problem)) == (False, True)
+    assert reading.usage == Usage((Leg(input=12, output=1),), service_tier="standard")
+
+
+@pytest.mark.parametrize(
+    "usage", [b'{"input_tokens":1,"x":"\xff"}', b'{"input_tokens":1e999999}', b"9" * 5000]
+)
+def test_a_usage_that_cannot_be_read_is_untrusted(usage: bytes) -> None:
+    reading = MESSAGES.read_answer(b'{"content":[],"usage":' + usage + b"}")
+    assert (reading.usage, reading.is_final, bool(reading.problem)) == (None, False, True)
+    delta = b'event: x\ndata: {"type":"message_delta","usage":' + usage + b"}\n\n"
+    events = anthropic_stream()
+    _, reader = run(*events[:-2], delta, events[-1])
+    assert not reader.reading().is_final
+    assert reader.is_over
 
 
 def test_only_the_final_report_is_the_bill() -> None:

@@ -90,6 +90,23 @@ def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> Non
     assert leg_of(usage) == Leg(cache_read=2161, cache_write_5m=7, output=1)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"total_tokens": 104},
+        {"total_tokens": 0},
+        {"prompt_tokens_details": {"cached_tokens": 101}},
+        {"prompt_tokens_details": {"cache_write_tokens": 101}},
+        {"prompt_cache_hit_tokens": 101},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_untrusted(fields: dict[str, Any]) -> None:
+    reading = read({"prompt_tokens": 100, "completion_tokens": 5, "total_tokens": 105, **fields})
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem is not None
+    assert reading.problem.startswith("usage contradicts itself: ")
+
+
 def test_null_details_count_as_none() -> None:
     usage = {
         "prompt_tokens": 3,
@@ -125,7 +142,16 @@ def test_an_absurd_count_makes_the_whole_record_untrusted(path: str, bad: object
     assert (reader.reading().usage, reader.reading().is_final) == (None, False)
 
 
-@pytest.mark.parametrize("usage", [{}, [], "", 5, True, {"completion_tokens": 0}, {"x": 1}])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        *({}, [], "", 5, True, {"completion_tokens": 0}, {"x": 1}),
+        {"prompt_tokens": 5},
+        {"completion_tokens": 5, "total_tokens": 15},  # would all be taken for output
+        {"prompt_tokens": None, "completion_tokens": 5, "total_tokens": 15},
+        {"prompt_tokens": 10, "completion_tokens": None, "total_tokens": None},
+    ],
+)
 def test_a_usage_record_without_counts_is_untrusted(usage: object) -> None:
     reading = read(usage)
     assert (reading.usage, reading.is_final) == (None, False)
@@ -240,6 +266,25 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     reading = reader.reading()
     assert reading.seen_bytes == 3 + 3 + 3 + 3 + 3 + 2
     assert estimated(reading, 34, 100) == Usage((Leg(input=34, output=6),))
+
+
+def test_what_comes_behind_the_last_word_counts_for_nothing() -> None:
+    events = openai_chat_stream(usage=openai_usage(1000, 200))
+    behind = chunk(choices=[], usage=openai_usage(1, 1)) + chunk(choices=content("more"))
+    passed, reader = run(*events[:-1], events[-1] + behind)
+    assert passed == b"".join([*events[:-2], DONE, behind])
+    reading = reader.reading()
+    assert reading.usage == Usage((Leg(input=1000, output=200),), service_tier="default")
+    assert reading.seen_bytes == len("Hello there!")
+
+
+def test_an_event_that_the_end_cuts_short_is_no_generated_text() -> None:
+    events = openai_chat_stream()
+    _, reader = run(*events[:4], events[1][:-10])
+    assert reader.reading().seen_bytes == len("Hello there!")
+    # but one that lacks only its line end is read
+    _, reader = run(*events[:3], events[3].rstrip())
+    assert reader.reading().seen_bytes == len("Hello there!")
 
 
 @pytest.mark.parametrize(

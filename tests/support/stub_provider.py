@@ -138,6 +138,10 @@ class Out:
         """Close with FIN, after what was sent."""
         self._connection.transport.close()
 
+    def half_close(self) -> None:
+        """Send FIN after what was sent, and go on reading."""
+        self._connection.transport.write_eof()
+
 
 class StubProvider:
     """The upstream; a failure of a handler is raised when the `with` block ends.

@@ -1,0 +1,51 @@
+"""All cells: every fault × every dialect × plain and streamed × what the client does."""
+
+from collections.abc import Iterator
+
+from tests.faults import bodies, connections, statuses, streams, usages
+from tests.faults.cell import Case, Cell, Client, Limits, Place
+from tests.faults.dialects import DIALECTS, Dialect
+
+PAGES = (connections, statuses, bodies, streams, usages)
+
+
+def all_cells() -> list[Cell]:
+    """The whole matrix."""
+    cells: list[Cell] = []
+    for dialect in DIALECTS:
+        for is_stream in (False, True) if dialect.events else (False,):
+            for case in cases(dialect, is_stream=is_stream):
+                for client, limits in _clients(case):
+                    cells.append(Cell(len(cells), dialect, is_stream, case, client, limits))
+    return cells
+
+
+def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
+    """All faults of an endpoint."""
+    for page in PAGES:
+        yield from page.cases(dialect, is_stream=is_stream)
+
+
+def _clients(case: Case) -> Iterator[tuple[Client, Limits]]:
+    limits = Limits.PATIENT if case.abandoned is None else Limits.HASTY
+    yield Client.STAYS, limits
+    if case.place in {Place.CLOSED, Place.RESET}:
+        return  # there is no moment before the fault that a test could wait for
+    leaving = [Client.LEAVES_EARLY, Client.LEAVES_LATE]
+    if case.has_middle:
+        leaving.append(Client.LEAVES_MIDWAY)
+    for client in leaving:
+        yield client, limits
+        if case.abandoned is not None:
+            yield client, Limits.BRIEF_DRAIN
+
+
+def sample(cells: list[Cell]) -> list[Cell]:
+    """Every fault once, the endpoints, modes and clients taking turns."""
+    by_fault: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_fault.setdefault(cell.case.fault, []).append(cell)
+    chosen = []
+    for number, group in enumerate(by_fault.values()):
+        chosen.append(group[number * 7 % len(group)])
+    return chosen
