@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import random
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -35,7 +36,7 @@ from llmproxy.storage.database import AdminDatabase
 from tests.support.older import turn_back_to_first_schema
 from tests.support.proxy import RunningProxy
 
-FIRST_CREDIT_NANOUSD = 500_000
+FIRST_CREDIT_NANOUSD = 300_000
 LOOK_PAUSE_S = 0.05
 CHANGE_WITHIN_S = 5.0
 STARTS_KILLED = 3
@@ -118,6 +119,16 @@ class Site:
             assert code is None, f"the operator ended with {code}"
         self.books.read_journals()
 
+    @contextlib.contextmanager
+    def clients_paused(self) -> Iterator[None]:
+        """Let the clients stand still, so that the books do not grow while they are checked."""
+        clients = self._running["clients"]
+        clients.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            clients.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End everything; the server gets the time to settle what runs."""
         self.kill_operator()
@@ -169,7 +180,8 @@ class Killer:
         self.kinds[kind]()
         self._site.proxy.start()
         self._site.start_operator()
-        self._site.books.check()
+        with self._site.clients_paused():
+            self._site.books.check()
 
     def _work(self, seconds: float) -> None:
         """Let the load run on; meanwhile note what can be seen in the database."""
