@@ -55,9 +55,9 @@ def test_a_key_that_stands_twice_in_an_object_is_refused_at_any_depth(body: byte
 
 def test_a_duplicate_among_very_many_keys_is_found_in_no_time() -> None:
     body = b"{" + b"".join(b'"k%d":0,' % n for n in range(29_000)) + b'"k28999":1}'
-    before = time.perf_counter()
+    before = time.process_time()
     assert "'k28999' stands twice" in refusal(body)
-    assert time.perf_counter() - before < 2  # it was 21 s
+    assert time.process_time() - before < 2  # it was 21 s
 
 
 def test_the_same_key_in_different_objects_is_no_duplicate() -> None:

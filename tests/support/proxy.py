@@ -51,6 +51,12 @@ class RunningProxy:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """With which code the server ended; None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     # --- the command line ---
 
     def run(self, *arguments: str, stdin: str = "", check: bool = True) -> str:
@@ -95,6 +101,21 @@ class RunningProxy:
 
     def start(self) -> Self:
         """Start the server on a free port; return when it accepts connections."""
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        process = self.launch()
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        while time.monotonic() < deadline:
+            said = self.log.read_bytes()[seen:].decode()
+            if found := re.search(r"serves http://127\.0\.0\.1:(\d+)", said):
+                self.port = int(found[1])
+                return self
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
+
+    def launch(self) -> subprocess.Popen[bytes]:
+        """Start the server and return at once."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "llmproxy", "serve", "--port", str(self.port)],
@@ -102,17 +123,7 @@ class RunningProxy:
                 stdout=subprocess.DEVNULL,
                 stderr=log,
             )
-        seen = self.log.stat().st_size
-        deadline = time.monotonic() + STARTS_WITHIN_S
-        while time.monotonic() < deadline:
-            said = self.log.read_bytes()[seen:].decode()
-            if found := re.search(r"serves http://127\.0\.0\.1:(\d+)", said):
-                self.port = int(found[1])
-                return self
-            if self._process.poll() is not None:
-                break
-            time.sleep(0.02)
-        raise AssertionError(f"the server did not start:\n{self.log.read_text()}")
+        return self._process
 
     def stop(self) -> int:
         """Ask the server to stop (SIGTERM); return its exit code."""
