@@ -15,6 +15,7 @@ import certifi
 import multidict
 import yarl
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_parser import RawResponseMessage
 from typing_extensions import override
 
 from llmproxy.errors import LlmproxyError
@@ -142,11 +143,33 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Connection(ResponseHandler):
-    """aiohttp's own, but for a body that is no valid HTTP: what came before that counts."""
+    """aiohttp's own, but what came before a body was no valid HTTP counts.
+
+    And what comes between answers must not be taken for the next one: that may be another user's.
+    """
+
+    _is_answered = False
+    """The answer to the last request has begun, or has come."""
+
+    @override
+    def set_response_params(self, **options: Any) -> None:
+        """Expect an answer: a request is about to be sent."""
+        self._is_answered = False
+        super().set_response_params(**options)
+
+    @override
+    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], *size: int) -> None:
+        """Take a head."""
+        self._is_answered = data[0].code >= 200
+        super().feed_data(data, *size)
 
     @override
     def data_received(self, data: bytes) -> None:
         """Take a head apart from its body: aiohttp forgets one that came with a bad body."""
+        if data and self._is_answered and self._awaits_head():
+            assert self.transport is not None
+            self.transport.close()
+            return
         while self._awaits_head() and (end := data.find(_HEAD_END)) >= 0:
             end += len(_HEAD_END)
             super().data_received(data[:end])

@@ -126,7 +126,7 @@ class Place(Enum):
     """Where the provider of a cell listens."""
 
     SHARED = "one server for all, whose connections are used again and again"
-    OWN = "a server for this cell alone, on a connection that has answered before"
+    OWN = "a server for this cell alone, whose connection has answered before"
     UNREAD = "a server that answers when it has read the head of a request"
     RESET = "a server that resets every connection which it has accepted"
     CLOSED = "a port on which nothing listens"
@@ -136,11 +136,12 @@ class Limits(Enum):
     """What the proxy is set to: it waits long, but for what is looked at."""
 
     PATIENT = "it waits as long as it takes"
-    HASTY = "a provider may be silent for a second"
-    BRIEF_DRAIN = "an answer is read on for a second after its client left"
+    HASTY = "a provider may be silent for two seconds"
+    BRIEF_DRAIN = "an answer is read on for two seconds after its client left"
 
 
-SILENT_S = 1
+SILENT_S = 2
+"""Of the provider under HASTY, and of reading on under BRIEF_DRAIN; a busy machine needs some."""
 
 
 class Case(NamedTuple):

@@ -24,7 +24,7 @@ NO_ANSWER = r"Proxy error: \S+ broke off before answering\. Request id req_"
 NO_BODY = r"Proxy error: \S+ broke off its answer\. Request id req_"
 NO_WAY = r"Proxy error: \S+ (cannot be reached|broke off before answering)\. Request id req_"
 SILENT = f"the provider was silent for {SILENT_S} s$"
-ABANDONED = "the client left and the answer did not end within 1 s$"
+ABANDONED = f"the client left and the answer did not end within {SILENT_S} s$"
 TIMEOUT = View(504, End.OUR_ERROR, code="upstream_timeout", should_retry=b"false")
 MANY_HEADERS = [(f"x-number-{number}", str(number)) for number in range(200)]
 
@@ -236,7 +236,7 @@ def _harmless(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     yield Case("ended by closing", until_closed, view, row, has_middle=True)
     yield Case("ended by half-closing", until_half_closed, view, row)
     yield Case("closed behind the answer", reset_behind, view, row)
-    yield Case("another answer behind it", garbage_behind, view, row)
+    yield Case("another answer behind it", garbage_behind, view, row, place=Place.OWN)
     yield Case(
         "answered before the request was read",
         unread,
@@ -277,6 +277,7 @@ def _broken_framing(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         too_short,
         View(200, End.CLEAN, whole[:-1]),
         estimated(dialect, len(whole) - 1, "the answer is not the expected JSON$", is_stream=False),
+        place=Place.OWN,
     )
     yield Case("closed before the last chunk", unfinished, unreachable(), broken, has_middle=True)
     for fault, size in BAD_CHUNKS.items():
@@ -315,7 +316,8 @@ def _broken_framing_of_streams(dialect: Dialect) -> Iterator[Case]:
             yield Case(f"{fault} {where}", handle, view, row, has_middle=True)
         yield Case(f"content-length too long {where}", _too_long(raw), view, row, has_middle=True)
         view, row = cut_short(dialect, events, ENDED_EARLY, is_clean=True)
-        yield Case(f"content-length too short {where}", _too_short(raw), view, row)
+        fault = f"content-length too short {where}"
+        yield Case(fault, _too_short(raw), view, row, place=Place.OWN)
 
 
 def _too_long(raw: list[bytes]) -> Handler:

@@ -43,7 +43,7 @@ WARM = "warm"
 SETTINGS = {
     Limits.PATIENT: {},
     Limits.HASTY: {"FIRST_BYTE_TIMEOUT_S": SILENT_S, "IDLE_TIMEOUT_S": SILENT_S},
-    Limits.BRIEF_DRAIN: {"DRAIN_TIMEOUT_S": 1},
+    Limits.BRIEF_DRAIN: {"DRAIN_TIMEOUT_S": SILENT_S},
 }
 
 

@@ -1,6 +1,8 @@
 """A provider that fails: what the client is told, and that only what was generated is paid."""
 
+import asyncio
 import json
+from concurrent.futures import Future
 
 import pytest
 
@@ -127,6 +129,28 @@ def test_a_redirect_is_not_followed(site: Site, status: int) -> None:
     assert "redirect" in got.error()["message"]
     assert [seen.target for seen in site.stub.requests[before:]] == [b"/v1/chat/completions"]
     site.assert_released(visitor)
+
+
+def test_an_answer_that_nobody_asked_for_reaches_nobody(site: Site) -> None:
+    taken: Future[None] = Future()
+    hung_up: Future[None] = Future()
+    first = openai_chat(text="first")
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        if taken.done():
+            await out.json(200, openai_chat(text="second"))
+            return
+        await out.json(200, first)
+        await asyncio.wrap_future(taken)
+        await out.json(200, openai_chat(text="for nobody"))
+        await out.client_gone.wait()
+        hung_up.set_result(None)
+
+    site.stub.handle = handle
+    assert site.ask(site.visitor(), CHAT, chat()).body == first
+    taken.set_result(None)
+    hung_up.result(10)  # unasked, it closes a connection that is idle for 15 s
+    assert b"second" in site.ask(site.visitor(), CHAT, chat()).body
 
 
 # --- plain answers ---
