@@ -73,6 +73,8 @@ class Principal(msgspec.Struct, frozen=True):
     rate_multiplier_micro: int
     ends_at_ms: int
     """When the key stops working; NEVER_MS when no end is set."""
+    is_disabled: bool
+    """The user is: the key is known, and nothing may be done with it."""
 
 
 def create_user(
@@ -279,17 +281,18 @@ def list_api_keys(
 
 
 def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
-    """Return every live API key of every enabled user by its SHA-256, for the server's memory.
+    """Return every live API key by its SHA-256, for the server's memory.
 
     Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
     """
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
                   users.rate_multiplier_micro,
-                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends
+                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
+                  users.disabled_at_ms IS NOT NULL
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
-           WHERE ends > :now AND users.disabled_at_ms IS NULL""",
+           WHERE ends > :now""",
         {"never": NEVER_MS, "now": now_ms},
     )
-    return {row[0]: Principal(*row[1:]) for row in rows}
+    return {row[0]: Principal(*row[1:8], bool(row[8])) for row in rows}

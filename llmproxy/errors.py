@@ -207,11 +207,17 @@ def model_not_found(provider: str, model: str) -> ApiError:
 def invalid_api_key(*, given: bool) -> ApiError:
     """Return the 401 for a missing or unknown API key; the key itself is never echoed."""
     message = (
-        "Invalid API key. It is unknown, expired, revoked, or its user is disabled."
+        "Invalid API key. It is unknown, expired or revoked."
         if given
         else "No API key given. Send it as `Authorization: Bearer <key>` or `x-api-key: <key>`."
     )
     return ApiError(401, "invalid_api_key", message)
+
+
+def user_disabled() -> ApiError:
+    """Return the 403 for a good API key of a user whom the operator has shut out."""
+    message = "This API key's user is disabled. An administrator can enable them again."
+    return ApiError(403, "user_disabled", message)
 
 
 def provider_paused(provider: str, reason: str) -> ApiError:

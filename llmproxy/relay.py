@@ -26,6 +26,7 @@ from llmproxy.errors import (
     provider_paused,
     proxy_error,
     unknown_model_pricing,
+    user_disabled,
     websocket_unsupported,
 )
 from llmproxy.exchange import Client, Exchange
@@ -120,7 +121,7 @@ class Relay:
     @property
     def has_api_keys(self) -> bool:
         """Say whether anybody could be let in."""
-        return bool(self._principals)
+        return any(not principal.is_disabled for principal in self._principals.values())
 
     async def handle(self, request: Request, client: Client) -> None:
         """See one request through, from its path to its settled hold."""
@@ -224,17 +225,20 @@ class Relay:
         """Return who the request speaks for: the first given key that is known counts.
 
         Raises:
-            ApiError: 401.
+            ApiError: 401, or 403 when the user is disabled.
         """
         given = list(given_api_keys(request.headers, request.query))
         principal = self._find_principal(given)
+        is_let_in = principal is not None and not principal.is_disabled
         # A key that fails its checksum was never made here: no second look, however many come.
-        if principal is None and any(vault.is_well_formed(key) for key in given):
+        if not is_let_in and any(vault.is_well_formed(key) for key in given):
             await self._refresh()
             principal = self._find_principal(given)
         if principal is None:
             raise invalid_api_key(given=bool(given))
         request.trace.user, request.trace.api_key = principal.user, principal.api_key
+        if principal.is_disabled:
+            raise user_disabled()
         return principal
 
     def _find_principal(self, given: list[str]) -> Principal | None:

@@ -35,6 +35,7 @@ WEBSOCKET = {
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    403: "permission_error",
     402: "billing_error",
     404: "not_found_error",
     405: "invalid_request_error",
@@ -69,7 +70,7 @@ def key_refused(given: str) -> Case:
     return Case(
         401,
         "invalid_api_key",
-        r"Invalid API key\. It is unknown, expired, revoked, or its user is disabled\.",
+        r"Invalid API key\. It is unknown, expired or revoked\.",
         headers={"authorization": given},
     )
 
@@ -116,7 +117,12 @@ CASES = {
     "huge key": key_refused("Bearer llmp_" + "a" * 5000),
     "key with a quote": key_refused("Bearer llmp_' OR 1=1 --"),
     "revoked key": key_refused("Bearer {revoked}"),
-    "key of a disabled user": key_refused("Bearer {disabled}"),
+    "key of a disabled user": Case(
+        403,
+        "user_disabled",
+        r"This API key's user is disabled\. An administrator can enable them again\.",
+        headers={"authorization": "Bearer {disabled}"},
+    ),
     "paused provider": Case(
         429,
         "provider_paused",

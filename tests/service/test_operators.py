@@ -55,7 +55,7 @@ def test_a_new_user_a_new_key_and_new_credit_work_at_once(proxy: RunningProxy) -
     proxy.run("keys", "revoke", "ann", "laptop")
     assert [status(proxy, key), status(proxy, second)] == [401, 200]
     proxy.run("users", "disable", "ann")
-    assert status(proxy, second) == 401
+    assert status(proxy, second) == 403
     proxy.run("users", "enable", "ann")
     assert status(proxy, second) == 200
     proxy.run("credits", "adjust", "ann", "--by", "-4.99", "--reason", "test")
@@ -75,7 +75,7 @@ def test_a_user_who_is_disabled_meanwhile_gets_and_pays_the_running_answer(
             client.post(CHAT, body, {"authorization": f"Bearer {key}"})
             assert client.recv_head().status == 200
             proxy.run("users", "disable", name)
-            assert status(proxy, key) == 401
+            assert status(proxy, key) == 403
             # What is held stays held: only the rest can be paid back.
             assert books.wallet(name)[1] > 0
             too_much = ("credits", "adjust", name, "--by", "-5", "--reason", "closed")
@@ -88,7 +88,7 @@ def test_a_user_who_is_disabled_meanwhile_gets_and_pays_the_running_answer(
     assert books.settled_wallet(name) == 5_000_000_000 - (1000 * 2500 + 200 * 10_000)
     assert [(row["state"], row["basis"]) for row in books.rows(name)] == [("settled", "usage")]
     assert proxy.json("users", "show", name)["disabled"] is True
-    assert status(proxy, key) == 401
+    assert status(proxy, key) == 403
 
 
 def test_a_providers_keys_and_pauses_work_at_once(proxy: RunningProxy) -> None:
