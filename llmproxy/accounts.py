@@ -73,8 +73,13 @@ class Principal(msgspec.Struct, frozen=True):
     rate_multiplier_micro: int
     ends_at_ms: int
     """When the key stops working; NEVER_MS when no end is set."""
-    is_disabled: bool
-    """The user is: the key is known, and nothing may be done with it."""
+    disabled_at_ms: int | None
+    """Since when the user is disabled: the key is known, and nothing may be done with it."""
+
+    @property
+    def is_disabled(self) -> bool:
+        """Say whether the user is disabled."""
+        return self.disabled_at_ms is not None
 
 
 def create_user(
@@ -289,10 +294,10 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
                   users.rate_multiplier_micro,
                   min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
-                  users.disabled_at_ms IS NOT NULL
+                  users.disabled_at_ms
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
            WHERE ends > :now""",
         {"never": NEVER_MS, "now": now_ms},
     )
-    return {row[0]: Principal(*row[1:8], bool(row[8])) for row in rows}
+    return {row[0]: Principal(*row[1:]) for row in rows}
