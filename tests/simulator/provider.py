@@ -37,8 +37,6 @@ class SimulatedUpstream:
         sent = Sent()
         visit.sent.append(sent)
         reply = visit.ask.replies[min(len(visit.sent), len(visit.ask.replies)) - 1]
-        if reply.kind == "refused":
-            sent.was_refused = True
         self._on_sent(visit)
         visit.note(f"request {len(visit.sent)} to {url.partition('//')[2]}: {reply.kind}")
         await asyncio.sleep(reply.delay_s)
