@@ -174,8 +174,8 @@ class Writer(Generic[S]):
         self._disk.join()
         if self._has_committed:
             self._batch = []
-        elif self._commit_error is not None:
-            self._take_back(self._commit_error)
+        elif self._batch:
+            self._take_back(self._commit_error or DatabaseError("the last COMMIT did not return"))
         self._roll_back()
         self._write_the_rest()
         self._keep(self._jobs.take_unwaited())

@@ -46,6 +46,8 @@ class SimulatedDisk:
         self.is_busy = False
         self.busy_since_s = 0.0
         self.connection: sqlite3.Connection | None = None
+        self.tell_commit: Callable[[Exception], None] = lambda _error: None
+        """Told how a COMMIT has failed, as the writer notes it in the disk's thread."""
         self.note: Callable[[str], None] = lambda _text: None
         self._rng = rng
         self._delays = SLOW_S if is_slow else QUICK_S
@@ -91,7 +93,9 @@ class SimulatedDisk:
             self.note(f"COMMIT {self._commits}: {fault}")
             self.connection.execute("COMMIT" if fault == KEPT else "ROLLBACK")
             self._written()
-            return sqlite_error(_CODES[fault])
+            failure = sqlite_error(_CODES[fault])
+            self.tell_commit(failure)
+            return failure
         try:
             work()
         except ProcessCrashedError:

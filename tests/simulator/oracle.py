@@ -125,30 +125,30 @@ _NOTHING = Seen(0, None, is_final=False, is_over=False, is_complete=False, has_e
 
 
 def read_stream(script: Script, size: int, *, has_ended: bool, dialect: str) -> Seen:
-    """Return what the first `size` bytes of a stream mean; at its end, an unfinished line too."""
+    """Return what the first `size` bytes of a stream mean; one cut short is nothing."""
     read: list[Event] = []
-    text_bytes = at = 0
+    at = 0
     for event in script.events:
         part = event.data[: max(0, size - at)]
         at += len(event.data)
         if part == event.data:
             read.append(event)
-        elif part and has_ended:
-            if part.rstrip(b"\n") == event.data.rstrip(b"\n"):
-                read.append(event)  # only its blank line is missing
-            else:
-                text_bytes += len(_unfinished_data(part))  # counts as generated, whatever it is
-    text_bytes += sum(event.text_bytes for event in read)
+        elif has_ended and part.rstrip(b"\n") == event.data.rstrip(b"\n"):
+            read.append(event)  # only its blank line is missing
+    text_bytes = sum(event.text_bytes for event in read)
     usage: Counts | Absurd | None = None
-    is_final = False
+    is_final = is_doubted = False
     for event in read:
         if event.usage is None:
             continue
-        if dialect == "anthropic" and isinstance(event.usage, dict) and isinstance(usage, dict):
+        if dialect == "openai" or not isinstance(usage, dict):
+            usage = event.usage
+        elif isinstance(event.usage, dict):
             usage = {**usage, **event.usage}
         else:
-            usage = event.usage
+            is_doubted = True  # what the beginning told of the input still counts
         is_final = is_final or event.is_final
+    is_final = is_final and not is_doubted
     if isinstance(usage, dict) and (
         "input" not in usage or (text_bytes and not any(usage.values()))
     ):
@@ -159,13 +159,6 @@ def read_stream(script: Script, size: int, *, has_ended: bool, dialect: str) -> 
     if dialect == "openai":
         is_final = is_complete or has_error
     return Seen(text_bytes, usage, is_final, is_over, is_complete, has_error)
-
-
-def _unfinished_data(part: bytes) -> bytes:
-    if part.startswith(b"event: ping\n"):
-        return b""
-    lines = [line[5:] for line in part.split(b"\n") if line.startswith(b"data:")]
-    return b"\n".join(line.removeprefix(b" ") for line in lines)
 
 
 def _read_plain(script: Script, size: int) -> Seen:
