@@ -277,7 +277,8 @@ def _deliver(rng: random.Random, script: Script, manners: Manners) -> None:
     body = script.body
     if manners.breaks_off and rng.random() < 0.6:
         script.ends = rng.choice(("eof", "reset", "reset", "silence"))
-        body = body[: rng.randint(0, len(body))]
+        first = rng.choice((0, 0, max(0, len(body) - 150)))  # often in its last events
+        body = body[: rng.randint(first, len(body))]
     if script.is_stream and manners.splits and rng.random() < 0.7:
         size = rng.choice((3, 50, 400))
         pieces = [body[at : at + size] for at in range(0, len(body), size)]

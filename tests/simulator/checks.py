@@ -31,6 +31,8 @@ _OUR_EVENT = re.compile(
 _OUR_CODES = {"upstream_interrupted", "insufficient_credit", "ledger_busy"}
 
 
+_MAY_BE_SENT_AGAIN = {401, 429}
+"""What is answered so has not been billed, and is about the key that was used."""
 QUICK_S = 3.5
 """An answer that has come by then has met no limit of time."""
 
@@ -79,6 +81,8 @@ class Checks:
         if hold is None or hold["state"] != "open":
             self.fail(f"visit {visit.ask.number} was sent without a hold")
             return
+        if any(earlier.status not in _MAY_BE_SENT_AGAIN for earlier in visit.sent[:-1]):
+            self.fail(f"visit {visit.ask.number} was sent again after it may have been billed")
         if visit.was_forbidden and office.changes == visit.changes_at_arrival:
             self.fail(f"visit {visit.ask.number} was sent, though it had been forbidden")
 
@@ -185,19 +189,20 @@ class Checks:
         """The operator pays only for what nobody could foresee.
 
         That is a provider that bills more than it was asked for; or, of a stream whose hold grows,
-        the text that came with the last read, when there was no credit left for it.
+        the text that came with one read or in one event, when there was no credit left for it.
         """
         if not shortfall:
             return
         self.tally["shortfalls"] += 1
         sent = visit.sent[-1] if visit.sent else None
-        if sent is not None and sent.script is not None and not sent.script.is_honest:
-            return
-        is_stream = sent is not None and sent.script is not None and sent.script.is_stream
-        grows = is_stream and visit.ask.model != "sim-think"
-        at_once = -(-sent.longest_read // 2) if sent is not None and grows else 0
-        if shortfall > cost({"output": at_once}, terms):
+        script = sent.script if sent is not None else None
+        if sent is None or script is None:
             self.fail(f"visit {visit.ask.number} cost the operator {shortfall}")
+        elif script.is_honest:
+            grows = script.is_stream and visit.ask.model != "sim-think"
+            at_once = max([sent.longest_read, *(len(event.data) for event in script.events)])
+            if shortfall > cost({"output": -(-at_once // 2) if grows else 0}, terms):
+                self.fail(f"visit {visit.ask.number} cost the operator {shortfall}")
 
     def _read_to_its_end(self, visit: Visit) -> None:
         """Nobody stops an answer that comes quickly and whole, to a client that takes it."""

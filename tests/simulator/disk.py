@@ -51,6 +51,7 @@ class SimulatedDisk:
         self._faults = faults
         self._written = written
         self._commits = 0
+        self._is_kept = False
         self._work: Callable[[], None] | None = None
 
     def run(self, work: Callable[[], None], done: Callable[[Exception | None], None]) -> None:
@@ -61,7 +62,11 @@ class SimulatedDisk:
 
         def do() -> None:
             failure = self._do()
-            loop.call_later(self._rng.choice(self._delays), give_back, failure)
+            told_s = self._rng.choice(self._delays)
+            if self._is_kept:
+                give_back(failure)  # at once: see `join`
+            else:
+                loop.call_later(told_s, give_back, failure)
 
         def give_back(failure: Exception | None) -> None:
             self.is_busy = False
@@ -70,10 +75,14 @@ class SimulatedDisk:
         loop.call_later(self._rng.choice(self._delays), do)
 
     def join(self) -> None:
-        """End what is under way: the loop has stopped, the process has not."""
-        self._do()
+        """End what is under way: the loop has stopped, the process has not.
 
-    def _do(self) -> Exception | None:
+        A COMMIT that fails and stays all the same is never one that the writer hears of only when
+        its loop has ended: its jobs would be run again.
+        """
+        self._do(is_last=True)
+
+    def _do(self, *, is_last: bool = False) -> Exception | None:
         work, self._work = self._work, None
         if work is None:
             return None
@@ -83,9 +92,10 @@ class SimulatedDisk:
             return None
         self._commits += 1
         fault = self._faults.get(self._commits)
-        if fault is not None:
+        if fault is not None and not (is_last and fault == KEPT):
             self.note(f"COMMIT {self._commits}: {fault}")
-            self.connection.execute("COMMIT" if fault == KEPT else "ROLLBACK")
+            self._is_kept = fault == KEPT
+            self.connection.execute("COMMIT" if self._is_kept else "ROLLBACK")
             self._written()
             return sqlite_error(_CODES[fault])
         try:

@@ -69,11 +69,10 @@ def held_for(wanted: Wanted, text_bytes: int, terms: Terms) -> int:
 
 def possible_ends(visit: Visit, terms: Terms) -> set[End]:
     """Return every way in which a visit's hold may have ended in the running process."""
-    if not visit.sent or visit.sent[-1].was_refused:
+    if not visit.sent:
         return {RELEASED}
     last = visit.sent[-1]
-    assert terms
-    if last.status == 0:  # no answer came until it was cut
+    if last.status == 0:  # no answer came until it was cut; nobody knows what has been sent
         ends = {RELEASED}
         if visit.is_gone:
             ends |= _abandoned(visit, _NOTHING, terms)

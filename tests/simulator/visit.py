@@ -14,8 +14,6 @@ class Sent:
 
     status: int = 0
     """0 while there is no answer, -1 when there will be none."""
-    was_refused: bool = False
-    """The connection was not made: nothing was sent."""
     wanted: Wanted | None = None
     script: Script | None = None
     read_bytes: int = 0
