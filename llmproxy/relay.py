@@ -255,7 +255,9 @@ class Relay:
         Each caller has a look of its own: one that is under way may have missed what was
         committed since. A caller that is cancelled must not take the news with it.
         """
-        await asyncio.shield(asyncio.ensure_future(self._writer.refresh()))
+        looking = asyncio.ensure_future(self._writer.refresh())
+        looking.add_done_callback(_look_at_failure)
+        await asyncio.shield(looking)
 
     @staticmethod
     async def _read_body(request: Request) -> bytes:
@@ -323,6 +325,12 @@ class Relay:
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
+
+
+def _look_at_failure(looking: asyncio.Task[None]) -> None:
+    """Take note of the failure of a look whose caller has left."""
+    if not looking.cancelled():
+        looking.exception()
 
 
 def asks_websocket(headers: Headers) -> bool:

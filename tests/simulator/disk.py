@@ -73,13 +73,10 @@ class SimulatedDisk:
         loop.call_later(self._rng.choice(self._delays), do)
 
     def join(self) -> None:
-        """End what is under way: the loop has stopped, the process has not.
+        """End what is under way: the loop has stopped, the process has not."""
+        self._do()
 
-        The last COMMIT does not fail and stay all the same: its jobs would be run again.
-        """
-        self._do(is_last=True)
-
-    def _do(self, *, is_last: bool = False) -> Exception | None:
+    def _do(self) -> Exception | None:
         work, self._work = self._work, None
         if work is None:
             return None
@@ -89,7 +86,7 @@ class SimulatedDisk:
             return None
         self._commits += 1
         fault = self._faults.get(self._commits)
-        if fault is not None and not (is_last and fault == KEPT):
+        if fault is not None:
             self.note(f"COMMIT {self._commits}: {fault}")
             self.connection.execute("COMMIT" if fault == KEPT else "ROLLBACK")
             self._written()

@@ -124,6 +124,7 @@ class Process:
             await self._stop(visits)
         self._check_at_rest()
         await self._end([*acts, watching])
+        await self._end([*asyncio.all_tasks() - {asyncio.current_task()}])  # as uvloop.run does
 
     async def _stop(self, visits: "list[asyncio.Task[None]]") -> None:
         """Do what `ProxyServer.shutdown` does, and what `server/run.py` makes of it."""
