@@ -8,10 +8,11 @@ from pathlib import Path
 
 from llmproxy.storage.spill import Contents, read_spill
 from tests.service.helpers import CHAT, Books, ask, bearer, chat_body
-from tests.service.test_lifecycle import until_released, wait_until
+from tests.service.test_lifecycle import until_released
 from tests.support.proxy import RunningProxy
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import StubProvider
+from tests.support.waiting import wait_until
 
 CREDIT = 5_000_000_000
 COST = 4_500_000

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from tests.support.answers import (
     openai_usage,
 )
 from tests.support.stub_provider import Out, SeenRequest
+from tests.support.waiting import wait_until
 
 STEP = 256
 INPUT, OUTPUT = 10_000, 100_000
@@ -92,13 +92,6 @@ class Pieces:
     def let_go(self) -> None:
         assert self.loop is not None
         self.loop.call_soon_threadsafe(self.go.set)
-
-
-def wait_until(is_so: Callable[[], bool], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def seen_text(got: Got) -> int:

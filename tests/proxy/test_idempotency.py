@@ -20,7 +20,6 @@ from llmproxy.clock import Clock
 from tests.proxy.conftest import running_site
 from tests.proxy.families import FREE, PAID, check, check_no_rest, check_rest
 from tests.proxy.helpers import CHAT, CREDIT_NANOUSD, MESSAGES, Site, Visitor, chat
-from tests.proxy.test_keys_meanwhile import eventually
 from tests.support.answers import (
     anthropic_message,
     failing,
@@ -33,6 +32,7 @@ from tests.support.answers import (
 )
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest
+from tests.support.waiting import wait_until
 
 COST_NANOUSD = 10 * 2500 + 5 * 10_000
 ANSWER = openai_chat(usage=openai_usage(10, 5))
@@ -49,7 +49,7 @@ def sent_by(site: Site, begun: int) -> int:
 
 def refusals(site: Site, who: Visitor) -> list[str]:
     """Why requests of the visitor were refused, once that is written."""
-    eventually(lambda: any(row["state"] == "refused" for row in site.books.rows(who.name)))
+    wait_until(lambda: any(row["state"] == "refused" for row in site.books.rows(who.name)))
     return [row["reason"] for row in site.books.rows(who.name) if row["state"] == "refused"]
 
 
@@ -302,7 +302,7 @@ def test_a_request_that_is_admitted_anew_keeps_its_key(own_site: Site) -> None:
     with ExitStack() as stack:
         with site.books.write() as tx:
             client = stack.enter_context(site.send(ann, CHAT, chat(), key()))
-            eventually(lambda: queue_length(site) > 0)
+            wait_until(lambda: queue_length(site) > 0)
             accounts.set_user(
                 tx, ann.name, now_ms=Clock().now_ms(), rate_multiplier_micro=2_000_000
             )

@@ -12,6 +12,7 @@ from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.support.answers import data_event, openai_chat, openai_error, plain
 from tests.support.stub_provider import Out, SeenRequest
+from tests.support.waiting import wait_until
 
 BAD_KEY = openai_error("bad_key")
 RATE_LIMIT = openai_error("rate_limit")
@@ -36,13 +37,6 @@ def two_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def all_keys_active(two_keys: Site) -> None:
     two_keys.books.set_key_states("openai", "active")
     time.sleep(0.3)  # until the server has seen it
-
-
-def eventually(is_so: Callable[[], bool], within_s: float = 10.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def first_refused(site: Site, second: Callable[[SeenRequest, Out], object]) -> None:
@@ -139,7 +133,7 @@ def test_a_key_refused_after_somebody_elses_commit_is_out_at_once(two_keys: Site
 def test_a_refusal_with_half_a_character_takes_the_key_out_too(two_keys: Site) -> None:
     two_keys.stub.handle = plain(b'{"error":{"message":"bad \\ud800 key"}}', status=401)
     assert two_keys.ask(two_keys.visitor(), CHAT, chat()).status == 503
-    eventually(
+    wait_until(
         lambda: {state for state, _ in two_keys.books.key_states("openai").values()} == {"dead"}
     )
 
@@ -175,7 +169,7 @@ def test_a_client_that_does_not_read_the_error_of_a_cut_is_hung_up_on(two_keys: 
     with two_keys.send(visitor, CHAT, chat(stream=True)) as client:
         assert two_keys.ended(visitor)["state"] == "settled"
         port = client.local_port
-        eventually(lambda: not is_established(two_keys.proxy.port, port))
+        wait_until(lambda: not is_established(two_keys.proxy.port, port))
 
 
 def is_established(server_port: int, client_port: int) -> bool:

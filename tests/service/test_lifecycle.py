@@ -18,6 +18,7 @@ from tests.support.answers import openai_chat, openai_chat_stream, openai_usage,
 from tests.support.proxy import RunningProxy
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
+from tests.support.waiting import wait_until
 
 WAL_LIMIT = 4 * 1024 * 1024
 CREDIT = 5_000_000_000
@@ -68,13 +69,6 @@ def refuses_connections(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-def wait_until(is_so: Callable[[], bool], within_s: float = 5.0) -> None:
-    deadline = time.monotonic() + within_s
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def until_released(event: threading.Event) -> Callable[[SeenRequest, Out], object]:

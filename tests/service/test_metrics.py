@@ -11,9 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmproxy import reports
 from llmproxy.trace import TOKEN_CLASSES
 from tests.service.helpers import CHAT, ask, bearer, chat_body
-from tests.service.test_lifecycle import Site, serving, until_released, wait_until
+from tests.service.test_lifecycle import Site, serving, until_released
 from tests.support.answers import openai_chat, openai_usage, plain
 from tests.support.proxy import RunningProxy
+from tests.support.waiting import wait_until
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]

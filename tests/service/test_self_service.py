@@ -16,8 +16,8 @@ from llmproxy.clock import Clock
 from llmproxy.money import format_usd
 from llmproxy.server.usage_query import PARAMETERS
 from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer, chat_body
-from tests.service.test_lifecycle import wait_until
 from tests.support.proxy import Answered, RunningProxy
+from tests.support.waiting import wait_until
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
 ANTHROPIC_BODY = {

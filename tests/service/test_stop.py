@@ -8,8 +8,9 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.service.helpers import CHAT
-from tests.service.test_lifecycle import refuses_connections, serving, until_released, wait_until
+from tests.service.test_lifecycle import refuses_connections, serving, until_released
 from tests.support.raw_client import RawClient
+from tests.support.waiting import wait_until
 
 
 def test_no_signal_keeps_settlements_from_being_written(tmp_path: Path) -> None:
