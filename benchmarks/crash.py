@@ -50,6 +50,8 @@ class Site:
         environ = {
             "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
             "LLMPROXY_LOG_REQUESTS": "false",
+            # A hold tells its request by its amount, so it must not grow.
+            "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": "10000000",
         }
         self.proxy = RunningProxy(home, environ)
         self.database = home / "data" / "llmproxy.db"

@@ -242,9 +242,12 @@ def credit_ended() -> ApiError:
     )
 
 
-def ledger_busy(why: str) -> ApiError:
-    """Return the 503 for a moment in which nothing can be written to the database."""
-    return ApiError(503, "ledger_busy", why, should_retry=None, retry_after_s=LEDGER_RETRY_AFTER_S)
+def ledger_busy() -> ApiError:
+    """Return the 503 for a moment in which nothing can be written; the log says why, not this."""
+    message = "The ledger cannot be written now. Try again in a moment."
+    return ApiError(
+        503, "ledger_busy", message, should_retry=None, retry_after_s=LEDGER_RETRY_AFTER_S
+    )
 
 
 def proxy_error(

@@ -162,6 +162,7 @@ class Exchange:
             broken = f"{provider.name} broke off: {error}"
         except _NotCoveredError as refusal:
             self._ending.end(reader.reading(), refusal.reason)
+            answer.close()  # before anything is waited for: what is generated now nobody pays for
             await self._finish(b"\n\n" + refusal.error.event(self._order.request_id))
             return
         rest = reader.events.finish()
@@ -183,7 +184,6 @@ class Exchange:
             _NotCoveredError: the hold cannot grow any more.
         """
         growing = self._growing_hold()
-        is_noted = False
         while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
             passed = reader.events.feed(chunk)
             if reader.is_over:
@@ -192,8 +192,7 @@ class Exchange:
                 await self._require_cover(growing, reader.seen_bytes)
             if passed:
                 await self._pass(passed)
-            if not is_noted:
-                is_noted = True
+            if not self.times.noted_s:
                 self.note_seen()
 
     def _growing_hold(self) -> GrowingHold | None:
@@ -208,7 +207,7 @@ class Exchange:
             is_covered = await growing.covers(seen_bytes)
         except DatabaseError as error:
             what = "the ledger could not be written while the answer ran"
-            raise _NotCoveredError(what, ledger_busy(str(error))) from error
+            raise _NotCoveredError(what, ledger_busy()) from error
         if not is_covered:
             raise _NotCoveredError("the credit ended before the answer", credit_ended())
 
@@ -241,11 +240,12 @@ class Exchange:
         size = sum(len(part) for part in kept)
         self._read_so_far = lambda: Reading(seen_bytes=size)  # as it is when asked
         await self._start(answer.status, self._passed_headers(answer))
-        self.note_seen()
         last = b"".join(parts)
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 await self._pass(last)
+                if not self.times.noted_s:
+                    self.note_seen()
                 last = chunk
                 size += len(chunk)
                 if size <= READ_BYTES_MAX:

@@ -11,6 +11,9 @@ from llmproxy.order import Queue
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
 
+SEEN_BYTES_PER_TOKEN = 2
+"""Fewer than almost any text has, in any script: what is held covers what the provider counts."""
+
 
 class GrowingHold:
     """One stream's hold; asked before the stream is passed on beyond `look_at_bytes`."""
@@ -36,17 +39,20 @@ class GrowingHold:
             DatabaseError: it has outgrown its hold, and the ledger cannot be written.
         """
         # Never more than the answer can have: that is all that can be held, and it suffices.
-        text_tokens = -(-seen_bytes // self._quote.seen_bytes_per_token)
+        text_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
         seen_tokens = min(text_tokens, self._quote.output_tokens)
         while True:
+            # An earlier answer may be old: who was short of credit then may have some now.
+            is_last_word = self._extension is None
             if self._extension is None:
                 self._extension = self._ask_beyond(seen_tokens)
             if seen_tokens <= self._held_tokens and not self._extension.done():
                 return True
-            is_short = await self._take_extension(is_outgrown=seen_tokens > self._held_tokens)
+            may_fail = is_last_word and seen_tokens > self._held_tokens
+            is_short = await self._take_extension(may_fail=may_fail)
             if seen_tokens <= self._held_tokens:
                 return True
-            if is_short:
+            if is_short and is_last_word:
                 return False
 
     def _ask_beyond(self, seen_tokens: int) -> Future[int]:
@@ -58,14 +64,14 @@ class GrowingHold:
         extension.add_done_callback(_look_at_failure)
         return extension
 
-    async def _take_extension(self, *, is_outgrown: bool) -> bool:
+    async def _take_extension(self, *, may_fail: bool) -> bool:
         """Take what was granted; say whether it was less than was asked for."""
         assert self._extension is not None
         extension, self._extension = self._extension, None
         try:
             self._held_tokens = await extension
         except DatabaseError:
-            if is_outgrown:
+            if may_fail:
                 raise
         is_short = self._held_tokens < self._asked_tokens
         self.look_at_bytes = self._next_look(is_short=is_short)
@@ -76,7 +82,7 @@ class GrowingHold:
         if self._held_tokens >= self._quote.output_tokens:
             return 2**63  # the provider itself ends the answer here
         ahead = 0 if is_short else self._step_tokens // 2
-        return (self._held_tokens - ahead) * self._quote.seen_bytes_per_token
+        return (self._held_tokens - ahead) * SEEN_BYTES_PER_TOKEN
 
 
 def _extend(tx: Tx, hold: ledger.Hold, quote: Quote, held_tokens: int, wanted_tokens: int) -> int:

@@ -114,10 +114,13 @@ def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
 def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
     """Place a hold, for less output where an answer of full length is not covered.
 
-    All in one transaction: nobody can come between.
+    A maximum that the request sets is lowered only where it would be refused: a hold that grows
+    may do without. All in one transaction: nobody can come between.
     """
     standing = ledger.standing(tx, hold.wallet_id)
-    if quote.cost_nanousd(quote.output_tokens) <= standing.available_nanousd:
+    sets_none = quote.facts.output_max is None
+    needed = quote.cost_nanousd(quote.output_tokens) if sets_none else quote.amount_nanousd
+    if needed <= standing.available_nanousd:
         return _place(tx, hold, quote)
     fitted = fit(quote, standing.available_nanousd)
     if fitted is None:

@@ -2,7 +2,7 @@
 
 What a key is, what makes a request the same one again, and what a repeat is told. The hold keeps
 both hashes, and whoever has the key is found in the transaction that places a hold (`ledger.py`).
-Bodies and answers are never stored, so a repeat cannot be given the first answer again. Pure.
+Bodies and answers are never stored, so a repeat cannot be given the first answer again.
 """
 
 import hashlib

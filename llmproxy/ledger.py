@@ -161,6 +161,8 @@ def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     The check and the change are one statement, so that parallel requests cannot both pass it. An
     idempotency key must be free: see `find_key_holder`.
     """
+    if hold.amount_nanousd > AMOUNT_NANOUSD_MAX:  # more than anybody has, or SQLite can count
+        return standing(tx, hold.wallet_id)
     placed = tx.execute(
         """UPDATE wallets SET held_nanousd = held_nanousd + :amount
            WHERE id = :wallet AND balance_nanousd - held_nanousd >= :amount""",

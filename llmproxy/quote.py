@@ -18,11 +18,6 @@ WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
 
 
-SEEN_BYTES_PER_TOKEN = 2
-"""Fewer than almost any text has, in any script: what is held covers what the provider counts.
-On a strict server it is one, of which no tokenizer makes more than a token."""
-
-
 class HoldPolicy(NamedTuple):
     """How much is held for a request: what the operator has chosen."""
 
@@ -43,8 +38,6 @@ class Quote(msgspec.Struct, frozen=True):
     """The most tokens of output that the answer can have."""
     held_output_tokens: int
     """As many of them are held before the request is sent."""
-    seen_bytes_per_token: int
-    """Generated text of so many bytes is taken for a token where a hold grows with it."""
     user_multiplier_micro: int
     fitted_max: int | None = None
     """The maximum of output tokens, for each choice, that must be written into the request."""
@@ -82,7 +75,8 @@ def make_quote(
     """Return the bound of a request's cost.
 
     All of it is held, but for a stream whose every billed token of output can be seen passing:
-    neither may the model think unseen nor the request ask for what is billed and not shown.
+    neither may the model think unseen nor the request ask for what is billed and not shown. A
+    strict server holds all of it always: how many tokens a text is, is the provider's to say.
 
     Raises:
         ApiError: 400, when the request asks for a service tier, speed or region without a price,
@@ -111,7 +105,8 @@ def make_quote(
     output_max = _output_max(facts, model, policy)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     held_output_tokens = output_tokens
-    if facts.is_stream and not (model.reasoning or facts.hides_output):
+    is_seen_through = facts.is_stream and not (model.reasoning or facts.hides_output)
+    if is_seen_through and not policy.is_strict:
         held_output_tokens = min(output_tokens, policy.stream_output_tokens)
     return Quote(
         facts=facts,
@@ -120,7 +115,6 @@ def make_quote(
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         held_output_tokens=held_output_tokens,
-        seen_bytes_per_token=1 if policy.is_strict else SEEN_BYTES_PER_TOKEN,
         user_multiplier_micro=user_multiplier_micro,
     )
 

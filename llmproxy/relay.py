@@ -356,7 +356,7 @@ async def answer_failure(client: Client, failure: Exception, trace: Trace) -> No
         error = failure
     elif isinstance(failure, DatabaseError):
         _log.error("%s: %s", request_id, failure)
-        error = ledger_busy(str(failure))
+        error = ledger_busy()
     else:
         _log.error("%s: internal error", request_id, exc_info=failure)
         error = proxy_error(500, "an internal error", request_id, should_retry=False)

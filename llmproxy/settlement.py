@@ -171,8 +171,9 @@ class Settlement(_Row):
         """
         if self.has_ended:
             return
-        if self.upstream_status is not None and self.upstream_status >= 300:
-            self.release(reason)  # it was an error answer: nothing was generated
+        is_error = self.upstream_status is not None and self.upstream_status >= 300
+        if is_error or not self.attempts:
+            self.release(reason)  # nothing was generated, or nothing has been sent yet
         elif reading.is_final:
             self.end(reading, reason)
         elif self._quote.model.reasoning or self._order.facts.hides_output:

@@ -57,6 +57,14 @@ def test_a_hold_takes_the_last_nano_dollar_and_not_one_more(book: Book) -> None:
     assert book.balance() == usd("10", "10")
 
 
+def test_what_nobody_can_have_is_not_held(book: Book) -> None:
+    hold = msgspec.structs.replace(book.hold("1"), amount_nanousd=2**70)
+    with book.write() as tx:
+        refused = ledger.place_hold(tx, hold)
+    assert refused is not None
+    assert refused.available_nanousd == parse_usd("10")
+
+
 def test_a_shortage_writes_nothing(book: Book) -> None:
     hold = book.hold("11")
     with book.write() as tx:

@@ -84,6 +84,21 @@ def test_searches_hide_what_is_billed(endpoint: Endpoint, tool: dict[str, Any]) 
     assert endpoint.read_request(body).hides_output
 
 
+@pytest.mark.parametrize("endpoint", [OpenAIResponses(), AnthropicMessages()])
+def test_so_does_the_compaction_of_a_long_context(endpoint: Endpoint) -> None:
+    managed = [{"type": "compaction"}]
+    body = json.dumps({"model": "m", "stream": True, "context_management": managed}).encode()
+    assert endpoint.read_request(body).hides_output
+
+
+def test_a_strict_server_holds_every_stream_in_full() -> None:
+    body = b'{"model":"m","stream":true}'
+    model = Model("p", "m", (), "chat", PRICES, 1_000_000, 200_000, MOST, reasoning=False)
+    policy = POLICY._replace(is_strict=True)
+    quote = make_quote(OpenAIChat().read_request(body), model, 1_000_000, policy)
+    assert (quote.held_output_tokens, quote.grows) == (MOST, False)
+
+
 def test_a_model_that_thinks_is_held_in_full() -> None:
     assert not quoted(OpenAIChat(), thinks=True).grows
 

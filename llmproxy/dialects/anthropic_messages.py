@@ -22,6 +22,7 @@ from llmproxy.dialects.base import (
     refuse_zero,
     text_bytes,
     unreadable,
+    what_rereads,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
@@ -63,6 +64,7 @@ class AnthropicMessages:
                 raise not_metered(key, why)
         contents = _read_contents(fields)
         searches = _searches(fields)
+        rereads = what_rereads(fields, searches)
         model = text(fields, "model", required=True)
         assert model is not None
         return RequestFacts(
@@ -75,7 +77,7 @@ class AnthropicMessages:
                 has_tools=bool(fields.get("tools")),
                 media=contents.media,
                 pdf_pages=contents.pdf_pages,
-                rereads=_rereads(fields, searches),
+                rereads=rereads,
             ),
             movers=Movers(
                 service_tier=text(fields, "service_tier"),
@@ -85,7 +87,7 @@ class AnthropicMessages:
             may_write_cache=contents.may_write_cache,
             may_write_cache_1h=contents.may_write_cache_1h,
             searches=searches,
-            hides_output=bool(searches) or _thinks(fields.get("thinking")),
+            hides_output=rereads is not None or _thinks(fields.get("thinking")),
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -127,13 +129,6 @@ def _searches(fields: dict[str, Any]) -> int:
         uses = whole(tool, "max_uses", lowest=0, highest=1000)
         searches += SEARCHES_MAX_DEFAULT if uses is None else uses
     return searches
-
-
-def _rereads(fields: dict[str, Any], searches: int) -> str | None:
-    """Return what makes the provider read the input more than once."""
-    if searches:
-        return "tools: web_search"
-    return "context_management" if fields.get("context_management") else None
 
 
 class _Contents(NamedTuple):
@@ -191,11 +186,18 @@ class _Delta(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     thinking: msgspec.Raw = ABSENT
     partial_json: msgspec.Raw = ABSENT
+    content: msgspec.Raw = ABSENT
+    """Of a compaction."""
     stop_reason: str | None = None
+
+
+class _Block(msgspec.Struct):
+    name: msgspec.Raw = ABSENT
 
 
 class _Event(msgspec.Struct):
     type: str = ""
+    content_block: _Block | None = None
     message: _Message | None = None
     delta: _Delta | None = None
     usage: msgspec.Raw = ABSENT
@@ -271,10 +273,8 @@ class MessageStreamReader:
             self.is_complete = self.is_over = True
         elif event.type == "error" or name == b"error":
             self._has_error = True
-        elif event.delta is not None:
-            delta = event.delta
-            texts = (delta.text, delta.thinking, delta.partial_json)
-            self.seen_bytes += sum(text_bytes(raw) for raw in texts)
+        else:
+            self.seen_bytes += _generated_bytes(event)
         return False
 
     def _take_final(self, usage: object) -> None:
@@ -293,6 +293,15 @@ class MessageStreamReader:
             self._problem = "usage contradicts itself: the output becomes less"
         self._usage = {**before, **given}
         self._has_final_usage = True
+
+
+def _generated_bytes(event: _Event) -> int:
+    """Return how much text an event has: deltas, and the name of a tool where a call begins."""
+    if event.delta is not None:
+        delta = event.delta
+        texts = (delta.text, delta.thinking, delta.partial_json, delta.content)
+        return sum(text_bytes(raw) for raw in texts)
+    return text_bytes(event.content_block.name) if event.content_block is not None else 0
 
 
 def _is_less(usage: dict[str, Any], before: dict[str, Any]) -> bool:

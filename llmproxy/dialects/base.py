@@ -163,6 +163,16 @@ def parts(*contents: object) -> Iterator[dict[str, Any]]:
                     waiting.append(value)
 
 
+def what_rereads(fields: dict[str, Any], searches: int) -> str | None:
+    """Return what makes the provider read the input, and write what is not shown, again and again.
+
+    That is the work of its own tools, and the compaction of a long context on the way.
+    """
+    if searches:
+        return "tools: web_search"
+    return "context_management" if fields.get("context_management") else None
+
+
 def not_metered(option: str, why: str) -> ApiError:
     """Return the 400 for an option that cannot be metered."""
     message = f"`{option}` cannot be used through this proxy: {why}. Send the request without it."

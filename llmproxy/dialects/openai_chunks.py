@@ -12,8 +12,14 @@ class _Function(msgspec.Struct):
     arguments: msgspec.Raw = ABSENT
 
 
+class _Custom(msgspec.Struct):
+    name: msgspec.Raw = ABSENT
+    input: msgspec.Raw = ABSENT
+
+
 class _ToolCall(msgspec.Struct):
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -22,6 +28,8 @@ class _Delta(msgspec.Struct):
     reasoning: msgspec.Raw = ABSENT
     refusal: msgspec.Raw = ABSENT
     tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    """What tool calls were before there were several."""
 
 
 class _Choice(msgspec.Struct):
@@ -123,7 +131,15 @@ class ChunkStreamReader:
 def _delta_bytes(delta: _Delta) -> int:
     texts = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal)
     seen = sum(text_bytes(raw) for raw in texts)
+    if delta.function_call is not None:
+        seen += _call_bytes(delta.function_call)
     for call in delta.tool_calls or ():
         if call.function is not None:
-            seen += text_bytes(call.function.name) + text_bytes(call.function.arguments)
+            seen += _call_bytes(call.function)
+        if call.custom is not None:
+            seen += text_bytes(call.custom.name) + text_bytes(call.custom.input)
     return seen
+
+
+def _call_bytes(call: _Function) -> int:
+    return text_bytes(call.name) + text_bytes(call.arguments)

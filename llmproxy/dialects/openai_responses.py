@@ -17,6 +17,7 @@ from llmproxy.dialects.base import (
     not_metered,
     text_bytes,
     unreadable,
+    what_rereads,
 )
 from llmproxy.dialects.json_gate import flag, parse_object, text, whole
 from llmproxy.dialects.openai_options import (
@@ -70,17 +71,18 @@ class OpenAIResponses:
         if isinstance(reasoning, dict) and reasoning.get("mode") not in _MODES:
             raise not_metered("reasoning.mode", "it bills work that the request does not bound")
         searches = _searches(fields)
+        rereads = what_rereads(fields, searches)
         contents = read_contents(_url_of, fields.get("input"), fields.get("instructions"))
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
             output_max=whole(fields, "max_output_tokens", lowest=0, highest=TOKENS_MAX),
             choices=1,
-            input=input_facts(fields, body, contents, _rereads(fields, searches)),
+            input=input_facts(fields, body, contents, rereads),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             searches=searches,
-            hides_output=bool(searches) or thinks(fields),
+            hides_output=rereads is not None or thinks(fields),
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -142,13 +144,6 @@ def _searches(fields: dict[str, Any]) -> int:
 def _url_of(part: dict[str, Any]) -> object:
     """Return the link or `data:` URL of an image or file."""
     return part.get("image_url") or part.get("file_data")
-
-
-def _rereads(fields: dict[str, Any], searches: int) -> str | None:
-    """Return what makes the provider read the input more than once."""
-    if searches:
-        return "tools: web_search"
-    return "context_management" if fields.get("context_management") else None
 
 
 def _is_local(environment: object) -> bool:

@@ -27,6 +27,7 @@ from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
+READY_EVERY_S = 1.0
 READY_TIMEOUT_S = 2.0
 PROXY_PREFIX = b"/v1/"
 METRICS_PATH = b"/metrics"
@@ -99,9 +100,11 @@ def _build_pages(parts: Parts) -> Litestar:
     def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    probe = _DatabaseProbe(parts.writer)
+
     @route("/readyz", http_method=READING, media_type=MediaType.JSON)
     async def readyz() -> Response[dict[str, str]]:
-        reason = await _why_not_ready(parts.relay, parts.writer, parts.pool)
+        reason = await _why_not_ready(parts.relay, probe, parts.pool)
         if reason is None:
             return Response({"status": "ready"})
         return Response({"status": "not ready", "reason": reason}, status_code=503)
@@ -114,16 +117,33 @@ def _build_pages(parts: Parts) -> Litestar:
     )
 
 
-async def _why_not_ready(relay: Relay, writer: Writer[Snapshot], pool: Pool) -> str | None:
+async def _why_not_ready(relay: Relay, probe: "_DatabaseProbe", pool: Pool) -> str | None:
     if relay.is_draining:
         return "shutting down"
-    try:
-        await asyncio.wait_for(writer.submit(_write_one_row), READY_TIMEOUT_S)
-    except (LlmproxyError, TimeoutError):
+    if not await probe.can_write():
         return "the database cannot be used"
     if not pool.has_usable_key(Clock().now_ms()):
         return "no provider has a usable key; add one: llmproxy provider-keys add PROVIDER"
     return None
+
+
+class _DatabaseProbe:
+    """Tries whether the database can be written; anybody may ask, so not with every question."""
+
+    def __init__(self, writer: Writer[Snapshot]) -> None:
+        self._writer = writer
+        self._written_s = float("-inf")
+
+    async def can_write(self) -> bool:
+        """Say whether a row could be written durably, now or within the last second."""
+        now_s = asyncio.get_running_loop().time()
+        if self._writer.is_broken or now_s - self._written_s > READY_EVERY_S:
+            try:
+                await asyncio.wait_for(self._writer.submit(_write_one_row), READY_TIMEOUT_S)
+            except (LlmproxyError, TimeoutError):
+                return False
+            self._written_s = now_s
+        return True
 
 
 def _write_one_row(tx: Tx) -> None:

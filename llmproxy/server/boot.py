@@ -21,6 +21,8 @@ from llmproxy.storage.database import AdminDatabase, DatabaseFiles
 from llmproxy.storage.spill import Spill
 from llmproxy.storage.writer import Writer
 
+ENDS_AT_ONCE = 1000
+
 _log = logging.getLogger("llmproxy.server")
 
 
@@ -45,6 +47,12 @@ async def begin_boot(
     """
     kept = _read(spill)
     if kept.failures:
+        if not writer.has_copied_log:
+            msg = (
+                f"The database {files.path} had failed ({kept.failures[-1]}), and what it has "
+                "written last cannot be made safe while another program uses it. End that program."
+            )
+            raise DatabaseError(msg)
         _prove(files, kept.failures[-1])
     now_ms = clock.now_ms()
     expire = partial(recovery.expire_open_holds, now_ms=now_ms)
@@ -103,8 +111,12 @@ async def _write(writer: Writer[Snapshot], ends: list[KeptEnd]) -> Counter[Fate]
     Raises:
         DatabaseError: the ledger cannot be written.
     """
-    jobs = (writer.submit(recovery.write_kept, kept) for kept in ends)
-    answers = await asyncio.gather(*jobs, return_exceptions=True)
+    answers: list[Fate | BaseException] = []
+    for start in range(0, len(ends), ENDS_AT_ONCE):  # the writer's queue has an end
+        jobs = (
+            writer.submit(recovery.write_kept, kept) for kept in ends[start : start + ENDS_AT_ONCE]
+        )
+        answers += await asyncio.gather(*jobs, return_exceptions=True)
     fates: Counter[Fate] = Counter()
     for kept, answer in zip(ends, answers, strict=True):
         if isinstance(answer, DatabaseError):

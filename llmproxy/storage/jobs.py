@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmproxy.errors import DatabaseError
+from llmproxy.errors import DatabaseError, LlmproxyError
 from llmproxy.storage.database import Tx
 
 BATCH_JOBS_MAX = 512
@@ -100,6 +100,11 @@ class Job:
         self.future = future
         self.result: Any = None
         self.error: Exception | None = None
+
+    @property
+    def has_crashed(self) -> bool:
+        """Say whether it failed by no refusal of ours: it might do better at another time."""
+        return self.error is not None and not isinstance(self.error, LlmproxyError)
 
     def answer(self) -> None:
         """Tell the waiter how it went."""

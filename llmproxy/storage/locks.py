@@ -46,6 +46,15 @@ class FileLock:
         self._descriptor = descriptor
         return True
 
+    def acquire_within(self, timeout_s: float, *, shared: bool = False) -> bool:
+        """Take the lock, waiting up to `timeout_s` seconds; False when somebody else kept it."""
+        deadline = time.monotonic() + timeout_s
+        while not self.try_acquire(shared=shared):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
     def release(self) -> None:
         """Give the lock back; does nothing when it is not held."""
         if self._descriptor is not None:
@@ -59,12 +68,9 @@ class FileLock:
         Raises:
             DatabaseError: somebody else held it for all that time.
         """
-        deadline = time.monotonic() + timeout_s
-        while not self.try_acquire(shared=shared):
-            if time.monotonic() >= deadline:
-                msg = f"The database is busy ({self.path.name} is held). Try again."
-                raise DatabaseError(msg)
-            time.sleep(_POLL_S)
+        if not self.acquire_within(timeout_s, shared=shared):
+            msg = f"The database is busy ({self.path.name} is held). Try again."
+            raise DatabaseError(msg)
         try:
             yield
         finally:

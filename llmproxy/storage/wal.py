@@ -51,24 +51,29 @@ class WriteAheadLog:
         """
         self._checkpoint(connection, "PRAGMA wal_checkpoint(PASSIVE)")
 
-    def copy_all(self, connection: sqlite3.Connection) -> None:
-        """Copy everything and empty the log, unless somebody else reads or writes.
+    def copy_all(self, connection: sqlite3.Connection, *, wait_s: float = 0.0) -> bool:
+        """Copy everything and empty the log, unless somebody else reads or writes; say if it was.
+
+        Waits up to `wait_s` seconds for a foreign writer.
 
         Raises:
             sqlite3.Error: the log or the database cannot be used.
         """
-        self._checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._checkpoint(connection, "PRAGMA wal_checkpoint(TRUNCATE)", wait_s)
 
-    def _checkpoint(self, connection: sqlite3.Connection, statement: str) -> None:
+    def _checkpoint(
+        self, connection: sqlite3.Connection, statement: str, wait_s: float = 0.0
+    ) -> bool:
         """Checkpoint unless a foreign writer is at work (the WAL-reset bug, locks.py)."""
         gate = self._files.gate()
-        if not gate.try_acquire():
-            return
+        if not gate.acquire_within(wait_s):
+            return False
         try:
-            _, _, copied_frames = connection.execute(statement).fetchone()
+            is_blocked, _, copied_frames = connection.execute(statement).fetchone()
             self._note(copied_frames)
         finally:
             gate.release()
+        return not is_blocked
 
     def _note(self, copied_frames: int) -> None:
         """Note what a checkpoint has copied; nobody may write to the log meanwhile."""

@@ -19,7 +19,13 @@ from typing import Any, Generic, TypeVar
 
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.changes import ForeignChanges
-from llmproxy.storage.database import BUSY_TIMEOUT_MS, DatabaseFiles, Tx, open_current
+from llmproxy.storage.database import (
+    BUSY_TIMEOUT_MS,
+    GATE_TIMEOUT_S,
+    DatabaseFiles,
+    Tx,
+    open_current,
+)
 from llmproxy.storage.disk_thread import Disk, DiskThread
 from llmproxy.storage.jobs import (
     ErrorClass,
@@ -92,6 +98,8 @@ class Writer(Generic[S]):
         """Set when the database has failed for good: nothing is written any more."""
         self.failure = ""
         """Why it has."""
+        self.has_copied_log = False
+        """The log that was found at the start is in the database file, synced."""
         self.kept = 0
         """How many writes the keeper has taken."""
         self.dropped = 0
@@ -117,7 +125,7 @@ class Writer(Generic[S]):
         try:
             # After a failed sync the log may be in the system's memory alone, and look whole:
             # nothing is built on it before it has been copied into the file, with a sync.
-            self._wal.copy_all(self._connection)
+            self.has_copied_log = self._wal.copy_all(self._connection, wait_s=GATE_TIMEOUT_S)
             self._changes.look()
         except sqlite3.Error as error:
             msg = f"The database {self._files.path} cannot be used: {error}."
@@ -188,7 +196,7 @@ class Writer(Generic[S]):
         if self.dropped:
             _log.critical("%d records could NOT be written before the stop", self.dropped)
         if not self.is_broken:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(sqlite3.Error, DatabaseError):
                 self._wal.copy_all(self._connection)
         self._connection.close()
 
@@ -296,6 +304,7 @@ class Writer(Generic[S]):
         self.commits += 1
         for job in batch:
             job.answer()
+        self._keep_failed(batch)
         self._jobs_since_look += len(batch)
         if self._is_watch_due or self._jobs_since_look >= LOOK_AFTER_JOBS:
             self._look_around()
@@ -319,7 +328,7 @@ class Writer(Generic[S]):
         now = self._now_s()
         self._busy_since_s = self._busy_since_s or now
         if now - self._busy_since_s > BUSY_TIMEOUT_MS / 1000:
-            self._busy_since_s = now
+            self._busy_since_s = 0.0  # who comes next waits as long
             self._jobs.refuse_waiting(f"The ledger is busy: {error}.")
         self._schedule_later(BUSY_PAUSE_S)
 
@@ -370,6 +379,12 @@ class Writer(Generic[S]):
             self.kept += kept
             self.dropped += len(jobs) - kept
 
+    def _keep_failed(self, batch: list[Job]) -> None:
+        """Give the keeper what must happen and failed for a reason of its own that is no answer."""
+        failed = [job for job in batch if job.future is None and job.has_crashed]
+        if failed:
+            self.kept += self._keeper.keep([(job.function, job.args) for job in failed])
+
     def _write_the_rest(self) -> None:
         """Write what is queued, without a loop, for as long as a stop may take."""
         deadline = time.monotonic() + STOP_PATIENCE_S
@@ -389,6 +404,7 @@ class Writer(Generic[S]):
             for job in self._batch:
                 if job.future is None:
                     job.answer()  # to the log; no loop is left to hear of the others
+            self._keep_failed(self._batch)
             self._batch = []
 
     # --- what others change, and checkpoints -------------------------------------------------

@@ -1,6 +1,7 @@
 """Streams hold little and grow: what has not been held is not passed on, and nobody overdraws."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -15,7 +16,9 @@ from tests.proxy.helpers import CHAT, MESSAGES, Got, Site, Visitor, chat, estima
 from tests.support.answers import (
     anthropic_stream,
     anthropic_usage,
+    broken_stream,
     data_event,
+    named_event,
     openai_chat,
     openai_chat_stream,
     openai_usage,
@@ -153,10 +156,9 @@ def test_when_the_credit_ends_so_does_the_stream(dear: Site, path: str) -> None:
     hung_up = threading.Event()
 
     async def for_ever(request: SeenRequest, out: Out) -> None:
-        events = openai_chat_stream([PIECE]) if path == CHAT else anthropic_stream([PIECE])
-        usage_of_start = anthropic_usage(10, 1)
+        events = openai_chat_stream([PIECE])
         if path == MESSAGES:
-            events = anthropic_stream([PIECE], usage_of_start)
+            events = anthropic_stream([PIECE], anthropic_usage(10, 1))
         index = next(n for n, event in enumerate(events) if PIECE.encode() in event)
         await out.head(200, [("content-type", "text/event-stream")])
         try:
@@ -206,6 +208,70 @@ def test_a_top_up_in_time_lets_the_stream_go_on(dear: Site) -> None:
         assert client.clean_end
     assert b"[DONE]" in body
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 1000 * OUTPUT)
+
+
+def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> None:
+    """The last extension came back short long ago; a piece outgrows the hold after the top-up."""
+    dear.stub.handle = pieces = Pieces(at_once=17, later=30)
+    ann = visitor(dear, "0.1")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        # All of the credit is held: there was less than was asked for.
+        wait_until(lambda: 100_000_000 - dear.books.wallet(ann.name)[1] < OUTPUT, within_s=30)
+        dear.books.credit(ann.name, "1")
+        pieces.let_go()
+        body = b"".join(piece for _, piece in client.recv_chunks())
+        assert client.clean_end
+    assert b"[DONE]" in body
+    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 47 * 25 * OUTPUT)
+
+
+TOOL_CALLS = [
+    {"function_call": {"name": "look", "arguments": PIECE}},
+    {"tool_calls": [{"index": 0, "custom": {"name": "look", "input": PIECE}}]},
+    {"tool_calls": [{"index": 0, "function": {"name": "look", "arguments": PIECE}}]},
+]
+
+
+@pytest.mark.parametrize("delta", TOOL_CALLS)
+def test_calls_of_tools_count_as_text(dear: Site, delta: dict[str, object]) -> None:
+    """In whatever form a model calls a tool, it is billed, so the hold grows and ends with it."""
+
+    async def call_for_ever(request: SeenRequest, out: Out) -> None:
+        choice = {"index": 0, "delta": delta, "finish_reason": None}
+        await out.head(200, [("content-type", "text/event-stream")])
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await out.chunk(data_event({"choices": [choice]}))
+                await asyncio.sleep(0.002)
+
+    dear.stub.handle = call_for_ever
+    ann = visitor(dear, "0.1")
+    got = dear.ask(ann, CHAT, dear_chat())
+    assert got.last_event()[1]["error"]["code"] == "insufficient_credit"
+    row = dear.ended(ann)
+    assert (row["state"], row["basis"], row["shortfall_nanousd"]) == ("settled", "estimate", 0)
+
+
+def test_a_call_of_a_tool_of_anthropic_counts_as_text(dear: Site) -> None:
+    block = {"type": "tool_use", "id": "toolu_1", "name": "x" * 99, "input": {}}
+    events = anthropic_stream([], anthropic_usage(10, 1))
+    begin = named_event("content_block_start", index=1, content_block=block)
+    dear.stub.handle = broken_stream([events[0], begin])
+    ann = visitor(dear, "5")
+    dear.ask(ann, MESSAGES, message(model="dear", stream=True))
+    dear.assert_row(ann, state="settled", basis="estimate", cost=10 * INPUT + 33 * OUTPUT)
+
+
+def test_a_maximum_is_not_lowered_where_nothing_would_be_refused(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=1)
+    ann = visitor(dear, "1")
+    with dear.send(ann, CHAT, dear_chat(), {"x-llmproxy-clamp": "1"}) as client:
+        head = client.recv_head()
+        pieces_sent = dear.last_request().json()
+    assert pieces is dear.stub.handle
+    assert head.status == 200
+    assert pieces_sent["max_tokens"] == 128_000
 
 
 def test_streams_that_race_for_the_last_cent_leave_no_debt(dear: Site) -> None:
