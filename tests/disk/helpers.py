@@ -80,7 +80,9 @@ class Disk:
         assert answered.status == 503, answered.body
         error = answered.json()["error"]
         assert error["code"] == "ledger_busy"
-        assert says in error["message"]
+        # Users are told no paths; the operator is told what it is.
+        assert error["message"] == "The ledger cannot be written now. Try again in a moment."
+        assert says in self.proxy.log.read_text()
         assert int(answered.headers["retry-after"]) > 0
         assert len(self.stub.requests) == sent
         ready = ask(self.proxy.port, "GET", "/readyz")
