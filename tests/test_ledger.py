@@ -302,6 +302,14 @@ def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
         credit(book, "5", "invoice-17", wallet=77)
 
 
+@pytest.mark.parametrize("key", ["", "  ", "k" * 256])
+def test_a_blank_or_endless_idempotency_key_credits_nothing(book: Book, key: str) -> None:
+    with pytest.raises(RefusedError, match="1 to 255 characters"):
+        credit(book, "5", key)
+    credit(book, "5", "k" * 255)
+    assert book.balance() == usd("15", "0")
+
+
 def test_a_credit_must_be_above_zero(book: Book) -> None:
     for amount in ("0", "-1"):
         with pytest.raises(RefusedError, match="above zero"):
@@ -326,6 +334,13 @@ def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
         done = ledger.adjust(tx, book.wallet_id, parse_usd("-6"), **take)  # type: ignore[arg-type]
     assert done.balance_nanousd == parse_usd("4")
     assert book.balance() == usd("4", "4")
+
+
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_an_adjustment_says_why(book: Book, reason: str) -> None:
+    with pytest.raises(RefusedError, match="needs a reason"), book.write() as tx:
+        ledger.adjust(tx, book.wallet_id, 1, actor="test", reason=reason, now_ms=NOW_MS)
+    assert book.balance() == usd("10", "0")
 
 
 def test_a_refused_request_leaves_a_row_and_moves_nothing(book: Book) -> None:

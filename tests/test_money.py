@@ -35,6 +35,8 @@ def test_dollars_are_read_exactly(text: str, nanousd: int) -> None:
     [
         *("", " ", "-", ".", "five", "1e3", "1_000", "1,5", "+5", "--5", "5-", "1.2.3", "٣", "½"),
         *("NaN", "Infinity", "0x10", "0.0000000001", "1000000000.01", "9" * 41),
+        # More digits than Decimal keeps by itself.
+        "0.1" + "0" * 30 + "1",
     ],
 )
 def test_what_is_not_an_exact_amount_is_refused(text: str) -> None:
@@ -63,6 +65,11 @@ def test_multipliers_are_written_as_short_as_can_be() -> None:
     assert {micro: money.format_multiplier(micro) for micro in written} == written
 
 
+def test_rates_are_written_as_amounts_are() -> None:
+    assert money.format_rate(2_500_000_000) == "2.50"
+    assert money.format_rate(75_000_000) == "0.075"
+
+
 def test_display_rounds_half_to_even() -> None:
     assert money.display_usd(123_500) == "0.000124"
     assert money.display_usd(124_500) == "0.000124"
@@ -87,7 +94,7 @@ def test_any_text_is_either_exact_or_refused(text: str) -> None:
         nanousd = money.parse_usd(text)
     except MoneyError:
         return
-    assert Decimal(text.strip()) * money.NANOUSD_PER_USD == nanousd
+    assert Fraction(text.strip()) * money.NANOUSD_PER_USD == nanousd
 
 
 @given(st.integers(0, 10**24), MULTIPLIERS, MULTIPLIERS)

@@ -80,6 +80,21 @@ def test_tiers_speeds_and_regions_move_the_price() -> None:
     assert cost(leg, geo="us") == 33_000
 
 
+def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is() -> None:
+    leg = Leg(input=200_001)
+    assert cost(leg, service_tier="flex") == 200_001 * 30_000
+    assert cost(leg, speed="ludicrous") == 200_001 * 30_000
+    # The ordinary price may be the dearest itself.
+    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("1", "5")),))
+    result = price(
+        Usage((leg,), service_tier="priority"),
+        PricedModel("m", flex, None),
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    )
+    assert result.nanousd == 200_001 * 6000
+
+
 def test_web_searches_cost_per_thousand() -> None:
     assert cost(Leg(web_searches=3)) == 3 * 10_000_000
     assert Line("m", "web_search", 1000, parse_rate("10"), None).rated_tokens == 10 * 10**15

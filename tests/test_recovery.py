@@ -130,6 +130,21 @@ def test_a_record_of_another_version_is_counted_as_damaged(site: Site) -> None:
     assert recovery.read_kept(site.spill) == ([], [], 2)
 
 
+def test_nothing_to_keep_leaves_the_spill_alone(site: Site) -> None:
+    assert site.keeper.keep([(ledger.record_unheld, (b"x" * 16,))]) == 0
+    assert site.spill.path.read_bytes().strip(b"\0") == b""
+
+
+def test_what_may_not_be_on_disk_is_not_said_to_be_kept(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = site.placed()
+    os.close(site.spill._file)
+    site.spill._file = os.open(os.devnull, os.O_RDWR)  # takes every write, and cannot be synced
+    assert site.keeper.keep([(ledger.end_hold, (hold, site.end()))]) == 0
+    assert "may not be on disk" in caplog.text
+
+
 def test_what_there_is_no_room_for_is_said_loudly(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -159,6 +159,13 @@ def test_a_line_of_5_mb_comes_whole_and_quickly(holds_back: bool) -> None:
     assert [len(data) for _, data in splitter.events] == [1, len(line) - 6, 1]
 
 
+def test_an_unreadable_event_counts_in_full_unless_the_end_of_the_stream_cut_it_short() -> None:
+    splitter = Splitter(holds_back=False)
+    splitter.run(b"data: {\n\n")
+    assert EventStream(lambda _name, _data: False, holds_back=False).unread_bytes(b"12345") == 5
+    assert splitter.stream.unread_bytes(b"12345") == 0
+
+
 def test_an_event_of_nothing_but_comments_reaches_no_reader() -> None:
     splitter = Splitter(holds_back=True)
     assert splitter.run(b": ping\n\n: ping\r\n\r\n") == b": ping\n\n: ping\r\n\r\n"
