@@ -123,8 +123,10 @@ def test_a_hold_ends_only_once(book: Book) -> None:
 
 
 def test_a_hold_that_was_never_placed_cannot_be_settled(book: Book) -> None:
-    with pytest.raises(ledger.HoldEndedError):
-        settle(book, book.hold("1"), "1")
+    hold = book.hold("1")
+    for cost in ("1", "2"):
+        with pytest.raises(ledger.HoldEndedError, match=f"Hold {hold.id.hex()} is not open"):
+            settle(book, hold, cost)
     assert book.balance() == usd("10", "0")
 
 
@@ -314,6 +316,8 @@ def test_a_credit_must_be_above_zero(book: Book) -> None:
     for amount in ("0", "-1"):
         with pytest.raises(RefusedError, match="above zero"):
             credit(book, amount)
+    credit(book, "0.000000001")
+    assert book.balance() == usd("10.000000001", "0")
 
 
 def test_no_balance_passes_a_billion_dollars(book: Book) -> None:

@@ -1,5 +1,6 @@
 """Money as numbers: exact texts, one rounding upwards, and its inverse."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -42,6 +43,35 @@ def test_dollars_are_read_exactly(text: str, nanousd: int) -> None:
 def test_what_is_not_an_exact_amount_is_refused(text: str) -> None:
     with pytest.raises(MoneyError):
         money.parse_usd(text)
+
+
+def test_a_number_may_have_40_characters() -> None:
+    assert money.parse_usd("1".zfill(40)) == 10**9
+    with pytest.raises(MoneyError):
+        money.parse_usd("1".zfill(41))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "said"),
+    [
+        (money.parse_usd, "five", "'five' is no amount; write a plain decimal such as 5.00."),
+        (money.parse_rate, "five", "'five' is no price; write a plain decimal such as 2.50."),
+        (money.parse_multiplier, "x", "'x' is no multiplier; write a plain decimal such as 1.2."),
+        (
+            money.parse_multiplier,
+            "1.0000001",
+            "1.0000001 is finer than 1/1000000, the smallest multiplier that can be kept exactly.",
+        ),
+        (money.parse_rate, "-1", "-1 is below zero, which no price can be."),
+        (money.parse_multiplier, "1001", "1001 is larger than any multiplier can be."),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_with_the_text(
+    parse: Callable[[str], int], text: str, said: str
+) -> None:
+    with pytest.raises(MoneyError) as refusal:
+        parse(text)
+    assert str(refusal.value) == said
 
 
 def test_prices_and_multipliers_cannot_be_negative_or_absurd() -> None:
@@ -114,3 +144,11 @@ def test_the_affordable_tokens_are_the_most_that_fit(
     assert money.cost_nanousd(besides + (tokens + 1) * rate, user, model) > available
     if tokens:
         assert money.cost_nanousd(besides + tokens * rate, user, model) <= available
+
+
+def test_what_is_free_or_not_paid_for_is_told_apart() -> None:
+    one = money.MULTIPLIER_ONE
+    assert money.affordable_tokens(7, 10**6, one, one) == 7
+    assert money.affordable_tokens(0, 1, 1, 1) == 0
+    assert money.affordable_tokens(-1, 1, 1, 1) == 0
+    assert money.affordable_tokens(0, 0, one, one) is None

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmproxy.catalog import Model
@@ -14,6 +15,7 @@ from llmproxy.dialects.openai_responses import OpenAIResponses
 from llmproxy.errors import ApiError
 from llmproxy.ledger import Standing
 from llmproxy.money import format_usd
+from llmproxy.pricing import Bound
 from llmproxy.quote import HoldPolicy, Quote, fit, insufficient_credit, make_quote
 from tests.support.books import PRICES
 
@@ -153,3 +155,27 @@ def test_a_402_says_when_not_even_a_token_would_fit() -> None:
     error = insufficient_credit(quote, Standing(quote.cost_nanousd(1) - 1, 0))
     assert error.fields["max_tokens_affordable"] == 0
     assert "no max_tokens would fit" in error.message
+
+
+def test_every_choice_may_be_as_long_as_the_longest_and_a_prediction_comes_on_top() -> None:
+    fields = {"n": 3, "max_tokens": 1000, "prediction": {"type": "content", "content": "x"}}
+    quote = quoted(OpenAIChat(), **fields)
+    extra = quote.facts.output_tokens_extra
+    assert extra > 0
+    assert quote.output_tokens == 3 * 1000 + extra
+    fitted = fit(quote, quote.cost_nanousd(3 * 500 + 2 + extra))
+    assert fitted is not None
+    assert (fitted.fitted_max, fitted.output_tokens) == (500, 3 * 500 + extra)
+
+
+def test_a_maximum_of_its_own_may_be_lowered_to_a_single_token() -> None:
+    quote = quoted(OpenAIChat(), max_tokens=50)
+    fitted = fit(quote, quote.cost_nanousd(1))
+    assert fitted is not None
+    assert (fitted.fitted_max, fitted.held_output_tokens) == (1, 1)
+    assert fit(quote, quote.cost_nanousd(1) - 1) is None
+
+
+def test_of_free_output_any_amount_pays_for_all() -> None:
+    quote = msgspec.structs.replace(quoted(OpenAIChat()), bound=Bound(10**6, 0))
+    assert quote.affordable_output_tokens(0) == MOST

@@ -1,6 +1,8 @@
 """What a start makes of a dead process's work: its open holds, and the ends that it kept."""
 
+import errno
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -135,6 +137,23 @@ def test_nothing_to_keep_leaves_the_spill_alone(site: Site) -> None:
     assert site.spill.path.read_bytes().strip(b"\0") == b""
 
 
+def test_what_there_was_room_for_is_kept_and_the_rest_is_counted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    holds = [site.placed() for _ in range(3)]
+    site.keeper.keep([(ledger.end_hold, (holds[0], site.end()))])
+    room = len(site.spill.path.read_bytes().rstrip(b"\0")) + 4  # for one more, not for two
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * room, limits[1]))
+    try:
+        kept = site.keeper.keep([(ledger.end_if_open, (hold, site.end())) for hold in holds[1:]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept == 1
+    assert "1 of 2 settlements could not be kept" in caplog.text
+    assert [each.hold for each in recovery.read_kept(site.spill).ends] == holds[:2]
+
+
 def test_what_may_not_be_on_disk_is_not_said_to_be_kept(
     site: Site, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -142,7 +161,7 @@ def test_what_may_not_be_on_disk_is_not_said_to_be_kept(
     os.close(site.spill._file)
     site.spill._file = os.open(os.devnull, os.O_RDWR)  # takes every write, and cannot be synced
     assert site.keeper.keep([(ledger.end_hold, (hold, site.end()))]) == 0
-    assert "may not be on disk" in caplog.text
+    assert f"{site.spill.path} may not be on disk: {os.strerror(errno.EINVAL)}" in caplog.text
 
 
 def test_what_there_is_no_room_for_is_said_loudly(

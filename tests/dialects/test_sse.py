@@ -95,6 +95,36 @@ def test_exactly_the_withheld_event_is_missing_however_the_stream_is_cut(
         assert len(splitter.events) == (2 if cut_off else 3)
 
 
+@pytest.mark.parametrize("around", [b"\n", b"\r\n"])
+def test_blank_lines_beside_a_withheld_event_still_pass(around: bytes) -> None:
+    event = USAGE + b"\r\n\r\n"
+    after = around + b"data: 1\n\n"
+    assert Splitter(holds_back=True).run(around * 2 + event) == around * 2
+    assert Splitter(holds_back=True).run(event, after) == after
+    assert Splitter(holds_back=True).run(USAGE + b"\n\n" + b": x\r\n\r\n", after) == (
+        b": x\r\n\r\n" + after
+    )
+    assert Splitter(holds_back=True).run(b": x\r\n\r\n" + USAGE + b"\n\n", after) == (
+        b": x\r\n\r\n" + after
+    )
+
+
+def test_a_withheld_event_may_come_as_a_chunk_of_its_own() -> None:
+    before, after = b"data: 1\n\n", b"data: [DONE]\n\n"
+    splitter = Splitter(holds_back=True)
+    assert [splitter.stream.feed(each) for each in (before, USAGE + b"\n\n", after)] == [
+        before,
+        b"",
+        after,
+    ]
+
+
+def test_a_byte_order_mark_is_one_at_the_very_beginning_only() -> None:
+    splitter = Splitter(holds_back=False)
+    splitter.run(b"data: 1\n\n\xef\xbb\xbfdata: 2\n\ndata: 3\n\n")
+    assert splitter.events == [(b"", b"1"), (b"", b"3")]
+
+
 def test_an_event_without_a_final_newline_still_counts_and_passes() -> None:
     for sample in (b"data: 1\n\ndata: 2", b"data: 1\n\ndata: 2\n"):
         for holds_back in (False, True):
