@@ -158,8 +158,8 @@ def test_a_402_says_when_not_even_a_token_would_fit() -> None:
 
 
 def test_every_choice_may_be_as_long_as_the_longest_and_a_prediction_comes_on_top() -> None:
-    fields = {"n": 3, "max_tokens": 1000, "prediction": {"type": "content", "content": "x"}}
-    quote = quoted(OpenAIChat(), **fields)
+    prediction = {"type": "content", "content": "x"}
+    quote = quoted(OpenAIChat(), n=3, max_tokens=1000, prediction=prediction)
     extra = quote.facts.output_tokens_extra
     assert extra > 0
     assert quote.output_tokens == 3 * 1000 + extra
