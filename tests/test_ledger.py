@@ -324,11 +324,13 @@ def test_a_start_ends_the_holds_of_each_wallet_from_that_wallet(book: Book) -> N
 
 
 def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
-    hold, unseen = book.placed("2"), book.placed("1")
+    hold = book.placed("2")
+    now_ms = hold.created_at_ms + 9000
+    # The clock may have been set back since the second.
+    unseen = msgspec.structs.replace(book.hold("1"), created_at_ms=now_ms + 5)
     with book.write() as tx:
+        ledger.place_hold(tx, unseen)
         ledger.note_seen(tx, hold, parse_usd("2.5"))
-        # The clock may have been set back meanwhile, to before the second.
-        now_ms = hold.created_at_ms
         recovery.expire_open_holds(tx, now_ms=now_ms)
         moved = tx.execute("SELECT * FROM transfers WHERE hold_id IS NOT NULL").fetchall()
         requests = tx.execute("SELECT * FROM requests ORDER BY id").fetchall()
@@ -357,7 +359,7 @@ def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
         "cost_nanousd": parse_usd("2.5"),
         "charged_nanousd": parse_usd("2"),
         "shortfall_nanousd": parse_usd("0.5"),
-        "duration_ms": 0,
+        "duration_ms": 9000,
     }
     assert (second["basis"], second["is_stream"], second["duration_ms"]) == ("none", 0, 0)
 
