@@ -504,7 +504,7 @@ def test_equal_prices_are_pinned_once_and_others_anew(book: Book) -> None:
         first = ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=1)
         assert ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=2) == first
         others = [("openai", "m", b'{"a":2}'), ("openai", "n", b'{"a":1}')]
-        others.append(("azure", "m", b'{"a":1}'))
+        others.append(("xai", "m", b'{"a":1}'))
         ids = {ledger.pin_prices(tx, *other, now_ms=2) for other in others}
         assert len(ids | {first}) == 4
         # Not the JSON of prices, which the closing check would find.
