@@ -433,6 +433,7 @@ def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
     first = credit(book, "5", "invoice-17")
     again = credit(book, "5", "invoice-17")
     assert isinstance(first, ledger.Credited)
+    assert first.is_repeat is False
     assert again == msgspec.structs.replace(first, is_repeat=True)
     assert book.balance() == usd("15", "0")
     with pytest.raises(RefusedError, match="another credit"):

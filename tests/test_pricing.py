@@ -87,8 +87,8 @@ def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is
     assert cost(leg, speed="ludicrous") == 200_001 * 30_000
     assert cost(leg, service_tier="flex", speed="standard") == 200_001 * 30_000
     assert cost(leg, service_tier="default", speed="ludicrous") == 200_001 * 30_000
-    # The ordinary price may be the dearest itself.
-    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("1", "5")),))
+    # The ordinary price may be the dearest itself; what is dear is the output.
+    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("9", "15")),))
     result = price(
         Usage((leg,), service_tier="priority"),
         PricedModel("m", flex, None),
@@ -99,7 +99,14 @@ def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is
 
 
 def test_web_searches_cost_per_thousand() -> None:
-    assert cost(Leg(web_searches=3)) == 3 * 10_000_000
+    result = price(
+        Usage((Leg(web_searches=3),)),
+        MODEL,
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    )
+    assert result.lines == (Line("claude-test", "web_search", 3, parse_rate("10"), 7),)
+    assert result.nanousd == 3 * 10_000_000
     assert Line("m", "web_search", 1000, parse_rate("10"), None).rated_tokens == 10 * 10**15
 
 
