@@ -1,13 +1,14 @@
 """Owns money as numbers: integer nano-dollars, exact rates, and the one rounding.
 
-No float ever enters: text is parsed with Decimal, and what is not exact is refused. Must not do
+No float ever enters: text is read as a fraction, and what is not exact is refused. Must not do
 I/O or know what is being paid for.
 
 Units: balances and costs are nano-USD (1 USD = 10**9). A rate is nano-USD per million tokens.
 A multiplier is in millionths (1_000_000 = times one).
 """
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Decimal
+from fractions import Fraction
 
 from llmproxy.errors import MoneyError
 
@@ -58,13 +59,10 @@ def _parse(
     if not (digits.isascii() and digits.isdecimal()) or len(plain) > 40:
         msg = f"{text!r:.60} is no {what}; write a plain decimal such as {example}."
         raise MoneyError(msg)
-    try:
-        scaled = Decimal(plain) * scale
-        value = int(scaled)
-    except InvalidOperation as error:
-        msg = f"{text!r:.60} is no {what}; write a plain decimal such as {example}."
-        raise MoneyError(msg) from error
-    if value != scaled:
+    # Not Decimal: it would round what has more than 28 digits.
+    scaled = Fraction(plain) * scale
+    value = scaled.numerator
+    if scaled.denominator != 1:
         msg = f"{plain} is finer than 1/{scale}, the smallest {what} that can be kept exactly."
         raise MoneyError(msg)
     if value < 0 and not signed:

@@ -122,7 +122,9 @@ def refusal(given: RequestFacts, model: Model) -> ApiError:
 def test_a_strict_server_refuses_media_where_the_catalog_knows_no_window() -> None:
     assert held(InputFacts(100), is_strict=True, model=WINDOWLESS) == 1700
     error = refusal(facts(InputFacts(100, media=1)), WINDOWLESS)
-    assert "Send the request with text only, or use another model." in error.message
+    assert (
+        "how much input m takes, and it does not. Send the request with text only" in error.message
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_a_maximum_counts_in_full_where_the_catalog_knows_none() -> None:
 
 def test_a_strict_server_refuses_an_output_that_nothing_bounds() -> None:
     error = refusal(facts(InputFacts(0), output_max=None), ENDLESS)
-    assert "Set a maximum of output tokens" in error.message
+    assert "says how much m may answer. Set a maximum of output tokens" in error.message
 
 
 def test_the_window_counts_at_the_price_of_long_contexts() -> None:
@@ -188,3 +190,25 @@ def test_only_a_strict_server_holds_what_the_accounts_own_settings_could_make_of
     model = msgspec.structs.replace(MODEL, prices=prices)
     assert quoted(10, model, HoldPolicy()).bound.output_rate == 20
     assert quoted(10, model).bound.output_rate == 77
+
+
+@pytest.mark.parametrize(
+    ("allowed", "rate"),
+    [
+        ({}, 10),
+        ({"may_write_cache": True}, 12),
+        ({"may_write_cache": True, "may_write_cache_1h": True}, 15),
+    ],
+)
+def test_a_quote_counts_the_cache_writes_and_searches_that_the_request_allows(
+    allowed: dict[str, bool], rate: int
+) -> None:
+    given = msgspec.structs.replace(facts(InputFacts(3000), searches=2), **allowed)
+    quote = make_quote(given, MODEL, MULTIPLIER_ONE, HoldPolicy())
+    assert quote.input_tokens == held(InputFacts(3000)) + 2 * 20_000
+    assert quote.bound.input_rated == quote.input_tokens * rate + 2 * 5 * 1000
+
+
+def test_a_byte_of_text_counts_for_half_a_token_and_on_a_strict_server_for_one() -> None:
+    assert quoted(9, MODEL, HoldPolicy()).seen_bytes_per_token == 2
+    assert quoted(9, MODEL, STRICT).seen_bytes_per_token == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llmproxy import ledger, ledger_check, recovery
+from llmproxy import accounts, ledger, ledger_check, recovery
 from llmproxy.errors import RefusedError
 from llmproxy.money import parse_usd
 from tests.support.books import NOW_MS, Book
@@ -131,8 +131,10 @@ def test_a_hold_ends_only_once(book: Book) -> None:
 
 
 def test_a_hold_that_was_never_placed_cannot_be_settled(book: Book) -> None:
-    with pytest.raises(ledger.HoldEndedError):
-        settle(book, book.hold("1"), "1")
+    hold = book.hold("1")
+    for cost in ("1", "2"):
+        with pytest.raises(ledger.HoldEndedError, match=f"Hold {hold.id.hex()} is not open"):
+            settle(book, hold, cost)
     assert book.balance() == usd("10", "0")
 
 
@@ -176,7 +178,7 @@ def test_a_hold_that_has_ended_grows_no_more(book: Book) -> None:
 def test_what_has_been_seen_never_goes_back(book: Book) -> None:
     hold = book.placed("1")
     with book.write() as tx:
-        for cost in (5, 3):
+        for cost in (3, 5, 4):
             ledger.note_seen(tx, hold, cost)
     assert hold_row(book, hold)["seen_cost_nanousd"] == 5
     settle(book, hold, "1")
@@ -275,6 +277,143 @@ def test_at_the_start_open_holds_end_by_what_was_durably_seen(book: Book) -> Non
         assert tx.execute(query, (seen.id,)).fetchone()[0] == "recovery"
 
 
+def all_rows(book: Book, other_than: bytes = b"") -> list[list[tuple[object, ...]]]:
+    """All wallets, and all holds but one."""
+    with book.read() as tx:
+        wallets = tx.execute("SELECT * FROM wallets WHERE id <> ?", (book.wallet_id,)).fetchall()
+        holds = tx.execute("SELECT * FROM holds WHERE id <> ?", (other_than,)).fetchall()
+    return [[tuple(row) for row in rows] for rows in (wallets, holds)]
+
+
+def test_each_operation_leaves_every_other_hold_and_wallet_alone(book: Book) -> None:
+    with book.write() as tx:
+        bob = accounts.create_user(tx, "bob", now_ms=NOW_MS, rate_multiplier_micro=0)
+        accounts.create_api_key(tx, bob, "laptop", now_ms=NOW_MS)
+        common = {"actor": "test", "reason": "why", "now_ms": NOW_MS}
+        ledger.credit(tx, bob.wallet_id, parse_usd("8"), **common)  # type: ignore[arg-type]
+        bobs = msgspec.structs.replace(with_key(book), wallet_id=bob.wallet_id, api_key_id=2)
+        assert ledger.place_hold(tx, bobs) is None
+    anns = book.placed("2")
+    hold = with_key(book)
+    before = all_rows(book)
+    assert holder(book, hold) is None
+    with book.write() as tx:
+        assert ledger.place_hold(tx, hold) is None
+    with book.write() as tx:
+        ledger.note_seen(tx, hold, 5)
+        assert ledger.extend_hold(tx, hold, parse_usd("1")) is None
+    assert settle(book, hold, "4") == parse_usd("4")
+    with book.write() as tx:
+        ledger.adjust(tx, book.wallet_id, -1, **common)  # type: ignore[arg-type]
+    assert all_rows(book, hold.id) == before
+    assert book.balance() == (parse_usd("6") - 1, parse_usd("2"))
+    # What a hold can draw on is its own.
+    assert settle(book, anns, "9") == parse_usd("6") - 1
+
+
+def test_a_start_ends_the_holds_of_each_wallet_from_that_wallet(book: Book) -> None:
+    with book.write() as tx:
+        bob = accounts.create_user(tx, "bob", now_ms=NOW_MS, rate_multiplier_micro=0)
+        accounts.create_api_key(tx, bob, "laptop", now_ms=NOW_MS)
+        accounts.create_user(tx, "eve", now_ms=NOW_MS, rate_multiplier_micro=0)
+        ledger.credit(tx, bob.wallet_id, parse_usd("8"), actor="test", reason=None, now_ms=NOW_MS)
+        bobs = msgspec.structs.replace(book.hold("3"), wallet_id=bob.wallet_id, api_key_id=2)
+        assert ledger.place_hold(tx, bobs) is None
+        ledger.note_seen(tx, bobs, parse_usd("0.5"))
+    anns = book.placed("1")
+    with book.write() as tx:
+        ledger.note_seen(tx, anns, parse_usd("0.25"))
+        assert recovery.expire_open_holds(tx, now_ms=NOW_MS + 9000) == 2
+        standings = [ledger.standing(tx, id_) for id_ in (book.wallet_id, bob.wallet_id)]
+    assert standings == [
+        ledger.Standing(parse_usd("9.75"), 0),
+        ledger.Standing(parse_usd("7.5"), 0),
+    ]
+
+
+def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
+    hold = book.placed("2")
+    now_ms = hold.created_at_ms + 9000
+    # The clock may have been set back since the second.
+    unseen = msgspec.structs.replace(book.hold("1"), created_at_ms=now_ms + 5)
+    with book.write() as tx:
+        ledger.place_hold(tx, unseen)
+        ledger.note_seen(tx, hold, parse_usd("2.5"))
+        recovery.expire_open_holds(tx, now_ms=now_ms)
+        moved = tx.execute("SELECT * FROM transfers WHERE hold_id IS NOT NULL").fetchall()
+        requests = tx.execute("SELECT * FROM requests ORDER BY id").fetchall()
+    assert [hold_row(book, each)["ended_at_ms"] for each in (hold, unseen)] == [now_ms] * 2
+    assert [(row["kind"], row["amount_nanousd"], row["actor"]) for row in moved] == [
+        ("charge", -parse_usd("2"), "recovery")
+    ]
+    assert moved[0]["created_at_ms"] == now_ms
+    first, second = (dict(row) for row in requests)
+    known = {key: value for key, value in first.items() if value is not None}
+    assert known == {
+        "id": hold.id,
+        "user_id": book.user_id,
+        "api_key_id": 1,
+        "endpoint": "/v1/openai/chat/completions",
+        "provider": "openai",
+        "model": "gpt-test",
+        "created_at_ms": hold.created_at_ms,
+        "is_stream": 1,
+        "state": "expired",
+        "basis": "estimate",
+        "status": 0,
+        "reason": "the proxy stopped while this request ran",
+        "attempts": 0,
+        "hold_nanousd": parse_usd("2"),
+        "cost_nanousd": parse_usd("2.5"),
+        "charged_nanousd": parse_usd("2"),
+        "shortfall_nanousd": parse_usd("0.5"),
+        "duration_ms": 9000,
+    }
+    assert (second["basis"], second["is_stream"], second["duration_ms"]) == ("none", 0, 0)
+
+
+def test_a_charge_and_its_request_are_recorded_in_full(book: Book) -> None:
+    hold = book.placed("2")
+    book.placed("8")
+    assert extend(book, hold, "0.5") is not None
+    settle(book, hold, "2.5")
+    with book.read() as tx:
+        moved = tx.execute("SELECT * FROM transfers WHERE hold_id = ?", (hold.id,)).fetchone()
+        request = tx.execute("SELECT * FROM requests").fetchone()
+    assert (moved["amount_nanousd"], moved["actor"]) == (-parse_usd("2"), "proxy")
+    assert (moved["created_at_ms"], moved["reason"]) == (NOW_MS + 5, None)
+    outcome = msgspec.structs.asdict(book.outcome())
+    assert dict(request) == {
+        **outcome,
+        "id": hold.id,
+        "api_key_id": 1,
+        "endpoint": hold.endpoint,
+        "created_at_ms": hold.created_at_ms,
+        "hold_nanousd": parse_usd("2"),
+        "state": "settled",
+        "basis": "hold",
+        "cost_nanousd": parse_usd("2.5"),
+        "charged_nanousd": parse_usd("2"),
+        "shortfall_nanousd": parse_usd("0.5"),
+    }
+
+
+def test_credits_and_adjustments_say_who_when_and_why(book: Book) -> None:
+    with book.write() as tx:
+        ledger.credit(
+            tx, book.wallet_id, 5, actor="op", reason="gift", now_ms=77, idempotency_key="k"
+        )
+        ledger.adjust(tx, book.wallet_id, -6, actor="op2", reason="oops", now_ms=78)
+        rows = tx.execute(
+            """SELECT kind, amount_nanousd, idempotency_key, actor, reason, created_at_ms
+               FROM transfers ORDER BY id"""
+        ).fetchall()
+    assert [tuple(row) for row in rows[-2:]] == [
+        ("credit", 5, "k", "op", "gift", 77),
+        ("adjust", -6, None, "op2", "oops", 78),
+    ]
+
+
 def test_a_failure_within_a_transaction_leaves_nothing_of_it(book: Book) -> None:
     class PowerCutError(Exception):
         pass
@@ -302,6 +441,7 @@ def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
     first = credit(book, "5", "invoice-17")
     again = credit(book, "5", "invoice-17")
     assert isinstance(first, ledger.Credited)
+    assert first.is_repeat is False
     assert again == msgspec.structs.replace(first, is_repeat=True)
     assert book.balance() == usd("15", "0")
     with pytest.raises(RefusedError, match="another credit"):
@@ -310,10 +450,20 @@ def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
         credit(book, "5", "invoice-17", wallet=77)
 
 
+@pytest.mark.parametrize("key", ["", "  ", "k" * 256])
+def test_a_blank_or_endless_idempotency_key_credits_nothing(book: Book, key: str) -> None:
+    with pytest.raises(RefusedError, match="1 to 255 characters"):
+        credit(book, "5", key)
+    credit(book, "5", "k" * 255)
+    assert book.balance() == usd("15", "0")
+
+
 def test_a_credit_must_be_above_zero(book: Book) -> None:
     for amount in ("0", "-1"):
         with pytest.raises(RefusedError, match="above zero"):
             credit(book, amount)
+    credit(book, "0.000000001")
+    assert book.balance() == usd("10.000000001", "0")
 
 
 def test_no_balance_passes_a_billion_dollars(book: Book) -> None:
@@ -336,6 +486,13 @@ def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
     assert book.balance() == usd("4", "4")
 
 
+@pytest.mark.parametrize("reason", ["", "  "])
+def test_an_adjustment_says_why(book: Book, reason: str) -> None:
+    with pytest.raises(RefusedError, match="needs a reason"), book.write() as tx:
+        ledger.adjust(tx, book.wallet_id, 1, actor="test", reason=reason, now_ms=NOW_MS)
+    assert book.balance() == usd("10", "0")
+
+
 def test_a_refused_request_leaves_a_row_and_moves_nothing(book: Book) -> None:
     with book.write() as tx:
         ledger.record_unheld(
@@ -355,9 +512,10 @@ def test_equal_prices_are_pinned_once_and_others_anew(book: Book) -> None:
     with book.write() as tx:
         first = ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=1)
         assert ledger.pin_prices(tx, "openai", "m", b'{"a":1}', now_ms=2) == first
-        others = (("openai", "m", b'{"a":2}'), ("openai", "n", b'{"a":1}'))
+        others = [("openai", "m", b'{"a":2}'), ("openai", "n", b'{"a":1}')]
+        others.append(("xai", "m", b'{"a":1}'))
         ids = {ledger.pin_prices(tx, *other, now_ms=2) for other in others}
-        assert len(ids | {first}) == 3
+        assert len(ids | {first}) == 4
         # Not the JSON of prices, which the closing check would find.
         tx.execute("DROP TRIGGER price_versions_stay")
         tx.execute("DELETE FROM price_versions WHERE model IN('m', 'n')")

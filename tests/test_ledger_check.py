@@ -321,6 +321,19 @@ def test_of_many_problems_the_first_are_kept_and_all_are_counted() -> None:
     assert report.as_json()["problems_found"] == 1500
 
 
+def test_a_report_as_json_says_what_was_checked_and_what_is_wrong() -> None:
+    report = ledger_check.Report()
+    assert report.as_json() == {"ok": True, "checked": {}, "problems_found": 0, "problems": []}
+    report.count("holds", 2)
+    report.add("hold 1", "is wrong")
+    assert report.as_json() == {
+        "ok": False,
+        "checked": {"holds": 2},
+        "problems_found": 1,
+        "problems": [{"row": "hold 1", "message": "is wrong"}],
+    }
+
+
 def test_progress_adds_up_to_the_rows_that_were_promised(damaged: sqlite3.Connection) -> None:
     steps: list[int] = []
     with transaction(damaged) as tx:

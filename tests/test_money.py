@@ -1,5 +1,6 @@
 """Money as numbers: exact texts, one rounding upwards, and its inverse."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
 
@@ -35,11 +36,42 @@ def test_dollars_are_read_exactly(text: str, nanousd: int) -> None:
     [
         *("", " ", "-", ".", "five", "1e3", "1_000", "1,5", "+5", "--5", "5-", "1.2.3", "٣", "½"),
         *("NaN", "Infinity", "0x10", "0.0000000001", "1000000000.01", "9" * 41),
+        # More digits than Decimal keeps by itself.
+        "0.1" + "0" * 30 + "1",
     ],
 )
 def test_what_is_not_an_exact_amount_is_refused(text: str) -> None:
     with pytest.raises(MoneyError):
         money.parse_usd(text)
+
+
+def test_a_number_may_have_40_characters() -> None:
+    assert money.parse_usd("1".zfill(40)) == 10**9
+    with pytest.raises(MoneyError):
+        money.parse_usd("1".zfill(41))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "said"),
+    [
+        (money.parse_usd, "five", "'five' is no amount; write a plain decimal such as 5.00."),
+        (money.parse_rate, "five", "'five' is no price; write a plain decimal such as 2.50."),
+        (money.parse_multiplier, "x", "'x' is no multiplier; write a plain decimal such as 1.2."),
+        (
+            money.parse_multiplier,
+            "1.0000001",
+            "1.0000001 is finer than 1/1000000, the smallest multiplier that can be kept exactly.",
+        ),
+        (money.parse_rate, "-1", "-1 is below zero, which no price can be."),
+        (money.parse_multiplier, "1001", "1001 is larger than any multiplier can be."),
+    ],
+)
+def test_a_refusal_says_what_is_wrong_with_the_text(
+    parse: Callable[[str], int], text: str, said: str
+) -> None:
+    with pytest.raises(MoneyError) as refusal:
+        parse(text)
+    assert str(refusal.value) == said
 
 
 def test_prices_and_multipliers_cannot_be_negative_or_absurd() -> None:
@@ -61,6 +93,11 @@ def test_amounts_are_written_with_at_least_two_decimals_and_no_more_than_needed(
 def test_multipliers_are_written_as_short_as_can_be() -> None:
     written = {0: "0", 1_000_000: "1", 1_200_000: "1.2", 1: "0.000001", 100_000_000: "100"}
     assert {micro: money.format_multiplier(micro) for micro in written} == written
+
+
+def test_rates_are_written_as_amounts_are() -> None:
+    assert money.format_rate(2_500_000_000) == "2.50"
+    assert money.format_rate(75_000_000) == "0.075"
 
 
 def test_display_rounds_half_to_even() -> None:
@@ -87,7 +124,7 @@ def test_any_text_is_either_exact_or_refused(text: str) -> None:
         nanousd = money.parse_usd(text)
     except MoneyError:
         return
-    assert Decimal(text.strip()) * money.NANOUSD_PER_USD == nanousd
+    assert Fraction(text.strip()) * money.NANOUSD_PER_USD == nanousd
 
 
 @given(st.integers(0, 10**24), MULTIPLIERS, MULTIPLIERS)
@@ -107,3 +144,11 @@ def test_the_affordable_tokens_are_the_most_that_fit(
     assert money.cost_nanousd(besides + (tokens + 1) * rate, user, model) > available
     if tokens:
         assert money.cost_nanousd(besides + tokens * rate, user, model) <= available
+
+
+def test_what_is_free_or_not_paid_for_is_told_apart() -> None:
+    one = money.MULTIPLIER_ONE
+    assert money.affordable_tokens(7, 10**6, one, one) == 7
+    assert money.affordable_tokens(0, 1, 1, 1) == 0
+    assert money.affordable_tokens(-1, 1, 1, 1) == 0
+    assert money.affordable_tokens(0, 0, one, one) is None

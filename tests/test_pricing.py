@@ -76,12 +76,37 @@ def test_tiers_speeds_and_regions_move_the_price() -> None:
     leg = Leg(input=10)
     assert cost(leg, service_tier="priority") == 50_000
     assert cost(leg, service_tier="default") == 30_000
+    assert cost(leg, service_tier="default", speed="standard") == 30_000
     assert cost(leg, speed="fast") == 300_000
     assert cost(leg, geo="us") == 33_000
 
 
+def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is() -> None:
+    leg = Leg(input=200_001)
+    assert cost(leg, service_tier="flex") == 200_001 * 30_000
+    assert cost(leg, speed="ludicrous") == 200_001 * 30_000
+    assert cost(leg, service_tier="flex", speed="standard") == 200_001 * 30_000
+    assert cost(leg, service_tier="default", speed="ludicrous") == 200_001 * 30_000
+    # The ordinary price may be the dearest itself; what is dear is the output.
+    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("9", "15")),))
+    result = price(
+        Usage((leg,), service_tier="priority"),
+        PricedModel("m", flex, None),
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    )
+    assert result.nanousd == 200_001 * 6000
+
+
 def test_web_searches_cost_per_thousand() -> None:
-    assert cost(Leg(web_searches=3)) == 3 * 10_000_000
+    result = price(
+        Usage((Leg(web_searches=3),)),
+        MODEL,
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    )
+    assert result.lines == (Line("claude-test", "web_search", 3, parse_rate("10"), 7),)
+    assert result.nanousd == 3 * 10_000_000
     assert Line("m", "web_search", 1000, parse_rate("10"), None).rated_tokens == 10 * 10**15
 
 
@@ -166,6 +191,18 @@ def test_a_bound_above_the_threshold_has_the_cache_writes_of_long_contexts() -> 
 def test_a_bound_counts_searches_beside_tokens() -> None:
     most = bound(PRICES, input_tokens=0, movers=Movers(), may_write_cache=False, searches=3)
     assert cost_nanousd(most.rated(0), MULTIPLIER_ONE, MULTIPLIER_ONE) == 3 * 10_000_000
+
+
+def test_a_search_without_a_price_adds_nothing_to_a_bound() -> None:
+    free = Prices(rates("3", "15"))
+    most = bound(free, input_tokens=0, movers=Movers(), may_write_cache=False, searches=3)
+    assert most.input_rated == 0
+
+
+def test_a_bound_has_the_rate_of_cached_tokens_where_that_is_the_dearer_one() -> None:
+    odd = Prices(rates("3", "15", read="4"))
+    most = bound(odd, input_tokens=10, movers=Movers(), may_write_cache=False)
+    assert most.input_rated == 10 * parse_rate("4")
 
 
 def test_what_asks_for_a_cheaper_tier_is_bounded_by_the_ordinary_one() -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmproxy.catalog import Model
@@ -11,7 +12,11 @@ from llmproxy.dialects.base import Endpoint
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_responses import OpenAIResponses
-from llmproxy.quote import HoldPolicy, Quote, fit, make_quote
+from llmproxy.errors import ApiError
+from llmproxy.ledger import Standing
+from llmproxy.money import format_usd
+from llmproxy.pricing import Bound
+from llmproxy.quote import HoldPolicy, Quote, fit, insufficient_credit, make_quote
 from tests.support.books import PRICES
 
 POLICY = HoldPolicy(stream_output_tokens=4096)
@@ -128,3 +133,64 @@ def test_what_an_amount_pays_for_is_the_inverse_of_the_cost() -> None:
     for tokens in (0, 1, 5000, MOST):
         assert quote.affordable_output_tokens(quote.cost_nanousd(tokens)) == tokens
     assert quote.affordable_output_tokens(10**15) == MOST
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "option"),
+    [
+        (OpenAIChat(), {"service_tier": "flex"}, 'service_tier "flex"'),
+        (OpenAIResponses(), {"tools": [{"type": "web_search"}]}, "web search"),
+    ],
+)
+def test_what_has_no_price_is_refused_by_name(
+    endpoint: Endpoint, fields: dict[str, Any], option: str
+) -> None:
+    with pytest.raises(ApiError, match=f"{option} has no price for m ") as refusal:
+        quoted(endpoint, **fields)
+    assert (refusal.value.status, refusal.value.code) == (400, "option_not_metered")
+
+
+def test_a_402_says_what_is_needed_what_there_is_and_how_much_would_fit() -> None:
+    quote = quoted(OpenAIChat(), n=2)
+    available = quote.cost_nanousd(2 * 700 + 1)
+    error = insufficient_credit(quote, Standing(available + 10**9, 10**9))
+    assert (error.status, error.code) == (402, "insufficient_credit")
+    assert error.fields == {
+        "needed_usd": format_usd(quote.amount_nanousd),
+        "available_usd": format_usd(available),
+        "held_usd": "1.00",
+        "max_tokens_affordable": 700,
+    }
+    assert f"Needed {format_usd(quote.amount_nanousd)} USD" in error.message
+    assert f"available {format_usd(available)} USD; max_tokens up to 700 would" in error.message
+
+
+def test_a_402_says_when_not_even_a_token_would_fit() -> None:
+    quote = quoted(OpenAIChat())
+    error = insufficient_credit(quote, Standing(quote.cost_nanousd(1) - 1, 0))
+    assert error.fields["max_tokens_affordable"] == 0
+    assert "no max_tokens would fit" in error.message
+
+
+def test_every_choice_may_be_as_long_as_the_longest_and_a_prediction_comes_on_top() -> None:
+    prediction = {"type": "content", "content": "x"}
+    quote = quoted(OpenAIChat(), n=3, max_tokens=1000, prediction=prediction)
+    extra = quote.facts.output_tokens_extra
+    assert extra > 0
+    assert quote.output_tokens == 3 * 1000 + extra
+    fitted = fit(quote, quote.cost_nanousd(3 * 500 + 2 + extra))
+    assert fitted is not None
+    assert (fitted.fitted_max, fitted.output_tokens) == (500, 3 * 500 + extra)
+
+
+def test_a_maximum_of_its_own_may_be_lowered_to_a_single_token() -> None:
+    quote = quoted(OpenAIChat(), max_tokens=50)
+    fitted = fit(quote, quote.cost_nanousd(1))
+    assert fitted is not None
+    assert (fitted.fitted_max, fitted.held_output_tokens) == (1, 1)
+    assert fit(quote, quote.cost_nanousd(1) - 1) is None
+
+
+def test_of_free_output_any_amount_pays_for_all() -> None:
+    quote = msgspec.structs.replace(quoted(OpenAIChat()), bound=Bound(10**6, 0))
+    assert quote.affordable_output_tokens(0) == MOST

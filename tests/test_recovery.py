@@ -1,6 +1,8 @@
 """What a start makes of a dead process's work: its open holds, and the ends that it kept."""
 
+import errno
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +107,8 @@ def test_what_was_kept_is_written_once_however_often_it_is_read(site: Site) -> N
 
 
 def test_an_end_without_its_hold_charges_nobody(site: Site) -> None:
+    site.book.settled()
+    before = site.book.balance()
     never = site.book.hold("1")
     released = ledger.released(site.end().outcome, at_ms=NOW_MS)
     site.keeper.keep(
@@ -112,7 +116,7 @@ def test_an_end_without_its_hold_charges_nobody(site: Site) -> None:
     )
     # Of one that was to be released nothing is missing.
     assert site.replay() == [Fate.UNKNOWN, Fate.HAD_ENDED]
-    assert site.book.balance() == (20 * 10**9, 0)
+    assert site.book.balance() == before
 
 
 def test_a_hold_that_grew_ends_with_all_of_it(site: Site) -> None:
@@ -128,6 +132,38 @@ def test_a_record_of_another_version_is_counted_as_damaged(site: Site) -> None:
     site.spill.append(b'{"type":"of the future"}')
     site.spill.append(b'{"type":"end","hold":{}}')
     assert recovery.read_kept(site.spill) == ([], [], 2)
+
+
+def test_nothing_to_keep_leaves_the_spill_alone(site: Site) -> None:
+    assert site.keeper.keep([(ledger.record_unheld, (b"x" * 16,))]) == 0
+    assert site.spill.path.read_bytes().strip(b"\0") == b""
+
+
+def test_what_there_was_room_for_is_kept_and_the_rest_is_counted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    holds = [site.placed() for _ in range(3)]
+    site.keeper.keep([(ledger.end_hold, (holds[0], site.end()))])
+    room = len(site.spill.path.read_bytes().rstrip(b"\0")) + 4  # for one more, not for two
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * room, limits[1]))
+    try:
+        kept = site.keeper.keep([(ledger.end_if_open, (hold, site.end())) for hold in holds[1:]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert kept == 1
+    assert "1 of 2 settlements could not be kept" in caplog.text
+    assert [each.hold for each in recovery.read_kept(site.spill).ends] == holds[:2]
+
+
+def test_what_may_not_be_on_disk_is_not_said_to_be_kept(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    hold = site.placed()
+    os.close(site.spill._file)
+    site.spill._file = os.open(os.devnull, os.O_RDWR)  # takes every write, and cannot be synced
+    assert site.keeper.keep([(ledger.end_hold, (hold, site.end()))]) == 0
+    assert f"{site.spill.path} may not be on disk: {os.strerror(errno.EINVAL)}" in caplog.text
 
 
 def test_what_there_is_no_room_for_is_said_loudly(

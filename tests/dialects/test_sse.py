@@ -95,6 +95,36 @@ def test_exactly_the_withheld_event_is_missing_however_the_stream_is_cut(
         assert len(splitter.events) == (2 if cut_off else 3)
 
 
+@pytest.mark.parametrize("around", [b"\n", b"\r\n"])
+def test_blank_lines_beside_a_withheld_event_still_pass(around: bytes) -> None:
+    event = USAGE + b"\r\n\r\n"
+    after = around + b"data: 1\n\n"
+    assert Splitter(holds_back=True).run(around * 2 + event) == around * 2
+    assert Splitter(holds_back=True).run(event, after) == after
+    assert Splitter(holds_back=True).run(USAGE + b"\n\n" + b": x\r\n\r\n", after) == (
+        b": x\r\n\r\n" + after
+    )
+    assert Splitter(holds_back=True).run(b": x\r\n\r\n" + USAGE + b"\n\n", after) == (
+        b": x\r\n\r\n" + after
+    )
+
+
+def test_a_withheld_event_may_come_as_a_chunk_of_its_own() -> None:
+    before, after = b"data: 1\n\n", b"data: [DONE]\n\n"
+    splitter = Splitter(holds_back=True)
+    assert [splitter.stream.feed(each) for each in (before, USAGE + b"\n\n", after)] == [
+        before,
+        b"",
+        after,
+    ]
+
+
+def test_a_byte_order_mark_is_one_at_the_very_beginning_only() -> None:
+    splitter = Splitter(holds_back=False)
+    splitter.run(b"data: 1\n\n\xef\xbb\xbfdata: 2\n\ndata: 3\n\n")
+    assert splitter.events == [(b"", b"1"), (b"", b"3")]
+
+
 def test_an_event_without_a_final_newline_still_counts_and_passes() -> None:
     for sample in (b"data: 1\n\ndata: 2", b"data: 1\n\ndata: 2\n"):
         for holds_back in (False, True):
@@ -157,6 +187,13 @@ def test_a_line_of_5_mb_comes_whole_and_quickly(holds_back: bool) -> None:
     splitter = Splitter(holds_back=holds_back)
     assert splitter.run(*pieces) == sample
     assert [len(data) for _, data in splitter.events] == [1, len(line) - 6, 1]
+
+
+def test_an_unreadable_event_counts_in_full_unless_the_end_of_the_stream_cut_it_short() -> None:
+    splitter = Splitter(holds_back=False)
+    splitter.run(b"data: {\n\n")
+    assert EventStream(lambda _name, _data: False, holds_back=False).unread_bytes(b"12345") == 5
+    assert splitter.stream.unread_bytes(b"12345") == 0
 
 
 def test_an_event_of_nothing_but_comments_reaches_no_reader() -> None:
