@@ -207,8 +207,3 @@ def test_a_quote_counts_the_cache_writes_and_searches_that_the_request_allows(
     quote = make_quote(given, MODEL, MULTIPLIER_ONE, HoldPolicy())
     assert quote.input_tokens == held(InputFacts(3000)) + 2 * 20_000
     assert quote.bound.input_rated == quote.input_tokens * rate + 2 * 5 * 1000
-
-
-def test_a_byte_of_text_counts_for_half_a_token_and_on_a_strict_server_for_one() -> None:
-    assert quoted(9, MODEL, HoldPolicy()).seen_bytes_per_token == 2
-    assert quoted(9, MODEL, STRICT).seen_bytes_per_token == 1
