@@ -18,7 +18,8 @@ from llmproxy.usage import Leg, Usage
 from tests.support.books import NOW_MS, PRICES, Book
 
 ROW = re.compile(
-    r"[a-z_]+ row (\d+|None)|(wallet of )?user ann|(price version|transfer) \d+|(hold|request) req_\w+"
+    r"database|[a-z_]+ row (\d+|None)|(wallet of )?user ann"
+    r"|(price version|transfer) \d+|(hold|request) req_\w+"
 )
 """How a problem names its row."""
 TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
@@ -318,7 +319,7 @@ def test_damage_to_the_file_itself_is_found(damaged: sqlite3.Connection) -> None
     )
     damaged.execute("PRAGMA writable_schema=RESET")
     found = {(problem.row, problem.message) for problem in check(damaged).problems}
-    assert ("database", "wrong # of entries in index transfers_wallet") in found, found
+    assert ("database", "row 2 missing from index transfers_wallet") in found, found
 
 
 def test_of_many_problems_the_first_are_kept_and_all_are_counted() -> None:
