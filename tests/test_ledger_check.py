@@ -375,3 +375,24 @@ def test_every_user_without_a_wallet_is_found(damaged: sqlite3.Connection) -> No
         tx.execute("DELETE FROM wallets")
     found = {problem.row for problem in check(damaged).problems}
     assert found >= {"user ann", "user bob", "user eve"}
+
+
+def test_what_was_settled_by_an_estimate_is_priced_again_as_well(
+    damaged: sqlite3.Connection,
+) -> None:
+    for table in ("holds", "requests"):
+        damaged.execute(f"UPDATE {table} SET basis = 'estimate' WHERE basis = 'usage'")
+    with transaction(damaged) as tx:
+        report = ledger_check.verify(tx)
+    assert (report.problems, report.checked["usages_repriced"]) == ([], 2)
+    damaged.execute("UPDATE requests SET usage = NULL WHERE basis = 'estimate'")
+    messages = [problem.message for problem in check(damaged).problems]
+    assert messages == ["is settled by estimate, but no usage is kept"] * 2
+
+
+def test_of_a_request_without_a_hold_only_what_is_wrong_is_said(
+    damaged: sqlite3.Connection,
+) -> None:
+    damaged.execute("UPDATE requests SET cost_nanousd = 1 WHERE state = 'refused'")
+    messages = [problem.message for problem in check(damaged).problems]
+    assert messages == ["has amounts, but no hold"]
