@@ -1,5 +1,6 @@
 """The proof of the books finds each kind of damage. Each test damages a sound ledger by raw SQL."""
 
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llmproxy import ledger, ledger_check, recovery
+from llmproxy import accounts, ledger, ledger_check, recovery
 from llmproxy.catalog import Prices, Rates
 from llmproxy.clock import request_id_text
 from llmproxy.money import parse_rate, parse_usd
@@ -16,6 +17,11 @@ from llmproxy.storage.database import connect, transaction
 from llmproxy.usage import Leg, Usage
 from tests.support.books import NOW_MS, PRICES, Book
 
+ROW = re.compile(
+    r"database|[a-z_]+ row (\d+|None)|(wallet of )?user ann"
+    r"|(price version|transfer) \d+|(hold|request) req_\w+"
+)
+"""How a problem names its row."""
 TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
 
 
@@ -210,8 +216,10 @@ def test_each_kind_of_damage_is_found(
     for index in ("transfers_hold", "transfers_idempotency", "holds_idempotency"):
         damaged.execute(f"DROP INDEX {index}")
     damaged.execute(statement)
-    messages = [problem.message for problem in check(damaged).problems]
+    problems = check(damaged).problems
+    messages = [problem.message for problem in problems]
     assert any(message in found for found in messages), messages
+    assert [each.row for each in problems if not ROW.fullmatch(each.row)] == []
 
 
 @pytest.mark.parametrize(
@@ -310,7 +318,8 @@ def test_damage_to_the_file_itself_is_found(damaged: sqlite3.Connection) -> None
         " 'transfers(id, wallet_id)') WHERE name = 'transfers_wallet'"
     )
     damaged.execute("PRAGMA writable_schema=RESET")
-    assert any(problem.row == "database" for problem in check(damaged).problems)
+    found = {(problem.row, problem.message) for problem in check(damaged).problems}
+    assert ("database", "row 2 missing from index transfers_wallet") in found, found
 
 
 def test_of_many_problems_the_first_are_kept_and_all_are_counted() -> None:
@@ -341,3 +350,49 @@ def test_progress_adds_up_to_the_rows_that_were_promised(damaged: sqlite3.Connec
         ledger_check.verify(tx, on_progress=steps.append)
     assert sum(steps) == total == 6
     damaged.close()
+
+
+def test_a_hold_of_nothing_and_a_charge_of_all_that_was_held_are_sound(tmp_path: Path) -> None:
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    nothing, everything = book.placed("0"), book.placed("10")
+    with book.write() as tx:
+        for hold, cost in ((nothing, 0), (everything, parse_usd("12"))):
+            end = ledger.End("settled", "hold", cost, book.outcome(), NOW_MS)
+            ledger.end_hold(tx, hold, end)
+        assert ledger_check.verify(tx).problems == []
+    book.close()
+
+
+def test_requests_are_a_report_and_may_be_gone(damaged: sqlite3.Connection) -> None:
+    damaged.execute("DELETE FROM requests")
+    assert check(damaged).problems == []
+
+
+def test_every_user_without_a_wallet_is_found(damaged: sqlite3.Connection) -> None:
+    with transaction(damaged) as tx:
+        for name in ("bob", "eve"):
+            accounts.create_user(tx, name, now_ms=NOW_MS, rate_multiplier_micro=0)
+        tx.execute("DELETE FROM wallets")
+    found = {problem.row for problem in check(damaged).problems}
+    assert found >= {"user ann", "user bob", "user eve"}
+
+
+def test_what_was_settled_by_an_estimate_is_priced_again_as_well(
+    damaged: sqlite3.Connection,
+) -> None:
+    for table in ("holds", "requests"):
+        damaged.execute(f"UPDATE {table} SET basis = 'estimate' WHERE basis = 'usage'")
+    with transaction(damaged) as tx:
+        report = ledger_check.verify(tx)
+    assert (report.problems, report.checked["usages_repriced"]) == ([], 2)
+    damaged.execute("UPDATE requests SET usage = NULL WHERE basis = 'estimate'")
+    messages = [problem.message for problem in check(damaged).problems]
+    assert messages == ["is settled by estimate, but no usage is kept"] * 2
+
+
+def test_of_a_request_without_a_hold_only_what_is_wrong_is_said(
+    damaged: sqlite3.Connection,
+) -> None:
+    damaged.execute("UPDATE requests SET cost_nanousd = 1 WHERE state = 'refused'")
+    messages = [problem.message for problem in check(damaged).problems]
+    assert messages == ["has amounts, but no hold"]

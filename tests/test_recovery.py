@@ -33,7 +33,9 @@ def test_ten_thousand_open_holds_end_each_by_what_was_seen(tmp_path: Path) -> No
     spent = sum(number * 100 for number in range(HOLDS))
     assert book.balance() == (20 * 10**9 - spent, 0)
     with book.read() as tx:
-        assert ledger_check.verify(tx).problems == []
+        steps: list[int] = []
+        assert ledger_check.verify(tx, on_progress=steps.append).problems == []
+        assert steps == [1000] * 10 + [0]
         rows = tx.execute("SELECT state, basis, count(*) FROM requests GROUP BY 1, 2").fetchall()
     assert [tuple(row) for row in rows] == [
         ("expired", "estimate", HOLDS - 1),
