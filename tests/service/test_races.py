@@ -171,7 +171,8 @@ def test_fifty_requests_on_a_balance_for_ten_send_exactly_ten(
 def test_a_thousand_requests_on_a_balance_for_ten_send_exactly_ten(
     proxy: RunningProxy, books: Books, upstream: StubProvider
 ) -> None:
-    race(proxy, books, upstream, 1000)
+    for _ in range(3):
+        race(proxy, books, upstream, 1000)
 
 
 def mixed_calls(users: list[tuple[str, str]], count: int) -> list[Call]:
