@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.fixtures import CATALOG
@@ -194,6 +195,26 @@ def test_when_the_credit_ends_so_does_the_stream(dear: Site, path: str) -> None:
     assert row["cost_nanousd"] <= row["hold_nanousd"] <= 100_000_000
     assert row["shortfall_nanousd"] == 0
     assert dear.books.wallet(ann.name) == (100_000_000 - row["cost_nanousd"], 0)
+
+
+def test_the_sdk_raises_it_when_the_credit_ends_in_the_middle(dear: Site) -> None:
+    dear.stub.handle = pieces = Pieces(at_once=1, later=100)
+    ann = visitor(dear, "0.1")
+    client = openai.OpenAI(base_url=f"{dear.proxy.url}/v1/openai", api_key=ann.key, max_retries=0)
+    text = ""
+    with client:
+        stream = client.chat.completions.create(
+            model="dear",
+            messages=[{"role": "user", "content": "hi"}],
+            max_tokens=128_000,
+            stream=True,
+        )
+        with pytest.raises(openai.APIError, match="Insufficient credit") as raised:  # noqa: PT012
+            for chunk in stream:
+                text += chunk.choices[0].delta.content or ""
+                pieces.let_go()
+    assert raised.value.code == "insufficient_credit"
+    assert text.startswith(PIECE)
 
 
 def test_a_top_up_in_time_lets_the_stream_go_on(dear: Site) -> None:
