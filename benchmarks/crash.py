@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.crash_books import Books
-from benchmarks.crash_load import catalog, user_name
+from benchmarks.crash_load import STREAM_TOKENS_HELD, catalog, user_name
 from llmproxy import accounts, ledger
 from llmproxy.cli.progress import progress
 from llmproxy.clock import Clock
@@ -36,7 +36,7 @@ from llmproxy.storage.database import AdminDatabase
 from tests.support.older import turn_back_to_first_schema
 from tests.support.proxy import RunningProxy
 
-FIRST_CREDIT_NANOUSD = 300_000
+FIRST_CREDIT_NANOUSD = 3_000
 LOOK_PAUSE_S = 0.05
 CHANGE_WITHIN_S = 5.0
 STARTS_KILLED = 3
@@ -50,8 +50,7 @@ class Site:
         environ = {
             "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
             "LLMPROXY_LOG_REQUESTS": "false",
-            # A hold tells its request by its amount, so it must not grow.
-            "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": "10000000",
+            "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": str(STREAM_TOKENS_HELD),
         }
         self.proxy = RunningProxy(home, environ)
         self.database = home / "data" / "llmproxy.db"
@@ -319,6 +318,8 @@ def run(cycles: int, clients: int, seed: int) -> dict[str, Any]:
             "ends": len(books.ended),
         },
         "holds": dict(Counter(hold.state for hold in books.ended.values())),
+        "grown": books.grown,
+        "sent_again": books.sent_again,
         "complete_but_expired": books.expired_complete,
         "other_answers": books.other_answers,
         "lost": len(books.lost),
@@ -346,6 +347,9 @@ def show(report: dict[str, Any]) -> None:
     for name in ("killed", "acknowledged", "holds", "other_answers"):
         counts = (f"{_words(what)} {count:,}" for what, count in report[name].items())
         console.print(f"{_words(name)}: {', '.join(counts)}")
+    console.print(
+        f"holds grown: {report['grown']:,}, requests sent again: {report['sent_again']:,}"
+    )
     console.print(
         f"answers complete, but not settled when killed: {report['complete_but_expired']}"
     )

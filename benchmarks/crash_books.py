@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.crash_load import cost_nanousd, hold_nanousd, top_up, top_up_key
+from benchmarks.crash_load import (
+    FIRST_TAG,
+    INPUT_TOKENS_HELD,
+    MAX_TOKENS,
+    STREAM_TOKENS_HELD,
+    cost_nanousd,
+    idempotency_hash,
+    is_stream,
+    top_up,
+    top_up_key,
+)
 from llmproxy import accounts, ledger_check
 from llmproxy.clock import parse_request_id, request_id_text
 from llmproxy.storage.copies import reading_copy
@@ -40,6 +50,7 @@ class Journal:
 class Hold(NamedTuple):
     """What the ledger says of a request."""
 
+    idempotency_hash: bytes
     wallet_id: int
     amount_nanousd: int
     state: str
@@ -57,7 +68,8 @@ class Books:
         )
         self.database = database
         self._users, self._seed = users, seed
-        self.forwarded: set[int] = set()
+        self.forwarded: Counter[int] = Counter()
+        """How often each request has reached the provider."""
         self.heads: dict[int, bytes] = {}
         self.complete: set[int] = set()
         self.other_answers: dict[str, int] = {}
@@ -65,6 +77,9 @@ class Books:
         self.moved: dict[int, tuple[Any, ...]] = {}
         self.ended: dict[bytes, Hold] = {}
         self.expired_complete = 0
+        self.grown = 0
+        self.sent_again = 0
+        self._tags: dict[bytes, int] = {}
         self.lost: set[str] = set()
         self.violations: set[str] = set()
 
@@ -78,6 +93,8 @@ class Books:
                 self.heads[int(value)] = parse_request_id(request_id[0]) or b""
             elif what == "end":
                 self.complete.add(int(value))
+            elif what == "again":
+                self.sent_again += 1
             else:
                 self.other_answers[value] = self.other_answers.get(value, 0) + 1
 
@@ -94,6 +111,7 @@ class Books:
     def check(self) -> None:
         """Compare everything with the database, beside a server that runs."""
         self.read_journals()  # first: what is in them must be in the database by now
+        self._learn_tags()
         with contextlib.closing(AdminDatabase(self.database)) as database, database.read() as tx:
             report = ledger_check.verify(tx)
             self.violations.update(
@@ -132,15 +150,24 @@ class Books:
             if holds.get(request_id) != hold:
                 text = request_id_text(request_id)
                 yield f"hold {text} had ended as {hold}, is {holds.get(request_id)}"
+        tags = Counter(self._tag(hold) for hold in holds.values())
         for tag, request_id in self.heads.items():
             if request_id not in holds:
                 yield f"request {tag} was answered, and has no hold"
-            elif holds[request_id].amount_nanousd != hold_nanousd(tag):
-                yield f"request {tag} holds {holds[request_id].amount_nanousd}"
-        held = {hold.amount_nanousd for hold in holds.values()}
-        for tag in self.forwarded:
-            if hold_nanousd(tag) not in held:
-                yield f"request {tag} was sent to the provider, and has no hold"
+            elif self._tag(holds[request_id]) != tag:
+                yield f"request {tag} was answered with the id of another"
+        for tag, times in self.forwarded.items():
+            if times > tags[tag]:
+                yield f"request {tag} was sent {times} times to the provider, has {tags[tag]} holds"
+
+    def _tag(self, hold: Hold) -> int:
+        return self._tags[hold.idempotency_hash]
+
+    def _learn_tags(self) -> None:
+        """Know all that may be in the database: clients count up, and each has one that runs."""
+        last = max([*self.forwarded, *self.heads], default=FIRST_TAG) + 10 * self._users
+        for tag in range(FIRST_TAG + len(self._tags), last):
+            self._tags[idempotency_hash(tag)] = tag
 
     def _lost_top_ups(
         self, transfers: dict[int, tuple[Any, ...]], wallets: dict[str, int]
@@ -156,25 +183,31 @@ class Books:
             yield f"{there.total()} top-ups are there, {len(self.top_ups)} were made"
 
     def _wrong_amounts(self, holds: dict[bytes, Hold]) -> Iterator[str]:
-        if len({hold.amount_nanousd for hold in holds.values()}) != len(holds):
-            yield "a request has two holds"
-        complete = {hold_nanousd(tag) for tag in self.complete}
-        self.expired_complete = 0
+        kept = Counter(self._tag(hold) for hold in holds.values() if hold.state != "released")
+        yield from (
+            f"request {tag} has {n} holds that were kept" for tag, n in kept.items() if n > 1
+        )
+        self.expired_complete = self.grown = 0
         for request_id, hold in holds.items():
-            where = f"hold {request_id_text(request_id)}"
-            tag = hold.amount_nanousd - hold_nanousd(0)
+            where, tag = f"hold {request_id_text(request_id)}", self._tag(hold)
+            most = INPUT_TOKENS_HELD + MAX_TOKENS
+            least = INPUT_TOKENS_HELD + STREAM_TOKENS_HELD if is_stream(tag) else most
+            if not least <= hold.amount_nanousd <= most:
+                yield f"{where} holds {hold.amount_nanousd}"
+            self.grown += hold.amount_nanousd > least
             if hold.state == "open":
                 continue
             if not 0 <= (hold.charged_nanousd or 0) <= hold.amount_nanousd:
                 yield f"{where} charged {hold.charged_nanousd} of {hold.amount_nanousd}"
             if hold.basis == "usage" and hold.cost_nanousd != cost_nanousd(tag):
                 yield f"{where} cost {hold.cost_nanousd}, its usage costs {cost_nanousd(tag)}"
-            if hold.amount_nanousd in complete and hold.state == "expired":
+            if tag in self.complete and hold.state == "expired":
                 self.expired_complete += 1
 
 
 _HOLDS = """
-SELECT id, wallet_id, amount_nanousd, state, basis, cost_nanousd, charged_nanousd FROM holds
+SELECT id, idempotency_hash, wallet_id, amount_nanousd, state, basis, cost_nanousd, charged_nanousd
+FROM holds
 """
 
 

@@ -4,17 +4,20 @@ Three processes, each with a journal: a file that gets a line as soon as somethi
 
 - `provider` answers every request; its line is the TAG of a request that has reached it.
 - `clients` ask without end; `head TAG REQUEST_ID` when the head of a good answer has come,
-  `end TAG` when all of it has, `other STATUS` for an answer of another kind.
+  `end TAG` when all of it has, `again TAG` when a request is sent once more, `other STATUS` for an
+  answer of another kind.
 - `operator` adds credit without end; its line is the number of a top-up that is done.
 
-The TAG of a request is its `max_tokens`, which no other request has. A token costs one nano-USD
-here, so the amount of a hold is its request's tag and a constant: `hold_nanousd`. What an answer
-costs follows from the tag too: `cost_nanousd`.
+The TAG of a request is a number that no other request has: the first word of its message, and its
+`Idempotency-Key`, by whose hash its hold is found. A request whose connection is lost before its
+answer begins is sent again with the same key, as careful clients do. A token costs one nano-USD
+here; how much an answer costs follows from the tag: `cost_nanousd`.
 """
 
 import argparse
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import random
@@ -45,31 +48,46 @@ FIRST_TAG = 100_000
 BODY_BYTES = 300
 INPUT_TOKENS_HELD = BODY_BYTES // 3 + 600
 INPUT_TOKENS = 30
-WORDS = ["word "] * 12
-GAP_S = 0.03
-PLAIN_SHARE, ANTHROPIC_SHARE, LEAVING_SHARE = 0.2, 0.25, 0.08
+STREAM_TOKENS_HELD = 256
+"""The least that can be set; words are so long that the holds of most streams grow."""
+MAX_TOKENS = 1_000
+WORD = "-".join(["word"] * 8) + " "
+WORDS_MAX = 40
+GAP_S = 0.02
+ANTHROPIC_SHARE, LEAVING_SHARE = 0.25, 0.08
 RETRY_S = 0.05
-TOP_UP_NANOUSD = (100_000, 500_000)
+TOP_UP_NANOUSD = (20, 300)
+"""About as much as is spent: some users have enough, and some run out in the middle of a stream."""
 TOP_UP_PAUSE_S = 0.02
 
 Note = Callable[[str], object]
 
 
-def hold_nanousd(tag: int) -> int:
-    """What is held for a request, by the rules of docs/what-gets-charged.md."""
-    return INPUT_TOKENS_HELD + tag
+def idempotency_hash(tag: int) -> bytes:
+    """What the ledger knows a request by."""
+    return hashlib.sha256(str(tag).encode()).digest()
+
+
+def is_stream(tag: int) -> bool:
+    """Whether a request asks for a stream."""
+    return tag % 5 != 0
+
+
+def words(tag: int) -> list[str]:
+    """What the answer to a request says, a token each."""
+    return [WORD] * (1 + tag % WORDS_MAX)
 
 
 def cost_nanousd(tag: int) -> int:
     """What the complete answer to a request costs."""
-    return INPUT_TOKENS + tag // 2
+    return INPUT_TOKENS + len(words(tag))
 
 
 def catalog() -> str:
     """A catalog with both models, at one nano-USD for a token of any kind."""
     price = "0.001"
     cached = {"cache_read": price, "cache_write": price, "cache_write_1h": price}
-    model = {"in_price": price, "out_price": price, "max_output_tokens": 10**7, "prices": cached}
+    model = {"in_price": price, "out_price": price, "max_output_tokens": 10**6, "prices": cached}
     models = {f"{provider}/{name}": model for provider, name in MODELS.items()}
     return json.dumps(
         {"schema": 1, "currency": "USD", "unit": "per 1M tokens", "updated": "2026-11-26"}
@@ -90,21 +108,26 @@ class Provider(StubProvider):
 
     @override
     def seen(self, request: SeenRequest) -> None:
-        self._note(str(request.json()["max_tokens"]))
+        self._note(str(_tag(request)))
+
+
+def _tag(request: SeenRequest) -> int:
+    content: str = request.json()["messages"][0]["content"]
+    return int(content.split(maxsplit=1)[0])
 
 
 async def answer(request: SeenRequest, out: Out) -> None:
     """Answer like OpenAI or like Anthropic, and report the usage that `cost_nanousd` expects."""
-    body = request.json()
-    given = (INPUT_TOKENS, cost_nanousd(body["max_tokens"]) - INPUT_TOKENS)
+    body, said = request.json(), words(_tag(request))
+    given = (INPUT_TOKENS, len(said))
     if not body["stream"]:
-        await out.json(200, openai_chat("words", *given, model=body["model"]))
+        await out.json(200, openai_chat("".join(said), *given, model=body["model"]))
     elif request.target.endswith(b"/messages"):
         usage = anthropic_usage(*given)
-        await out.sse(anthropic_stream(WORDS, usage, model=body["model"]), GAP_S)
+        await out.sse(anthropic_stream(said, usage, model=body["model"]), GAP_S)
     else:
         usage = openai_usage(*given)
-        await out.sse(openai_chat_stream(WORDS, usage, model=body["model"]), GAP_S)
+        await out.sse(openai_chat_stream(said, usage, model=body["model"]), GAP_S)
 
 
 def provide(note: Note) -> None:
@@ -117,14 +140,17 @@ def provide(note: Note) -> None:
 # --- the clients ----------------------------------------------------------------------------
 
 
-def request(provider: str, key: str, tag: int, *, stream: bool) -> bytes:
+def request(provider: str, key: str, tag: int) -> bytes:
     """One request, its body of BODY_BYTES."""
-    value = {"model": MODELS[provider], "max_tokens": tag, "stream": stream}
+    stream = is_stream(tag)
+    message = {"role": "user", "content": f"{tag} "}
+    value = {"model": MODELS[provider], "max_tokens": MAX_TOKENS, "stream": stream}
+    value["messages"] = [message]
     if provider == "openai" and stream:
         value["stream_options"] = {"include_usage": True}
-    bare = len(json.dumps({**value, "messages": [{"role": "user", "content": ""}]}))
-    value["messages"] = [{"role": "user", "content": "x" * (BODY_BYTES - bare)}]
+    message["content"] += "x" * (BODY_BYTES - len(json.dumps(value)))
     head = f"POST {PATHS[provider]} HTTP/1.1\r\nhost: crash\r\nauthorization: Bearer {key}\r\n"
+    head += f"idempotency-key: {tag}\r\n"
     head += f"content-type: application/json\r\ncontent-length: {BODY_BYTES}\r\n\r\n"
     return (head + json.dumps(value)).encode()
 
@@ -134,6 +160,7 @@ class Client:
 
     def __init__(self, key: str, tags: Iterator[int], note: Note, rng: random.Random) -> None:
         self._key, self._tags, self._note, self._rng = key, tags, note, rng
+        self._unanswered: tuple[int, bytes] | None = None
 
     async def run(self, port: int) -> None:
         """Ask without end, and connect again whenever the server has gone."""
@@ -147,18 +174,21 @@ class Client:
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Send one request and read its answer; False to leave in the middle of it."""
-        tag, draw = next(self._tags), self._rng.random
-        stream = draw() > PLAIN_SHARE
-        provider = "anthropic" if stream and draw() < ANTHROPIC_SHARE else "openai"
-        writer.write(request(provider, self._key, tag, stream=stream))
+        if self._unanswered is None:
+            self._unanswered = self._new_request()
+        else:
+            self._note(f"again {self._unanswered[0]}")
+        tag, data = self._unanswered
+        writer.write(data)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        self._unanswered = None
         headers = dict(line.split(": ", 1) for line in lines[1:] if line)
         status = lines[0].split()[1]
         if status == "200":
             self._note(f"head {tag} {headers['x-llmproxy-request-id']}")
         else:
             self._note(f"other {status}")
-        if stream and status == "200" and draw() < LEAVING_SHARE:
+        if status == "200" and is_stream(tag) and self._rng.random() < LEAVING_SHARE:
             await reader.readline()
             return False
         if "content-length" in headers:
@@ -172,6 +202,11 @@ class Client:
         else:
             await asyncio.sleep(RETRY_S)
         return True
+
+    def _new_request(self) -> tuple[int, bytes]:
+        tag = next(self._tags)
+        is_anthropic = is_stream(tag) and self._rng.random() < ANTHROPIC_SHARE
+        return tag, request("anthropic" if is_anthropic else "openai", self._key, tag)
 
 
 async def ask(port: int, keys: list[str], seed: int, note: Note) -> None:
