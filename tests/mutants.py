@@ -21,7 +21,7 @@ LEDGER = (
     ("provider = ? AND model = ? AND sha256 = ?", "provider = ? AND ? <> '' AND sha256 = ?"),
     ("provider = ? AND model = ? AND sha256 = ?", "? <> '' AND model = ? AND sha256 = ?"),
     ("provider = ? AND model = ? AND sha256 = ?", "provider = ? AND model = ? AND ? <> ''"),
-    # find_key_holder
+    # find_earlier_hold
     ("wallet_id = ? AND idempotency_hash = ?", "? > 0 AND idempotency_hash = ?"),
     ("wallet_id = ? AND idempotency_hash = ?", "wallet_id = ? AND idempotency_hash <> ?"),
     ("state <> 'released'", "state = 'open'"),

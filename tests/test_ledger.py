@@ -203,9 +203,9 @@ def with_key(book: Book, key: bytes = b"k" * 32, asked: bytes = b"a" * 32) -> le
     return msgspec.structs.replace(book.hold("1"), idempotency_hash=key, body_hash=asked)
 
 
-def holder(book: Book, hold: ledger.Hold) -> ledger.KeyHolder | None:
+def holder(book: Book, hold: ledger.Hold) -> ledger.EarlierHold | None:
     with book.read() as tx:
-        return ledger.find_key_holder(tx, hold)
+        return ledger.find_earlier_hold(tx, hold)
 
 
 def test_an_idempotency_key_belongs_to_the_first_hold_until_that_is_released(book: Book) -> None:
@@ -213,7 +213,7 @@ def test_an_idempotency_key_belongs_to_the_first_hold_until_that_is_released(boo
     assert holder(book, first) is None
     with book.write() as tx:
         assert ledger.place_hold(tx, first) is None
-    assert holder(book, second) == ledger.KeyHolder(first.id, b"a" * 32, "open", None)
+    assert holder(book, second) == ledger.EarlierHold(first.id, b"a" * 32, "open", None)
     with book.write() as tx:
         ledger.end_hold(tx, first, ledger.released(book.outcome(), at_ms=NOW_MS))
     assert holder(book, second) is None
@@ -221,7 +221,7 @@ def test_an_idempotency_key_belongs_to_the_first_hold_until_that_is_released(boo
         assert ledger.place_hold(tx, second) is None
     settle(book, second, "0.5")
     found = holder(book, with_key(book))
-    assert found == ledger.KeyHolder(second.id, b"b" * 32, "settled", parse_usd("0.5"))
+    assert found == ledger.EarlierHold(second.id, b"b" * 32, "settled", parse_usd("0.5"))
     assert holder(book, with_key(book, key=b"l" * 32)) is None
     assert holder(book, book.hold("1")) is None
 
@@ -232,7 +232,7 @@ def test_an_expired_hold_keeps_its_idempotency_key(book: Book) -> None:
         ledger.place_hold(tx, hold)
         ledger.note_seen(tx, hold, 7)
         recovery.expire_open_holds(tx, now_ms=NOW_MS)
-    assert holder(book, with_key(book)) == ledger.KeyHolder(hold.id, b"a" * 32, "expired", 7)
+    assert holder(book, with_key(book)) == ledger.EarlierHold(hold.id, b"a" * 32, "expired", 7)
 
 
 def test_a_placing_that_was_cancelled_gives_its_idempotency_key_back(book: Book) -> None:
@@ -242,7 +242,7 @@ def test_a_placing_that_was_cancelled_gives_its_idempotency_key_back(book: Book)
         ledger.place_hold(tx, hold)
         assert ledger.end_if_open(tx, hold, ledger.released(book.outcome(), at_ms=NOW_MS))
         again = with_key(book)
-        assert ledger.find_key_holder(tx, again) is None
+        assert ledger.find_earlier_hold(tx, again) is None
         assert ledger.place_hold(tx, again) is None
 
 
