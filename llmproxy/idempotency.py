@@ -1,9 +1,8 @@
 """Owns what an `Idempotency-Key` promises: one answer is paid for, however often it is asked for.
 
 What a key is, what makes a request the same one again, and what a repeat is told. The hold keeps
-both hashes; the earlier hold with the same key is found in the transaction that places one
-(`ledger.py`).
-Bodies and answers are never stored, so a repeat cannot be given the first answer again.
+both hashes; an earlier hold with the same key is found in the transaction that places the next
+(`ledger.py`). Bodies and answers are never stored, so a repeat cannot be given the first answer.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/test_ledger.py", "tests/test_recovery.py")
+TESTS = ("tests/ledger", "tests/test_recovery.py")
 RUN_S_MAX = 120
 
 LEDGER = (
