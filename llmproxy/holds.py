@@ -70,6 +70,7 @@ class Holds:
             created_at_ms=now_ms,
             idempotency_hash=once.key_hash if once else None,
             body_hash=once.body_hash if once else None,
+            is_stream=quote.facts.is_stream,
         )
         try:
             placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)

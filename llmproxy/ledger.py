@@ -41,6 +41,8 @@ class Hold(msgspec.Struct, frozen=True):
     idempotency_hash: bytes | None = None
     body_hash: bytes | None = None
     """SHA-256 of the idempotency key, and of what was asked with it; None without a key."""
+    is_stream: bool = False
+    """For the row of a request that a crash has ended: nobody else is left to say it."""
 
 
 class EarlierHold(msgspec.Struct, frozen=True):
@@ -173,8 +175,8 @@ def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
-                             created_at_ms, idempotency_hash, body_hash)
-           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             created_at_ms, idempotency_hash, body_hash, is_stream)
+           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         msgspec.structs.astuple(hold),
     )
     return None

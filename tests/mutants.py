@@ -116,7 +116,9 @@ RECOVERY = (
         "max(seen_cost_nanousd - amount_nanousd, 0),\n             user_id",
         "0,\n             user_id",
     ),
-    ("model, seen_cost_nanousd > 0, 0", "model, 0, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, 0, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, is_stream, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, 1, 0"),
     ("max(:now - holds.created_at_ms, 0)", ":now - holds.created_at_ms"),
     (
         '           WHERE state = \'open\'""",\n        at,\n    )\n    ended',

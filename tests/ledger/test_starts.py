@@ -54,8 +54,8 @@ def test_a_start_ends_the_holds_of_each_wallet_from_that_wallet(book: Book) -> N
 def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
     hold = book.placed("2")
     now_ms = hold.created_at_ms + 9000
-    # The clock may have been set back since the second.
-    unseen = msgspec.structs.replace(book.hold("1"), created_at_ms=now_ms + 5)
+    # The clock may have been set back since the second, a stream of which nothing had come.
+    unseen = msgspec.structs.replace(book.hold("1"), created_at_ms=now_ms + 5, is_stream=True)
     with book.write() as tx:
         ledger.place_hold(tx, unseen)
         ledger.note_seen(tx, hold, parse_usd("2.5"))
@@ -77,7 +77,7 @@ def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
         "provider": "openai",
         "model": "gpt-test",
         "created_at_ms": hold.created_at_ms,
-        "is_stream": 1,
+        "is_stream": 0,
         "state": "expired",
         "basis": "estimate",
         "status": 0,
@@ -89,4 +89,14 @@ def test_what_a_start_ends_is_recorded_in_full(book: Book) -> None:
         "shortfall_nanousd": parse_usd("0.5"),
         "duration_ms": 9000,
     }
-    assert (second["basis"], second["is_stream"], second["duration_ms"]) == ("none", 0, 0)
+    assert (second["basis"], second["is_stream"], second["duration_ms"]) == ("none", 1, 0)
+
+
+def test_what_an_older_version_left_open_counts_as_no_stream(book: Book) -> None:
+    """It did not write down which it was."""
+    hold = msgspec.structs.replace(book.hold("1"), is_stream=True)
+    with book.write() as tx:
+        ledger.place_hold(tx, hold)
+        tx.execute("UPDATE holds SET is_stream = NULL")
+        recovery.expire_open_holds(tx, now_ms=NOW_MS)
+        assert tx.execute("SELECT is_stream FROM requests").fetchone()[0] == 0
