@@ -63,6 +63,7 @@ class Attempts:
                 raise ClientLeftError
             self._ending.attempts += 1
             self._ending.upstream_status = None
+            self._ending.was_sent = False
             tried = _Tried(key, key.state)
             self._ending.provider_key_id = key.id
             self.secret = key.secret
@@ -107,13 +108,16 @@ class Attempts:
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()
         try:
-            return await self._services.upstream.post(url, headers, body)
+            return await self._services.upstream.post(url, headers, body, self._note_sending)
         except UpstreamError as error:
             what = "broke off before answering" if error.was_sent else "cannot be reached"
             # Once sent it may have been billed: sending it again could pay twice.
             raise unreachable(self._order, what, error, should_retry=not error.was_sent) from error
         finally:
             self._times.end_waiting()
+
+    def _note_sending(self) -> None:
+        self._ending.was_sent = True
 
     def _require_readable(self, answer: Answer) -> None:
         """Refuse what is compressed though nobody asked for it (wire.md A.10, security.md S10).

@@ -12,7 +12,7 @@ from llmproxy.catalog import Model, Prices
 from llmproxy.clock import Clock
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
-from llmproxy.idempotency import Once, key_taken
+from llmproxy.idempotency import Once, idempotency_key_taken
 from llmproxy.quote import Quote, fit, insufficient_credit
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
@@ -70,6 +70,7 @@ class Holds:
             created_at_ms=now_ms,
             idempotency_hash=once.key_hash if once else None,
             body_hash=once.body_hash if once else None,
+            is_stream=quote.facts.is_stream,
         )
         try:
             placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)
@@ -80,8 +81,8 @@ class Holds:
             raise
         if isinstance(placed, ledger.Standing):
             raise insufficient_credit(quote, placed)
-        if isinstance(placed, ledger.KeyHolder):
-            raise key_taken(placed, hold.body_hash)
+        if isinstance(placed, ledger.EarlierHold):
+            raise idempotency_key_taken(placed, hold.body_hash)
         return placed
 
     def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
@@ -104,11 +105,11 @@ class Holds:
         return version
 
 
-_Placed = tuple[Quote, ledger.Hold] | ledger.Standing | ledger.KeyHolder
+_Placed = tuple[Quote, ledger.Hold] | ledger.Standing | ledger.EarlierHold
 
 
 def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
-    return ledger.find_key_holder(tx, hold) or ledger.place_hold(tx, hold) or (quote, hold)
+    return ledger.find_earlier_hold(tx, hold) or ledger.place_hold(tx, hold) or (quote, hold)
 
 
 def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
@@ -124,5 +125,5 @@ def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
         return _place(tx, hold, quote)
     fitted = fit(quote, standing.available_nanousd)
     if fitted is None:
-        return ledger.find_key_holder(tx, hold) or standing
+        return ledger.find_earlier_hold(tx, hold) or standing
     return _place(tx, msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd), fitted)

@@ -1,8 +1,8 @@
 """Owns what an `Idempotency-Key` promises: one answer is paid for, however often it is asked for.
 
 What a key is, what makes a request the same one again, and what a repeat is told. The hold keeps
-both hashes, and whoever has the key is found in the transaction that places a hold (`ledger.py`).
-Bodies and answers are never stored, so a repeat cannot be given the first answer again.
+both hashes; an earlier hold with the same key is found in the transaction that places the next
+(`ledger.py`). Bodies and answers are never stored, so a repeat cannot be given the first answer.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from llmproxy.body_reader import BodyReader
 from llmproxy.clock import request_id_text
 from llmproxy.errors import ApiError, invalid_request
 from llmproxy.headers import Headers
-from llmproxy.ledger import KeyHolder
+from llmproxy.ledger import EarlierHold
 from llmproxy.money import format_usd
 
 HEADER = b"idempotency-key"
@@ -62,20 +62,20 @@ def _hash(key: bytes, target: str, body: bytes) -> Once:
     return Once(hashlib.sha256(key).digest(), asked.digest())
 
 
-def key_taken(holder: KeyHolder, body_hash: bytes | None) -> ApiError:
+def idempotency_key_taken(earlier: EarlierHold, body_hash: bytes | None) -> ApiError:
     """Return what a request is told whose idempotency key an earlier one has.
 
     SDKs try a 409 again by themselves, which helps only while the earlier one runs: it may yet fail
     and free the key, and if not, the next answer says what it cost.
     """
-    first = request_id_text(holder.hold_id)
-    cost = None if holder.cost_nanousd is None else format_usd(holder.cost_nanousd)
+    first = request_id_text(earlier.hold_id)
+    cost = None if earlier.cost_nanousd is None else format_usd(earlier.cost_nanousd)
     fields: dict[str, object] = {
         "first_request_id": first,
-        "first_state": holder.state,
+        "first_state": earlier.state,
         "first_cost_usd": cost,
     }
-    if holder.body_hash != body_hash:
+    if earlier.body_hash != body_hash:
         return ApiError(
             422,
             "idempotency_key_reused",
@@ -96,7 +96,7 @@ def key_taken(holder: KeyHolder, body_hash: bytes | None) -> ApiError:
     return ApiError(
         409,
         "idempotency_key_used",
-        f"This Idempotency-Key was used by request {first}, which is {holder.state} and cost "
+        f"This Idempotency-Key was used by request {first}, which is {earlier.state} and cost "
         f"{cost} USD. Answers are not stored, so it cannot be given again. To ask anew, use a new "
         "key.",
         fields=fields,

@@ -41,10 +41,12 @@ class Hold(msgspec.Struct, frozen=True):
     idempotency_hash: bytes | None = None
     body_hash: bytes | None = None
     """SHA-256 of the idempotency key, and of what was asked with it; None without a key."""
+    is_stream: bool = False
+    """For the row of a request that a crash has ended: nobody else is left to say it."""
 
 
-class KeyHolder(msgspec.Struct, frozen=True):
-    """The hold that an idempotency key belongs to; its cost is None while it is open."""
+class EarlierHold(msgspec.Struct, frozen=True):
+    """The hold that has an idempotency key already; its cost is None while it is open."""
 
     hold_id: bytes
     body_hash: bytes
@@ -139,8 +141,8 @@ def pin_prices(tx: Tx, provider: str, model: str, prices: bytes, *, now_ms: int)
     return int(row[0])
 
 
-def find_key_holder(tx: Tx, hold: Hold) -> KeyHolder | None:
-    """Return who has the idempotency key of a hold that is to be placed, if it has one.
+def find_earlier_hold(tx: Tx, hold: Hold) -> EarlierHold | None:
+    """Return the hold that has the idempotency key of one that is to be placed, if there is any.
 
     To be asked in the transaction that places it. A released hold has given its key back; all
     others keep theirs for ever.
@@ -152,14 +154,14 @@ def find_key_holder(tx: Tx, hold: Hold) -> KeyHolder | None:
            WHERE wallet_id = ? AND idempotency_hash = ? AND state <> 'released'""",
         (hold.wallet_id, hold.idempotency_hash),
     ).fetchone()
-    return None if row is None else KeyHolder(*row)
+    return None if row is None else EarlierHold(*row)
 
 
 def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     """Set money aside, or return what was there when it did not suffice (nothing is written).
 
     The check and the change are one statement, so that parallel requests cannot both pass it. An
-    idempotency key must be free: see `find_key_holder`.
+    idempotency key must be free: see `find_earlier_hold`.
     """
     if hold.amount_nanousd > AMOUNT_NANOUSD_MAX:  # more than anybody has, or SQLite can count
         return standing(tx, hold.wallet_id)
@@ -173,8 +175,8 @@ def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
                              user_multiplier_micro, model_multiplier_micro, amount_nanousd,
-                             created_at_ms, idempotency_hash, body_hash)
-           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                             created_at_ms, idempotency_hash, body_hash, is_stream)
+           VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
         msgspec.structs.astuple(hold),
     )
     return None

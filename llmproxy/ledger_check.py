@@ -90,8 +90,31 @@ def _check_file(tx: Tx, report: Report) -> None:
     for row in tx.execute("PRAGMA integrity_check"):
         if row[0] != "ok":
             report.add("database", str(row[0]))
-    for row in tx.execute("PRAGMA foreign_key_check"):
-        report.add(f"{row[0]} row {row[1]}", f"points to a row of {row[2]} that does not exist")
+    has_orphaned_holds = False
+    for table, row_id, parent, _ in tx.execute("PRAGMA foreign_key_check"):
+        if table == "holds":  # has no row ids: SQLite does not say which rows it has found
+            has_orphaned_holds = True
+        else:
+            report.add(f"{table} row {row_id}", _points_nowhere(parent))
+    if has_orphaned_holds:
+        for hold_id, parent in tx.execute(_ORPHANED_HOLDS):
+            report.add(f"hold {request_id_text(hold_id)}", _points_nowhere(parent))
+
+
+def _points_nowhere(parent: str) -> str:
+    return f"points to a row of {parent} that does not exist"
+
+
+_ORPHANED_HOLDS = """
+SELECT id, 'wallets' FROM holds WHERE wallet_id NOT IN (SELECT id FROM wallets)
+UNION ALL
+SELECT id, 'api_keys' FROM holds WHERE api_key_id NOT IN (SELECT id FROM api_keys)
+UNION ALL
+SELECT id, 'price_versions' FROM holds
+WHERE price_version_id NOT IN (SELECT id FROM price_versions)
+UNION ALL
+SELECT id, 'boots' FROM holds WHERE boot_id NOT IN (SELECT id FROM boots)
+"""
 
 
 def _check_wallets(tx: Tx, report: Report) -> None:

@@ -158,7 +158,7 @@ def expire_open_holds(tx: Tx, *, now_ms: int) -> int:
            SELECT holds.id, api_key_id, endpoint, holds.created_at_ms, amount_nanousd, 'expired',
              iif(seen_cost_nanousd > 0, 'estimate', 'none'), seen_cost_nanousd,
              min(seen_cost_nanousd, amount_nanousd), max(seen_cost_nanousd - amount_nanousd, 0),
-             user_id, provider, model, seen_cost_nanousd > 0, 0,
+             user_id, provider, model, coalesce(is_stream, 0), 0,
              max(:now - holds.created_at_ms, 0), 'the proxy stopped while this request ran', 0
            FROM holds JOIN wallets ON wallets.id = wallet_id
                       JOIN price_versions ON price_versions.id = price_version_id

@@ -32,6 +32,8 @@ class Ending(Protocol):
     status: int
     """The HTTP status that the client got."""
     upstream_status: int | None
+    was_sent: bool
+    """Something of the request may have reached the provider in the last attempt."""
     attempts: int
     provider_key_id: int | None
     ttfb_ms: int | None
@@ -66,6 +68,7 @@ class _Row:
         self.has_ended = False
         self.status = 0
         self.upstream_status: int | None = None
+        self.was_sent = False
         self.attempts = 0
         self.provider_key_id: int | None = None
         self.ttfb_ms: int | None = None
@@ -172,8 +175,8 @@ class Settlement(_Row):
         if self.has_ended:
             return
         is_error = self.upstream_status is not None and self.upstream_status >= 300
-        if is_error or not self.attempts:
-            self.release(reason)  # nothing was generated, or nothing has been sent yet
+        if is_error or not self.was_sent:
+            self.release(reason)  # nothing was generated, or it was still being connected
         elif reading.is_final:
             self.end(reading, reason)
         elif self._quote.model.reasoning or self._order.facts.hides_output:

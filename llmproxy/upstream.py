@@ -7,6 +7,8 @@ of the client's types leaves this module, so that another one can take its place
 """
 
 import ssl
+from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
@@ -28,6 +30,9 @@ HEADERS_MAX = 256
 _HEAD_END = b"\r\n\r\n"
 
 Headers = list[tuple[bytes, bytes]]
+
+_on_sending: ContextVar[Callable[[], None]] = ContextVar("on_sending")
+"""What to call when the connection for this task's request is there, and is about to be used."""
 
 
 class UpstreamError(LlmproxyError):
@@ -104,8 +109,13 @@ class Upstream:
         )
         self._urls: dict[str, yarl.URL] = {}
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+    async def post(
+        self, url: str, headers: Headers, body: bytes, on_sending: Callable[[], None]
+    ) -> Answer:
         """Send a request and return its answer once the status has come.
+
+        `on_sending` is called before the first byte of the request is written: until then, while
+        it is connected to the provider, surely nothing has left.
 
         Raises:
             UpstreamError: no answer; see its `was_sent`.
@@ -117,6 +127,7 @@ class Upstream:
         fields = multidict.CIMultiDict(
             [(name.decode("latin-1"), _header_text(value)) for name, value in headers]
         )
+        _on_sending.set(on_sending)
         try:
             response = await self._session.request(
                 "POST", parsed, data=body, headers=fields, allow_redirects=False
@@ -153,8 +164,9 @@ class _Connection(ResponseHandler):
 
     @override
     def set_response_params(self, **options: Any) -> None:
-        """Expect an answer: a request is about to be sent."""
+        """Expect an answer: a request is about to be sent, by the task that waits for it."""
         self._is_answered = False
+        _on_sending.get()()
         super().set_response_params(**options)
 
     @override

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/test_ledger.py", "tests/test_recovery.py")
+TESTS = ("tests/ledger", "tests/test_recovery.py")
 RUN_S_MAX = 120
 
 LEDGER = (
@@ -21,7 +21,7 @@ LEDGER = (
     ("provider = ? AND model = ? AND sha256 = ?", "provider = ? AND ? <> '' AND sha256 = ?"),
     ("provider = ? AND model = ? AND sha256 = ?", "? <> '' AND model = ? AND sha256 = ?"),
     ("provider = ? AND model = ? AND sha256 = ?", "provider = ? AND model = ? AND ? <> ''"),
-    # find_key_holder
+    # find_earlier_hold
     ("wallet_id = ? AND idempotency_hash = ?", "? > 0 AND idempotency_hash = ?"),
     ("wallet_id = ? AND idempotency_hash = ?", "wallet_id = ? AND idempotency_hash <> ?"),
     ("state <> 'released'", "state = 'open'"),
@@ -116,7 +116,9 @@ RECOVERY = (
         "max(seen_cost_nanousd - amount_nanousd, 0),\n             user_id",
         "0,\n             user_id",
     ),
-    ("model, seen_cost_nanousd > 0, 0", "model, 0, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, 0, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, is_stream, 0"),
+    ("model, coalesce(is_stream, 0), 0", "model, 1, 0"),
     ("max(:now - holds.created_at_ms, 0)", ":now - holds.created_at_ms"),
     (
         '           WHERE state = \'open\'""",\n        at,\n    )\n    ended',

@@ -9,16 +9,14 @@ import msgspec
 import pytest
 
 from llmproxy import accounts, ledger, ledger_check, recovery
-from llmproxy.catalog import Prices, Rates
 from llmproxy.clock import request_id_text
-from llmproxy.money import parse_rate, parse_usd
-from llmproxy.pricing import PricedModel, price
+from llmproxy.money import parse_usd
 from llmproxy.storage.database import connect, transaction
-from llmproxy.usage import Leg, Usage
-from tests.support.books import NOW_MS, PRICES, Book
+from llmproxy.usage import Leg
+from tests.support.books import NOW_MS, Book
 
 ROW = re.compile(
-    r"database|[a-z_]+ row (\d+|None)|(wallet of )?user ann"
+    r"database|[a-z_]+ row \d+|(wallet of )?user ann"
     r"|(price version|transfer) \d+|(hold|request) req_\w+"
 )
 """How a problem names its row."""
@@ -263,51 +261,26 @@ def test_a_price_that_changed_with_its_hash_is_found_by_pricing_again(
     assert all("but its usage prices to" in message for message in messages)
 
 
-OTHER_PRICES = Prices(Rates(*(parse_rate("7") for _ in Rates.__struct_fields__[:5])))
-
-
-def settle_with_another_models_leg(book: Book, *, is_pinned: bool) -> ledger.Hold:
-    """An answer of two models, such as one of Anthropic's with a fallback."""
-    hold = book.placed("1")
-    usage = Usage((Leg(input=100), Leg(input=10, output=20, model="gpt-other")))
-    with book.write() as tx:
-        version = ledger.pin_prices(
-            tx, "openai", "gpt-other", OTHER_PRICES.canonical_json(), now_ms=NOW_MS
-        )
-        other = PricedModel("gpt-other", OTHER_PRICES, version if is_pinned else None)
-        cost = price(
-            usage,
-            PricedModel("gpt-test", PRICES, book.price_version),
-            user_multiplier_micro=hold.user_multiplier_micro,
-            model_multiplier_micro=hold.model_multiplier_micro,
-            other_model=lambda _: other,
-        )
-        end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
-        ledger.end_hold(tx, hold, end)
-    return hold
-
-
-@pytest.mark.parametrize("is_pinned", [True, False])
-def test_another_models_leg_is_priced_again_where_its_line_pins_its_prices(
-    tmp_path: Path, is_pinned: bool
+def test_a_hold_that_points_nowhere_is_named_for_each_row_that_is_missing(
+    damaged: sqlite3.Connection,
 ) -> None:
-    book = Book(tmp_path / "data" / "llmproxy.db")
-    hold = settle_with_another_models_leg(book, is_pinned=is_pinned)
-    book.close()
-    with_damage = connect(book.path)
-    with transaction(with_damage) as tx:
-        report = ledger_check.verify(tx)
-    assert report.problems == []
-    assert report.checked.get("usages_repriced", 0) == is_pinned
-    # 19 tokens fewer of the other model's output: the receipt still sums to what was charged.
-    with_damage.execute(
-        """UPDATE requests SET usage = replace(usage, '"output":20', '"output":1')"""
+    """SQLite's own check finds them, but does not say which: holds have no row ids."""
+    holds = damaged.execute("SELECT id FROM holds ORDER BY id LIMIT 2").fetchall()
+    names = [f"hold {request_id_text(row[0])}" for row in holds]
+    damaged.execute("UPDATE holds SET wallet_id = 77, boot_id = 77 WHERE id = ?", holds[0])
+    damaged.execute(
+        "UPDATE holds SET api_key_id = 77, price_version_id = 77 WHERE id = ?", holds[1]
     )
-    problems = check(with_damage).problems
-    assert len(problems) == is_pinned
-    for problem in problems:
-        assert problem.row == f"hold {request_id_text(hold.id)}"
-        assert "but its usage prices to" in problem.message
+    damaged.execute("UPDATE transfers SET wallet_id = 77 WHERE kind = 'credit'")
+    nowhere = re.compile("points to a row of (.*) that does not exist")
+    found = [(each.row, nowhere.fullmatch(each.message)) for each in check(damaged).problems]
+    assert {(row, match[1]) for row, match in found if match} == {
+        (names[0], "wallets"),
+        (names[0], "boots"),
+        (names[1], "api_keys"),
+        (names[1], "price_versions"),
+        ("transfers row 1", "wallets"),
+    }
 
 
 def test_damage_to_the_file_itself_is_found(damaged: sqlite3.Connection) -> None:

@@ -135,7 +135,7 @@ _HOLD_COLUMNS = """
 SELECT holds.id, holds.created_at_ms, users.name, api_keys.name, price_versions.provider, endpoint,
        price_versions.model, holds.state, coalesce(holds.basis, 'none'), amount_nanousd,
        coalesce(cost_nanousd, seen_cost_nanousd), coalesce(charged_nanousd, 0),
-       coalesce(shortfall_nanousd, 0)
+       coalesce(shortfall_nanousd, 0), NULL, is_stream
 """
 _HOLD_NAMES = """
   JOIN wallets ON wallets.id = holds.wallet_id

@@ -9,7 +9,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _migrations = Migrations("llmproxy")
 
@@ -260,6 +260,12 @@ def m002_own_prices_and_expiry(db: Database) -> None:
         CREATE INDEX holds_shortfall ON holds(shortfall_nanousd) WHERE shortfall_nanousd > 0
         """
     )
+
+
+@_migrations()
+def m003_streams(db: Database) -> None:
+    """Let a hold say whether its request is a stream; unknown of those that there are."""
+    db.execute("ALTER TABLE holds ADD COLUMN is_stream INTEGER CHECK(is_stream IN(0, 1))")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

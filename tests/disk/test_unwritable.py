@@ -83,6 +83,22 @@ def test_a_stop_while_the_file_is_gone_keeps_settlements_for_when_it_is_back(dis
     assert disk.kept() == ([], 0)
 
 
+def test_a_stop_while_the_directory_is_gone_keeps_settlements_and_is_clean(disk: Disk) -> None:
+    ann, key = disk.user()
+    data, elsewhere = disk.path.parent, disk.path.parent.with_name("elsewhere")
+    with disk.running_stream(key) as client:
+        data.rename(elsewhere)
+        disk.finish(client)
+        assert disk.proxy.stop() == 0
+    assert "1 settlements could not be written before the stop; they are kept" in disk.logged()
+    assert "Traceback" not in disk.logged()
+    elsewhere.rename(data)
+    assert len(disk.kept().records) == 1
+    disk.proxy.start()
+    disk.assert_settled(ann)
+    assert disk.kept() == ([], 0)
+
+
 def test_a_foreign_writer_that_does_not_let_go_delays_no_stream(disk: Disk) -> None:
     (ann, ann_key), (_, bob_key) = disk.user(), disk.user()
     with (

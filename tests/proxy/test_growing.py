@@ -394,10 +394,11 @@ def test_a_ledger_that_cannot_be_written_stops_only_what_has_outgrown_its_hold(d
 def test_a_killed_proxy_charges_what_it_has_durably_seen(tmp_path: Path) -> None:
     with running_site(tmp_path, {}) as site:
         site.stub.handle = Pieces(at_once=30)
-        ann = site.visitor()
+        ann, bob = site.visitor(), site.visitor()
         body = chat(stream=True, max_tokens=2000)
-        with site.send(ann, CHAT, body) as client:
+        with site.send(ann, CHAT, body) as client, site.send(bob, CHAT, chat()) as plain:
             client.recv_head()
+            plain.recv_head()
             noted = "SELECT max(seen_cost_nanousd) FROM holds"
             # Noted at the first chunk, and again some seconds later.
             wait_until(lambda: site.books.count(noted) > 1_500_000, within_s=15)
@@ -408,3 +409,4 @@ def test_a_killed_proxy_charges_what_it_has_durably_seen(tmp_path: Path) -> None
         assert seen == -(-len(body) // 3) * 2500 + -(-text // 3) * 10_000
         row = site.assert_paid(ann, state="expired", basis="estimate", nanousd=seen)
         assert row["reason"] == "the proxy stopped while this request ran"
+        assert (row["is_stream"], site.ended(bob)["is_stream"]) == (1, 0)

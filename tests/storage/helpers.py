@@ -64,6 +64,7 @@ class Site:
 
     def __init__(self, path: Path) -> None:
         self.files = DatabaseFiles(path)
+        self.settlements: set[Callable[..., object]] = {insert}
         self.kept: list[Write] = []
         self.failures: list[str] = []
         self.writer: Writer[int] = Writer(self.files, self)
@@ -85,8 +86,8 @@ class Site:
         asyncio.run(main())
 
     def keep(self, writes: Sequence[Write]) -> int:
-        """Take what the database did not: `insert` alone is a settlement here."""
-        kept = [write for write in writes if write[0] is insert]
+        """Take what the database did not of `settlements`."""
+        kept = [write for write in writes if write[0] in self.settlements]
         self.kept += kept
         return len(kept)
 

@@ -169,6 +169,7 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(path: Path) -> Non
         assert tx.execute("SELECT name FROM users").fetchone()["name"] == "ann"
         assert tx.execute("SELECT count(expires_at_ms) FROM api_keys").fetchone()[0] == 0
         assert tx.execute("SELECT count(*) FROM catalog_overrides").fetchone()[0] == 0
+        assert tx.execute("SELECT count(is_stream) FROM holds").fetchone()[0] == 0
         assert tx.execute("PRAGMA user_version").fetchone()[0] == database.SCHEMA_VERSION
     opened.close()
 

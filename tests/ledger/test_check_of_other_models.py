@@ -1,0 +1,62 @@
+"""The proof of the books prices again what another model than the asked one has answered."""
+
+from pathlib import Path
+
+import pytest
+
+from llmproxy import ledger, ledger_check
+from llmproxy.catalog import Prices, Rates
+from llmproxy.clock import request_id_text
+from llmproxy.money import parse_rate
+from llmproxy.pricing import PricedModel, price
+from llmproxy.storage.database import connect, transaction
+from llmproxy.usage import Leg, Usage
+from tests.support.books import NOW_MS, PRICES, Book
+
+OTHER_PRICES = Prices(Rates(*(parse_rate("7") for _ in Rates.__struct_fields__[:5])))
+
+
+def settle_with_another_models_leg(book: Book, *, is_pinned: bool) -> ledger.Hold:
+    """An answer of two models, such as one of Anthropic's with a fallback."""
+    hold = book.placed("1")
+    usage = Usage((Leg(input=100), Leg(input=10, output=20, model="gpt-other")))
+    with book.write() as tx:
+        version = ledger.pin_prices(
+            tx, "openai", "gpt-other", OTHER_PRICES.canonical_json(), now_ms=NOW_MS
+        )
+        other = PricedModel("gpt-other", OTHER_PRICES, version if is_pinned else None)
+        cost = price(
+            usage,
+            PricedModel("gpt-test", PRICES, book.price_version),
+            user_multiplier_micro=hold.user_multiplier_micro,
+            model_multiplier_micro=hold.model_multiplier_micro,
+            other_model=lambda _: other,
+        )
+        end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
+        ledger.end_hold(tx, hold, end)
+    return hold
+
+
+@pytest.mark.parametrize("is_pinned", [True, False])
+def test_another_models_leg_is_priced_again_where_its_line_pins_its_prices(
+    tmp_path: Path, is_pinned: bool
+) -> None:
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    hold = settle_with_another_models_leg(book, is_pinned=is_pinned)
+    book.close()
+    with_damage = connect(book.path)
+    with transaction(with_damage) as tx:
+        report = ledger_check.verify(tx)
+    assert report.problems == []
+    assert report.checked.get("usages_repriced", 0) == is_pinned
+    # 19 tokens fewer of the other model's output: the receipt still sums to what was charged.
+    with_damage.execute(
+        """UPDATE requests SET usage = replace(usage, '"output":20', '"output":1')"""
+    )
+    with transaction(with_damage) as tx:
+        problems = ledger_check.verify(tx).problems
+    with_damage.close()
+    assert len(problems) == is_pinned
+    for problem in problems:
+        assert problem.row == f"hold {request_id_text(hold.id)}"
+        assert "but its usage prices to" in problem.message
