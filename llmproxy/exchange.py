@@ -15,7 +15,7 @@ from llmproxy.headers import Headers, to_client, without_secret
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
 from llmproxy.settlement import make_ending
-from llmproxy.upstream import Answer, UpstreamError
+from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
 if TYPE_CHECKING:
