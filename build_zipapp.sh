@@ -134,7 +134,7 @@ suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 for path in sorted(site.rglob("*.so")):
     if path.name.endswith(suffixes):
         importlib.import_module(".".join((*path.relative_to(site).parts[:-1], path.name.split(".")[0])))
-for name in ("litestar", "httpx", "uvicorn", "uvloop", "sqlite_utils", "typer", "rich", "aiohttp"):
+for name in ("litestar", "httpx", "uvicorn", "uvloop", "sqlite_utils", "typer", "rich", "aiohappyeyeballs"):
     importlib.import_module(name)
 PY
 "$venv/bin/python" -I -W ignore "$scratch/check.py" "$site" || fail "a module does not import"

@@ -18,7 +18,7 @@ from llmproxy.order import Order, Services
 from llmproxy.presets import output_member
 from llmproxy.settlement import Ending
 from llmproxy.storage.database import Tx
-from llmproxy.upstream import Answer, UpstreamError
+from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
 ATTEMPTS_MAX = 3
@@ -55,7 +55,7 @@ class Attempts:
             ClientLeftError: the client has left, and nothing is under way.
         """
         order = self._order
-        url = order.provider.base_url + order.endpoint.upstream_path + order.query
+        path = order.endpoint.upstream_path + order.query
         body = await self._body()
         refusals: list[ApiError] = []
         for key in order.keys[:ATTEMPTS_MAX]:
@@ -68,7 +68,7 @@ class Attempts:
             self._ending.provider_key_id = key.id
             self.secret = key.secret
             headers = to_provider(order.headers, order.provider.dialect, key.secret)
-            answer = await self._send(url, headers, body)
+            answer = await self._send(path, headers, body)
             self._ending.upstream_status = answer.status
             if answer.status not in STATUSES:
                 answer.close()
@@ -105,10 +105,12 @@ class Attempts:
             body = with_output_max(body, members, order.quote.fitted_max, new=new)
         return endpoint.upstream_body(body, order.facts, injects_usage=order.provider.injects_usage)
 
-    async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
+    async def _send(self, path: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()
         try:
-            return await self._services.upstream.post(url, headers, body, self._note_sending)
+            return await self._services.upstream.post(
+                self._order.provider.base_url, path, headers, body, self._note_sending
+            )
         except UpstreamError as error:
             what = "broke off before answering" if error.was_sent else "cannot be reached"
             # Once sent it may have been billed: sending it again could pay twice.
@@ -154,8 +156,7 @@ class Attempts:
         """
         order = self._order
         headers = {
-            name.lower().decode("latin-1"): value.decode("latin-1")
-            for name, value in answer.headers
+            name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
         # Masked before anything of it is kept or logged.
         key = tried.key

@@ -15,7 +15,7 @@ from llmproxy.headers import Headers, to_client, without_secret
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
 from llmproxy.settlement import make_ending
-from llmproxy.upstream import Answer, UpstreamError
+from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
 
 if TYPE_CHECKING:
@@ -41,11 +41,18 @@ class Client(Protocol):
     def abort(self) -> None:
         """Hang up on the client."""
 
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer."""
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer: its head leaves with the first piece of the body, or in a moment."""
 
-    async def send(self, body: bytes, *, more: bool) -> None:
-        """Send a part of the body; the last one has `more` False."""
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits for the client that no more should be written now."""
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of it, or has left."""
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the body; the last one has `more` False."""
 
 
 class _NotCoveredError(Exception):
@@ -154,7 +161,7 @@ class Exchange:
         self._is_event_stream = True
         headers = [(n, v) for n, v in self._passed_headers(answer) if n != b"cache-control"]
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
-        await self._start(answer.status, headers)
+        self._start(answer.status, headers)
         broken: str | None = None
         try:
             await self._pass_events(answer, reader)
@@ -231,7 +238,7 @@ class Exchange:
         headers = self._passed_headers(answer)
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-llmproxy-cost-usd", format_usd(cost).encode()))
-        await self._start(answer.status, headers)
+        self._start(answer.status, headers)
         await self._finish(body)
 
     async def _relay_large(self, answer: Answer, parts: list[bytes]) -> None:
@@ -239,7 +246,7 @@ class Exchange:
         kept = list(parts)
         size = sum(len(part) for part in kept)
         self._read_so_far = lambda: Reading(seen_bytes=size)  # as it is when asked
-        await self._start(answer.status, self._passed_headers(answer))
+        self._start(answer.status, self._passed_headers(answer))
         last = b"".join(parts)
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
@@ -271,7 +278,7 @@ class Exchange:
             chunk = None  # an error cut short is still that error
         if chunk is None:
             headers.append((b"content-length", b"%d" % len(held_back)))
-        await self._start(answer.status, headers)
+        self._start(answer.status, headers)
         while chunk is not None:
             # As much stays back as could be the beginning of the secret.
             masked = without_secret(held_back + chunk, secret)
@@ -298,19 +305,21 @@ class Exchange:
         if self._ending.ttfb_ms is None:
             self._ending.ttfb_ms = self.times.elapsed_ms()
 
-    async def _start(self, status: int, headers: Headers) -> None:
+    def _start(self, status: int, headers: Headers) -> None:
         self._note_start(status)
-        await self._client.start(status, headers)
+        self._client.start(status, headers)
 
     async def _pass(self, body: bytes, *, more: bool = True) -> None:
         """Send on what the client still wants; it has the stall timeout for each piece of it."""
         for start in range(0, len(body) or 1, SENT_BYTES_MAX):
             if self._client.is_gone():
                 return  # read on: the provider bills what it generates
+            if self._client.is_full:
+                self.times.begin_sending()
+                await self._client.drained()
+                self.times.end_sending()
             end = start + SENT_BYTES_MAX
-            self.times.begin_sending()
-            await self._client.send(body[start:end], more=more or end < len(body))
-            self.times.end_sending()
+            self._client.write(body[start:end], more=more or end < len(body))
 
     async def _finish(self, body: bytes) -> None:
         await self._pass(body, more=False)

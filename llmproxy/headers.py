@@ -76,13 +76,13 @@ def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
 
 
 def to_client(headers: Headers, secret: str) -> Headers:
-    """Return the provider's headers that the client may see."""
+    """Return the provider's headers that the client may see; names are in lower case."""
     hidden = secret.encode()
     return [
-        (name.lower(), value)
+        (name, value)
         for name, value in headers
-        if name.lower() not in _ANSWER_DROPPED
-        and not name.lower().startswith(_ANSWER_DROPPED_PREFIXES)
+        if name not in _ANSWER_DROPPED
+        and not name.startswith(_ANSWER_DROPPED_PREFIXES)
         and not (hidden and hidden in value)
     ]
 

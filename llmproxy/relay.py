@@ -135,7 +135,7 @@ class Relay:
         except ClientGoneError:
             pass
         except Exception as error:  # noqa: BLE001 - outermost: no traceback reaches the client
-            await answer_failure(client, error, request.trace)
+            answer_failure(client, error, request.trace)
 
     async def _serve(self, request: Request, client: Client, request_id: bytes) -> None:
         if self.is_draining:
@@ -151,12 +151,12 @@ class Relay:
         route = self._routes.find(request.method, request.raw_path)
         request.trace.provider = route.provider
         if route.is_base:
-            await _answer(client, b"", request_id)
+            _answer(client, b"", request_id)
             return
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
         principal = await self.authenticate(request)
         if route.endpoint is None:
-            await _answer(client, models_body(self._catalog.current, route), request_id)
+            _answer(client, models_body(self._catalog.current, route), request_id)
             self._unheld.record(request_id, route, principal)
             return
         order = await self._admit(request, route, route.endpoint, principal, request_id)
@@ -338,18 +338,18 @@ def asks_websocket(headers: Headers) -> bool:
     return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
-async def _answer(client: Client, body: bytes, request_id: bytes) -> None:
+def _answer(client: Client, body: bytes, request_id: bytes) -> None:
     """Answer a request that goes to no provider."""
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),
         (b"x-llmproxy-request-id", request_id_text(request_id).encode()),
     ]
-    await client.start(200, headers)
-    await client.send(body, more=False)
+    client.start(200, headers)
+    client.write(body, more=False)
 
 
-async def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:
+def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:
     """Answer whatever has kept a request from being served, in our envelope."""
     request_id = trace.request_id
     if isinstance(failure, ApiError):
@@ -366,5 +366,5 @@ async def answer_failure(client: Client, failure: Exception, trace: Trace) -> No
         return
     body = error.body(request_id)
     headers = [*error.headers(request_id), (b"content-length", b"%d" % len(body))]
-    await client.start(error.status, headers)
-    await client.send(body, more=False)
+    client.start(error.status, headers)
+    client.write(body, more=False)

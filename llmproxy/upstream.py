@@ -1,89 +1,29 @@
-"""Owns the way to the providers: the sole importer of an HTTP client.
+"""Owns the way to the providers: where to connect, and the connections that are kept open.
 
 What goes out is exactly what the caller gives: no redirects, no proxies from the environment, no
-cookies, no decompression, no re-sending. Deadlines other than connecting are the caller's. Nothing
-of the client's types leaves this module, so that another one can take its place
-(docs/decisions/0003).
+cookies, no decompression, no re-sending. Deadlines other than connecting are the caller's. How a
+request and its answer look on the wire is `upstream_connection.py`'s (docs/decisions/0010).
 """
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Callable
-from contextvars import ContextVar
-from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
+import aiohappyeyeballs
 import certifi
-import multidict
-import yarl
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.http_parser import RawResponseMessage
-from typing_extensions import override
 
-from llmproxy.errors import LlmproxyError
+from llmproxy.upstream_connection import Answer, Connection, Headers, UpstreamError
 
 KEEPALIVE_S = 15.0
 """Idle connections are closed by us first: a provider that closes one while we send on it would
 leave us not knowing whether it read the request."""
-HEADER_BYTES_MAX = 64 * 1024
-HEADERS_MAX = 256
-_HEAD_END = b"\r\n\r\n"
-
-Headers = list[tuple[bytes, bytes]]
-
-_on_sending: ContextVar[Callable[[], None]] = ContextVar("on_sending")
-"""What to call when the connection for this task's request is there, and is about to be used."""
-
-
-class UpstreamError(LlmproxyError):
-    """The provider could not be reached, or broke off.
-
-    `was_sent` is False only when surely no byte of the request has left: then nothing can have
-    been generated.
-    """
-
-    def __init__(self, what: str, *, was_sent: bool) -> None:
-        """Take a short description without any secret in it."""
-        super().__init__(what)
-        self.was_sent = was_sent
-
-
-class Answer:
-    """A provider's answer, its body still to be read."""
-
-    __slots__ = ("_response", "headers", "status")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        """Wrap the client's response."""
-        self.status = response.status
-        self.headers: Headers = list(response.raw_headers)
-        self._response = response
-
-    def header(self, name: bytes) -> bytes:
-        """Return a header by its lower-case name, or b""."""
-        for key, value in self.headers:
-            if key.lower() == name:
-                return value
-        return b""
-
-    async def next_chunk(self) -> bytes | None:
-        """Return the next bytes as soon as there are any, None at the end.
-
-        Raises:
-            UpstreamError: the connection broke before the end; all that came has been returned.
-        """
-        content = self._response.content
-        try:
-            return await content.readany() or None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            # aiohttp forgets what it has not handed out when the connection breaks.
-            if unread := content._read_nowait(-1):  # noqa: SLF001
-                return unread
-            raise UpstreamError(_describe(error), was_sent=True) from error
-
-    def close(self) -> None:
-        """Hang up unless the answer was read to its end."""
-        self._response.close()
+SWEEP_INTERVAL_S = 5.0
+ADDRESSES_KEPT_S = 10.0
+NEXT_ADDRESS_AFTER_S = 0.25
+"""RFC 8305: how long one address of a host is tried alone before the next one is tried too."""
 
 
 class Upstream:
@@ -91,132 +31,179 @@ class Upstream:
 
     def __init__(self, connect_timeout_s: float) -> None:
         """Take the seconds after which connecting, TLS included, is given up."""
-        context = ssl.create_default_context()
+        self._connect_timeout_s = connect_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._tls = ssl.create_default_context()
         # Slim machines have no certificate store; operators may add theirs by SSL_CERT_FILE.
-        context.load_verify_locations(certifi.where())
-        self._session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=0, keepalive_timeout=KEEPALIVE_S, ssl=context, enable_cleanup_closed=False
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-            max_line_size=HEADER_BYTES_MAX,
-            max_field_size=HEADER_BYTES_MAX,
-            max_headers=HEADERS_MAX,
-        )
-        self._urls: dict[str, yarl.URL] = {}
+        self._tls.load_verify_locations(certifi.where())
+        self._bases: dict[str, _Base] = {}
+        self._sites: dict[tuple[str, int, bool], _Site] = {}
+        self._sweeping = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     async def post(
-        self, url: str, headers: Headers, body: bytes, on_sending: Callable[[], None]
+        self,
+        base_url: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        on_sending: Callable[[], None],
     ) -> Answer:
-        """Send a request and return its answer once the status has come.
+        """Send a request and return its answer once the head has come.
 
-        `on_sending` is called before the first byte of the request is written: until then, while
-        it is connected to the provider, surely nothing has left.
+        Args:
+            base_url: the provider's, from our own tables.
+            path: what follows in the URL, with the query.
+            headers: all but `host` and `content-length`.
+            body: all of it.
+            on_sending: called right before the first byte leaves: until then, while it is
+                connected to the provider, surely nothing has.
 
         Raises:
             UpstreamError: no answer; see its `was_sent`.
         """
-        parsed = self._urls.get(url)
-        if parsed is None:
-            # Few different ones: base URLs and paths come from our own tables.
-            parsed = self._urls[url] = yarl.URL(url, encoded=True)
-        fields = multidict.CIMultiDict(
-            [(name.decode("latin-1"), _header_text(value)) for name, value in headers]
-        )
-        _on_sending.set(on_sending)
+        base = self._bases.get(base_url)
+        if base is None:
+            base = self._bases[base_url] = self._take_apart(base_url)
+        head = _head(base, path, headers, len(body))
+        connection = base.site.take() or await self._connect(base.site)
+        if connection.is_closed:
+            what = "it closed a new connection at once"
+            raise UpstreamError(what, was_sent=False)
+        on_sending()
+        answer = connection.send(head, body)
         try:
-            response = await self._session.request(
-                "POST", parsed, data=body, headers=fields, allow_redirects=False
-            )
-        except (aiohttp.ConnectionTimeoutError, aiohttp.ClientConnectorError) as error:
-            raise UpstreamError(_describe(error), was_sent=False) from error
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(_describe(error), was_sent=True) from error
-        return Answer(response)
+            await answer.wait_for_head()
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    async def _connect(self, site: "_Site") -> Connection:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                return await site.connect()
+        except TimeoutError as error:
+            what = f"no connection within {self._connect_timeout_s:g} s"
+            raise UpstreamError(what, was_sent=False) from error
+        except OSError as error:  # ssl.SSLError among them
+            what = (str(error) or type(error).__name__)[:200]
+            raise UpstreamError(what, was_sent=False) from error
 
     async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
+        """Close all idle connections; those in use are their answers' to close."""
+        self._sweeping.cancel()
+        for site in self._sites.values():
+            site.close_idle(until_s=self._loop.time())
+
+    def _sweep(self) -> None:
+        for site in self._sites.values():
+            site.close_idle(until_s=self._loop.time() - KEEPALIVE_S)
+        self._sweeping = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
+
+    def _take_apart(self, base_url: str) -> "_Base":
+        parts = urlsplit(base_url)
+        is_tls = parts.scheme == "https"
+        host = parts.hostname or ""
+        port = parts.port or (443 if is_tls else 80)
+        key = (host, port, is_tls)
+        site = self._sites.get(key)
+        if site is None:
+            site = self._sites[key] = _Site(self._loop, host, port, self._tls if is_tls else None)
+        return _Base(site, parts.path, parts.netloc.encode())
 
 
-class _Connector(aiohttp.TCPConnector):
-    """aiohttp's own, whose connections end a body that cannot be read."""
+class _Site:
+    """One host and port, and the connections to it that are open and idle."""
 
-    @override
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        factory = partial(_Connection, loop=self._loop)
-        self._factory = cast("partial[ResponseHandler]", factory)
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, host: str, port: int, tls: ssl.SSLContext | None
+    ) -> None:
+        self._loop = loop
+        self._host, self._port = host, port
+        self._tls = tls
+        self._idle: list[Connection] = []
+        self._lookup: asyncio.Task[list[Any]] | None = None
+        self._looked_up_s = 0.0
+
+    def take(self) -> Connection | None:
+        """Return the connection that was used last, if one is open."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed:
+                return connection
+        return None
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection whose answer has come to its end."""
+        connection.idle_since_s = self._loop.time()
+        self._idle.append(connection)
+
+    def close_idle(self, until_s: float) -> None:
+        """Close those that have been idle since before a time of the loop's clock."""
+        kept: list[Connection] = []
+        for connection in self._idle:
+            if connection.idle_since_s <= until_s:
+                connection.close()
+            elif not connection.is_closed:
+                kept.append(connection)
+        self._idle = kept
+
+    async def connect(self) -> Connection:
+        """Return a new connection.
+
+        Raises:
+            OSError: none can be made.
+        """
+        sock = await aiohappyeyeballs.start_connection(
+            await self._addresses(), happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, loop=self._loop
+        )
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self.give_back),
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def _addresses(self) -> list[Any]:
+        """Look the host up, one time for all who wait for it."""
+        lookup = self._lookup
+        if lookup is None or self._loop.time() - self._looked_up_s > ADDRESSES_KEPT_S:
+            find = self._loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            lookup = self._lookup = asyncio.ensure_future(find)
+            self._looked_up_s = self._loop.time()
+        try:
+            # A caller that leaves must not take the answer from the others.
+            return await asyncio.shield(lookup)
+        except OSError:
+            self._lookup = None
+            raise
 
 
-class _Connection(ResponseHandler):
-    """aiohttp's own, but what came before a body was no valid HTTP counts.
+class _Base(NamedTuple):
+    """A provider's base URL, taken apart once."""
 
-    And what comes between answers must not be taken for the next one: that may be another user's.
+    site: _Site
+    path: str
+    host: bytes
+
+
+def _head(base: _Base, path: str, headers: Headers, body_bytes: int) -> bytes:
+    """Return the request line and the headers, as they are sent.
+
+    Raises:
+        ValueError: a line break in one of them would end it early.
     """
-
-    _is_answered = False
-    """The answer to the last request has begun, or has come."""
-
-    @override
-    def set_response_params(self, **options: Any) -> None:
-        """Expect an answer: a request is about to be sent, by the task that waits for it."""
-        self._is_answered = False
-        _on_sending.get()()
-        super().set_response_params(**options)
-
-    @override
-    def feed_data(self, data: tuple[RawResponseMessage, aiohttp.StreamReader], *size: int) -> None:
-        """Take a head."""
-        self._is_answered = data[0].code >= 200
-        super().feed_data(data, *size)
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        """Take a head apart from its body: aiohttp forgets one that came with a bad body."""
-        if data and self._is_answered and self._awaits_head():
-            assert self.transport is not None
-            self.transport.close()
-            return
-        while self._awaits_head() and (end := data.find(_HEAD_END)) >= 0:
-            end += len(_HEAD_END)
-            super().data_received(data[:end])
-            data = data[end:]
-            if not data:
-                return
-        super().data_received(data)
-
-    def _awaits_head(self) -> bool:
-        return self._payload is None or self._payload.is_eof()
-
-    @override
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        super().set_exception(exc, *cause)
-        body = self._payload
-        # Without this it would wait for the rest of the body for ever.
-        if body is not None and body.exception() is None and not body.is_eof():
-            body.set_exception(_InvalidBodyError("its body is no valid HTTP"), *cause)
-
-
-class _InvalidBodyError(aiohttp.ClientPayloadError):
-    """A body whose chunks are broken."""
-
-
-def _header_text(value: bytes) -> str:
-    """Return a header's value for aiohttp, which writes UTF-8: other bytes count as Latin-1."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _describe(error: BaseException) -> str:
-    """Return a short text for people; aiohttp's own may hold URLs, never headers."""
-    if isinstance(error, aiohttp.ClientPayloadError) and not isinstance(error, _InvalidBodyError):
-        # aiohttp would tell of its inner workings, and this is shown to clients.
-        return "its connection ended in the middle"
-    return (str(error) or type(error).__name__)[:200]
+    lines = [b"POST ", base.path.encode(), path.encode(), b" HTTP/1.1\r\nhost: ", base.host]
+    for name, value in headers:
+        lines += (b"\r\n", name, b": ", value)
+    lines.append(b"\r\ncontent-length: %d\r\n\r\n" % body_bytes)
+    head = b"".join(lines)
+    if head.count(b"\n") != len(headers) + 4 or head.count(b"\r") != len(headers) + 4:
+        msg = "a header or the path has a line break in it"
+        raise ValueError(msg)
+    return head

@@ -124,7 +124,7 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
     main()
 print(*sys.modules)
 """).split()
-    heavy = {"litestar", "httpx", "aiohttp", "sqlite_utils", "uvicorn", "cryptography", "msgspec"}
+    heavy = {"litestar", "httpx", "httptools", "sqlite_utils", "uvicorn", "cryptography", "msgspec"}
     assert "llmproxy.cli.app" in loaded
     assert heavy & set(loaded) == set()
 

@@ -21,6 +21,7 @@ from llmproxy.headers import Headers
 from llmproxy.live_keys import Pool
 from llmproxy.metrics import CONTENT_TYPE
 from llmproxy.relay import Relay, Snapshot, asks_websocket
+from llmproxy.server.cycle import CYCLE
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.proxy import Door, serve_request
 from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
@@ -62,7 +63,7 @@ def build_app(parts: Parts) -> ASGIApp:
         if scope["server"][1] == parts.metrics_port:
             await _serve_metrics(parts.metrics_page, path, send)
         elif path.startswith(PROXY_PREFIX):
-            await serve_request(door, own.get(path, proxied), scope, receive, send)
+            await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
         else:

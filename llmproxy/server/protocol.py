@@ -1,9 +1,7 @@
-"""Owns what we add to uvicorn: the connection in the ASGI scope, limits, and how the process stops.
+"""Owns what we add to uvicorn: our own cycle of request and answer, limits, how the process stops.
 
-ASGI cannot ask whether a client is still there without waiting, and cannot hang up on it.
 Java's clients offer h2c with every request: uvicorn would lose the body (Kludex/uvicorn#2722).
-uvicorn has no limit for a request's head and no deadline for any part of it, and sends chunks to
-clients of HTTP/1.0.
+uvicorn has no limit for a request's head and no deadline for any part of it.
 """
 
 import asyncio
@@ -13,21 +11,17 @@ import socket
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import invalid_request
+from llmproxy.server.cycle import CYCLE, Cycle
 
-CONNECTION = "llmproxy.connection"
-"""The scope's key for the client's `asyncio.Transport`."""
 HEAD_BYTES_MAX = 64 * 1024
 """Of a request line and headers; what one read brings may come on top."""
 SWEEP_TICKS = 10
@@ -138,8 +132,28 @@ class ProxyProtocol(HttpToolsProtocol):
         self._is_in_head = False
         self._body_bytes = 0
         if not self._is_repeating_head:
-            super().on_headers_complete()
+            self._begin_cycle()
         self._is_repeating_head = False
+
+    def _begin_cycle(self) -> None:
+        """Do what uvicorn does here, but with a cycle of our own."""
+        version = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
+        scope["http_version"] = version
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        before = self.cycle
+        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
+        if before is None or before.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:  # a pipelined request waits for its turn
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -155,21 +169,12 @@ class ProxyProtocol(HttpToolsProtocol):
 
     @override
     def on_message_begin(self) -> None:
-        """Begin a request as uvicorn does, then add the connection to its scope."""
+        """Begin a request."""
         if self._is_repeating_head:
             return
         if not self._is_in_head:  # right behind another request
             self._begin_head()
         super().on_message_begin()
-        scope: dict[str, Any] = self.scope  # type: ignore[assignment]
-        scope[CONNECTION] = self.transport
-
-    @override
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        # A client of HTTP/1.0 knows no chunks: without a length, the body ends with the connection.
-        if cycle.scope["http_version"] != "1.1":
-            app = _until_the_end(cycle, app)
-        super()._start_asgi_task(cycle, app)
 
     @override
     def send_400_response(self, msg: str) -> None:
@@ -198,27 +203,6 @@ class ProxyProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join(lines) + b"\r\n" + body)
         self.transport.close()
-
-
-def _until_the_end(cycle: RequestResponseCycle, app: Any) -> Any:  # noqa: ANN401 - ASGI
-    """Return the application with answers of no known length sent as they are, without chunks."""
-    is_open_ended = False
-
-    async def unframed(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
-        async def send_plain(message: Any) -> None:  # noqa: ANN401 - ASGI
-            nonlocal is_open_ended
-            if message["type"] == "http.response.start":
-                names = {name.lower() for name, _ in message.get("headers", ())}
-                is_open_ended = b"content-length" not in names
-            if is_open_ended:
-                # As uvicorn does it for a known length, which is always that of the next part.
-                cycle.chunked_encoding = False
-                cycle.expected_content_length = len(message.get("body", b""))
-            await send(message)
-
-        await app(scope, receive, send_plain)
-
-    return unframed
 
 
 class ProxyServer(uvicorn.Server):

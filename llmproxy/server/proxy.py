@@ -1,9 +1,8 @@
-"""Owns the step from ASGI to who answers: messages in, messages out, bounded bodies."""
+"""Owns the step from a client's connection to who answers: bounded bodies in, answers out."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from llmproxy.clock import Clock
 from llmproxy.errors import ApiError
@@ -11,13 +10,8 @@ from llmproxy.headers import Headers
 from llmproxy.logs import RequestLog
 from llmproxy.metrics import Metrics
 from llmproxy.relay import ClientGoneError, Request
-from llmproxy.server.protocol import CONNECTION
+from llmproxy.server.cycle import DisconnectedError
 from llmproxy.trace import Trace
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 
 OVERLOADED_RETRY_AFTER_S = 2
 
@@ -65,7 +59,7 @@ class Observer(NamedTuple):
         self.metrics.in_flight += 1
         return self.clock.monotonic_s()
 
-    def end(self, trace: Trace, client: "AsgiClient", began_s: float) -> None:
+    def end(self, trace: Trace, client: "HttpClient", began_s: float) -> None:
         """Note that a request has ended."""
         self.metrics.in_flight -= 1
         trace.status, trace.bytes_out = client.status, client.bytes_out
@@ -77,45 +71,74 @@ class Observer(NamedTuple):
             self.log.write(trace)
 
 
-class AsgiClient:
-    """A client's connection behind ASGI; see `exchange.Client`."""
+class Connection(Protocol):
+    """What is needed of a client's connection: see `cycle.Cycle`."""
+
+    @property
+    def more_body(self) -> bool:
+        """Whether more of the request's body is to come."""
+
+    def is_gone(self) -> bool:
+        """Say whether the client has hung up."""
+
+    def abort(self) -> None:
+        """Hang up on the client."""
+
+    async def read(self) -> bytes:
+        """Return what has come of the body; raises DisconnectedError."""
+
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be written now."""
+
+    async def drained(self) -> None:
+        """Wait until more may be written."""
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the body."""
+
+
+class HttpClient:
+    """A client's connection, and what the log says of it; see `exchange.Client`."""
 
     __slots__ = (
-        *("_clock", "_connection", "_send"),
+        *("_clock", "_connection", "abort", "drained", "is_gone"),
         *("bytes_out", "has_started", "started_s", "status"),
     )
 
-    def __init__(self, connection: asyncio.Transport, send: Send, clock: Clock) -> None:
-        """Take the connection and ASGI's `send`."""
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        """Take the connection."""
         self._connection = connection
-        self._send = send
         self._clock = clock
+        self.is_gone = connection.is_gone
+        self.abort = connection.abort
+        self.drained = connection.drained
         self.has_started = False
         self.started_s = 0.0
         self.status = 0
         self.bytes_out = 0
 
-    def is_gone(self) -> bool:
-        """Say whether the client has hung up."""
-        return self._connection.is_closing()
-
-    def abort(self) -> None:
-        """Hang up on the client."""
-        self._connection.abort()
-
-    async def start(self, status: int, headers: Headers) -> None:
-        """Send the head of the answer (it leaves with the first part of the body)."""
+    def start(self, status: int, headers: Headers) -> None:
+        """Begin the answer."""
         self.has_started = True
         self.status, self.started_s = status, self._clock.monotonic_s()
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        self._connection.start(status, headers)
 
-    async def send(self, body: bytes, *, more: bool) -> None:
-        """Send a part of the body; waits while the client reads too slowly."""
+    @property
+    def is_full(self) -> bool:
+        """Say whether so much waits to be sent that no more should be written now."""
+        return self._connection.is_full
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Send a piece of the body; the last one has `more` False."""
         self.bytes_out += len(body)
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        self._connection.write(body, more=more)
 
 
-Handler = Callable[[Request, AsgiClient], Awaitable[None]]
+Handler = Callable[[Request, HttpClient], Awaitable[None]]
 
 
 class Door(NamedTuple):
@@ -126,19 +149,18 @@ class Door(NamedTuple):
 
 
 async def serve_request(
-    door: Door, handle: Handler, scope: Message, receive: Receive, send: Send
+    door: Door, handle: Handler, scope: dict[str, Any], connection: Connection
 ) -> None:
-    """Hand one ASGI request over, to the relay or to another that answers API keys.
+    """Hand one request over, to the relay or to another that answers API keys.
 
     Args:
         door: limits of bodies, and who hears of the request.
         handle: who answers it.
-        scope: ASGI's scope, of type `http`, with our connection in it.
-        receive: ASGI's `receive`.
-        send: ASGI's `send`.
+        scope: the request's head, as ASGI has it.
+        connection: where its body comes from and its answer goes to.
     """
     headers: Headers = scope["headers"]
-    body = _Body(door.budget, receive)
+    body = _Body(door.budget, connection)
     trace = Trace()
     request = Request(
         method=scope["method"],
@@ -148,7 +170,7 @@ async def serve_request(
         read_body=partial(body.read, headers),
         trace=trace,
     )
-    client = AsgiClient(scope[CONNECTION], send, door.observer.clock)
+    client = HttpClient(connection, door.observer.clock)
     began_s = door.observer.begin()
     try:
         await handle(request, client)
@@ -161,11 +183,11 @@ async def serve_request(
 class _Body:
     """One request's body on its way in."""
 
-    __slots__ = ("_budget", "_receive", "size")
+    __slots__ = ("_budget", "_connection", "size")
 
-    def __init__(self, budget: BodyBudget, receive: Receive) -> None:
+    def __init__(self, budget: BodyBudget, connection: Connection) -> None:
         self._budget = budget
-        self._receive = receive
+        self._connection = connection
         self.size = 0
 
     async def read(self, headers: Headers) -> bytes:
@@ -182,16 +204,16 @@ class _Body:
         parts: list[bytes] = []
         has_more = True
         while has_more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            part = message.get("body", b"")
+            try:
+                part = await self._connection.read()
+            except DisconnectedError as error:
+                raise ClientGoneError from error
             if self.size + len(part) > limit:
                 raise _too_large(limit)
             self._budget.take(len(part))
             self.size += len(part)
             parts.append(part)
-            has_more = message.get("more_body", False)
+            has_more = self._connection.more_body
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 

@@ -60,10 +60,10 @@ class SelfService:
                 (b"cache-control", b"no-store"),
                 (b"x-request-id", own_id),
             ]
-            await client.start(200, headers)
-            await client.send(body, more=False)
+            client.start(200, headers)
+            client.write(body, more=False)
         except Exception as error:  # noqa: BLE001 - outermost: no traceback reaches the client
-            await answer_failure(client, error, trace)
+            answer_failure(client, error, trace)
 
     async def _answer(self, request: Request) -> tuple[bytes, Headers]:
         if request.method not in {"GET", "HEAD"}:

@@ -15,7 +15,7 @@ from llmproxy.storage.database import connect
 from tests.cli.conftest import Program, Quick
 from tests.cli.test_providers import SECRET
 
-HEAVY = ("litestar", "httpx", "uvicorn", "sqlite_utils", "cryptography", "aiohttp", "rich")
+HEAVY = ("litestar", "httpx", "uvicorn", "sqlite_utils", "cryptography", "httptools", "rich")
 
 
 def commands(command: Any, *names: str) -> Iterator[tuple[str, ...]]:  # noqa: ANN401 - Typer's own

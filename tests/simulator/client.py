@@ -1,9 +1,10 @@
-"""The clients' side: a connection and the ASGI messages that uvicorn would make of it."""
+"""The clients' side: what stands in the place of `llmproxy.server.cycle.Cycle`."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from llmproxy.server.cycle import DisconnectedError, Headers
 from tests.simulator.visit import Visit
 
 BODY_TIMEOUT_S = 6.0
@@ -13,7 +14,7 @@ BUFFER_BYTES = 600
 
 
 class SimulatedConnection:
-    """One request's connection: `receive` and `send` of ASGI, and the transport beside them."""
+    """One request's connection; see `llmproxy.server.proxy.Connection`."""
 
     def __init__(self, visit: Visit, on_write: Callable[[Visit, bool], None]) -> None:
         """Take the visit; `on_write(visit, is_last)` looks at the books before bytes leave."""
@@ -35,20 +36,23 @@ class SimulatedConnection:
         if len(self._pieces) > 1 or self._client.leaves_in_body:
             self._loop.call_later(BODY_TIMEOUT_S, self._time_out_body)
 
-    # --- the transport ----------------------------------------------------------------------
+    # --- what the proxy calls ----------------------------------------------------------------
 
-    def is_closing(self) -> bool:
-        """See `asyncio.Transport`."""
+    def is_gone(self) -> bool:
+        """See `Connection`."""
         return self._visit.is_gone
 
     def abort(self) -> None:
-        """See `asyncio.Transport`."""
+        """See `Connection`."""
         self._close("aborted by the proxy")
 
-    # --- ASGI -------------------------------------------------------------------------------
+    @property
+    def more_body(self) -> bool:
+        """See `Connection`."""
+        return bool(self._pieces)
 
-    async def receive(self) -> dict[str, Any]:
-        """Return the next part of the body, or that the client has left."""
+    async def read(self) -> bytes:
+        """Return the next part of the body, or raise when the client has left."""
         if self._pieces and not self._disconnected.is_set():
             gap_s = self._client.body_gap_s
             if gap_s:
@@ -58,30 +62,39 @@ class SimulatedConnection:
                 if not self._pieces and self._client.leaves_in_body:
                     self._leave()
                 else:
-                    return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+                    return piece
         await self._disconnected.wait()
-        return {"type": "http.disconnect"}
+        raise DisconnectedError
 
-    async def send(self, message: dict[str, Any]) -> None:
-        """Take a message of the answer; waits while the client's buffer is full."""
-        if not self._visit.is_gone and not self._writable.is_set():
-            await self._writable.wait()
+    def start(self, status: int, headers: Headers) -> None:
+        """Take the head of the answer."""
         visit = self._visit
         if visit.is_gone:
-            return  # uvicorn does nothing then, or its transport does
-        if message["type"] == "http.response.start":
-            assert not visit.status, "two answers to one request"
-            visit.status = message["status"]
-            visit.headers = dict(message["headers"])
-            visit.note(f"client gets {visit.status}")
             return
+        assert not visit.status, "two answers to one request"
+        visit.status = status
+        visit.headers = dict(headers)
+        visit.note(f"client gets {visit.status}")
+
+    @property
+    def is_full(self) -> bool:
+        """See `Connection`."""
+        return not self._visit.is_gone and not self._writable.is_set()
+
+    async def drained(self) -> None:
+        """See `Connection`."""
+        await self._writable.wait()
+
+    def write(self, body: bytes, *, more: bool) -> None:
+        """Take a piece of the answer."""
+        visit = self._visit
+        if visit.is_gone:
+            return  # the cycle does nothing then, or its transport does
         assert visit.status, "a body without a head"
         assert not self._complete, "more after the end"
-        body: bytes = message["body"]
-        is_last = not message["more_body"]
         visit.body += body
-        self._on_write(visit, is_last)
-        if is_last:
+        self._on_write(visit, not more)
+        if not more:
             self._complete = visit.ended_cleanly = True
             visit.note(f"client has {len(visit.body)} bytes and a clean end")
         self._fill(len(body))

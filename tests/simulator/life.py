@@ -20,8 +20,7 @@ from llmproxy.quote import HoldPolicy
 from llmproxy.recovery import EndsKeeper
 from llmproxy.relay import Relay, Request, Snapshot
 from llmproxy.server.boot import begin_boot
-from llmproxy.server.protocol import CONNECTION
-from llmproxy.server.proxy import AsgiClient, BodyBudget, Door, Observer, serve_request
+from llmproxy.server.proxy import BodyBudget, Door, HttpClient, Observer, serve_request
 from llmproxy.server.run import _load_snapshot
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
@@ -183,7 +182,7 @@ class Process:
         visit.has_ended = True
 
     def _serve(self, visit: Visit, connection: SimulatedConnection) -> "Coroutine[Any, Any, None]":
-        async def handle(request: Request, client: AsgiClient) -> None:
+        async def handle(request: Request, client: HttpClient) -> None:
             visit.trace = request.trace
             await self._relay.handle(request, client)
 
@@ -192,9 +191,8 @@ class Process:
             "raw_path": FREE_PATH if visit.ask.is_free else PATHS[visit.ask.dialect],
             "query_string": b"",
             "headers": _headers(visit),
-            CONNECTION: connection,
         }
-        serving = serve_request(self._door, handle, scope, connection.receive, connection.send)
+        serving = serve_request(self._door, handle, scope, connection)
         return Stepped(serving, visit.ask.cancelled_at)
 
     def _before_sending(self, visit: Visit) -> None:

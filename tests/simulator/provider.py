@@ -1,7 +1,4 @@
-"""The providers: what stands in the place of `llmproxy.upstream.Upstream`.
-
-The real `Answer` reads from them, so that what breaks off goes through the real handling.
-"""
+"""The providers: what stands in the place of `llmproxy.upstream.Upstream` and its answers."""
 
 import asyncio
 import json
@@ -9,9 +6,9 @@ import random
 from collections.abc import Callable
 from typing import Any, cast
 
-import aiohttp
+from typing_extensions import override
 
-from llmproxy.upstream import Answer, Headers, UpstreamError
+from llmproxy.upstream_connection import Answer, Headers, UpstreamError
 from tests.simulator.answers import Event, Manners, Script, Wanted, compose
 from tests.simulator.office import MODELS
 from tests.simulator.visit import Sent, Visit
@@ -34,7 +31,12 @@ class SimulatedUpstream:
         self._on_sent = on_sent
 
     async def post(
-        self, url: str, headers: Headers, body: bytes, on_sending: Callable[[], None]
+        self,
+        base_url: str,
+        path: str,
+        headers: Headers,
+        body: bytes,
+        on_sending: Callable[[], None],
     ) -> Answer:
         """See `Upstream.post`."""
         visit = self._visits[int(dict(headers)[VISIT_HEADER])]
@@ -42,7 +44,9 @@ class SimulatedUpstream:
         visit.sent.append(sent)
         reply = visit.ask.replies[min(len(visit.sent), len(visit.ask.replies)) - 1]
         self._on_sent(visit)
-        visit.note(f"request {len(visit.sent)} to {url.partition('//')[2]}: {reply.kind}")
+        visit.note(
+            f"request {len(visit.sent)} to {base_url.partition('//')[2]}{path}: {reply.kind}"
+        )
         if reply.kind != "refused":
             sent.was_connected = True
             on_sending()
@@ -66,8 +70,7 @@ class SimulatedUpstream:
     @staticmethod
     def _answer(visit: Visit, sent: Sent, script: Script, status: int) -> Answer:
         kind = b"text/event-stream" if script.is_stream else b"application/json"
-        response = _Response(visit, sent, script, status, [(b"Content-Type", kind)])
-        return Answer(cast("aiohttp.ClientResponse", response))
+        return _Answer(visit, sent, script, status, [(b"content-type", kind)])
 
 
 def _wanted(visit: Visit, body: bytes) -> Wanted:
@@ -84,15 +87,14 @@ def _wanted(visit: Visit, body: bytes) -> Wanted:
     )
 
 
-class _Response:
-    """What `Answer` needs of aiohttp's response; its body comes when its time has come."""
+class _Answer(Answer):
+    """An answer whose body comes when its time has come."""
 
     def __init__(
         self, visit: Visit, sent: Sent, script: Script, status: int, headers: Headers
     ) -> None:
         self.status = status
-        self.raw_headers = headers
-        self.content = self
+        self.headers = headers
         self._visit = visit
         self._sent = sent
         self._script = script
@@ -100,13 +102,9 @@ class _Response:
         self._next = 0
         self._is_closed = False
 
-    def _read_nowait(self, count: int) -> bytes:
-        """Return what came right before the connection broke: it has all been returned."""
-        del count
-        return b""
-
-    async def readany(self) -> bytes:
-        """Return what has come, or wait for more; b"" at the end."""
+    @override
+    async def next_chunk(self) -> bytes | None:
+        """Return what has come, or wait for more."""
         script, loop = self._script, asyncio.get_running_loop()
         assert not self._is_closed, "a closed answer is read"
         while True:
@@ -128,9 +126,10 @@ class _Response:
         self._sent.saw = script.ends
         self._visit.note(f"the provider's answer: {script.ends}")
         if script.ends == "reset":
-            raise aiohttp.ClientPayloadError("connection reset")
-        return b""
+            raise UpstreamError("its connection ended in the middle", was_sent=True)
+        return None
 
+    @override
     def close(self) -> None:
         """Hang up."""
         self._is_closed = True
