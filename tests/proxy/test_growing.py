@@ -33,10 +33,9 @@ INPUT, OUTPUT = 10_000, 100_000
 PIECE = "x" * 100
 
 
-@pytest.fixture(scope="module")
-def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextlib.contextmanager
+def dear_site(home: Path) -> Iterator[Site]:
     """A proxy whose holds grow in steps of 256 tokens, with a dear model that does not think."""
-    home = tmp_path_factory.mktemp("dear")
     catalog = json.loads(CATALOG.read_bytes())
     entry = catalog["models"]["openai/gpt-4o"]
     prices = {"in_price": "10", "out_price": "100", "prices": {"cache_read": "1"}}
@@ -54,6 +53,12 @@ def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": str(STEP),
     }
     with running_site(home, environ) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with dear_site(tmp_path_factory.mktemp("dear")) as site:
         yield site
 
 
@@ -229,22 +234,6 @@ def test_a_top_up_in_time_lets_the_stream_go_on(dear: Site) -> None:
         assert client.clean_end
     assert b"[DONE]" in body
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 1000 * OUTPUT)
-
-
-def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> None:
-    """The last extension came back short long ago; a piece outgrows the hold after the top-up."""
-    dear.stub.handle = pieces = Pieces(at_once=17, later=30)
-    ann = visitor(dear, "0.1")
-    with dear.send(ann, CHAT, dear_chat()) as client:
-        client.recv_head()
-        # All of the credit is held: there was less than was asked for.
-        wait_until(lambda: 100_000_000 - dear.books.wallet(ann.name)[1] < OUTPUT, within_s=30)
-        dear.books.credit(ann.name, "1")
-        pieces.let_go()
-        body = b"".join(piece for _, piece in client.recv_chunks())
-        assert client.clean_end
-    assert b"[DONE]" in body
-    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 47 * 25 * OUTPUT)
 
 
 TOOL_CALLS = [
