@@ -3,12 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.proxy.helpers import CHAT, Site, Visitor
 from tests.proxy.test_growing import INPUT, OUTPUT, Pieces, dear_chat, dear_site, visitor
-from tests.support.answers import openai_chat_stream, openai_usage
+from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
 from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
 
@@ -74,3 +75,59 @@ def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> 
         assert client.clean_end
     assert taken.endswith(b"data: [DONE]\n\n")
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 250 * OUTPUT)
+
+
+class Honest:
+    """A provider that generates as many tokens as it may: five bytes each, ten an event."""
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        body = request.json()
+        limit = min(body.get("max_completion_tokens") or body.get("max_tokens") or 128_000, 128_000)
+        self.limits.append(limit)
+        usage = openai_usage(10, limit)
+        if not body.get("stream"):
+            await out.json(200, openai_chat(text=" word" * limit, usage=usage))
+            return
+        events = [" word" * min(10, limit - done) for done in range(0, limit, 10)]
+        await out.head(200, [("content-type", "text/event-stream")])
+        try:
+            for text in events:
+                delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                await out.chunk(data_event({"choices": [delta]}))
+                await asyncio.sleep(0.004)  # ten times as fast as any model
+            for event in openai_chat_stream([], usage=usage, finish_reason="length")[1:]:
+                await out.chunk(event)
+            await out.end()
+        except ConnectionError:
+            pass
+
+
+@pytest.mark.parametrize("together", [1, 5])
+@pytest.mark.parametrize("maximum", [None, 128_000])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_128k_tokens_of_a_dear_model_on_one_dollar_never_cost_the_operator_a_cent(
+    dear: Site, is_stream: bool, maximum: int | None, together: int
+) -> None:
+    dear.stub.handle = honest = Honest()
+    ann = visitor(dear, "1")
+    body = dear_chat(stream=is_stream, max_tokens=maximum)
+    with ThreadPoolExecutor(together) as threads:
+        answers = list(threads.map(lambda _: dear.ask(ann, CHAT, body), range(together)))
+    left = dear.books.settled_wallet(ann.name)
+    rows = [row for row in dear.books.rows(ann.name) if row["state"] != "refused"]
+    assert len(rows) == len(honest.limits)
+    assert sum(row["shortfall_nanousd"] for row in rows) == 0
+    assert left == 10**9 - sum(row["charged_nanousd"] for row in rows) >= 0
+    for row in rows:
+        assert row["cost_nanousd"] == row["charged_nanousd"] <= row["hold_nanousd"]
+    passed = sum(got.body.count(b" word") for got in answers)
+    assert sum(row["charged_nanousd"] for row in rows) >= passed * OUTPUT
+    if maximum is not None and not is_stream:
+        assert {got.status for got in answers} == {402}
+    if maximum is None and together == 1:
+        # It ends by the maximum that was written in, not by us.
+        assert passed == honest.limits[0] > 9000
+        assert rows[0]["basis"] == "usage"
