@@ -5,6 +5,7 @@ import pytest
 
 from llmproxy import accounts, ledger
 from llmproxy.money import parse_usd
+from llmproxy.reports.requests import find_request
 from tests.ledger.helpers import earlier, extend, hold_row, settle, usd, with_key
 from tests.support.books import NOW_MS, Book
 
@@ -128,3 +129,13 @@ def test_each_operation_leaves_every_other_hold_and_wallet_alone(book: Book) -> 
     assert book.balance() == (parse_usd("6") - 1, parse_usd("2"))
     # What a hold can draw on is its own.
     assert settle(book, anns, "9") == parse_usd("6") - 1
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_running_request_is_known_to_be_a_stream_or_not(book: Book, is_stream: bool) -> None:
+    hold = msgspec.structs.replace(book.hold("1"), is_stream=is_stream)
+    with book.write() as tx:
+        ledger.place_hold(tx, hold)
+        running = find_request(tx, hold.id)
+    assert running is not None
+    assert (running.state, running.model_served, running.is_stream) == ("open", None, is_stream)

@@ -20,7 +20,6 @@ from tests.support.answers import (
     broken_stream,
     data_event,
     named_event,
-    openai_chat,
     openai_chat_stream,
     openai_usage,
 )
@@ -33,10 +32,9 @@ INPUT, OUTPUT = 10_000, 100_000
 PIECE = "x" * 100
 
 
-@pytest.fixture(scope="module")
-def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+@contextlib.contextmanager
+def dear_site(home: Path) -> Iterator[Site]:
     """A proxy whose holds grow in steps of 256 tokens, with a dear model that does not think."""
-    home = tmp_path_factory.mktemp("dear")
     catalog = json.loads(CATALOG.read_bytes())
     entry = catalog["models"]["openai/gpt-4o"]
     prices = {"in_price": "10", "out_price": "100", "prices": {"cache_read": "1"}}
@@ -57,6 +55,12 @@ def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with dear_site(tmp_path_factory.mktemp("dear")) as site:
+        yield site
+
+
 def visitor(site: Site, credit: str) -> Visitor:
     return Visitor(*site.books.user(credit))
 
@@ -66,11 +70,16 @@ def dear_chat(**fields: object) -> bytes:
 
 
 class Pieces:
-    """A chat stream of equal pieces: so many at once, the others when `go` is set."""
+    """A chat stream of equal pieces: so many at once, the others and the end when it may go on."""
 
-    def __init__(self, at_once: int, later: int = 0, usage: int | None = None) -> None:
+    def __init__(
+        self, at_once: int, later: int = 0, usage: int | None = None, *, waits: bool = False
+    ) -> None:
+        """With `waits`, the end comes only when it may go on once more."""
         self._at_once, self._later, self._usage = at_once, later, usage
         self.go = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self._waits = waits
         self.loop: asyncio.AbstractEventLoop | None = None
         self.was_hung_up_on = threading.Event()
 
@@ -85,6 +94,8 @@ class Pieces:
             for event in events[1 + self._at_once : -3]:
                 await out.chunk(event)
                 await asyncio.sleep(0.002)
+            if self._waits:
+                await self.may_end.wait()
             count = self._usage or (self._at_once + self._later) * 25
             usage = openai_usage(10, count)
             for event in openai_chat_stream([], usage=usage)[1:]:
@@ -96,6 +107,10 @@ class Pieces:
     def let_go(self) -> None:
         assert self.loop is not None
         self.loop.call_soon_threadsafe(self.go.set)
+
+    def let_end(self) -> None:
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self.may_end.set)
 
 
 def seen_text(got: Got) -> int:
@@ -129,7 +144,7 @@ def test_text_of_more_bytes_than_its_maximum_of_tokens_is_held_as_that_maximum(d
 
 
 def test_a_stream_holds_little_and_more_before_it_needs_it(dear: Site) -> None:
-    dear.stub.handle = pieces = Pieces(at_once=2, later=20)
+    dear.stub.handle = pieces = Pieces(at_once=2, later=20, waits=True)
     ann = visitor(dear, "5")
     with dear.send(ann, CHAT, dear_chat()) as client:
         client.recv_head()
@@ -144,6 +159,8 @@ def test_a_stream_holds_little_and_more_before_it_needs_it(dear: Site) -> None:
         pieces.let_go()
         for _, piece in client.recv_chunks():
             taken += piece
+            if taken.count(PIECE.encode()) == 22:
+                pieces.let_end()  # what comes with the end is settled, and needs no hold
         assert client.clean_end
     row = dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 550 * OUTPUT)
     # 2,200 bytes may be 1,100 tokens.
@@ -231,22 +248,6 @@ def test_a_top_up_in_time_lets_the_stream_go_on(dear: Site) -> None:
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 1000 * OUTPUT)
 
 
-def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> None:
-    """The last extension came back short long ago; a piece outgrows the hold after the top-up."""
-    dear.stub.handle = pieces = Pieces(at_once=17, later=30)
-    ann = visitor(dear, "0.1")
-    with dear.send(ann, CHAT, dear_chat()) as client:
-        client.recv_head()
-        # All of the credit is held: there was less than was asked for.
-        wait_until(lambda: 100_000_000 - dear.books.wallet(ann.name)[1] < OUTPUT, within_s=30)
-        dear.books.credit(ann.name, "1")
-        pieces.let_go()
-        body = b"".join(piece for _, piece in client.recv_chunks())
-        assert client.clean_end
-    assert b"[DONE]" in body
-    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 47 * 25 * OUTPUT)
-
-
 TOOL_CALLS = [
     {"function_call": {"name": "look", "arguments": PIECE}},
     {"tool_calls": [{"index": 0, "custom": {"name": "look", "input": PIECE}}]},
@@ -309,62 +310,6 @@ def test_streams_that_race_for_the_last_cent_leave_no_debt(dear: Site) -> None:
     rows = dear.books.rows(ann.name)
     assert left == 200_000_000 - sum(row["charged_nanousd"] for row in rows) >= 0
     assert [row["shortfall_nanousd"] for row in rows] == [0, 0]
-
-
-class Honest:
-    """A provider that generates as many tokens as it may: five bytes each, ten an event."""
-
-    def __init__(self) -> None:
-        self.limits: list[int] = []
-
-    async def __call__(self, request: SeenRequest, out: Out) -> None:
-        body = request.json()
-        limit = min(body.get("max_completion_tokens") or body.get("max_tokens") or 128_000, 128_000)
-        self.limits.append(limit)
-        usage = openai_usage(10, limit)
-        if not body.get("stream"):
-            await out.json(200, openai_chat(text=" word" * limit, usage=usage))
-            return
-        events = [" word" * min(10, limit - done) for done in range(0, limit, 10)]
-        await out.head(200, [("content-type", "text/event-stream")])
-        try:
-            for text in events:
-                delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-                await out.chunk(data_event({"choices": [delta]}))
-                await asyncio.sleep(0.004)  # ten times as fast as any model
-            for event in openai_chat_stream([], usage=usage, finish_reason="length")[1:]:
-                await out.chunk(event)
-            await out.end()
-        except ConnectionError:
-            pass
-
-
-@pytest.mark.parametrize("together", [1, 5])
-@pytest.mark.parametrize("maximum", [None, 128_000])
-@pytest.mark.parametrize("is_stream", [False, True])
-def test_128k_tokens_of_a_dear_model_on_one_dollar_never_cost_the_operator_a_cent(
-    dear: Site, is_stream: bool, maximum: int | None, together: int
-) -> None:
-    dear.stub.handle = honest = Honest()
-    ann = visitor(dear, "1")
-    body = dear_chat(stream=is_stream, max_tokens=maximum)
-    with ThreadPoolExecutor(together) as threads:
-        answers = list(threads.map(lambda _: dear.ask(ann, CHAT, body), range(together)))
-    left = dear.books.settled_wallet(ann.name)
-    rows = [row for row in dear.books.rows(ann.name) if row["state"] != "refused"]
-    assert len(rows) == len(honest.limits)
-    assert sum(row["shortfall_nanousd"] for row in rows) == 0
-    assert left == 10**9 - sum(row["charged_nanousd"] for row in rows) >= 0
-    for row in rows:
-        assert row["cost_nanousd"] == row["charged_nanousd"] <= row["hold_nanousd"]
-    passed = sum(got.body.count(b" word") for got in answers)
-    assert sum(row["charged_nanousd"] for row in rows) >= passed * OUTPUT
-    if maximum is not None and not is_stream:
-        assert {got.status for got in answers} == {402}
-    if maximum is None and together == 1:
-        # It ends by the maximum that was written in, not by us.
-        assert passed == honest.limits[0] > 9000
-        assert rows[0]["basis"] == "usage"
 
 
 def test_a_ledger_that_cannot_be_written_stops_only_what_has_outgrown_its_hold(dear: Site) -> None:

@@ -28,7 +28,8 @@ from tests.simulator.visit import Visit
 _OUR_EVENT = re.compile(
     rb'\n\nevent: error\ndata: (\{[^\n]*"request_id": "req_[0-9a-f]{32}"\})\n\n\Z'
 )
-_OUR_CODES = {"upstream_interrupted", "insufficient_credit", "ledger_busy"}
+_NOT_COVERED = {"insufficient_credit", "ledger_busy"}
+_OUR_CODES = {"upstream_interrupted", *_NOT_COVERED}
 
 
 _MAY_BE_SENT_AGAIN = {401, 429}
@@ -91,6 +92,8 @@ class Checks:
         if visit.ask.is_free or not visit.sent:
             return
         if visit.state:
+            if is_last and _our_code(bytes(visit.body)) in _NOT_COVERED:
+                self._hung_up(visit)
             return
         if is_last and not (visit.status >= 400 and _is_ours(visit)):
             self.fail(f"visit {visit.ask.number} gets its last bytes before it is settled")
@@ -109,6 +112,13 @@ class Checks:
         if hold["state"] == "open" and hold["amount_nanousd"] < needed:
             amount = hold["amount_nanousd"]
             self.fail(f"visit {visit.ask.number} was passed {needed} with {amount} held")
+
+    def _hung_up(self, visit: Visit) -> None:
+        """What is generated after a stream has outgrown its hold nobody pays for."""
+        self.tally["streams that outgrew their holds"] += 1
+        if not visit.sent[-1].was_hung_up_on:
+            number = visit.ask.number
+            self.fail(f"visit {number} hears that its stream ends, and the provider does not")
 
     # --- at the end --------------------------------------------------------------------------
 
@@ -311,8 +321,14 @@ def _is_ours(visit: Visit) -> bool:
     return b"x-request-id" in visit.headers
 
 
+def _our_code(body: bytes) -> str:
+    """Return the code of our error event at the end of a stream, "" if there is none."""
+    match = _OUR_EVENT.search(body)
+    return str(json.loads(match[1])["error"]["code"]) if match else ""
+
+
 def _without_our_event(body: bytes) -> tuple[bytes, bool]:
     match = _OUR_EVENT.search(body)
-    if match is None or json.loads(match[1])["error"]["code"] not in _OUR_CODES:
+    if match is None or _our_code(body) not in _OUR_CODES:
         return body, False
     return body[: match.start()], True

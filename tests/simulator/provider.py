@@ -132,7 +132,7 @@ class _Answer(Answer):
     @override
     def close(self) -> None:
         """Hang up."""
-        self._is_closed = True
+        self._is_closed = self._sent.was_hung_up_on = True
 
     def _take(self, now_s: float) -> bytes:
         taken: list[bytes] = []

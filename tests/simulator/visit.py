@@ -24,6 +24,8 @@ class Sent:
     """The most bytes that it has taken at once."""
     saw: str = ""
     """How the proxy saw the body end: `eof`, `reset`, or not at all."""
+    was_hung_up_on: bool = False
+    """The proxy has closed the connection, or let go of it at the end of the body."""
 
 
 @dataclass

@@ -1,0 +1,133 @@
+"""Where the credit of a growing stream ends: more is asked for, and it is asked for again."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.proxy.helpers import CHAT, Site, Visitor
+from tests.proxy.test_growing import INPUT, OUTPUT, Pieces, dear_chat, dear_site, visitor
+from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
+from tests.support.stub_provider import Out, SeenRequest
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with dear_site(tmp_path_factory.mktemp("dear")) as site:
+        yield site
+
+
+def all_is_held(site: Site, who: Visitor) -> bool:
+    """Say whether what is left pays for no further token."""
+    balance, held = site.books.wallet(who.name)
+    return held > 0 and balance - held < OUTPUT
+
+
+def test_a_top_up_when_all_of_the_credit_is_held_lets_the_stream_go_on(dear: Site) -> None:
+    """It was short of credit when the last extension was taken; the next one is asked for anew."""
+    dear.stub.handle = pieces = Pieces(at_once=17, later=30)
+    ann = visitor(dear, "0.1")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        wait_until(lambda: all_is_held(dear, ann), within_s=30)
+        dear.books.credit(ann.name, "1")
+        pieces.let_go()
+        body = client.body()
+        assert client.clean_end
+    assert body.endswith(b"data: [DONE]\n\n")
+    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 47 * 25 * OUTPUT)
+
+
+def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> None:
+    """Nothing came since an extension was asked for: its short answer is old when it is taken."""
+    first, second = openai_chat_stream(["x" * 300, "x" * 700])[1:3]
+    go, go_on = threading.Event(), threading.Event()
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "text/event-stream")])
+        # 300 bytes, 150 tokens: within the 256 that are held, and enough to ask for 512.
+        await out.chunk(first)
+        await asyncio.to_thread(go.wait, 30)
+        # 500 tokens: more than the credit was for.
+        await out.chunk(second)
+        await asyncio.to_thread(go_on.wait, 30)
+        for event in openai_chat_stream([], usage=openai_usage(10, 250))[1:]:
+            await out.chunk(event)
+        await out.end()
+
+    dear.stub.handle = handle
+    ann = visitor(dear, "0.05")
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        client.recv_head()
+        wait_until(lambda: all_is_held(dear, ann))
+        held = dear.books.wallet(ann.name)[1]
+        assert 256 * OUTPUT < held < 500 * OUTPUT
+        dear.books.credit(ann.name, "1")
+        go.set()
+        taken = bytearray()
+        for _, piece in client.recv_chunks():
+            taken += piece
+            if b"x" * 700 in taken:
+                go_on.set()
+        assert client.clean_end
+    assert taken.endswith(b"data: [DONE]\n\n")
+    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 250 * OUTPUT)
+
+
+class Honest:
+    """A provider that generates as many tokens as it may: five bytes each, ten an event."""
+
+    def __init__(self) -> None:
+        self.limits: list[int] = []
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        body = request.json()
+        limit = min(body.get("max_completion_tokens") or body.get("max_tokens") or 128_000, 128_000)
+        self.limits.append(limit)
+        usage = openai_usage(10, limit)
+        if not body.get("stream"):
+            await out.json(200, openai_chat(text=" word" * limit, usage=usage))
+            return
+        events = [" word" * min(10, limit - done) for done in range(0, limit, 10)]
+        await out.head(200, [("content-type", "text/event-stream")])
+        try:
+            for text in events:
+                delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+                await out.chunk(data_event({"choices": [delta]}))
+                await asyncio.sleep(0.004)  # ten times as fast as any model
+            for event in openai_chat_stream([], usage=usage, finish_reason="length")[1:]:
+                await out.chunk(event)
+            await out.end()
+        except ConnectionError:
+            pass
+
+
+@pytest.mark.parametrize("together", [1, 5])
+@pytest.mark.parametrize("maximum", [None, 128_000])
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_128k_tokens_of_a_dear_model_on_one_dollar_never_cost_the_operator_a_cent(
+    dear: Site, is_stream: bool, maximum: int | None, together: int
+) -> None:
+    dear.stub.handle = honest = Honest()
+    ann = visitor(dear, "1")
+    body = dear_chat(stream=is_stream, max_tokens=maximum)
+    with ThreadPoolExecutor(together) as threads:
+        answers = list(threads.map(lambda _: dear.ask(ann, CHAT, body), range(together)))
+    left = dear.books.settled_wallet(ann.name)
+    rows = [row for row in dear.books.rows(ann.name) if row["state"] != "refused"]
+    assert len(rows) == len(honest.limits)
+    assert sum(row["shortfall_nanousd"] for row in rows) == 0
+    assert left == 10**9 - sum(row["charged_nanousd"] for row in rows) >= 0
+    for row in rows:
+        assert row["cost_nanousd"] == row["charged_nanousd"] <= row["hold_nanousd"]
+    passed = sum(got.body.count(b" word") for got in answers)
+    assert sum(row["charged_nanousd"] for row in rows) >= passed * OUTPUT
+    if maximum is not None and not is_stream:
+        assert {got.status for got in answers} == {402}
+    if maximum is None and together == 1:
+        # It ends by the maximum that was written in, not by us.
+        assert passed == honest.limits[0] > 9000
+        assert rows[0]["basis"] == "usage"
