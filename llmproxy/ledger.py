@@ -166,9 +166,9 @@ def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     if hold.amount_nanousd > AMOUNT_NANOUSD_MAX:  # more than anybody has, or SQLite can count
         return standing(tx, hold.wallet_id)
     placed = tx.execute(
-        """UPDATE wallets SET held_nanousd = held_nanousd + :amount
-           WHERE id = :wallet AND balance_nanousd - held_nanousd >= :amount""",
-        {"amount": hold.amount_nanousd, "wallet": hold.wallet_id},
+        """UPDATE wallets SET held_nanousd = held_nanousd + ?1
+           WHERE id = ?2 AND balance_nanousd - held_nanousd >= ?1""",
+        (hold.amount_nanousd, hold.wallet_id),
     )
     if placed.rowcount == 0:
         return standing(tx, hold.wallet_id)
@@ -191,9 +191,9 @@ def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Standing | None:
         HoldEndedError: it has ended.
     """
     extended = tx.execute(
-        """UPDATE wallets SET held_nanousd = held_nanousd + :by
-           WHERE id = :wallet AND balance_nanousd - held_nanousd >= :by""",
-        {"by": by_nanousd, "wallet": hold.wallet_id},
+        """UPDATE wallets SET held_nanousd = held_nanousd + ?1
+           WHERE id = ?2 AND balance_nanousd - held_nanousd >= ?1""",
+        (by_nanousd, hold.wallet_id),
     )
     if extended.rowcount == 0:
         return standing(tx, hold.wallet_id)
@@ -227,19 +227,23 @@ def end_hold(tx: Tx, hold: Hold, end: End) -> int:
     Raises:
         HoldEndedError: it had ended already, or was never placed.
     """
+    # Not by RETURNING, for which SQLite would make a table of its own each time.
+    row = tx.execute(
+        "SELECT amount_nanousd FROM holds WHERE id = ? AND state = 'open'", (hold.id,)
+    ).fetchone()
+    if row is None:
+        raise HoldEndedError(hold.id)
+    held = int(row[0])
     charged = end.cost_nanousd
-    if charged > hold.amount_nanousd:
-        charged = min(charged, _payable(tx, hold))
+    if charged > held:
+        charged = min(charged, held + standing(tx, hold.wallet_id).available_nanousd)
     owed = end.cost_nanousd - charged
-    ended = tx.execute(
+    tx.execute(
         """UPDATE holds SET state = ?, basis = ?, cost_nanousd = ?, charged_nanousd = ?,
                   shortfall_nanousd = ?, ended_at_ms = ?
-           WHERE id = ? AND state = 'open' RETURNING amount_nanousd""",
+           WHERE id = ?""",
         (end.state, end.basis, end.cost_nanousd, charged, owed, end.at_ms, hold.id),
-    ).fetchall()
-    if not ended:
-        raise HoldEndedError(hold.id)
-    held = int(ended[0][0])
+    )
     # One statement for both columns: the wallet's CHECK is tested per statement.
     tx.execute(
         """UPDATE wallets SET balance_nanousd = balance_nanousd - ?,
@@ -269,16 +273,6 @@ def end_if_open(tx: Tx, hold: Hold, end: End) -> bool:
     if row is not None:
         end_hold(tx, hold, end)
     return row is not None
-
-
-def _payable(tx: Tx, hold: Hold) -> int:
-    """Return what a hold has set aside and what is available besides, in nano-USD."""
-    row = tx.execute(
-        """SELECT amount_nanousd + balance_nanousd - held_nanousd
-           FROM holds JOIN wallets ON wallets.id = wallet_id WHERE holds.id = ?""",
-        (hold.id,),
-    ).fetchone()
-    return int(row[0]) if row else 0
 
 
 def standing(tx: Tx, wallet_id: int) -> Standing:
