@@ -5,6 +5,7 @@ that could act on the operator's account do not (reference wire.md F.3, F.6, F.7
 """
 
 from collections.abc import Iterator
+from operator import itemgetter
 from urllib.parse import parse_qsl
 
 Headers = list[tuple[bytes, bytes]]
@@ -14,6 +15,7 @@ _HOP_BY_HOP = frozenset(
     | {b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 _CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
+_AUTHORIZATION = 0
 _REQUEST_DROPPED = (
     _HOP_BY_HOP
     | frozenset(_CREDENTIALS)
@@ -37,15 +39,16 @@ _ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-")
 
 def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
     """Yield what may be an API key, in the order in which the places count (wire.md F.3)."""
-    for place in _CREDENTIALS:
-        for name, value in headers:
-            if name == place:
-                text = value.decode("latin-1").strip()
-                if place == b"authorization":
-                    scheme, _, text = text.partition(" ")
-                    if scheme.lower() != "bearer":
-                        continue
-                yield text.strip()
+    given = [(_CREDENTIALS.index(name), value) for name, value in headers if name in _CREDENTIALS]
+    if len(given) > 1:
+        given.sort(key=itemgetter(0))
+    for place, value in given:
+        text = value.decode("latin-1").strip()
+        if place == _AUTHORIZATION:
+            scheme, _, text = text.partition(" ")
+            if scheme.lower() != "bearer":
+                continue
+        yield text.strip()
     if b"key=" in query:
         yield from (value for name, value in parse_qsl(query.decode("latin-1")) if name == "key")
 

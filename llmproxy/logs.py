@@ -1,5 +1,6 @@
 """Owns how the server logs: one line an event on stderr, never a secret, a prompt or an answer."""
 
+import asyncio
 import logging
 import sys
 import time
@@ -15,6 +16,8 @@ from llmproxy.trace import INPUT_CLASSES, Trace
 
 UNHELD_LINES_PER_S_MAX = 20
 """As with the rows of such requests: they cost the client nothing, and must cost us as little."""
+FLUSH_INTERVAL_S = 0.1
+WAITING_LINES_MAX = 200
 MODEL_CHARS_MAX = 100
 SHORT_ID_CHARS = 20
 """Of a request id on a terminal: `llmproxy explain` takes the beginning of one."""
@@ -64,7 +67,7 @@ def say(text: str) -> None:
 
 
 class RequestLog:
-    """Writes one line for each request at its end.
+    """Writes one line for each request at its end: at once for people, for machines by the tenth.
 
     Not by way of `logging`, whose records and formatters would cost ten times as much; and its
     level does not matter here: the setting `log_requests` does.
@@ -78,6 +81,13 @@ class RequestLog:
         self._second = 0
         self._second_text = ""
         self._unheld = 0
+        self._waiting: list[bytes] = []
+
+    async def run(self) -> None:
+        """Write what waits ten times a second, until cancelled; `flush` writes the rest."""
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+            self.flush()
 
     def write(self, trace: Trace) -> None:
         """Write the line of a request that has ended."""
@@ -91,11 +101,20 @@ class RequestLog:
             if self._unheld > UNHELD_LINES_PER_S_MAX:
                 return
         if self._is_terminal:
-            line = _text_line(trace, self._second_text)
-        else:
-            line = _json_line(trace, f"{self._second_text}.{now_ms % 1000:03d}Z")
+            self._waiting.append(_text_line(trace, self._second_text))
+            self.flush()
+            return
+        self._waiting.append(_json_line(trace, f"{self._second_text}.{now_ms % 1000:03d}Z"))
+        if len(self._waiting) >= WAITING_LINES_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        if not self._waiting:
+            return
+        lines, self._waiting = self._waiting, []
         try:
-            self._out.write(line)
+            self._out.write(b"".join(lines))
             self._out.flush()
         except OSError:
             pass  # whoever reads the log has gone or is full; requests go on

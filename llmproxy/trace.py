@@ -18,6 +18,7 @@ class Trace:
     """
 
     __slots__ = (
+        "_tokens",
         "api_key",
         "attempts",
         "basis",
@@ -59,6 +60,7 @@ class Trace:
         """How it ended, as its row says; empty for a request that was never admitted."""
         self.basis = "none"
         self.usage: Usage | None = None
+        self._tokens: dict[str, int] | None = None
         self.cost_nanousd = 0
         self.ttfb_s: float | None = None
         """From the request's arrival to the head of the answer, in seconds."""
@@ -81,11 +83,14 @@ class Trace:
     def tokens(self) -> dict[str, int]:
         """Return the tokens of each billed class over all legs; classes without any are left out.
 
-        The classes are disjoint: reasoning tokens stand in `output`.
+        The classes are disjoint: reasoning tokens stand in `output`. To be asked at the end.
         """
-        if self.usage is None:
-            return {}
+        if self._tokens is not None:
+            return self._tokens
         found: dict[str, int] = {}
+        self._tokens = found
+        if self.usage is None:
+            return found
         for leg in self.usage.legs:
             for name in TOKEN_CLASSES:
                 count = getattr(leg, name)

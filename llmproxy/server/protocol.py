@@ -41,6 +41,8 @@ class ProxyProtocol(HttpToolsProtocol):
     _is_repeating_head = False
     _reading_since_s = 0.0
     """Since when a request's head, or then its body, has been coming; 0 between requests."""
+    _idle_since_s = 0.0
+    """Since when nothing has been asked that is not answered."""
     _is_in_head = False
     _head_bytes = 0
     _body_bytes = 0
@@ -49,20 +51,11 @@ class ProxyProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection; one that says nothing is closed as one that says nothing more."""
         super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
-
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Forget a connection."""
-        self._unset_keepalive_if_required()
-        super().connection_lost(exc)
+        self._idle_since_s = self.loop.time()
 
     @override
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
-        self._unset_keepalive_if_required()
         if self._is_in_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES_MAX:
@@ -86,8 +79,13 @@ class ProxyProtocol(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def check_deadline(self, now_s: float, header_timeout_s: float, body_timeout_s: float) -> None:
-        """Refuse a request that comes too slowly."""
-        if not self._reading_since_s or self.transport.is_closing():
+        """Refuse a request that comes too slowly, and close a connection that is not used."""
+        if self.transport.is_closing():
+            return
+        if not self._reading_since_s:
+            is_idle = not self._is_answer_due()
+            if is_idle and now_s - self._idle_since_s > self.timeout_keep_alive:
+                self.transport.close()
             return
         if self.flow.read_paused:  # it is us who wait: with a pipelined request, for its turn
             self._reading_since_s = now_s
@@ -175,6 +173,18 @@ class ProxyProtocol(HttpToolsProtocol):
         if not self._is_in_head:  # right behind another request
             self._begin_head()
         super().on_message_begin()
+
+    @override
+    def on_response_complete(self) -> None:
+        """Go on with the next request, as uvicorn does; `check_deadline` is the timer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._idle_since_s = self.loop.time()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
 
     @override
     def send_400_response(self, msg: str) -> None:

@@ -162,9 +162,15 @@ async def _serve_with(
     )
     with contextlib.closing(own_reader), contextlib.closing(reader):
         async with asyncio.TaskGroup() as tasks:
-            work = (watchdog.run(), catalog.watch(), _stop_when_failed(writer, server))
+            work = [watchdog.run(), catalog.watch(), _stop_when_failed(writer, server)]
+            if observer.log is not None:
+                work.append(observer.log.run())
             watching = [tasks.create_task(each) for each in work]
-            await server.serve(listeners)
+            try:
+                await server.serve(listeners)
+            finally:
+                if observer.log is not None:
+                    observer.log.flush()
             for task in watching:
                 task.cancel()
 

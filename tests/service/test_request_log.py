@@ -158,6 +158,7 @@ def test_lines_of_refusals_are_limited_and_the_rest_is_counted(
     clock.at_ms += 1000
     log.write(refused)
     assert caplog.messages == ["7 more refused or free requests were not logged"]
+    log.flush()
     states = [json.loads(line)["state"] for line in out.getvalue().splitlines()]
     assert states.count("refused") == UNHELD_LINES_PER_S_MAX + 1
     assert states.count("settled") == UNHELD_LINES_PER_S_MAX + 7
@@ -196,4 +197,6 @@ def test_a_log_that_nobody_reads_stops_no_request() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb", buffering=0) as out:
-        RequestLog(out, Clock(), is_terminal=False).write(Trace())
+        log = RequestLog(out, Clock(), is_terminal=False)
+        log.write(Trace())
+        log.flush()
