@@ -8,6 +8,7 @@ been acknowledged (`crash_books`). The seed gives the same moments again, not th
 
 import argparse
 import contextlib
+import itertools
 import json
 import random
 import signal
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ FIRST_CREDIT_NANOUSD = 3_000
 LOOK_PAUSE_S = 0.05
 CHANGE_WITHIN_S = 5.0
 STARTS_KILLED = 3
+ROUND_CYCLES = 48
 PROBLEMS_SHOWN_MAX = 20
 
 
@@ -290,26 +293,62 @@ def _written(path: Path) -> tuple[int, int] | None:
 
 
 def run(cycles: int, clients: int, seed: int) -> dict[str, Any]:
-    """Run so many cycles; gives the report. It ends early where the server cannot go on."""
-    rng, started = random.Random(seed), time.monotonic()
+    """Run so many cycles; gives the report. It ends early where the server cannot go on.
+
+    Every ROUND_CYCLES begin with an empty ledger: all of it is proved after every kill.
+    """
+    started, reports = time.monotonic(), list[dict[str, Any]]()
+    with progress("Killing") as report:
+        for first in range(0, cycles, ROUND_CYCLES):
+            count = min(ROUND_CYCLES, cycles - first)
+            done = partial(_report_done, report, first, cycles)
+            reports.append(_round(count, clients, seed + first, done))
+            if reports[-1]["problems"]:
+                break
+    return {
+        "seed": seed,
+        "clients": clients,
+        "seconds": round(time.monotonic() - started),
+        **_summed(reports),
+    }
+
+
+def _report_done(report: Callable[[int, int], object], first: int, all_: int, done: int) -> None:
+    report(first + done, all_)
+
+
+def _summed(reports: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the reports of all rounds: numbers, counts by name, and lists."""
+    summed: dict[str, Any] = {}
+    for name, first in reports[0].items():
+        values = [report[name] for report in reports]
+        if isinstance(first, dict):
+            summed[name] = dict(sum(map(Counter, values), Counter()))
+        elif isinstance(first, list):
+            summed[name] = list(itertools.chain(*values))
+        else:
+            summed[name] = sum(values)
+    return summed
+
+
+def _round(
+    cycles: int, clients: int, seed: int, report_done: Callable[[int], object]
+) -> dict[str, Any]:
+    rng = random.Random(seed)
     done: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as home, Site(Path(home), clients, seed) as site:
         killer, books = Killer(site, rng), site.books
         try:
             site.set_up()
-            with progress("Killing") as report:
-                for kind in _shuffled(list(killer.kinds), cycles, rng):
-                    killer.cycle(kind)
-                    done[kind] += 1
-                    report(done.total(), cycles)
+            for kind in _shuffled(list(killer.kinds), cycles, rng):
+                killer.cycle(kind)
+                done[kind] += 1
+                report_done(done.total())
             site.stop()
             books.check()
         except (AssertionError, LlmproxyError, sqlite3.Error) as error:
             books.violations.add(f"{type(error).__name__}: {error}")
     return {
-        "seed": seed,
-        "clients": clients,
-        "seconds": round(time.monotonic() - started),
         "cycles": dict(done),
         "killed": dict(killer.seen),
         "acknowledged": {
