@@ -1,8 +1,9 @@
-"""The load generator, a process of its own: `python -m benchmarks.load`, an `Order` on its input.
+"""The load generator, a process of its own: `python -m benchmarks.load`.
 
+Each line of its input is an `Order` as JSON, and is answered by a line with a `Result`.
 A closed loop has N connections, each of which sends its next request when the answer to its last
 one is complete. An open loop starts requests by a clock, and counts their times from when they were
-due: a server that is late is seen to be late, for all that it kept waiting. It prints a `Result`.
+due: a server that is late is seen to be late, for all that it kept waiting.
 """
 
 import asyncio
@@ -26,7 +27,6 @@ PROMPT = "Explain in one short paragraph why a metered proxy should hold credit 
 GRACE_S = 15.0
 REQUEST_S_MAX = 0.1
 FAILURES_MAX = 200
-OPEN_CONNECTIONS_MAX = 1000
 EXAMPLE_CHARS_MAX = 500
 
 
@@ -88,7 +88,7 @@ class Run:
         """Begin now."""
         self._order, self._shape = order, order.shape
         self._request = build_request(order)
-        self._began_s = perf_counter()
+        self._began_s, self._began_cpu_s = perf_counter(), time.process_time()
         self._ends_s = self._began_s + order.seconds
         self._started = 0
         self._latencies: list[float] = []
@@ -133,7 +133,7 @@ class Run:
             latency_us=quantiles_us(self._latencies),
             first_us=quantiles_us(self._firsts),
             delay_us=quantiles_us(self._delays),
-            load_cpu_s=time.process_time(),
+            load_cpu_s=time.process_time() - self._began_cpu_s,
         )
 
     # --- both loops ---
@@ -158,7 +158,6 @@ class Run:
         self._check_over()
 
     def _send(self, connection: Connection, due_s: float) -> None:
-        self._started += 1
         self._busy += 1
         connection.send(due_s)
 
@@ -195,6 +194,7 @@ class Run:
         elif self._is_over:
             connection.close()
         else:
+            self._started += 1
             self._send(connection, perf_counter())
         self._check_over()
 
@@ -235,11 +235,12 @@ class Run:
             self._due_s += interval_s
 
     def _start(self, due_s: float) -> None:
+        self._started += 1
         if self._idle:
             self._send(self._idle.pop(), due_s)
             return
         self._waiting.append(due_s)
-        if self._busy + self._connecting < OPEN_CONNECTIONS_MAX:
+        if self._busy + self._connecting < self._shape.connections:
             self._open()
 
 
@@ -248,10 +249,11 @@ async def _run(order: Order) -> Result:
 
 
 def main() -> None:
-    """Carry out the order on standard input, which has the key; print the result as JSON."""
-    values = json.load(sys.stdin)
-    order = Order(**{**values, "shape": Shape(*values["shape"])})
-    print(json.dumps(uvloop.run(_run(order))._asdict()))
+    """Carry out one order after the other, until there are no more."""
+    for line in sys.stdin:
+        values = json.loads(line)
+        order = Order(**{**values, "shape": Shape(*values["shape"])})
+        print(json.dumps(uvloop.run(_run(order))._asdict()), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.answers import STREAM_EVENTS
 from benchmarks.load import Order
-from benchmarks.processes import Provider, Target, cpu_s, run_load
+from benchmarks.processes import Rig, Target, cpu_s
 from benchmarks.scenarios import Scenario, Shape
 
 WARM_UP_S = 0.5
@@ -21,7 +21,7 @@ def order(target: Target, shape: Shape, seconds: float, requests: int = 0) -> Or
 
 
 def measure(
-    scenario: Scenario, target: Target, provider: Provider, seconds: float, *, warm_up: bool = True
+    scenario: Scenario, target: Target, rig: Rig, seconds: float, *, warm_up: bool = True
 ) -> Row:
     """Warm up, run the load, and return what it cost.
 
@@ -29,14 +29,14 @@ def measure(
     process tree; `provider_busy` and `load_busy` are the shares of one core that the provider and
     the load generator used, to show that neither was what was measured.
     """
-    shape = scenario.shape
+    shape, provider_pid = scenario.shape, rig.provider.target.pid
     warm = None
     if warm_up:
-        warm, _ = run_load(order(target, shape, WARM_UP_S), target.pid)
-    cpu, provider_cpu, began = cpu_s(target.pid), cpu_s(provider.target.pid), time.monotonic()
-    result, peak_mb = run_load(order(target, shape, seconds), target.pid)
+        warm, _ = rig.loads.run(order(target, shape, WARM_UP_S), target.pid)
+    cpu, provider_cpu, began = cpu_s(target.pid), cpu_s(provider_pid), time.monotonic()
+    result, peak_mb = rig.loads.run(order(target, shape, seconds), target.pid)
     cpu = cpu_s(target.pid) - cpu
-    provider_busy = (cpu_s(provider.target.pid) - provider_cpu) / (time.monotonic() - began)
+    provider_busy = (cpu_s(provider_pid) - provider_cpu) / (time.monotonic() - began)
     answers = result.answers
     failures = sum(result.failures.values()) + (sum(warm.failures.values()) if warm else 0)
     return {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from benchmarks import books
 from benchmarks.measure import Row, measure, order
-from benchmarks.processes import Provider, rss_mb, run_load, tree
+from benchmarks.processes import Rig, rss_mb, tree
 from benchmarks.scenarios import Scenario, Shape
 from benchmarks.site import Home, Server
 
@@ -13,9 +13,9 @@ from benchmarks.site import Home, Server
 class Measured:
     """A running server, and what its ledger must have at the end."""
 
-    def __init__(self, server: Server, provider: Provider) -> None:
+    def __init__(self, server: Server, rig: Rig) -> None:
         """Begin with what the ledger has; it is read before anything is asked."""
-        self._server, self._provider = server, provider
+        self._server, self._rig = server, rig
         self._stood = books.read_totals(server.home.database)
         self._wanted = self._stood
         self._received = self._stood.settled
@@ -23,10 +23,10 @@ class Measured:
 
     def measure(self, scenario: Scenario, seconds: float, *, warm_up: bool = True) -> Row:
         """Measure a scenario; what the provider gave meanwhile must be in the ledger."""
-        before = self._provider.counts()
+        before = self._rig.provider.counts()
         target = self._server.target(scenario.key)
-        row = measure(scenario, target, self._provider, seconds, warm_up=warm_up)
-        self._wanted += books.given_between(before, self._provider.counts())
+        row = measure(scenario, target, self._rig, seconds, warm_up=warm_up)
+        self._wanted += books.given_between(before, self._rig.provider.counts())
         if scenario.reaches_provider:
             self._received += row["requests_seen"]
         if row["failed"] or not row["requests"]:
@@ -35,10 +35,10 @@ class Measured:
 
     def ask(self, shape: Shape, requests: int) -> None:
         """Send so many requests without measuring them."""
-        before = self._provider.counts()
+        before = self._rig.provider.counts()
         target = self._server.target()
-        result, _ = run_load(order(target, shape, 0, requests), target.pid)
-        self._wanted += books.given_between(before, self._provider.counts())
+        result, _ = self._rig.loads.run(order(target, shape, 0, requests), target.pid)
+        self._wanted += books.given_between(before, self._rig.provider.counts())
         self._received += result.answers
         if result.failures:
             self._problems.append(f"{result.failures}: {result.example}")
@@ -64,9 +64,9 @@ class Measured:
 
 
 @contextlib.contextmanager
-def measured(home: Home, provider: Provider, ledgers: list[Row]) -> Iterator[Measured]:
+def measured(home: Home, rig: Rig, ledgers: list[Row]) -> Iterator[Measured]:
     """Run the server for a block; its books, once it has stopped, are added to `ledgers`."""
     with Server(home).running() as server:
-        found = Measured(server, provider)
+        found = Measured(server, rig)
         yield found
     ledgers.append(found.close_books())

@@ -137,6 +137,8 @@ def _litellm(path: str, folder: Path, provider_port: int) -> Iterator[Target]:
     file.write_text(_LITELLM.format(host=HOST, provider_port=provider_port))
     command = [path, "--config", str(file), "--host", HOST, "--port", str(port)]
     quiet = {
+        # Without keys of users: they would want a database, and nothing else here checks any.
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "LITELLM_LOG": "ERROR",
         "LITELLM_TELEMETRY": "False",

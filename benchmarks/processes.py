@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from benchmarks.load import HOST, Order, Result
 
@@ -64,11 +65,20 @@ def tree(root: int) -> list[int]:
 
 def cpu_s(root: int) -> float:
     """Return user and system time in seconds of a process tree, children that ended included."""
-    ticks = 0
+    used = 0.0
     for pid in tree(root):
         with contextlib.suppress(OSError):
-            ticks += sum(int(field) for field in _stat(pid)[11:15])
-    return ticks / _TICKS
+            used += time.clock_gettime(_cpu_clock(pid))
+            used += sum(int(ticks) for ticks in _stat(pid)[13:15]) / _TICKS
+    return used
+
+
+def _cpu_clock(pid: int) -> int:
+    """Return the clock of a process's user and system time, as clock_getcpuclockid(3) does.
+
+    It is the counter behind /proc/PID/stat, in nanoseconds and not in ticks of 10 ms.
+    """
+    return (~pid << 3) | 2
 
 
 def rss_mb(pids: list[int]) -> float:
@@ -108,24 +118,53 @@ def fake_provider() -> Iterator[Provider]:
             process.kill()
 
 
-def run_load(order: Order, watched_pid: int) -> tuple[Result, float]:
-    """Run the load generator once; return its result and the highest memory seen, in MB."""
-    watched = tree(watched_pid)
-    peak_mb = rss_mb(watched)
-    command = [sys.executable, "-m", "benchmarks.load"]
-    pipe = subprocess.PIPE
+class LoadGenerator:
+    """The load generator as a process, which has started when it is needed."""
+
+    def __init__(self, orders: IO[str], results: IO[str]) -> None:
+        """Take its input and its output."""
+        self._orders, self._results = orders, results
+
+    def run(self, order: Order, watched_pid: int) -> tuple[Result, float]:
+        """Carry out an order; return its result and the highest memory of a process tree, in MB.
+
+        Raises:
+            SystemExit: it failed; its errors are on stderr.
+        """
+        watched = tree(watched_pid)
+        peak_mb = rss_mb(watched)
+        self._orders.write(json.dumps(order._asdict()) + "\n")
+        self._orders.flush()
+        while not select.select([self._results], [], [], SAMPLE_PAUSE_S)[0]:
+            peak_mb = max(peak_mb, rss_mb(watched))
+        line = self._results.readline()
+        if not line:
+            raise SystemExit(f"the load generator failed at {order.path}; its errors are above")
+        return Result(**json.loads(line)), peak_mb
+
+
+@contextlib.contextmanager
+def load_generator() -> Iterator[LoadGenerator]:
+    """Run the load generator."""
+    command, pipe = [sys.executable, "-m", "benchmarks.load"], subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
-            process.stdin.write(json.dumps(order._asdict()))
-            process.stdin.close()
-            while process.poll() is None:
-                peak_mb = max(peak_mb, rss_mb(watched))
-                time.sleep(SAMPLE_PAUSE_S)
-            said = process.stdout.read()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            yield LoadGenerator(process.stdin, process.stdout)
         finally:
             process.kill()
-    if process.returncode:
-        raise SystemExit(f"the load generator failed; its errors are above ({order.path})")
-    return Result(**json.loads(said)), peak_mb
+
+
+class Rig(NamedTuple):
+    """What a server is measured between: requests come from one side and go to the other."""
+
+    provider: Provider
+    loads: LoadGenerator
+
+
+@contextlib.contextmanager
+def running_rig() -> Iterator[Rig]:
+    """Run both."""
+    with fake_provider() as provider, load_generator() as loads:
+        yield Rig(provider, loads)

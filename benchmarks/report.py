@@ -128,7 +128,12 @@ def _lines(report: Row) -> list[str]:
                 f"(median of {moment['runs']})"
             )
     for name, why in report.get("peers_skipped", {}).items():
-        lines.append(f"{name}: skipped, {why}")
+        lines.append(f"{name}: skipped, {why.splitlines()[0]}")
+    lines += [
+        f"{row['target']}: {row['failed']} failed in {row['scenario']}: {row['example'][:100]}"
+        for row in report["rows"]
+        if row["failed"]
+    ]
     answers = sum(ledger["answers"] for ledger in report["ledgers"])
     charged = sum(ledger["charged_nanousd"] for ledger in report["ledgers"])
     if report["ledgers"] and not report["problems"]:

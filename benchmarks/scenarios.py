@@ -3,14 +3,15 @@
 from typing import NamedTuple
 
 PROMPT_BYTES = 100
+OPEN_CONNECTIONS = 1000
 
 
 class Shape(NamedTuple):
     """How a load asks.
 
     With a rate it is an open loop: so many requests start each second, whatever becomes of the
-    earlier ones. Without, it is a closed one: each connection sends its next request when the
-    answer to its last one is complete.
+    earlier ones, on at most so many connections. Without, it is a closed one: each connection sends
+    its next request when the answer to its last one is complete, and begins within `ramp_s`.
     """
 
     kind: str = "chat"
@@ -61,11 +62,16 @@ SCENARIOS = (
     Scenario("embeddings", "an input, 1,536 numbers back", Shape(kind="embeddings")),
     Scenario("402-storm", "a user without enough credit", Shape(status=402), key="poor"),
     Scenario("wrong-key-storm", "a key that nobody has", Shape(status=401), key="wrong"),
-    Scenario("open-plain", "500 a second, open loop", Shape(rate_per_s=500), for_peers=True),
+    Scenario(
+        "open-plain",
+        "500 a second, open loop",
+        Shape(connections=OPEN_CONNECTIONS, rate_per_s=500),
+        for_peers=True,
+    ),
     Scenario(
         "open-streams",
         "100 streams a second, open loop",
-        Shape(rate_per_s=100, is_stream=True),
+        Shape(connections=OPEN_CONNECTIONS, rate_per_s=100, is_stream=True),
     ),
 )
 

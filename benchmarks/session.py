@@ -11,7 +11,7 @@ from benchmarks.figures import added_us
 from benchmarks.measure import Row, measure
 from benchmarks.measured import measured
 from benchmarks.moments import help_times, start_times
-from benchmarks.processes import Provider, Target, allow_many_files, fake_provider
+from benchmarks.processes import Rig, Target, allow_many_files, running_rig
 from benchmarks.rows import fill
 from benchmarks.scenarios import LEDGERS, PLAIN, SCENARIOS, Scenario, Shape
 from benchmarks.site import Home
@@ -34,11 +34,11 @@ class Choice(NamedTuple):
 
 
 class Session:
-    """A run: a provider, a folder for databases, and the report that grows."""
+    """A run: a rig, a folder for databases, and the report that grows."""
 
-    def __init__(self, choice: Choice, provider: Provider, folder: Path, shows: Shows) -> None:
+    def __init__(self, choice: Choice, rig: Rig, folder: Path, shows: Shows) -> None:
         """Take what is to be measured; `shows` is told what is being measured now."""
-        self._choice, self._provider, self._folder = choice, provider, folder
+        self._choice, self._rig, self._folder = choice, rig, folder
         self._shows = shows
         self._ledgers: list[Row] = []
         self._rows: list[Row] = []
@@ -66,19 +66,19 @@ class Session:
     def _new_home(self) -> Home:
         self._homes += 1
         home = Home(self._folder / f"home-{self._homes}", self._choice.llmproxy)
-        home.set_up(self._provider.port)
+        home.set_up(self._rig.provider.port)
         return home
 
     def _loads(self, scenarios: list[Scenario]) -> None:
         """Measure each scenario directly and through llmproxy, one after the other."""
         added = self.report["added"] = []
-        with measured(self._new_home(), self._provider, self._ledgers) as server:
+        with measured(self._new_home(), self._rig, self._ledgers) as server:
             start_mb = server.memory_mb()
             for scenario in scenarios:
                 self._shows(f"{scenario.name} ({scenario.about})")
                 direct = None
                 if scenario.reaches_provider:
-                    direct = self._measure(scenario, self._provider.target)
+                    direct = self._measure(scenario, self._rig.provider.target)
                 row = server.measure(scenario, self._choice.seconds)
                 self._rows.append(row)
                 if direct:
@@ -94,7 +94,7 @@ class Session:
             }
 
     def _measure(self, scenario: Scenario, target: Target) -> Row:
-        row = measure(scenario, target, self._provider, self._choice.seconds)
+        row = measure(scenario, target, self._rig, self._choice.seconds)
         self._rows.append(row)
         return row
 
@@ -105,7 +105,7 @@ class Session:
             folder = self._folder / name
             folder.mkdir()
             try:
-                with start(folder, self._provider.port) as target:
+                with start(folder, self._rig.provider.port) as target:
                     for scenario in scenarios:
                         self._shows(f"{name}: {scenario.name} ({scenario.about})")
                         self._measure(scenario, target)
@@ -118,14 +118,14 @@ class Session:
         filled_s = 0.0
         if rows:
             self._shows(f"{name}: filling the ledger")
-            with measured(home, self._provider, self._ledgers) as server:
+            with measured(home, self._rig, self._ledgers) as server:
                 server.ask(Shape(connections=1), 1)
             began = time.monotonic()
             fill(home.database, rows, lambda done, of: self._shows(f"{name}: {done:,} of {of:,}"))
             filled_s = time.monotonic() - began
         self._shows(f"{name}: 32 connections")
         database_mb = home.database.stat().st_size / 1e6
-        with measured(home, self._provider, self._ledgers) as server:
+        with measured(home, self._rig, self._ledgers) as server:
             row = server.measure(PLAIN, self._choice.seconds)
             start_s = server.start_s
         self._shows(f"{name}: checking the books")
@@ -141,7 +141,7 @@ class Session:
     def _memory(self) -> list[tuple[int, float]]:
         """Return the curve of memory over requests: (requests so far, MB)."""
         each = -(-self._choice.requests // MEMORY_SLICES)
-        with measured(self._new_home(), self._provider, self._ledgers) as server:
+        with measured(self._new_home(), self._rig, self._ledgers) as server:
             curve = [(0, server.memory_mb())]
             for number in range(1, MEMORY_SLICES + 1):
                 self._shows(f"memory: {(number - 1) * each:,} of {self._choice.requests:,}")
@@ -162,9 +162,9 @@ def _added(direct: Row, through: Row) -> Row:
 def run(choice: Choice, shows: Shows) -> Row:
     """Measure everything; return the report, with what is wrong in `problems`."""
     files_max = allow_many_files()
-    with fake_provider() as provider, tempfile.TemporaryDirectory(prefix="llmproxy-bench-") as temp:
+    with running_rig() as rig, tempfile.TemporaryDirectory(prefix="llmproxy-bench-") as temp:
         description = machine.describe(Path(temp), files_max)
-        session = Session(choice, provider, Path(temp), shows)
+        session = Session(choice, rig, Path(temp), shows)
         session.run()
     return {"machine": description, **session.report, "problems": problems(session.report)}
 
