@@ -3,7 +3,7 @@
 The server and a bare forwarder (`benchmarks.forwarder`) are measured in turn, in short runs: a
 machine that grows slower or faster does so for both. The ratio of their CPU time per request is
 much the same on any machine; it is compared with the one in `stored.json`, and more than 25 %
-above it is a regression: exit code 1. `--store` writes the present one there.
+above it, twice in a row, is a regression: exit code 1. `--store` writes the present one there.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.site import Home, Server
 STORED = Path(__file__).with_name("stored.json")
 ALLOWED = 0.25
 SHAPES = {"plain": Shape(), "stream": Shape(is_stream=True)}
-ROUNDS = 11
+ROUNDS = 13
 REQUESTS = {"plain": 600, "stream": 300}
 
 
@@ -144,6 +144,9 @@ def main() -> int:
     options = parser.parse_args()
     stored = json.loads(options.stored.read_text()) if options.stored.exists() else {}
     told = report(measure(options.rounds), stored)
+    if told["problems"] and not options.store:
+        # What a busy machine did to one measurement it rarely does to the next.
+        told = report(measure(options.rounds), stored)
     if options.store:
         options.stored.write_text(json.dumps(told["ratio"], indent=2) + "\n")
         told = {**told, "stored": told["ratio"], "problems": []}
