@@ -18,15 +18,27 @@ from benchmarks.report import show
 from benchmarks.session import Choice, run
 from benchmarks.site import THIS_PROGRAM
 
-PEERS = ("nginx", "litellm", "portkey")
-
 
 def _names(text: str) -> frozenset[str]:
     names = frozenset(text.split(",")) - {"none", ""}
-    if unknown := names - frozenset(PEERS):
-        message = f"no such peer: {', '.join(sorted(unknown))} (there are {', '.join(PEERS)})"
+    if unknown := names - frozenset(peers.NAMES):
+        message = f"no such peer: {', '.join(sorted(unknown))} (there are {', '.join(peers.NAMES)})"
         raise argparse.ArgumentTypeError(message)
     return names
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError("must be above zero")
+    return value
+
+
+def _requests(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be above zero")
+    return value
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -36,11 +48,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", choices=scenarios.NAMES, help="what to measure"
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load (default: 3)")
-    parser.add_argument("--requests", type=int, default=50_000, help="of `memory`")
+    parser.add_argument("--seconds", type=_seconds, default=3.0, help="of each load (default: 3)")
+    parser.add_argument("--requests", type=_requests, default=50_000, help="of `memory`")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
-        "--peers", type=_names, default=frozenset(PEERS), help="nginx,litellm,portkey or none"
+        "--peers", type=_names, default=frozenset(peers.NAMES), help="nginx,litellm,portkey or none"
     )
     parser.add_argument("--llmproxy", default=THIS_PROGRAM, help="how llmproxy is called")
     for name, what in (("nginx", "program"), ("litellm", "program"), ("portkey", "folder")):

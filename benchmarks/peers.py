@@ -87,19 +87,24 @@ class Found(NamedTuple):
     missing: dict[str, str]
 
 
+_HINTS = {
+    "nginx": "not installed (the Debian package nginx-light will do)",
+    "litellm": "not installed (pip install 'litellm[proxy]' in a venv, --litellm PATH)",
+    "portkey": "not installed (npm install @portkey-ai/gateway, --portkey FOLDER)",
+}
+NAMES = tuple(_HINTS)
+
+
 def find(programs: Programs, wanted: frozenset[str]) -> Found:
     """Look for the wanted peers."""
     found = Found({}, {})
-    for name, hint in (
-        ("nginx", "not installed (the Debian package nginx-light will do)"),
-        ("litellm", "not installed (pip install 'litellm[proxy]' in a venv, --litellm PATH)"),
-        ("portkey", "not installed (npm install @portkey-ai/gateway, --portkey FOLDER)"),
-    ):
+    for name in NAMES:
         if name not in wanted:
             continue
-        path = _look_for(name, getattr(programs, name))
+        given = getattr(programs, name)
+        path = _look_for(name, given)
         if path is None:
-            found.missing[name] = hint
+            found.missing[name] = f"not found at {given}" if given else _HINTS[name]
         else:
             found.starts[name] = _bound(name, path)
     return found
@@ -107,11 +112,14 @@ def find(programs: Programs, wanted: frozenset[str]) -> Found:
 
 def _look_for(name: str, given: str) -> str | None:
     if name == "portkey":
-        script = "node_modules/@portkey-ai/gateway/build/start-server.js"
-        candidates = [Path(given or ".") / script, Path(given or ".") / "build/start-server.js"]
+        folder = Path(given or ".").resolve()
+        script = "build/start-server.js"
+        candidates = [folder / "node_modules/@portkey-ai/gateway" / script, folder / script]
         return next((str(each) for each in candidates if each.exists()), None)
     # Debian keeps nginx where only root's PATH looks.
-    return shutil.which(given or name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    return shutil.which(given or name) or (
+        None if given else shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    )
 
 
 def _bound(name: str, path: str) -> Start:

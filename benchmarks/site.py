@@ -31,10 +31,16 @@ class Home:
     """A home directory and the command line over it."""
 
     def __init__(self, path: Path, program: str = THIS_PROGRAM) -> None:
-        """Take an empty directory, and how llmproxy is called."""
+        """Take the directory, and how llmproxy is called.
+
+        Raises:
+            SystemExit: there is no such program.
+        """
         self.path = path
         self.port = free_port()
         self.command = shlex.split(program)
+        if not (self.command and shutil.which(self.command[0])):
+            raise SystemExit(f"there is no program {program!r}")
         self.database = path / "data" / "llmproxy.db"
         kept = {k: v for k, v in os.environ.items() if not k.startswith("LLMPROXY_")}
         self.environ = {**kept, "LLMPROXY_HOME": str(path), "LLMPROXY_PORT": str(self.port)}

@@ -175,15 +175,21 @@ def test_stamps_are_found_however_a_stream_is_cut() -> None:
 
 def test_a_peer_that_is_not_installed_is_skipped_with_a_word(tmp_path: Path) -> None:
     programs = Programs(nginx="/nowhere/nginx", portkey=str(tmp_path))
-    found = find(programs, frozenset({"portkey"}))
+    found = find(programs, frozenset({"nginx", "portkey"}))
     assert found.starts == {}
-    assert "not installed" in found.missing["portkey"]
+    assert found.missing == {
+        "nginx": "not found at /nowhere/nginx",
+        "portkey": f"not found at {tmp_path}",
+    }
 
 
-def test_a_name_that_is_none_is_refused() -> None:
+def test_options_that_mean_nothing_are_refused() -> None:
     done = run_module("", "--only", "fast")
     assert done.returncode == 2
     assert "invalid choice: 'fast'" in done.stderr
+    done = run_module("", "--seconds", "0")
+    assert done.returncode == 2
+    assert "must be above zero" in done.stderr
     done = run_module("", "--peers", "apache")
     assert done.returncode == 2
     assert "no such peer: apache" in done.stderr
