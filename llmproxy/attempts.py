@@ -156,8 +156,8 @@ class Attempts:
         # Masked before anything of it is kept or logged.
         key = tried.key
         masked = without_secret(body[:ERROR_BYTES_MAX], key.secret)
-        failure = classify(answer.status, headers, masked)
         now_ms = self._services.clock.now_ms()
+        failure = classify(answer.status, headers, masked, now_ms)
         if failure.kind is FailureKind.COOLDOWN:
             wait_s = failure.retry_after_s
             key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000
