@@ -61,8 +61,7 @@ class Attempts:
         for key in order.keys[:ATTEMPTS_MAX]:
             if is_client_gone():
                 raise ClientLeftError
-            self._ending.attempts += 1
-            self._ending.upstream_status = None
+            self._ending.begin_attempt()
             tried = _Tried(key, key.state)
             self._ending.provider_key_id = key.id
             self.secret = key.secret
@@ -107,7 +106,7 @@ class Attempts:
     async def _send(self, url: str, headers: Headers, body: bytes) -> Answer:
         self._times.begin_waiting()
         try:
-            return await self._services.upstream.post(url, headers, body)
+            return await self._services.upstream.post(url, headers, body, self._ending.note_sent)
         except UpstreamError as error:
             what = "broke off before answering" if error.was_sent else "cannot be reached"
             # Once sent it may have been billed: sending it again could pay twice.

@@ -6,7 +6,9 @@ of the client's types leaves this module, so that another one can take its place
 (docs/decisions/0003).
 """
 
+import asyncio
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
@@ -15,6 +17,7 @@ import certifi
 import multidict
 import yarl
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http_parser import RawResponseMessage
 from typing_extensions import override
 
@@ -89,10 +92,11 @@ class Upstream:
         context = ssl.create_default_context()
         # Slim machines have no certificate store; operators may add theirs by SSL_CERT_FILE.
         context.load_verify_locations(certifi.where())
+        self._connector = _Connector(
+            limit=0, keepalive_timeout=KEEPALIVE_S, ssl=context, enable_cleanup_closed=False
+        )
         self._session = aiohttp.ClientSession(
-            connector=_Connector(
-                limit=0, keepalive_timeout=KEEPALIVE_S, ssl=context, enable_cleanup_closed=False
-            ),
+            connector=self._connector,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -104,12 +108,19 @@ class Upstream:
         )
         self._urls: dict[str, yarl.URL] = {}
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+    async def post(
+        self, url: str, headers: Headers, body: bytes, on_sent: Callable[[], None]
+    ) -> Answer:
         """Send a request and return its answer once the status has come.
+
+        `on_sent` is called before the first byte leaves: who cancels this before then knows that
+        nothing can have been generated.
 
         Raises:
             UpstreamError: no answer; see its `was_sent`.
         """
+        task = asyncio.current_task()
+        self._connector.on_connected[task] = on_sent
         parsed = self._urls.get(url)
         if parsed is None:
             # Few different ones: base URLs and paths come from our own tables.
@@ -125,6 +136,8 @@ class Upstream:
             raise UpstreamError(_describe(error), was_sent=False) from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise UpstreamError(_describe(error), was_sent=True) from error
+        finally:
+            self._connector.on_connected.pop(task, None)
         return Answer(response)
 
     async def close(self) -> None:
@@ -133,13 +146,26 @@ class Upstream:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """aiohttp's own, whose connections end a body that cannot be read."""
+    """aiohttp's own, whose connections end a body that cannot be read.
+
+    Attributes:
+        on_connected: what is called when the request of a task has a connection. (No context
+            variable: a connection would keep it, and the request with it, as long as it is open.)
+    """
 
     @override
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         factory = partial(_Connection, loop=self._loop)
         self._factory = cast("partial[ResponseHandler]", factory)
+        self.on_connected: dict[asyncio.Task[Any] | None, Callable[[], None]] = {}
+
+    @override
+    async def connect(self, *request: Any, **options: Any) -> Connection:
+        """Get a connection, to send on it right away."""
+        connection = await super().connect(*request, **options)
+        self.on_connected.pop(asyncio.current_task())()
+        return connection
 
 
 class _Connection(ResponseHandler):

@@ -72,9 +72,9 @@ def possible_ends(visit: Visit, terms: Terms) -> set[End]:
     if not visit.sent:
         return {RELEASED}
     last = visit.sent[-1]
-    if last.status == 0:  # no answer came until it was cut; nobody knows what has been sent
+    if last.status == 0:  # no answer came until it was cut
         ends = {RELEASED}
-        if visit.is_gone:
+        if visit.is_gone and last.is_connected:
             ends |= _abandoned(visit, _NOTHING, terms)
         return ends
     if last.script is None or last.wanted is None:  # dropped, or an error

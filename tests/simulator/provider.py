@@ -33,7 +33,9 @@ class SimulatedUpstream:
         self._manners = manners
         self._on_sent = on_sent
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+    async def post(
+        self, url: str, headers: Headers, body: bytes, on_sent: Callable[[], None]
+    ) -> Answer:
         """See `Upstream.post`."""
         visit = self._visits[int(dict(headers)[VISIT_HEADER])]
         sent = Sent()
@@ -41,6 +43,9 @@ class SimulatedUpstream:
         reply = visit.ask.replies[min(len(visit.sent), len(visit.ask.replies)) - 1]
         self._on_sent(visit)
         visit.note(f"request {len(visit.sent)} to {url.partition('//')[2]}: {reply.kind}")
+        if reply.kind != "refused":
+            sent.is_connected = True
+            on_sent()
         await asyncio.sleep(reply.delay_s)
         if reply.kind == "silent":
             await asyncio.get_running_loop().create_future()

@@ -14,6 +14,8 @@ class Sent:
 
     status: int = 0
     """0 while there is no answer, -1 when there will be none."""
+    is_connected: bool = False
+    """Something of the request may have come to the provider."""
     wanted: Wanted | None = None
     script: Script | None = None
     read_bytes: int = 0
