@@ -22,7 +22,7 @@ def test_every_fault_ends_as_written_for_one_client_of_one_endpoint(tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_fault_ends_as_written_for_every_client_of_every_endpoint(tmp_path: Path) -> None:
     check(run(all_cells(), tmp_path))
 
