@@ -187,6 +187,7 @@ class Limits(Enum):
 
     PATIENT = "it waits as long as it takes"
     HASTY = "a provider may be silent for two seconds"
+    UNCONNECTED = "a provider must be connected within two seconds"
     SHORT = "a provider may be silent for two seconds, and take six for all"
     WATCHED = "one cell after the other, and the memory is looked at"
     BRIEF_DRAIN = "an answer is read on for two seconds after its client left"
@@ -213,7 +214,7 @@ class Case(NamedTuple):
     """The provider's key is not used for a while after it: the cell needs one of its own."""
     abandoned: Row | None = None
     """Of an answer that never ends: what it comes to when the client leaves and nothing more
-    is waited for. Such cells run under Limits.HASTY, and again under BRIEF_DRAIN."""
+    is waited for. Such cells run under HASTY or `limits`, and again under BRIEF_DRAIN."""
     padding_bytes: int = 0
     """How much longer the request is than usual."""
     view_headers: tuple[bytes, ...] = ()

@@ -25,7 +25,11 @@ def differs(cell: Cell, got: Got) -> list[str]:
 def differs_half_closed(cell: Cell, raw_client: RawClient) -> list[str]:
     """Say what a client saw that should not have: to have half-closed is to have left.
 
-    It gets no more than what had been passed on by then.
+    The proxy hangs up at once, while the provider says nothing more; what had been passed on by
+    then comes.
+
+    Raises:
+        TimeoutError: the proxy does not hang up.
     """
     if cell.client is Client.HALF_CLOSES:
         raw = b"".join(piece for _, piece in raw_client.recv_raw())
@@ -40,6 +44,8 @@ def differs_half_closed(cell: Cell, raw_client: RawClient) -> list[str]:
     if got.status != view.status:
         return [f"status {got.status}: {got.body[:200]!r}"]
     body = body_of(view) or b""
+    if view.end is End.CUT:  # more than what surely comes may have come
+        return [] if got.body.startswith(body[: len(got.body)]) else ["another body"]
     if not body.startswith(got.body):
         return [f"body {_near(got.body, body)}"]
     if got.clean_end and (view.end is not End.CLEAN or got.body != body):

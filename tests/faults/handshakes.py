@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.faults.cell import SILENT_S, Case, Place, Stage
+from tests.faults.cell import SILENT_S, Case, Limits, Place, Stage
 from tests.faults.connections import nothing
 from tests.faults.dialects import Dialect
 from tests.faults.expect import answer_whole, billed, released, unreachable, whole_view
@@ -36,6 +36,7 @@ def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         cannot,
         released(None, NOT_REACHED),
         place=Place.TLS_SILENT,
+        limits=Limits.UNCONNECTED,
         # However dear the model is: the request has not been sent.
         abandoned=released(None, ABANDONED),
     )

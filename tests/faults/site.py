@@ -36,10 +36,10 @@ WARM = "warm"
 SETTINGS = {
     Limits.PATIENT: {},
     Limits.HASTY: {
-        "CONNECT_TIMEOUT_S": SILENT_S,
         "FIRST_BYTE_TIMEOUT_S": SILENT_S,
         "IDLE_TIMEOUT_S": SILENT_S,
     },
+    Limits.UNCONNECTED: {"CONNECT_TIMEOUT_S": SILENT_S},
     Limits.SHORT: {
         "FIRST_BYTE_TIMEOUT_S": SILENT_S,
         "IDLE_TIMEOUT_S": SILENT_S,
@@ -225,18 +225,23 @@ class Site:
                 stage.reached.result(MEETS_WITHIN_S)
             except TimeoutError:
                 return ["the provider did not come to where the client leaves"]
-            self._leave(cell, client)
+            problems = self._leave(cell, client)
             stage.left.set_result(None)
-            return differs_half_closed(cell, client) if cell.client.half_closes else []
+            return problems
 
     @staticmethod
-    def _leave(cell: Cell, client: RawClient) -> None:
+    def _leave(cell: Cell, client: RawClient) -> list[str]:
         if cell.client.half_closes:
             client.half_close()
-        elif cell.client is Client.LEAVES_EARLY:
+            try:
+                return differs_half_closed(cell, client)
+            except TimeoutError:
+                return ["the proxy does not hang up on a client that has half-closed"]
+        if cell.client is Client.LEAVES_EARLY:
             client.close()
         else:
             client.abort()
+        return []
 
     def _send(self, cell: Cell, user: str, mark: str, *, is_stream: bool) -> RawClient:
         client = RawClient(self._proxy.port, timeout_s=MEETS_WITHIN_S)
