@@ -16,7 +16,7 @@ def check(outcomes: list[Outcome]) -> None:
     assert not told, "\n" + "\n".join(told)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_fault_ends_as_written_for_one_client_of_one_endpoint(tmp_path: Path) -> None:
     check(run(sample(all_cells()), tmp_path))
 
