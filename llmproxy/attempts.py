@@ -61,9 +61,7 @@ class Attempts:
         for key in order.keys[:ATTEMPTS_MAX]:
             if is_client_gone():
                 raise ClientLeftError
-            self._ending.attempts += 1
-            self._ending.upstream_status = None
-            self._ending.was_sent = False
+            self._ending.begin_attempt()
             tried = _Tried(key, key.state)
             self._ending.provider_key_id = key.id
             self.secret = key.secret
@@ -109,7 +107,7 @@ class Attempts:
         self._times.begin_waiting()
         try:
             return await self._services.upstream.post(
-                self._order.provider.base_url, path, headers, body, self._note_sending
+                self._order.provider.base_url, path, headers, body, self._ending.note_sent
             )
         except UpstreamError as error:
             what = "broke off before answering" if error.was_sent else "cannot be reached"
@@ -117,9 +115,6 @@ class Attempts:
             raise unreachable(self._order, what, error, should_retry=not error.was_sent) from error
         finally:
             self._times.end_waiting()
-
-    def _note_sending(self) -> None:
-        self._ending.was_sent = True
 
     def _require_readable(self, answer: Answer) -> None:
         """Refuse what is compressed though nobody asked for it (wire.md A.10, security.md S10).
@@ -161,8 +156,8 @@ class Attempts:
         # Masked before anything of it is kept or logged.
         key = tried.key
         masked = without_secret(body[:ERROR_BYTES_MAX], key.secret)
-        failure = classify(answer.status, headers, masked)
         now_ms = self._services.clock.now_ms()
+        failure = classify(answer.status, headers, masked, now_ms)
         if failure.kind is FailureKind.COOLDOWN:
             wait_s = failure.retry_after_s
             key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000

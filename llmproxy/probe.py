@@ -8,6 +8,7 @@ import json
 from typing import Any, NamedTuple
 
 from llmproxy import __version__
+from llmproxy.clock import Clock
 from llmproxy.dialects.failures import classify
 from llmproxy.fetch import FetchError, fetch
 from llmproxy.headers import to_provider, without_secret
@@ -51,7 +52,8 @@ def probe(provider: Provider, secret: str) -> Probe:
         where = without_secret(got.location.encode(), secret).decode(errors="replace")[:200]
         return Probe("refused", got.status, f"{got.status}: it is at {where} now")
     masked = without_secret(got.body, secret)
-    return Probe("refused", got.status, classify(got.status, {}, masked).excerpt, got.date)
+    failure = classify(got.status, {}, masked, Clock().now_ms())
+    return Probe("refused", got.status, failure.excerpt, got.date)
 
 
 def _count_models(body: bytes) -> int | None:

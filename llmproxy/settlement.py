@@ -32,11 +32,14 @@ class Ending(Protocol):
     status: int
     """The HTTP status that the client got."""
     upstream_status: int | None
-    was_sent: bool
-    """Something of the request may have reached the provider in the last attempt."""
-    attempts: int
     provider_key_id: int | None
     ttfb_ms: int | None
+
+    def begin_attempt(self) -> None:
+        """Count an attempt of which nothing has been sent yet."""
+
+    def note_sent(self) -> None:
+        """Note that the provider may have got something of this attempt's request."""
 
     def end(self, reading: Reading, reason: str | None = None) -> int:
         """End by what was read; return the cost in nano-USD. Later calls do nothing."""
@@ -68,10 +71,20 @@ class _Row:
         self.has_ended = False
         self.status = 0
         self.upstream_status: int | None = None
-        self.was_sent = False
         self.attempts = 0
+        self.was_sent = False
         self.provider_key_id: int | None = None
         self.ttfb_ms: int | None = None
+
+    def begin_attempt(self) -> None:
+        """Count an attempt of which nothing has been sent yet."""
+        self.attempts += 1
+        self.was_sent = False
+        self.upstream_status = None
+
+    def note_sent(self) -> None:
+        """Note that the provider may have got something of this attempt's request."""
+        self.was_sent = True
 
     def _note_end(
         self, state: str, basis: str, usage: Usage | None = None, cost_nanousd: int = 0
@@ -176,7 +189,7 @@ class Settlement(_Row):
             return
         is_error = self.upstream_status is not None and self.upstream_status >= 300
         if is_error or not self.was_sent:
-            self.release(reason)  # nothing was generated, or it was still being connected
+            self.release(reason)  # nothing was generated, or nothing has been sent yet
         elif reading.is_final:
             self.end(reading, reason)
         elif self._quote.model.reasoning or self._order.facts.hides_output:

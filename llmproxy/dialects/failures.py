@@ -8,12 +8,15 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
 EXCERPT_CHARS_MAX = 300
 COOLDOWN_S_DEFAULT = 5
 COOLDOWN_S_MAX = 60
+DATE_CHARS_MAX = 64
 
 
 class FailureKind(Enum):
@@ -80,7 +83,7 @@ _TOO_LARGE_MESSAGE = re.compile(r"request too large\b", re.IGNORECASE)
 
 
 def classify(  # noqa: PLR0911 - one line a row of the table
-    status: int, headers: Mapping[str, str], body: bytes
+    status: int, headers: Mapping[str, str], body: bytes, now_ms: int
 ) -> Failure:
     """Say what an answer that is no success means.
 
@@ -88,6 +91,7 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         status: the provider's HTTP status, 300 or above.
         headers: its headers, names in lower case.
         body: the beginning of its body.
+        now_ms: the time since the epoch, for a `retry-after` that is a date.
     """
     words, message, retry_delay = _read_error(body)
     # JSON's escapes can spell half characters, which no database takes.
@@ -105,7 +109,7 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         return Failure(FailureKind.CLIENT, excerpt)
     if status in {402, 429}:
         told = headers.get("retry-after") or retry_delay
-        return Failure(FailureKind.COOLDOWN, excerpt, _cooldown_s(told))
+        return Failure(FailureKind.COOLDOWN, excerpt, _cooldown_s(told, now_ms))
     if status in {503, 529, 498}:
         return Failure(FailureKind.BUSY, excerpt)
     if status >= 500 or status < 400:
@@ -138,12 +142,28 @@ def _read_error(body: bytes) -> tuple[set[str], str, str]:
     return words, str(error.get("message") or "")[:2000].strip(), delay
 
 
-def _cooldown_s(told: str) -> int:
-    """Return how long to rest a key that was told so many seconds (or something else)."""
+def _cooldown_s(told: str, now_ms: int) -> int:
+    """Return how long to rest a key that was told so many seconds, a date, or something else."""
     try:
         seconds = float(told)
     except ValueError:
-        return COOLDOWN_S_DEFAULT
+        seconds = _seconds_until(told, now_ms)
     if not seconds >= 0:  # NaN too
         return COOLDOWN_S_DEFAULT
     return max(1, math.ceil(min(seconds, COOLDOWN_S_MAX)))
+
+
+def _seconds_until(date: str, now_ms: int) -> float:
+    """Return the seconds until an HTTP date (RFC 9110, 5.6.7), NaN for what is none.
+
+    Less than zero when it is past: by whose clock nobody knows, so it tells nothing of the wait.
+    """
+    if len(date) > DATE_CHARS_MAX:
+        return math.nan
+    try:
+        moment = parsedate_to_datetime(date)
+    except (ValueError, OverflowError):
+        return math.nan
+    # Its oldest form names no zone, and "-0000" none that is known: HTTP's dates are UTC.
+    is_aware = moment.tzinfo is not None
+    return (moment if is_aware else moment.replace(tzinfo=UTC)).timestamp() - now_ms / 1000

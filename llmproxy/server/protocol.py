@@ -164,6 +164,10 @@ class ProxyProtocol(HttpToolsProtocol):
         """End the request: what comes next is another."""
         self._reading_since_s = 0.0
         super().on_message_complete()
+        # uvicorn stops reading at each 64 KiB of a body until more of it is asked for: behind the
+        # last of it nobody asks, and that the client leaves would not be seen.
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     @override
     def on_message_begin(self) -> None:

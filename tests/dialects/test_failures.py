@@ -1,6 +1,7 @@
 """What a provider's error answer means for the key that was used: every row of wire.md E."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -14,14 +15,20 @@ COOLDOWN = FailureKind.COOLDOWN
 BUSY = FailureKind.BUSY
 UNKNOWN = FailureKind.UNKNOWN
 CLIENT = FailureKind.CLIENT
+NOW_MS = 784_111_777_250
+"""A quarter of a second after Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110."""
 
 
 def error(message: str = "", **fields: object) -> bytes:
     return json.dumps({"error": {"message": message, **fields}}).encode()
 
 
+def failure(status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+    return classify(status, headers, body, NOW_MS)
+
+
 def kind(status: int, body: bytes = b"", **headers: str) -> FailureKind:
-    return classify(status, headers, body).kind
+    return failure(status, headers, body).kind
 
 
 GEMINI_BAD_KEY = [
@@ -107,7 +114,7 @@ def test_a_quota_signal_counts_more_than_a_retry_after() -> None:
 
 def test_a_402_that_names_a_moment_is_a_rate_limit() -> None:
     # OpenRouter: the budget in flight.
-    assert classify(402, {"retry-after": "9"}, error("x")) == Failure(COOLDOWN, "402: x", 9)
+    assert failure(402, {"retry-after": "9"}, error("x")) == Failure(COOLDOWN, "402: x", 9)
 
 
 @pytest.mark.parametrize(
@@ -140,15 +147,28 @@ def test_a_429_is_a_rate_limit(body: bytes) -> None:
         ("nan", 5),
         ("soon", 5),
         ("", 5),
-        ("Wed, 21 Oct 2026 07:28:00 GMT", 5),
+        ("Sun, 06 Nov 1994 08:49:57 GMT", 20),
+        ("Sunday, 06-Nov-94 08:49:57 GMT", 20),
+        ("Sun Nov  6 08:49:57 1994", 20),
+        ("Sun, 06 Nov 1994 08:49:57 -0000", 20),
+        ("Sun, 06 Nov 1994 09:49:57 +0100", 20),
+        ("Sun, 06 Nov 1994 08:49:38 GMT", 1),
+        ("Sun, 06 Nov 1994 08:50:38 GMT", 60),
+        ("Wed, 21 Oct 2037 07:28:00 GMT", 60),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 5),  # past: it tells nothing
+        ("Sat, 05 Nov 1994 08:49:57 GMT", 5),
+        ("Sun, 31 Feb 1994 08:49:57 GMT", 5),
+        ("Sun, 06 Nov 99999999999 08:49:57 GMT", 5),
+        ("Sun, 06 Nov 1994 08:49:57 +99999999999999", 5),
+        ("Sun, 06 Nov 1994 08:49:57 GMT" + " " * 60, 5),
     ],
 )
 def test_a_key_rests_as_long_as_told_within_bounds(value: str, seconds: int) -> None:
-    assert classify(429, {"retry-after": value}, b"").retry_after_s == seconds
+    assert failure(429, {"retry-after": value}, b"").retry_after_s == seconds
 
 
 def test_a_key_rests_five_seconds_when_nothing_is_told() -> None:
-    assert classify(429, {}, b"").retry_after_s == 5
+    assert failure(429, {}, b"").retry_after_s == 5
 
 
 @pytest.mark.parametrize(
@@ -157,8 +177,8 @@ def test_a_key_rests_five_seconds_when_nothing_is_told() -> None:
 def test_geminis_own_way_to_tell_is_read(delay: object, seconds: int) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
     body = error("Resource exhausted", status="RESOURCE_EXHAUSTED", details=[{"x": 1}, info])
-    assert classify(429, {}, body) == Failure(COOLDOWN, "429: Resource exhausted", seconds)
-    assert classify(429, {"retry-after": "3"}, body).retry_after_s == 3
+    assert failure(429, {}, body) == Failure(COOLDOWN, "429: Resource exhausted", seconds)
+    assert failure(429, {"retry-after": "3"}, body).retry_after_s == 3
 
 
 @pytest.mark.parametrize("status", [503, 529, 498])
@@ -249,7 +269,7 @@ CASES: dict[ErrorCase, FailureKind] = {
 def test_the_providers_recorded_errors_are_understood(case: ErrorCase) -> None:
     for canned in (openai_error(case), anthropic_error(case)):
         headers = dict(canned.headers)
-        assert classify(canned.status, headers, canned.body).kind is CASES[case]
+        assert failure(canned.status, headers, canned.body).kind is CASES[case]
 
 
 @pytest.mark.parametrize(
@@ -274,14 +294,14 @@ def test_the_providers_recorded_errors_are_understood(case: ErrorCase) -> None:
 )
 def test_an_error_body_of_any_shape_is_taken(body: bytes) -> None:
     for status in (400, 429, 500):
-        assert classify(status, {}, body).excerpt.startswith(str(status))
+        assert failure(status, {}, body).excerpt.startswith(str(status))
 
 
 def test_the_excerpt_is_short_and_names_status_and_message() -> None:
-    assert classify(400, {}, error("No.")).excerpt == "400: No."
-    assert classify(500, {}, b"<html>").excerpt == "500: <html>"
+    assert failure(400, {}, error("No.")).excerpt == "400: No."
+    assert failure(500, {}, b"<html>").excerpt == "500: <html>"
     for body in (error("x" * 5000), b"x" * 5000, json.dumps("x" * 5000).encode()):
-        assert len(classify(400, {}, body).excerpt) == EXCERPT_CHARS_MAX
+        assert len(failure(400, {}, body).excerpt) == EXCERPT_CHARS_MAX
 
 
 def test_a_message_without_an_envelope_is_read() -> None:

@@ -41,6 +41,10 @@ TREES: st.SearchStrategy[Any] = st.recursive(
     max_leaves=25,
 )
 OBJECTS = st.dictionaries(KEYS, TREES, max_size=8)
+DATE_WORDS = """
+    Wed , 21 Oct 2037 07:28:00 GMT - + -0000 +9999999 0 99999999999999999999 : 06-Nov-94 . ( ) PM
+"""
+DATE_PARTS = st.sampled_from([*DATE_WORDS.split(), " ", "  "])
 
 
 def read(endpoint: Endpoint, body: bytes) -> RequestFacts | None:
@@ -75,9 +79,15 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
 def test_any_answer_is_read(tree: Any, junk: bytes) -> None:  # noqa: ANN401
     text = json.dumps(tree).encode()
     for body in (text, junk, text[: len(junk)], text + junk):
-        classify(429, {"retry-after": "x"}, body)
+        classify(429, {"retry-after": "x"}, body, now_ms=0)
         for endpoint in ENDPOINTS:
             estimated(endpoint.read_answer(body), 10, 10)
+
+
+@given(st.text(max_size=80) | st.lists(DATE_PARTS, max_size=9).map("".join))
+@QUICK
+def test_any_time_to_wait_is_read(told: str) -> None:
+    assert 1 <= classify(429, {"retry-after": told}, b"", now_ms=0).retry_after_s <= 60
 
 
 @given(st.lists(OBJECTS | st.binary(max_size=30), max_size=6), st.lists(st.integers(1, 60)))

@@ -8,12 +8,17 @@ Read in this order:
     cell.py         what a cell is: a fault, a client, and what is expected of both sides
     dialects.py     a request to each endpoint, its complete answer, and their prices
     connections.py  faults of the connection, before and below HTTP
+    handshakes.py   faults of TLS
     statuses.py     answers that are errors
     bodies.py       complete or broken plain answers
     streams.py      event streams that are broken, strange, or end too early
+    pings.py        signs of life, and nothing else for long
     usages.py       usage records that lie
+    bulk.py         answers of 100 MB
     matrix.py       all cells
-    run.py          runs cells against the real program and compares
+    site.py         the real program and its providers, for cells to visit
+    compare.py      what a client saw against what it must see
+    run.py          runs cells
 
 `python -m tests.faults` runs all of it and prints how many cells there are.
 """

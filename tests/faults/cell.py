@@ -22,6 +22,13 @@ class Client(Enum):
     LEAVES_EARLY = "leaves before the answer"
     LEAVES_MIDWAY = "leaves before the fault"
     LEAVES_LATE = "leaves after the fault"
+    HALF_CLOSES = "half-closes before the answer and reads on"
+    HALF_CLOSES_MIDWAY = "half-closes before the fault and reads on"
+
+    @property
+    def half_closes(self) -> bool:
+        """Say whether it only says that it will send no more."""
+        return self in {Client.HALF_CLOSES, Client.HALF_CLOSES_MIDWAY}
 
 
 class Stage:
@@ -40,11 +47,11 @@ class Stage:
 
     async def begins(self) -> None:
         """The request has come, and nothing was answered."""
-        await self._at(Client.LEAVES_EARLY)
+        await self._at(Client.LEAVES_EARLY, Client.HALF_CLOSES)
 
     async def fault(self) -> None:
         """What was sent so far is in order; the fault comes next."""
-        await self._at(Client.LEAVES_MIDWAY)
+        await self._at(Client.LEAVES_MIDWAY, Client.HALF_CLOSES_MIDWAY)
 
     async def ends(self) -> None:
         """Everything was sent."""
@@ -55,8 +62,8 @@ class Stage:
         await self.ends()
         await out.client_gone.wait()
 
-    async def _at(self, moment: Client) -> None:
-        if moment is self._client and not self.reached.done():
+    async def _at(self, *moments: Client) -> None:
+        if self._client in moments and not self.reached.done():
             self.reached.set_result(None)
             await asyncio.wait_for(asyncio.wrap_future(self.left), MEETS_WITHIN_S)
 
@@ -71,6 +78,26 @@ class End(Enum):
     OUR_ERROR = "an error answer of ours"
     OUR_EVENT = "an error event of ours after what was passed on, and a clean end"
     CUT = "no clean end"
+    NOTHING = "the connection ends without an answer"
+
+
+class Bulk(NamedTuple):
+    """A long body, which is made only when it is looked at."""
+
+    before: bytes
+    part: bytes
+    times: int
+    """How often the part comes."""
+    after: bytes
+
+    @property
+    def length(self) -> int:
+        """In bytes."""
+        return len(self.before) + len(self.part) * self.times + len(self.after)
+
+    def made(self) -> bytes:
+        """All of it."""
+        return self.before + self.part * self.times + self.after
 
 
 class View(NamedTuple):
@@ -78,13 +105,15 @@ class View(NamedTuple):
 
     status: int
     end: End
-    body: bytes | None = None
-    """What was passed on of the provider's bytes; None where a reset may overtake them."""
+    body: bytes | Bulk | None = None
+    """What was passed on of the provider's bytes; None where nobody can know."""
     code: str | None = None
     """Of our error, or of our error event."""
     should_retry: bytes | None = None
     """`x-should-retry` of our error."""
     retry_after: bytes | None = None
+    is_beginning: bool = False
+    """Of the body only a beginning is passed on before our event."""
 
 
 class Row(NamedTuple):
@@ -123,13 +152,34 @@ class Row(NamedTuple):
 
 
 class Place(Enum):
-    """Where the provider of a cell listens."""
+    """Where the provider of a cell listens.
 
-    SHARED = "one server for all, whose connections are used again and again"
-    OWN = "a server for this cell alone, whose connection has answered before"
+    No cell meets a connection of another one: it has a server of its own, or one that answers
+    once on each connection.
+    """
+
+    SHARED = "one server for all, that keeps no connection"
+    OWN = "a server for this cell alone, whose connection is kept and has answered before"
     UNREAD = "a server that answers when it has read the head of a request"
     RESET = "a server that resets every connection which it has accepted"
     CLOSED = "a port on which nothing listens"
+    TLS = "a server of TLS, with a certificate that is in order"
+    SELF_SIGNED = "a server of TLS, with a certificate that nobody vouches for"
+    OTHER_NAME = "a server of TLS, with the certificate of another host"
+    EXPIRED = "a server of TLS, with a certificate that has ended"
+    NO_TLS = "a server that answers the TLS handshake in plain HTTP"
+    TLS_CLOSED = "a server that hangs up on the TLS handshake"
+    TLS_SILENT = "a server for this cell alone, that says nothing to the TLS handshake"
+
+    @property
+    def is_of_one_cell(self) -> bool:
+        """Say whether each cell has such a server of its own."""
+        return self in {Place.OWN, Place.TLS_SILENT}
+
+    @property
+    def takes_requests(self) -> bool:
+        """Say whether the provider comes to where a client could leave."""
+        return self in {Place.SHARED, Place.OWN, Place.UNREAD, Place.TLS, Place.TLS_SILENT}
 
 
 class Limits(Enum):
@@ -137,11 +187,16 @@ class Limits(Enum):
 
     PATIENT = "it waits as long as it takes"
     HASTY = "a provider may be silent for two seconds"
+    UNCONNECTED = "a provider must be connected within two seconds"
+    SHORT = "a provider may be silent for two seconds, and take six for all"
+    WATCHED = "one cell after the other, and the memory is looked at"
     BRIEF_DRAIN = "an answer is read on for two seconds after its client left"
 
 
 SILENT_S = 2
 """Of the provider under HASTY, and of reading on under BRIEF_DRAIN; a busy machine needs some."""
+TOTAL_S = 6
+"""Of an answer under SHORT."""
 
 
 class Case(NamedTuple):
@@ -159,11 +214,15 @@ class Case(NamedTuple):
     """The provider's key is not used for a while after it: the cell needs one of its own."""
     abandoned: Row | None = None
     """Of an answer that never ends: what it comes to when the client leaves and nothing more
-    is waited for. Such cells run under Limits.HASTY, and again under BRIEF_DRAIN."""
+    is waited for. Such cells run under HASTY or `limits`, and again under BRIEF_DRAIN."""
     padding_bytes: int = 0
     """How much longer the request is than usual."""
     view_headers: tuple[bytes, ...] = ()
     """Headers that the client must not get."""
+    limits: Limits | None = None
+    """Other limits than usual."""
+    memory_mib_max: int = 0
+    """Under WATCHED: how much more memory the proxy may take while it serves this."""
 
 
 class Cell(NamedTuple):

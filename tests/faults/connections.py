@@ -216,7 +216,7 @@ def _harmless(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         out.half_close()
         await stage.hangs(out)
 
-    async def reset_behind(request: SeenRequest, out: Out, stage: Stage) -> None:
+    async def closed_behind(request: SeenRequest, out: Out, stage: Stage) -> None:
         await out.head(200, head, length=len(whole))
         await out.send(whole)
         out.close()
@@ -235,7 +235,7 @@ def _harmless(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     yield Case("cookies and names", cookies, view, row, view_headers=hidden)
     yield Case("ended by closing", until_closed, view, row, has_middle=True)
     yield Case("ended by half-closing", until_half_closed, view, row)
-    yield Case("closed behind the answer", reset_behind, view, row)
+    yield Case("closed behind the answer", closed_behind, view, row, place=Place.OWN)
     yield Case("another answer behind it", garbage_behind, view, row, place=Place.OWN)
     yield Case(
         "answered before the request was read",
@@ -271,6 +271,15 @@ def _broken_framing(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         await stage.fault()
         out.close()
 
+    def reset_after(count: int) -> Handler:
+        async def handle(request: SeenRequest, out: Out, stage: Stage) -> None:
+            await out.head(200, JSON_HEAD, length=len(whole))
+            await out.send(whole[:count])
+            await stage.fault()
+            out.abort()
+
+        return handle
+
     yield Case("content-length too long", too_long, unreachable(), broken, has_middle=True)
     yield Case(
         "content-length too short",
@@ -280,6 +289,10 @@ def _broken_framing(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
         place=Place.OWN,
     )
     yield Case("closed before the last chunk", unfinished, unreachable(), broken, has_middle=True)
+    places = {"after the head": 0, "in the body": 40, "at the end": len(whole) - 1}
+    for fault, count in places.items():
+        handle = reset_after(count)
+        yield Case(f"reset {fault}", handle, unreachable(), broken, has_middle=True)
     for fault, size in BAD_CHUNKS.items():
         handle = _bad_chunk(JSON_HEAD, [whole], size)
         yield Case(fault, handle, unreachable(), broken, has_middle=True)

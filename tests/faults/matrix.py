@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from tests.faults import bodies, connections, statuses, streams, usages
-from tests.faults.cell import Case, Cell, Client, Limits, Place
+from tests.faults import bodies, bulk, connections, handshakes, pings, statuses, streams, usages
+from tests.faults.cell import Case, Cell, Client, Limits
 from tests.faults.dialects import DIALECTS, Dialect
 
-PAGES = (connections, statuses, bodies, streams, usages)
+PAGES = (connections, handshakes, statuses, bodies, streams, pings, usages, bulk)
 
 
 def all_cells() -> list[Cell]:
@@ -27,13 +27,15 @@ def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
 
 
 def _clients(case: Case) -> Iterator[tuple[Client, Limits]]:
-    limits = Limits.PATIENT if case.abandoned is None else Limits.HASTY
+    limits = case.limits or (Limits.PATIENT if case.abandoned is None else Limits.HASTY)
     yield Client.STAYS, limits
-    if case.place in {Place.CLOSED, Place.RESET}:
+    if not case.place.takes_requests:
         return  # there is no moment before the fault that a test could wait for
-    leaving = [Client.LEAVES_EARLY, Client.LEAVES_LATE]
+    leaving = [Client.LEAVES_EARLY, Client.HALF_CLOSES]
+    if limits is not Limits.WATCHED:  # all of it is only sent when it is read
+        leaving.append(Client.LEAVES_LATE)
     if case.has_middle:
-        leaving.append(Client.LEAVES_MIDWAY)
+        leaving += [Client.LEAVES_MIDWAY, Client.HALF_CLOSES_MIDWAY]
     for client in leaving:
         yield client, limits
         if case.abandoned is not None:

@@ -24,7 +24,10 @@ PASSED_ON = {
 }
 RETRY_AFTER = {
     "in seconds": ("7", b"7"),
-    "a date": ("Wed, 21 Oct 2037 07:28:00 GMT", b"5"),  # not read: the default
+    "a date": ("Wed, 21 Oct 2037 07:28:00 GMT", b"60"),  # the longest that is told on
+    "a date that is past": ("Sun, 06 Nov 1994 08:49:37 GMT", b"5"),  # it tells nothing
+    "a date without an end": ("Wed, 21 Oct 2037 07:28", b"60"),
+    "no date": ("Wed, 32 Oct 2037 07:28:00 GMT", b"5"),
     "negative": ("-3", b"5"),
     "huge": ("86400", b"60"),
     "a fraction": ("0.2", b"1"),

@@ -18,6 +18,8 @@ from tests.faults.expect import (
 from tests.support.answers import data_event, named_event
 from tests.support.stub_provider import Out, SeenRequest
 
+ENDS = {"ended": ENDED_EARLY, "closed": BROKE_OFF, "reset": BROKE_OFF}
+"""How a stream ends too early, and the reason that its row gives."""
 ERROR_WITHOUT_USAGE = "the provider ended the answer with an error$"
 NO_USAGE = "the provider reported no usage$"
 
@@ -60,7 +62,7 @@ def _ends(dialect: Dialect, count: int) -> Iterator[Case]:
     """The stream ends after so many events, in one way or another."""
     events = dialect.events[:count]
     raw = [event.raw for event in events]
-    for how, why in {"ended": ENDED_EARLY, "closed": BROKE_OFF}.items():
+    for how, why in ENDS.items():
         view, row = cut_short(dialect, events, why, is_clean=how == "ended")
         yield Case(f"{how} after event {count}", sent(raw, how), view, row, has_middle=True)
 
@@ -100,7 +102,7 @@ def _inside_an_event(dialect: Dialect) -> Iterator[Case]:
     first_text = next(at for at, event in enumerate(dialect.events) if event.text_bytes)
     events = dialect.events[: first_text + 1]
     half = dialect.events[first_text + 1].raw[:40]
-    broken_char = _text_event(dialect, "日本").replace(b"\\u65e5\\u672c", "日本".encode())
+    broken_char = text_event(dialect, "日本").replace(b"\\u65e5\\u672c", "日本".encode())
     at = broken_char.index("本".encode()) + 1
     closing = {
         "inside an event": half,
@@ -108,17 +110,17 @@ def _inside_an_event(dialect: Dialect) -> Iterator[Case]:
         "inside the last event": dialect.events[-2].raw[:-5],
     }
     for where, rest in closing.items():
-        for how, why in {"ended": ENDED_EARLY, "closed": BROKE_OFF}.items():
+        for how, why in ENDS.items():
             view, row = cut_short(dialect, events, why, is_clean=how == "ended")
             raw = [event.raw for event in events]
             # Where our usage chunk may come, nothing unfinished is passed on.
             passed = b"" if dialect is CHAT else rest
-            assert view.body is not None
+            assert isinstance(view.body, bytes)
             view = view._replace(body=view.body + passed)
             yield Case(f"{how} {where}", sent(raw, how, [rest]), view, row, has_middle=True)
 
 
-def _text_event(dialect: Dialect, text: str) -> bytes:
+def text_event(dialect: Dialect, text: str) -> bytes:
     """An event with another text, its JSON as ASCII."""
     event = next(event for event in dialect.events if event.text_bytes)
     return event.raw.replace(b'"Hello"', json.dumps(text).encode())
@@ -153,11 +155,11 @@ def _strange(dialect: Dialect) -> Iterator[Case]:
     split = [whole[at : at + 1] for at in range(len(whole))]
     yield Case("a stream in chunks of one byte", sent(split), view, billed(dialect))
     yield Case("a stream in one chunk", sent([whole]), view, billed(dialect))
-    forged = _text_event(dialect, f"data: {json.dumps(dialect.usage)}\n\ndata: [DONE]\n\n")
+    forged = text_event(dialect, f"data: {json.dumps(dialect.usage)}\n\ndata: [DONE]\n\n")
     body = dialect.passed(dialect.events[:at]) + forged + dialect.passed(dialect.events[at:])
     parts = [*raw[:at], forged, *raw[at:]]
     yield Case("text that looks like usage", sent(parts), view._replace(body=body), billed(dialect))
-    line = _text_event(dialect, "x" * 5_000_000)
+    line = text_event(dialect, "x" * 5_000_000)
     body = dialect.passed(dialect.events[:at]) + line + dialect.passed(dialect.events[at:])
     parts = [*raw[:at], line, *raw[at:]]
     yield Case("a line of 5 MB", sent(parts), View(200, End.CLEAN, body), billed(dialect))
@@ -177,12 +179,12 @@ def _behind_the_end(dialect: Dialect) -> Iterator[Case]:
     lies.pop("total_tokens", None)
     behind: dict[str, bytes] = {
         "the last event again": raw[-1],
-        "text": _text_event(dialect, "more"),
+        "text": text_event(dialect, "more"),
         "an error": provider_error(dialect),
         "another usage": usage_event(dialect, lies),
     }
     for name, more in behind.items():
-        for how in ("ended", "closed"):
+        for how in ENDS:
             view = View(200, End.CLEAN, dialect.passed(dialect.events) + more)
             handle = sent(raw, how, [more])
             fault = f"{name} behind the end, {how}"

@@ -16,22 +16,22 @@ def check(outcomes: list[Outcome]) -> None:
     assert not told, "\n" + "\n".join(told)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_every_fault_ends_as_written_for_one_client_of_one_endpoint(tmp_path: Path) -> None:
     check(run(sample(all_cells()), tmp_path))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_fault_ends_as_written_for_every_client_of_every_endpoint(tmp_path: Path) -> None:
     check(run(all_cells(), tmp_path))
 
 
 def test_every_fault_of_plain_answers_is_there_for_every_endpoint() -> None:
-    of_one_dialect = ("usage: ", "another ", "a stream for ")
+    of_some = ("usage: ", "another ", "a stream for ", "a plain answer of ", "502 with a page of ")
     faults: dict[str, set[str]] = {}
     for cell in all_cells():
-        if not cell.is_stream and not cell.case.fault.startswith(of_one_dialect):
+        if not cell.is_stream and not cell.case.fault.startswith(of_some):
             faults.setdefault(cell.dialect.name, set()).add(cell.case.fault)
     assert len(faults) == 5
     assert all(found == faults["chat"] for found in faults.values())

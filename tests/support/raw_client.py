@@ -120,6 +120,10 @@ class RawClient:
         """Close with FIN."""
         self._sock.close()
 
+    def half_close(self) -> None:
+        """Send FIN and go on reading."""
+        self._sock.shutdown(socket.SHUT_WR)
+
     def abort(self) -> None:
         """Close with RST."""
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

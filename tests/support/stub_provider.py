@@ -14,6 +14,7 @@ It runs in a thread with a loop of its own, so that tests may block:
 import asyncio
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -66,6 +67,7 @@ class Out:
 
     def __init__(self, connection: "_Connection") -> None:
         self._connection = connection
+        self._keeps_alive = connection.keeps_alive
         self._chunked = False
         self.sent_bytes = 0
         self.client_gone = connection.gone
@@ -97,6 +99,8 @@ class Out:
             framing = [("content-length", str(length))]
         elif chunked:
             framing = [("transfer-encoding", "chunked")]
+        if not self._keeps_alive:
+            framing.append(("connection", "close"))
         phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else "Status"
         lines = [f"HTTP/1.1 {status} {phrase}", *(f"{n}: {v}" for n, v in [*headers, *framing])]
         await self.send("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
@@ -151,12 +155,15 @@ class StubProvider:
         on_connect: runs when a connection was accepted, before anything is read from it.
         read_bodies: False calls the handler when the head is read, with an empty body; the
             connection is closed after the answer.
+        keeps_alive: False says `connection: close` in each answer, and does so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         self.handle: Handler = _default
         self.on_connect: Callable[[Out], Awaitable[None]] | None = None
         self.read_bodies = True
+        self.keeps_alive = True
         self.failures: list[Exception] = []
         self.port = 0
         self._seen: list[SeenRequest] = []
@@ -185,8 +192,8 @@ class StubProvider:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:PORT`."""
-        return f"http://127.0.0.1:{self.port}"
+        """`http://127.0.0.1:PORT`, or https where it speaks TLS."""
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def requests(self) -> list[SeenRequest]:
@@ -213,7 +220,7 @@ class StubProvider:
         return self.requests
 
     async def _listen(self) -> asyncio.Server:
-        return await self._loop.create_server(self._accept, "127.0.0.1", 0)
+        return await self._loop.create_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
 
     async def _stop(self) -> None:
         self._server.close()
@@ -221,9 +228,12 @@ class StubProvider:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _accept(self) -> "_Connection":
-        connection = _Connection(self, len(self._connections))
+        return _Connection(self)
+
+    def connected(self, connection: "_Connection") -> int:
+        """Note a connection, whose TLS handshake has succeeded; return its number."""
         self._connections.append(connection)
-        return connection
+        return len(self._connections) - 1
 
     def seen(self, request: SeenRequest) -> None:
         """Note a request; called by its connection."""
@@ -235,15 +245,16 @@ class _Connection(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, stub: StubProvider, number: int) -> None:
+    def __init__(self, stub: StubProvider) -> None:
         self._stub = stub
-        self._number = number
+        self.keeps_alive = stub.keeps_alive
         self._reader = asyncio.StreamReader()
         self.gone = asyncio.Event()
         self.writable = asyncio.Event()
         self.writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._number = self._stub.connected(self)
         self.transport = cast("asyncio.Transport", transport)
         self._reader.set_transport(self.transport)
         self._task = asyncio.get_running_loop().create_task(self._serve())
@@ -254,7 +265,8 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._reader.feed_eof()
         self.gone.set()
-        return True  # A client that sent FIN may still be answered.
+        # A client that sent FIN may still be answered; TLS knows no such half.
+        return self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.gone.is_set():
@@ -284,7 +296,8 @@ class _Connection(asyncio.Protocol):
                 out = Out(self)
                 await self._stub.handle(request, out)
                 last = (request.header("connection") or b"").lower() == b"close"
-                if last or not out.sent_bytes or not self._stub.read_bodies:
+                last = last or not (self.keeps_alive and self._stub.read_bodies)
+                if last or not out.sent_bytes:
                     break
         except (ConnectionError, EOFError):
             pass  # The client went away: what the test looks at is on the other side.
