@@ -24,7 +24,7 @@ from llmproxy.dialects.base import (
     unreadable,
     what_rereads,
 )
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
@@ -54,7 +54,15 @@ class AnthropicMessages:
     name = "messages"
     upstream_path = "/v1/messages"
     output_members: tuple[str, ...] = ("max_tokens",)
+    read_output_members = output_members
     is_free = False
+
+    def __init__(self, *, answers_nothing_for_0: bool = True) -> None:
+        """Say whether a maximum of 0 is read as such: Anthropic fills its cache then (wire.md A.4).
+
+        Whoever else speaks its dialect may read it as "not set".
+        """
+        self._answers_nothing_for_0 = answers_nothing_for_0
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
@@ -65,12 +73,11 @@ class AnthropicMessages:
         contents = _read_contents(fields)
         searches = _searches(fields)
         rereads = what_rereads(fields, searches)
-        model = text(fields, "model", required=True)
-        assert model is not None
+        output_max = whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX)
         return RequestFacts(
-            model=model,
+            model=required_model(fields),
             is_stream=flag(fields, "stream"),
-            output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
+            output_max=output_max if self._answers_nothing_for_0 else output_max or None,
             choices=1,
             input=InputFacts(
                 len(body) - contents.data_bytes,

@@ -43,7 +43,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """What a request body says about its own cost.
 
     `output_max` is the request's own maximum of output tokens for one choice, None when it sets
-    none.
+    none that counts.
     """
 
     model: str
@@ -56,6 +56,9 @@ class RequestFacts(msgspec.Struct, frozen=True):
     may_write_cache_1h: bool = False
     searches: int = 0
     output_tokens_extra: int = 0
+    unread_max: int | None = None
+    """A maximum under none but names that the provider is not known to read. Where `output_max` is
+    the same, it counts all the same: it is written in under a name that the provider does read."""
     hides_output: bool = False
     """Some of the output that is billed may not be seen in the answer, such as thinking."""
     asks_usage: bool = False
@@ -109,6 +112,8 @@ class Endpoint(Protocol):
     """Appended to the provider's base URL."""
     output_members: tuple[str, ...]
     """The members of a request that may set its maximum of output tokens; none where none can."""
+    read_output_members: tuple[str, ...]
+    """Those of them that the provider surely reads; the first is the one to write."""
     is_free: bool
     """The provider bills nothing for it: no hold, and a row with cost 0."""
 

@@ -7,7 +7,9 @@ import msgspec
 from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, RequestFacts, is_given, unreadable
 from llmproxy.dialects.json_gate import (
     flag,
+    maximum,
     parse_object,
+    required_model,
     text,
     whole,
     with_member,
@@ -24,9 +26,10 @@ from llmproxy.dialects.openai_options import (
     thinks,
 )
 from llmproxy.dialects.openai_usage import read_reading
-from llmproxy.usage import TOKENS_MAX, Movers
+from llmproxy.usage import Movers
 
 CHOICES_MAX = 128
+OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 
 _REFUSED = {**REFUSED, "best_of": "answers that are thrown away are billed too; use `n`"}
 _CLIENT_TOOLS = ("function", "custom")
@@ -38,30 +41,35 @@ _BILLED = frozenset(
 
 
 class OpenAIChat:
-    """`chat/completions`."""
+    """`chat/completions`, of a provider that reads these maxima of output tokens."""
 
     name = "chat/completions"
     upstream_path = "/chat/completions"
-    output_members: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    output_members: tuple[str, ...] = OUTPUT_MEMBERS
     is_free = False
+
+    def __init__(
+        self, read: tuple[str, ...] = OUTPUT_MEMBERS, ignored: tuple[str, ...] = ()
+    ) -> None:
+        """Take the members that the provider surely reads, and those that it surely does not."""
+        self.read_output_members = read
+        self._ignored = frozenset(ignored)
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
+        model = required_model(fields)
         refuse_unmetered(fields, model, _REFUSED)
         tools = fields.get("tools")
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict):
                 refuse_server_tool(tool, _CLIENT_TOOLS)
-        # Some servers read the one field, some the other: the larger bounds them both.
-        limits = [whole(fields, key, lowest=0, highest=TOKENS_MAX) for key in self.output_members]
-        given = [limit for limit in limits if limit is not None]
+        output_max, unread_max = self._maxima(fields)
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
-            output_max=max(given, default=None),
+            output_max=output_max,
+            unread_max=unread_max,
             choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
             input=input_facts(fields, body, read_contents(_url_of, fields.get("messages"))),
             movers=Movers(service_tier=text(fields, "service_tier")),
@@ -73,6 +81,17 @@ class OpenAIChat:
             asks_usage=asks_usage(fields),
             has_stream_options="stream_options" in fields,
         )
+
+    def _maxima(self, fields: dict[str, Any]) -> tuple[int | None, int | None]:
+        """Return the maximum that counts, and the one that the provider may not read."""
+        limits = {key: limit for key in OUTPUT_MEMBERS if (limit := maximum(fields, key))}
+        if not limits:
+            return None, None
+        # Of two, some servers read the one, some the other: the larger bounds them both.
+        largest = max(limits.values())
+        if not limits.keys().isdisjoint(self.read_output_members):
+            return largest, None
+        return largest if limits.keys() <= self._ignored else None, largest
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
         """Return the body, asking for usage in a stream whose client did not (wire.md A.2)."""

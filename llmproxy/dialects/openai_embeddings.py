@@ -12,7 +12,7 @@ from llmproxy.dialects.base import (
     not_metered,
     unreadable,
 )
-from llmproxy.dialects.json_gate import parse_object, text
+from llmproxy.dialects.json_gate import parse_object, required_model, text
 from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
 from llmproxy.dialects.openai_usage import EMBEDDED, has_token_ids, read_reading
 from llmproxy.dialects.unmetered import UnmeteredStreamReader
@@ -27,13 +27,13 @@ class OpenAIEmbeddings:
     name = "embeddings"
     upstream_path = "/embeddings"
     output_members: tuple[str, ...] = ()
+    read_output_members = output_members
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
+        model = required_model(fields)
         refuse_unmetered(fields, model, REFUSED)
         if fields.get("stream"):
             raise not_metered("stream", "embeddings come in one piece")

@@ -19,7 +19,14 @@ from llmproxy.dialects.base import (
     unreadable,
     what_rereads,
 )
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.json_gate import (
+    flag,
+    maximum,
+    parse_object,
+    required_model,
+    text,
+    whole,
+)
 from llmproxy.dialects.openai_options import (
     KEPT,
     REFUSED,
@@ -31,7 +38,7 @@ from llmproxy.dialects.openai_options import (
 )
 from llmproxy.dialects.openai_usage import INPUT, read_reading
 from llmproxy.dialects.sse import EventStream
-from llmproxy.usage import TOKENS_MAX, Movers
+from llmproxy.usage import Movers
 
 STATEFUL = {"previous_response_id": KEPT, "conversation": KEPT, "prompt": KEPT}
 """Members that point to what is stored at the provider."""
@@ -59,12 +66,12 @@ class OpenAIResponses:
         self.name = name
         self.upstream_path = f"/{name}"
         self.output_members: tuple[str, ...] = ("max_output_tokens",) if name == "responses" else ()
+        self.read_output_members: tuple[str, ...] = self.output_members
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
+        model = required_model(fields)
         refuse_unmetered(fields, model, _REFUSED)
         _refuse_references(fields.get("input"))
         reasoning = fields.get("reasoning")
@@ -76,7 +83,7 @@ class OpenAIResponses:
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
-            output_max=whole(fields, "max_output_tokens", lowest=0, highest=TOKENS_MAX),
+            output_max=maximum(fields, "max_output_tokens"),
             choices=1,
             input=input_facts(fields, body, contents, rereads),
             movers=Movers(service_tier=text(fields, "service_tier")),

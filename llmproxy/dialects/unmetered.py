@@ -16,6 +16,7 @@ class FreeEndpoint:
     """One endpoint without a price."""
 
     output_members: tuple[str, ...] = ()
+    read_output_members = output_members
     is_free = True
 
     def __init__(self, name: str, upstream_path: str, refused: Mapping[str, str]) -> None:

@@ -22,7 +22,7 @@ from llmproxy.dialects.base import Endpoint, Reading
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.presets import PRESETS
 from llmproxy.pricing import PricedModel, price
-from llmproxy.routes import ENDPOINTS
+from llmproxy.routes import endpoints_of
 from tests.fixtures import CATALOG, EVERY, STREAMS, Case
 
 CUTS = 30
@@ -31,7 +31,7 @@ FIXTURES = load_catalog(CATALOG)
 
 def endpoint(case: Case) -> Endpoint:
     dialect = PRESETS[case.provider].dialect if case.provider in PRESETS else "openai"
-    return next(one for one in ENDPOINTS[dialect] if one.name == case.endpoint)
+    return next(one for one in endpoints_of(case.provider, dialect) if one.name == case.endpoint)
 
 
 def model(case: Case, name: str | None = None) -> Model:
