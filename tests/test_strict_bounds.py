@@ -49,6 +49,7 @@ VARIANTS = st.sampled_from(
         Variant(("priority",), (), Rates(0, 0, 0, 0, 0)),
         Variant(("flex",), (), Rates(0, 0, 0, 0, 0)),
         Variant((), ("fast",), Rates(0, 0, 0, 0, 0)),
+        Variant(("priority",), ("fast",), Rates(0, 0, 0, 0, 0)),
     ]
 )
 PRICES = st.builds(
@@ -207,7 +208,10 @@ def served_as(wishes: Movers, model: Model) -> Iterator[Movers]:
     """What an answer may say of its tier, speed and region."""
     tiers = [wishes.service_tier, "default"]
     if wishes.service_tier in {None, "auto"}:
-        tiers += [name for variant in model.prices.variants for name in variant.service_tiers]
+        tiers += [
+            "unheard-of",
+            *(name for variant in model.prices.variants for name in variant.service_tiers),
+        ]
     geos = [wishes.geo] if wishes.geo else [None, *model.prices.geo_micro]
     for tier, speed, geo in product(tiers, (wishes.speed, "standard"), geos):
         yield Movers(tier, speed, geo)
