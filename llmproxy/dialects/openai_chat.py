@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 
-from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, RequestFacts, is_given, unreadable
+from llmproxy.dialects.answers import ABSENT, decoded, is_given, unreadable
+from llmproxy.dialects.base import Reading, RequestFacts, written_bytes
 from llmproxy.dialects.json_gate import (
     flag,
     maximum,
     parse_object,
-    required_model,
     text,
     whole,
     with_member,
@@ -21,8 +21,8 @@ from llmproxy.dialects.openai_options import (
     THINKING,
     input_facts,
     read_contents,
+    read_metered,
     refuse_server_tool,
-    refuse_unmetered,
     thinks,
 )
 from llmproxy.dialects.openai_usage import read_reading
@@ -57,9 +57,7 @@ class OpenAIChat:
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = required_model(fields)
-        refuse_unmetered(fields, model, _REFUSED)
+        fields, model = read_metered(body, _BILLED, _REFUSED)
         tools = fields.get("tools")
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict):
@@ -132,24 +130,27 @@ def with_usage_asked(body: bytes, facts: RequestFacts) -> bytes:
 
 
 class _Answer(msgspec.Struct):
-    model: str | None = None
-    service_tier: str | None = None
+    model: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     choices: list[msgspec.Raw] | None = None
     error: msgspec.Raw = ABSENT
 
 
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
 def read_choices(body: bytes) -> Reading:
     """Read a whole plain answer with `choices`: of chat, or of legacy completions."""
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except UNREADABLE:
+    answer, is_whole = decoded(_answer_decoder, body)
+    if not (is_whole or is_given(answer.usage)):
         return unreadable(body)
+    generated = map(bytes, answer.choices or ()) if is_whole else (body,)
     return read_reading(
         answer.usage,
         model=answer.model,
         service_tier=answer.service_tier,
-        seen_bytes=sum(len(choice) for choice in answer.choices or ()),
+        seen_bytes=sum(map(written_bytes, generated)),
         is_final=True,
         has_error=is_given(answer.error),
     )

@@ -1,17 +1,15 @@
 """OpenAI's legacy completions (reference wire.md A.2, A.5, C.1)."""
 
-from llmproxy.dialects.base import InputFacts, Reading, RequestFacts
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, written_bytes
 from llmproxy.dialects.json_gate import (
     flag,
     maximum,
-    parse_object,
-    required_model,
     text,
     whole,
 )
 from llmproxy.dialects.openai_chat import CHOICES_MAX, asks_usage, read_choices, with_usage_asked
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
-from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
+from llmproxy.dialects.openai_options import REFUSED, read_metered
 from llmproxy.dialects.openai_usage import count_prompts, has_token_ids
 from llmproxy.usage import Movers
 
@@ -32,9 +30,7 @@ class OpenAICompletions:
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = required_model(fields)
-        refuse_unmetered(fields, model, REFUSED)
+        fields, model = read_metered(body, _BILLED, REFUSED)
         answers = [
             whole(fields, key, lowest=1, highest=CHOICES_MAX) or 1 for key in ("n", "best_of")
         ]
@@ -45,7 +41,7 @@ class OpenAICompletions:
             # OpenAI's default is 16 tokens, other servers have none: the model's own maximum.
             output_max=maximum(fields, "max_tokens"),
             choices=count_prompts(prompts) * max(answers),
-            input=InputFacts(len(body), has_token_ids=has_token_ids(prompts)),
+            input=InputFacts(written_bytes(body), has_token_ids=has_token_ids(prompts)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             # What is thrown away of the best of many is billed, and never seen.

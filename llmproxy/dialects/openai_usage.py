@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmproxy.dialects.base import NO_COUNTS, UNREADABLE, Reading, is_given, refuse_zero
+from llmproxy.dialects.answers import NO_COUNTS, is_given, make_reading, text_of
+from llmproxy.dialects.base import Reading
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count
 
 
@@ -35,8 +36,8 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
     raw: msgspec.Raw,
     names: Names = PROMPT,
     *,
-    model: str | None,
-    service_tier: str | None,
+    model: msgspec.Raw,
+    service_tier: msgspec.Raw,
     seen_bytes: int,
     is_final: bool,
     has_error: bool,
@@ -54,28 +55,22 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         has_error: the answer is, or ended in, an error.
         web_searches: billed searches, which stand beside the usage object.
     """
-    movers = Movers(service_tier=service_tier)
-    if not is_given(raw):
-        return Reading(model=model, seen_bytes=seen_bytes, movers=movers, has_error=has_error)
-    problem: str | None = None
-    usage: Usage | None = None
-    try:
+    tier = text_of(service_tier)
+
+    def usage() -> Usage:
         leg = read_usage(msgspec.json.decode(raw), names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
-        usage = Usage((leg,), service_tier=service_tier)
-        refuse_zero(usage, seen_bytes)
-    except (*UNREADABLE, UsageError) as error:
-        usage, problem = None, str(error)
-    return Reading(
-        usage=usage,
-        raw_usage=bytes(raw),
-        is_final=is_final and usage is not None,
-        model=model,
+        return Usage((leg,), service_tier=tier)
+
+    return make_reading(
+        bytes(raw) if is_given(raw) else None,
+        usage,
+        model=text_of(model),
+        movers=Movers(service_tier=tier),
         seen_bytes=seen_bytes,
-        movers=movers,
+        is_final=is_final,
         has_error=has_error,
-        problem=problem,
     )
 
 
