@@ -113,17 +113,17 @@ def rescued(kind: type[T], written: bytes) -> tuple[T, bool]:
 
 
 def _mended(written: bytes) -> bytes:
-    """Return JSON with null for NaN and Infinity, and without halves of characters, if it is any.
+    """Return JSON with their names for NaN and Infinity, and no halves of characters, if it is any.
 
-    Python's parser reads both, as those do that write them.
+    Python's parser reads both, as those do that write them. A name is no count of tokens, either.
     """
     if len(written) > MENDED_BYTES_MAX:
         return written
     try:
-        value = json.loads(written, parse_constant=lambda _name: None)
+        value = json.loads(written, parse_constant=str)
     except (ValueError, RecursionError):
         return written
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # Halves that belong together become one character, others the sign for none.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 

@@ -310,6 +310,8 @@ class MessageStreamReader:
         elif self._has_final_usage and _is_less(given, before):
             self._problem = "usage contradicts itself: the output becomes less"
         self._usage = {**before, **given}
+        if given.get("cache_creation_input_tokens") == 0:
+            self._usage.pop("cache_creation", None)  # the beginning's split of what is none
         self._has_final_usage = True
 
 

@@ -128,6 +128,13 @@ def test_iterations_are_legs_and_replace_the_top_level_counts() -> None:
     final(Usage(legs, service_tier="standard"), read(usage))
 
 
+def test_a_stream_that_ends_with_no_cache_writes_takes_its_first_split_back() -> None:
+    start = anthropic_usage(10, 1, cache_write_5m=300)
+    none = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 0}
+    _, reader = run(*anthropic_stream(usage=start, final=none))
+    final(Usage((Leg(input=10, output=5),), service_tier="standard"), reader.reading())
+
+
 @pytest.mark.parametrize(
     "entry", [{}, {"input_tokens": 5}, {"output_tokens": 5}, {"type": "compaction"}]
 )

@@ -155,6 +155,20 @@ def test_the_usage_of_a_message_delta_counts_whatever_stands_beside_it(
     assert_billed(run(MESSAGES, events))
 
 
+# --- what is odd about the usage itself ---
+
+
+@pytest.mark.parametrize("name", ["prompt_tokens", "completion_tokens", "total_tokens"])
+def test_a_count_that_is_no_number_is_no_bill(name: str) -> None:
+    usage = {**openai_usage(10, 500), name: NAN}
+    reading = CHAT.read_answer(openai_chat(usage=usage))
+    assert (reading.usage, reading.problem) == (None, "absurd token count 'NaN'")
+    *events, last, done = openai_chat_stream()
+    reading = run(CHAT, [*events, changed(last, usage=usage), done])
+    assert (reading.usage, reading.problem) == (None, "absurd token count 'NaN'")
+    assert reading.seen_bytes == len("Hello there!")
+
+
 # --- the limit ---
 
 
