@@ -69,6 +69,15 @@ def call_bytes(name: msgspec.Raw) -> int:
     return named + CALL_BYTES if named else 0
 
 
+def generated_bytes(body: bytes, parts: list[msgspec.Raw] | None) -> int:
+    """Return how much of a plain answer counts as generated text: the JSON of these parts of it."""
+    if parts is None:
+        return 0
+    if b"\\u" in body:
+        return sum(written_bytes(bytes(part)) for part in parts)
+    return sum(map(len, parts))
+
+
 def unreadable(body: bytes) -> Reading:
     """Return what can be said of a plain answer that is not the JSON of its dialect."""
     problem = "the answer is not the expected JSON" if body else None
@@ -175,6 +184,10 @@ def refuse_zero(usage: Usage, seen_bytes: int) -> None:
     Raises:
         UsageError: it was.
     """
-    if seen_bytes and not any(leg.input_side + leg.output for leg in usage.legs):
-        msg = "usage reports no tokens for an answer with text"
-        raise UsageError(msg)
+    if not seen_bytes:
+        return
+    for leg in usage.legs:
+        if leg.output or leg.input_side:
+            return
+    msg = "usage reports no tokens for an answer with text"
+    raise UsageError(msg)

@@ -14,6 +14,7 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
+    generated_bytes,
     is_given,
     make_reading,
     text_bytes,
@@ -112,11 +113,10 @@ class AnthropicMessages:
         answer, is_whole = decoded(_message_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        generated = map(bytes, answer.content or ()) if is_whole else (body,)
         return _reading(
             _usage_in(answer.usage),
             text_of(answer.model),
-            sum(map(written_bytes, generated)),
+            generated_bytes(body, answer.content) if is_whole else written_bytes(body),
             is_final=True,
             has_error=text_of(answer.type) == "error",
         )

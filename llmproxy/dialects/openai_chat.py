@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from llmproxy.dialects.answers import ABSENT, decoded, is_given, unreadable
+from llmproxy.dialects.answers import ABSENT, decoded, generated_bytes, is_given, unreadable
 from llmproxy.dialects.base import Reading, RequestFacts, written_bytes
 from llmproxy.dialects.json_gate import (
     flag,
@@ -82,7 +82,8 @@ class OpenAIChat:
 
     def _maxima(self, fields: dict[str, Any]) -> tuple[int | None, int | None]:
         """Return the maximum that counts, and the one that the provider may not read."""
-        limits = {key: limit for key in OUTPUT_MEMBERS if (limit := maximum(fields, key))}
+        given = [key for key in OUTPUT_MEMBERS if key in fields]
+        limits = {key: limit for key in given if (limit := maximum(fields, key))}
         if not limits:
             return None, None
         # Of two, some servers read the one, some the other: the larger bounds them both.
@@ -145,12 +146,11 @@ def read_choices(body: bytes) -> Reading:
     answer, is_whole = decoded(_answer_decoder, body)
     if not (is_whole or is_given(answer.usage)):
         return unreadable(body)
-    generated = map(bytes, answer.choices or ()) if is_whole else (body,)
     return read_reading(
         answer.usage,
         model=answer.model,
         service_tier=answer.service_tier,
-        seen_bytes=sum(map(written_bytes, generated)),
+        seen_bytes=generated_bytes(body, answer.choices) if is_whole else written_bytes(body),
         is_final=True,
         has_error=is_given(answer.error),
     )

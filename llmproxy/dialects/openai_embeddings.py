@@ -2,7 +2,7 @@
 
 import msgspec
 
-from llmproxy.dialects.answers import ABSENT, decoded, is_given, unreadable
+from llmproxy.dialects.answers import ABSENT, decoded, generated_bytes, is_given, unreadable
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, written_bytes
 from llmproxy.dialects.json_gate import text
 from llmproxy.dialects.openai_options import REFUSED, read_metered
@@ -50,13 +50,12 @@ class OpenAIEmbeddings:
         answer, is_whole = decoded(_answer_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        vectors = answer.data or ()
         return read_reading(
             answer.usage,
             EMBEDDED,
             model=answer.model,
             service_tier=ABSENT,
-            seen_bytes=sum(len(vector) for vector in vectors) if is_whole else len(body),
+            seen_bytes=generated_bytes(body, answer.data) if is_whole else written_bytes(body),
             is_final=True,
             has_error=is_given(answer.error),
         )

@@ -12,6 +12,7 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
+    generated_bytes,
     is_given,
     text_bytes,
     unreadable,
@@ -103,8 +104,7 @@ class OpenAIResponses:
         answer, is_whole = decoded(_response_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        generated = map(bytes, answer.output or ()) if is_whole else (body,)
-        seen = sum(map(written_bytes, generated))
+        seen = generated_bytes(body, answer.output) if is_whole else written_bytes(body)
         return _reading(answer, seen, is_final=True, has_error=is_given(answer.error))
 
     def stream_reader(self, *, withholds_usage: bool) -> "ResponseStreamReader":

@@ -32,6 +32,10 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 """Responses."""
 
 
+_CACHED_ELSEWHERE = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
+"""What some call their cached input, at the top of the usage object (wire.md A.7)."""
+
+
 def read_reading(  # noqa: PLR0913 - what an answer says of itself
     raw: msgspec.Raw,
     names: Names = PROMPT,
@@ -85,12 +89,10 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         raise UsageError(msg)
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
-    cached = max(
-        count(input_details.get("cached_tokens")),
-        count(usage.get("prompt_cache_hit_tokens")),
-        count(usage.get("cached_tokens")),
-        count(usage.get("num_cached_tokens")),
-    )
+    cached = count(input_details.get("cached_tokens"))
+    for name in _CACHED_ELSEWHERE:
+        if name in usage:
+            cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
     if max(cached, written) > prompt:
         msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
@@ -113,18 +115,17 @@ def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:
     Raises:
         UsageError: one of them is not told, or the total is less than both.
     """
-    given = {name for name, value in usage.items() if value is not None}
-    prompt = count(usage.get(names.input))
-    completion = count(usage.get(names.output))
-    total = count(usage.get("total_tokens"))
-    if "total_tokens" in given and total < prompt + completion:
+    told = usage.get(names.input), usage.get(names.output), usage.get("total_tokens")
+    prompt, completion, total = map(count, told)
+    has_input, has_output, has_total = (value is not None for value in told)
+    if has_total and total < prompt + completion:
         msg = f"usage contradicts itself: {prompt} + {completion} tokens, and a total of {total}"
         raise UsageError(msg)
     if not names.output:
-        if not given & {names.input, "total_tokens"}:
+        if not (has_input or has_total):
             raise UsageError(NO_COUNTS)
         return max(prompt, total), 0
-    if names.input not in given or not given & {names.output, "total_tokens"}:
+    if not (has_input and (has_output or has_total)):
         raise UsageError(NO_COUNTS)
     # Some providers leave reasoning out of the output, never out of the total (wire.md A.7).
     return prompt, max(completion, total - prompt)
