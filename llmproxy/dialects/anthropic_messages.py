@@ -11,16 +11,15 @@ import msgspec
 from llmproxy.dialects.answers import (
     ABSENT,
     NO_COUNTS,
-    UNREADABLE,
     call_bytes,
     decoded,
     generated_bytes,
     is_given,
-    make_reading,
     text_bytes,
     text_of,
     unreadable,
 )
+from llmproxy.dialects.anthropic_usage import read_reading, usage_in
 from llmproxy.dialects.base import (
     SEARCHES_MAX_DEFAULT,
     InputFacts,
@@ -35,7 +34,7 @@ from llmproxy.dialects.base import (
 from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
 from llmproxy.dialects.sse import EventStream
-from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
+from llmproxy.usage import TOKENS_MAX, Movers
 
 _BILLED = frozenset(
     {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
@@ -113,8 +112,8 @@ class AnthropicMessages:
         answer, is_whole = decoded(_message_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        return _reading(
-            _usage_in(answer.usage),
+        return read_reading(
+            usage_in(answer.usage),
             text_of(answer.model),
             generated_bytes(body, answer.content) if is_whole else written_bytes(body),
             is_final=True,
@@ -222,16 +221,6 @@ _message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def _usage_in(raw: msgspec.Raw) -> object:
-    """Return a usage record, whatever it is; None when there is none."""
-    if not is_given(raw):
-        return None
-    try:
-        return msgspec.json.decode(raw)
-    except UNREADABLE:
-        return bytes(raw).decode(errors="replace")  # no object: not to be trusted
-
-
 class MessageStreamReader:
     """Reads one stream of events; see `StreamReader`."""
 
@@ -265,7 +254,7 @@ class MessageStreamReader:
         )
 
     def _read(self, usage: object, *, is_final: bool) -> Reading:
-        return _reading(
+        return read_reading(
             usage, self._model, self.seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
@@ -284,10 +273,10 @@ class MessageStreamReader:
     def _take(self, name: bytes, event: _Event) -> None:
         if event.type == "message_start" and event.message is not None:
             self._model = text_of(event.message.model)
-            self._started = self._usage = _usage_in(event.message.usage)
+            self._started = self._usage = usage_in(event.message.usage)
         elif event.type == "message_delta":
             if is_given(event.usage):
-                self._take_final(_usage_in(event.usage))
+                self._take_final(usage_in(event.usage))
         elif event.type == "message_stop":
             self.is_complete = self.is_over = True
         elif event.type == "error" or name == b"error":
@@ -327,89 +316,3 @@ def _generated_bytes(event: _Event) -> int:
 def _is_less(usage: dict[str, Any], before: dict[str, Any]) -> bool:
     now, then = usage.get("output_tokens"), before.get("output_tokens")
     return isinstance(now, int) and isinstance(then, int) and now < then
-
-
-def _reading(
-    raw: object,
-    model: str | None,
-    seen_bytes: int,
-    *,
-    is_final: bool,
-    has_error: bool,
-) -> Reading:
-    return make_reading(
-        None if raw is None else msgspec.json.encode(raw),
-        lambda: read_usage(raw, model),
-        model=model,
-        movers=_movers(raw) if isinstance(raw, dict) else Movers(),
-        seen_bytes=seen_bytes,
-        is_final=is_final,
-        has_error=has_error,
-    )
-
-
-def read_usage(raw: object, model: str | None) -> Usage:
-    """Return a usage object in the normal form: one leg, or one for each of `iterations`.
-
-    Raises:
-        UsageError: not an object, or with counts that are missing or cannot be true.
-    """
-    if not isinstance(raw, dict):
-        msg = "usage is not an object"
-        raise UsageError(msg)
-    iterations = raw.get("iterations")
-    if isinstance(iterations, list) and iterations:
-        legs = tuple(_leg(entry, model) for entry in iterations)
-    else:
-        legs = (_leg(raw, model),)
-    server_tools = raw.get("server_tool_use")
-    if isinstance(server_tools, dict):
-        searches = count(server_tools.get("web_search_requests"))
-        legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
-    movers = _movers(raw)
-    return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
-
-
-def _movers(raw: dict[str, Any]) -> Movers:
-    return Movers(
-        service_tier=_text(raw.get("service_tier")),
-        speed=_text(raw.get("speed")),
-        geo=_text(raw.get("inference_geo")),
-    )
-
-
-def _leg(raw: object, answer_model: str | None) -> Leg:
-    """Return the leg of a usage object, or of an entry of its `iterations`.
-
-    Raises:
-        UsageError: not an object, or with counts that are missing or cannot be true.
-    """
-    if not isinstance(raw, dict):
-        msg = "a usage entry is not an object"
-        raise UsageError(msg)
-    if raw.get("input_tokens") is None or raw.get("output_tokens") is None:
-        raise UsageError(NO_COUNTS)
-    split = raw.get("cache_creation")
-    split = split if isinstance(split, dict) else {}
-    five = count(split.get("ephemeral_5m_input_tokens"))
-    hour = count(split.get("ephemeral_1h_input_tokens"))
-    written = count(raw.get("cache_creation_input_tokens"))
-    details = raw.get("output_tokens_details")
-    thinking = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-    output = count(raw.get("output_tokens"))
-    model = _text(raw.get("model"))
-    return Leg(
-        input=count(raw.get("input_tokens")),
-        cache_read=count(raw.get("cache_read_input_tokens")),
-        cache_write_5m=five,
-        cache_write_1h=hour,
-        # The end of a stream tells more than the split of its beginning.
-        cache_write=max(0, written - five - hour),
-        output=output,
-        reasoning=min(thinking, output),
-        model=None if model == answer_model else model,
-    )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
