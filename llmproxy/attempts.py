@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
-from llmproxy.dialects.json_gate import with_output_max
 from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
-from llmproxy.presets import output_member
+from llmproxy.quote import with_counted_max
 from llmproxy.settlement import Ending
 from llmproxy.storage.database import Tx
 from llmproxy.upstream_connection import Answer, UpstreamError
@@ -96,11 +95,8 @@ class Attempts:
     def _written_body(self) -> bytes:
         """Return the client's own body, with what must be written into it."""
         order, endpoint, body = self._order, self._order.endpoint, self._order.body
-        if order.quote is not None and order.quote.fitted_max is not None:
-            members = endpoint.output_members
-            named = output_member(order.provider.name)
-            new = named if named in members else members[0]
-            body = with_output_max(body, members, order.quote.fitted_max, new=new)
+        if order.quote is not None:
+            body = with_counted_max(body, endpoint, order.quote)
         return endpoint.upstream_body(body, order.facts, injects_usage=order.provider.injects_usage)
 
     async def _send(self, path: str, headers: Headers, body: bytes) -> Answer:

@@ -5,10 +5,12 @@ Read `Exchange.run` downwards; `relay.py` holds the first half, `attempts.py` ge
 """
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
 from llmproxy.dialects.base import Reading, StreamReader
+from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.errors import ApiError, DatabaseError, credit_ended, ledger_busy, proxy_error
 from llmproxy.growing import GrowingHold
 from llmproxy.headers import Headers, to_client, without_secret
@@ -21,12 +23,12 @@ from llmproxy.watchdog import Times
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_log = logging.getLogger("llmproxy.relay")
+
 PLAIN_BYTES_MAX = 8 * 1024 * 1024
 """Plain answers up to this size are metered before they are sent on; larger ones while."""
 SENT_BYTES_MAX = 256 * 1024
 """Sent to a client at once: one that takes less within the stall timeout does not read."""
-READ_BYTES_MAX = 64 * 1024 * 1024
-"""Of a plain answer no more than this is kept for reading its usage."""
 
 
 class Client(Protocol):
@@ -222,47 +224,64 @@ class Exchange:
         """Pass a plain answer on, metered before it is sent, or while when it is large."""
         parts: list[bytes] = []
         size = 0
+        not_covered = await self._hold_plain()
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 parts.append(chunk)
                 size += len(chunk)
                 if size > PLAIN_BYTES_MAX:
-                    await self._relay_large(answer, parts)
+                    await self._relay_large(answer, parts, not_covered)
                     return
         except UpstreamError as error:
             what = "broke off its answer"
             raise unreachable(self._order, what, error, should_retry=False) from error
         body = b"".join(parts)
         self._note_start(answer.status)
-        cost = self._ending.end(self._order.endpoint.read_answer(body))
+        cost = self._ending.end(self._order.endpoint.read_answer(body), not_covered)
         headers = self._passed_headers(answer)
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-llmproxy-cost-usd", format_usd(cost).encode()))
         self._start(answer.status, headers)
         await self._finish(body)
 
-    async def _relay_large(self, answer: Answer, parts: list[bytes]) -> None:
+    async def _hold_plain(self) -> str | None:
+        """Hold in full a plain answer to a request for a stream; return why not, if not all is.
+
+        It goes on all the same: it has been generated, and is charged as far as the credit goes.
+        """
+        growing = self._growing_hold()
+        if growing is None:
+            return None
+        what = f"{self._order.provider.name} sent one piece where a stream was asked for"
+        try:
+            is_covered = await growing.hold_all()
+        except DatabaseError as error:
+            _log.warning("%s: %s: %s", self._order.request_id, what, error)
+            is_covered = False
+        return None if is_covered else f"{what}, and it could not be held in full"
+
+    async def _relay_large(
+        self, answer: Answer, parts: list[bytes], not_covered: str | None
+    ) -> None:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
-        kept = list(parts)
-        size = sum(len(part) for part in kept)
-        self._read_so_far = lambda: Reading(seen_bytes=size)  # as it is when asked
+        large = LargeAnswer()
+        self._read_so_far = lambda: Reading(seen_bytes=large.size)  # as it is when asked
         self._start(answer.status, self._passed_headers(answer))
         last = b"".join(parts)
+        large.feed(last)
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 await self._pass(last)
                 if not self.times.noted_s:
                     self.note_seen()
                 last = chunk
-                size += len(chunk)
-                if size <= READ_BYTES_MAX:
-                    kept.append(chunk)
+                large.feed(chunk)
         except UpstreamError as error:
             reason = f"{self._order.provider.name} broke off: {error}"
             self._ending.end(self._read_so_far(), reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        self._ending.end(self._order.endpoint.read_answer(b"".join(kept)))
+        self._ending.end(large.reading(self._order.endpoint), not_covered)
         await self._finish(last)
 
     async def _pass_on_error(self, answer: Answer, beginning: bytes) -> None:

@@ -55,6 +55,20 @@ class GrowingHold:
             if is_short and is_last_word:
                 return False
 
+    async def hold_all(self) -> bool:
+        """Extend the hold to the most that the answer can have; say whether all of it is held.
+
+        Where it is not, as much is as there was credit for.
+
+        Raises:
+            DatabaseError: the ledger cannot be written.
+        """
+        wanted = self._quote.output_tokens
+        self._held_tokens = await self._writer.submit(
+            _extend, self._hold, self._quote, self._held_tokens, wanted
+        )
+        return self._held_tokens == wanted
+
     def _ask_beyond(self, seen_tokens: int) -> Future[int]:
         wanted = max(self._held_tokens, seen_tokens) + self._step_tokens
         self._asked_tokens = min(wanted, self._quote.output_tokens)

@@ -6,10 +6,9 @@ is one that none can pass: no tokenizer makes more tokens of a text than it has 
 """
 
 from llmproxy.catalog import Model
-from llmproxy.dialects.base import InputFacts, RequestFacts
+from llmproxy.dialects.base import BYTES_PER_TOKEN, InputFacts, RequestFacts
 from llmproxy.errors import ApiError
 
-BYTES_PER_TOKEN = 3
 BYTES_PER_TOKEN_ID = 2
 """`[1,2]` has one in two bytes."""
 EXTRA_TOKENS = 600

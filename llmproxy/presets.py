@@ -16,13 +16,16 @@ class Preset(msgspec.Struct, frozen=True):
     """What is known of a provider before anybody configures it.
 
     `injects_usage`: it reports usage in a stream only when asked (reference wire.md A.2).
-    `output_member`: what it calls the maximum of output tokens in chat completions.
+    `output_members`: by what names it surely reads the maximum of output tokens in chat
+    completions; the first is the one to write. `ignored_output_members`: those that it surely does
+    not read. What is in neither may be read or not.
     """
 
     dialect: str
     base_url: str
     injects_usage: bool = True
-    output_member: str = "max_tokens"
+    output_members: tuple[str, ...] = ("max_tokens",)
+    ignored_output_members: tuple[str, ...] = ()
 
 
 PRESETS = {
@@ -30,14 +33,23 @@ PRESETS = {
         "openai",
         "https://api.openai.com/v1",
         # Its reasoning models refuse the older `max_tokens`.
-        output_member="max_completion_tokens",
+        output_members=("max_completion_tokens", "max_tokens"),
     ),
     "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
     "gemini": Preset("openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
     "xai": Preset("openai", "https://api.x.ai/v1"),
-    "groq": Preset("openai", "https://api.groq.com/openai/v1"),
+    "groq": Preset(
+        "openai",
+        "https://api.groq.com/openai/v1",
+        output_members=("max_tokens", "max_completion_tokens"),
+    ),
     "mistral": Preset("openai", "https://api.mistral.ai/v1", injects_usage=False),
-    "deepseek": Preset("openai", "https://api.deepseek.com/v1"),
+    "deepseek": Preset(
+        "openai",
+        "https://api.deepseek.com/v1",
+        # As if it were not there: no error, and an answer as long as the model can.
+        ignored_output_members=("max_completion_tokens",),
+    ),
     "openrouter": Preset("openai", "https://openrouter.ai/api/v1"),
     "together": Preset("openai", "https://api.together.xyz/v1"),
     "fireworks": Preset("openai", "https://api.fireworks.ai/inference/v1"),
@@ -53,12 +65,6 @@ RESERVED_NAMES = frozenset(
 """Words that follow `/v1/` in paths that are no provider's (reference wire.md F.2)."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-
-
-def output_member(provider: str) -> str:
-    """Return what a provider calls the maximum of output tokens in chat completions."""
-    preset = PRESETS.get(provider)
-    return preset.output_member if preset else "max_tokens"
 
 
 def check_new_name(name: str) -> str:

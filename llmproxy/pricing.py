@@ -100,7 +100,7 @@ def price(
 
     Args:
         usage: what the answer used.
-        model: the model that was asked for; it prices every leg that names no other.
+        model: the model that was asked for; it prices every leg that names no other, and searches.
         user_multiplier_micro: the user's rate multiplier, in millionths.
         model_multiplier_micro: the asked model's multiplier, in millionths; for all legs.
         other_model: prices of a leg that another model did.
@@ -109,17 +109,14 @@ def price(
     for leg in usage.legs:
         leg_model = other_model(leg.model) if leg.model and other_model else model
         lines += _leg_lines(leg, leg_model, usage)
+        if leg.web_searches:
+            lines += _search_lines(leg, model, usage)
     rated = sum(line.rated_tokens for line in lines)
     return Cost(cost_nanousd(rated, user_multiplier_micro, model_multiplier_micro), tuple(lines))
 
 
 def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
-    movers = Movers(usage.service_tier, usage.speed, usage.geo)
-    base, tiers = _variant(model.prices, movers)
-    rates = base
-    for tier in tiers:
-        if leg.input_side > tier.above_input_tokens:
-            rates = tier.rates
+    rates = _leg_rates(leg, model.prices, usage)
     geo_micro = model.prices.geo_micro.get(usage.geo or "", MULTIPLIER_ONE)
     counted = (
         ("input", leg.input, rates.input),
@@ -128,16 +125,30 @@ def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
         ("cache_write_1h", leg.cache_write_1h, rates.cache_write_1h),
         ("output", leg.output, rates.output),
     )
-    lines = [
+    return [
         Line(model.id, name, quantity, _in_geo(rate, geo_micro), model.price_version)
         for name, quantity, rate in counted
         if quantity
     ]
-    if leg.web_searches and rates.web_search:
-        lines.append(
-            Line(model.id, "web_search", leg.web_searches, rates.web_search, model.price_version)
-        )
-    return lines
+
+
+def _search_lines(leg: Leg, asked: PricedModel, usage: Usage) -> list[Line]:
+    """Return the line of a leg's searches, at the rate of the asked model whatever model it was.
+
+    They are reported for the answer as a whole, and were held at that rate.
+    """
+    rate = _leg_rates(leg, asked.prices, usage).web_search
+    if not rate:
+        return []
+    return [Line(asked.id, "web_search", leg.web_searches, rate, asked.price_version)]
+
+
+def _leg_rates(leg: Leg, prices: Prices, usage: Usage) -> Rates:
+    rates, tiers = _variant(prices, Movers(usage.service_tier, usage.speed, usage.geo))
+    for tier in tiers:
+        if leg.input_side > tier.above_input_tokens:
+            rates = tier.rates
+    return rates
 
 
 def bound(
@@ -187,11 +198,7 @@ def _variants_within(
         # What asks for another service tier may all the same be served as an ordinary one.
         found.append((prices.rates, prices.tiers))
     if any_default and movers.service_tier in _OPEN_TIERS:
-        found += [
-            (variant.rates, variant.tiers)
-            for variant in prices.variants
-            if not variant.speeds or movers.speed in variant.speeds
-        ]
+        found += _variants_like(prices, movers, any_tier=True)
     return found
 
 
@@ -199,21 +206,34 @@ def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:
     """Return the rates and tiers for a service tier and speed.
 
     A request for one without a price is refused beforehand (`unpriced_mover`); an answer that
-    reports one all the same is taken at the dearest that there is.
+    reports one all the same is taken at the dearest that has a price. Where none has, neither has
+    this one: Anthropic's Priority Tier costs the ordinary rates, whatever its fast mode costs.
     """
+    tier, speed = movers.service_tier, movers.speed
     for variant in prices.variants:
         if _applies(variant, movers):
             return variant.rates, variant.tiers
-    if prices.variants and not _is_base(movers):
-        dearest = max(prices.variants, key=lambda variant: variant.rates.output)
-        if dearest.rates.output > prices.rates.output:
-            return dearest.rates, dearest.tiers
-    return prices.rates, prices.tiers
+    dearest = prices.rates, prices.tiers
+    is_odd_tier = bool(tier) and tier not in BASE_SERVICE_TIERS
+    is_odd_speed = bool(speed) and speed not in BASE_SPEEDS
+    if prices.variants and (is_odd_tier or is_odd_speed):
+        for like in _variants_like(prices, movers, any_tier=is_odd_tier, any_speed=is_odd_speed):
+            if like[0].output > dearest[0].output:
+                dearest = like
+    return dearest
 
 
-def _is_base(movers: Movers) -> bool:
-    tier, speed = movers.service_tier, movers.speed
-    return (not tier or tier in BASE_SERVICE_TIERS) and (not speed or speed in BASE_SPEEDS)
+def _variants_like(
+    prices: Prices, movers: Movers, *, any_tier: bool = False, any_speed: bool = False
+) -> list[tuple[Rates, tuple[Tier, ...]]]:
+    """Return the rates and tiers of what has a price for the tier, or speed, when it may be any."""
+    return [
+        (variant.rates, variant.tiers)
+        for variant in prices.variants
+        if ((any_tier and variant.service_tiers) or (any_speed and variant.speeds))
+        and (any_tier or not variant.service_tiers or movers.service_tier in variant.service_tiers)
+        and (any_speed or not variant.speeds or movers.speed in variant.speeds)
+    ]
 
 
 def _applies(variant: Variant, movers: Movers) -> bool:

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import msgspec
 
 from llmproxy.catalog import Model
-from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.json_gate import with_output_max
 from llmproxy.errors import ApiError
 from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
@@ -143,16 +144,35 @@ def fit(quote: Quote, available_nanousd: int) -> Quote | None:
     """Return the quote with the largest maximum of output that an amount pays for, if any will do.
 
     A request that sets no maximum gets none so small that its answer would be cut off for sure.
+    One that the provider may not read is none, but no larger one is written in.
     """
     fitting = _fitting_max(quote, available_nanousd)
     facts = quote.facts
-    if fitting < (WRITTEN_MAX_LOWEST if facts.output_max is None else 1):
+    lowest = WRITTEN_MAX_LOWEST if facts.output_max is None else 1
+    if facts.unread_max is not None:
+        fitting, lowest = min(fitting, facts.unread_max), min(lowest, facts.unread_max)
+    if fitting < lowest:
         return None
     output_tokens = fitting * facts.choices + facts.output_tokens_extra
     held = min(quote.held_output_tokens, output_tokens) if quote.grows else output_tokens
     return msgspec.structs.replace(
         quote, output_tokens=output_tokens, held_output_tokens=held, fitted_max=fitting
     )
+
+
+def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
+    """Return a request's body with the maximum of output that its quote counts with.
+
+    That is the client's own body, unless the maximum was made to fit, or stands only under a name
+    that the provider does not read.
+    """
+    tokens = quote.fitted_max
+    if tokens is None and quote.facts.unread_max is not None:
+        tokens = quote.facts.output_max
+    if tokens is None:
+        return body
+    read = endpoint.read_output_members
+    return with_output_max(body, endpoint.output_members, tokens, read=read)
 
 
 def _fitting_max(quote: Quote, available_nanousd: int) -> int:

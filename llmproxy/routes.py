@@ -16,10 +16,10 @@ from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
 from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.errors import ApiError, unknown_path, wrong_method
+from llmproxy.presets import PRESETS, Preset
 
-ENDPOINTS: dict[str, tuple[Endpoint, ...]] = {
+_SHARED: dict[str, tuple[Endpoint, ...]] = {
     "openai": (
-        OpenAIChat(),
         OpenAIResponses(),
         OpenAIResponses("responses/compact"),
         FreeEndpoint("responses/input_tokens", "/responses/input_tokens", STATEFUL),
@@ -28,14 +28,24 @@ ENDPOINTS: dict[str, tuple[Endpoint, ...]] = {
         FreeEndpoint("moderations", "/moderations", {}),
     ),
     "anthropic": (
-        AnthropicMessages(),
         FreeEndpoint("messages/count_tokens", "/v1/messages/count_tokens", ANTHROPIC_REFUSED),
     ),
 }
-"""The endpoints of each dialect family."""
+"""The endpoints that are the same for every provider of a dialect family."""
 
 BASES = {"gemini": ("v1beta/openai/", "v1beta/openai/v1/"), "groq": ("openai/v1/",)}
 """What some providers' own SDKs put between the base URL and the endpoint."""
+
+
+def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
+    """Return a provider's endpoints, the one for conversations as this very provider reads it."""
+    preset = PRESETS.get(provider, Preset(dialect, base_url=""))
+    if dialect == "anthropic":
+        is_known = provider in PRESETS
+        return (AnthropicMessages(answers_nothing_for_0=is_known), *_SHARED[dialect])
+    chat = OpenAIChat(preset.output_members, preset.ignored_output_members)
+    return (chat, *_SHARED[dialect])
+
 
 _MODELS = b"models"
 _BETA = b"beta=true"
@@ -65,6 +75,7 @@ class Routes:
         self._bases: dict[bytes, Route] = {}
         for provider, dialect in providers:
             root = f"/v1/{provider}"
+            endpoints = endpoints_of(provider, dialect)
             self._bases |= dict.fromkeys(
                 (root.encode(), f"{root}/".encode()), Route(provider, dialect, is_base=True)
             )
@@ -72,7 +83,7 @@ class Routes:
             for inner in ("", "v1/", *BASES.get(provider, ())):
                 base = f"{root}/{inner}".encode()
                 self._get[base + _MODELS] = Route(provider, dialect)
-                for endpoint in ENDPOINTS[dialect]:
+                for endpoint in endpoints:
                     path = base + endpoint.name.encode()
                     self._post[path] = Route(provider, dialect, endpoint)
 
@@ -121,8 +132,8 @@ class Routes:
     def _paths_of(self, provider: bytes) -> list[bytes]:
         """Return a provider's paths, each once: without the aliases below other bases."""
         base = b"/v1/" + provider + b"/"
-        dialect = self._bases[base].dialect
-        return [base + endpoint.name.encode() for endpoint in ENDPOINTS[dialect]] + [base + _MODELS]
+        served = endpoints_of(provider.decode(), self._bases[base].dialect)
+        return [base + endpoint.name.encode() for endpoint in served] + [base + _MODELS]
 
 
 def passed_query(query: bytes) -> str:

@@ -19,7 +19,7 @@ from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
-from llmproxy.usage import Usage
+from llmproxy.usage import Usage, with_writes
 from llmproxy.watchdog import Times
 
 _log = logging.getLogger("llmproxy.relay")
@@ -232,14 +232,21 @@ class Settlement(_Row):
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
         usage = self._as_asked(usage)
         cost = self._price(usage)
+        searches = sum(leg.web_searches for leg in usage.legs)
+        if searches and all(line.usage_class != "web_search" for line in cost.lines):
+            model_id = self._quote.model.id
+            _log.warning(
+                "%d web searches cost nothing: %s has no price for them", searches, model_id
+            )
         self._enqueue(cost, usage, basis, reading, reason)
         return cost.nanousd
 
     def _as_asked(self, usage: Usage) -> Usage:
         """Return a usage in which what the answer does not repeat stands as it was asked for."""
-        asked = self._order.facts.movers
+        facts = self._order.facts
+        asked = facts.movers
         return msgspec.structs.replace(
-            usage,
+            with_writes(usage, may_be_1h=facts.may_write_cache_1h),
             service_tier=usage.service_tier or asked.service_tier,
             speed=usage.speed or asked.speed,
             geo=usage.geo or asked.geo,

@@ -15,7 +15,8 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     """Tokens that one model billed within an answer. All counts are tokens but `web_searches`.
 
     `reasoning` is information only: it is already inside `output`. `model` is None for the model
-    that was asked for, else the id of another model that did part of the work.
+    that was asked for, else the id of another model that did part of the work. `cache_write` is
+    what was written for a time that the answer does not tell: the request does (`with_writes`).
     """
 
     input: int = 0
@@ -25,12 +26,14 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     output: int = 0
     reasoning: int = 0
     web_searches: int = 0
+    cache_write: int = 0
     model: str | None = None
 
     @property
     def input_side(self) -> int:
         """All input tokens, cached or not: what long-context tiers are chosen by."""
-        return self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
+        written = self.cache_write_5m + self.cache_write_1h + self.cache_write
+        return self.input + self.cache_read + written
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -40,6 +43,21 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     service_tier: str | None = None
     speed: str | None = None
     geo: str | None = None
+
+
+def with_writes(usage: Usage, *, may_be_1h: bool) -> Usage:
+    """Return a usage whose cache writes all have their time: the dearer one that was asked for."""
+    if not any(leg.cache_write for leg in usage.legs):
+        return usage
+    return msgspec.structs.replace(
+        usage, legs=tuple(_leg_with_writes(leg, may_be_1h=may_be_1h) for leg in usage.legs)
+    )
+
+
+def _leg_with_writes(leg: Leg, *, may_be_1h: bool) -> Leg:
+    name = "cache_write_1h" if may_be_1h else "cache_write_5m"
+    written = getattr(leg, name) + leg.cache_write
+    return msgspec.structs.replace(leg, **{name: written, "cache_write": 0})
 
 
 class UsageError(ValueError):

@@ -83,10 +83,12 @@ def test_tiers_speeds_and_regions_move_the_price() -> None:
 
 def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is() -> None:
     leg = Leg(input=200_001)
-    assert cost(leg, service_tier="flex") == 200_001 * 30_000
+    # Of the tiers for a tier, of the speeds for a speed.
+    assert cost(leg, service_tier="flex") == 200_001 * 5000
     assert cost(leg, speed="ludicrous") == 200_001 * 30_000
-    assert cost(leg, service_tier="flex", speed="standard") == 200_001 * 30_000
+    assert cost(leg, service_tier="flex", speed="standard") == 200_001 * 5000
     assert cost(leg, service_tier="default", speed="ludicrous") == 200_001 * 30_000
+    assert cost(leg, service_tier="flex", speed="ludicrous") == 200_001 * 30_000
     # The ordinary price may be the dearest itself; what is dear is the output.
     flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("9", "15")),))
     result = price(
@@ -96,6 +98,37 @@ def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is
         model_multiplier_micro=MULTIPLIER_ONE,
     )
     assert result.nanousd == 200_001 * 6000
+
+
+def test_where_only_speeds_have_prices_a_tier_costs_the_ordinary_one() -> None:
+    fast = Variant((), ("fast",), rates("8", "40"))
+    both = Variant(("priority",), ("fast",), rates("9", "41"))
+    model = PricedModel("m", Prices(rates("4", "20"), variants=(both, fast)), None)
+
+    def output_rate(tier: str | None, speed: str | None = None) -> int:
+        usage = Usage((Leg(output=1),), tier, speed)
+        one = MULTIPLIER_ONE
+        return price(usage, model, user_multiplier_micro=one, model_multiplier_micro=one).nanousd
+
+    assert output_rate("priority") == 20_000
+    assert output_rate("priority", "standard") == 20_000
+    assert output_rate("priority", "fast") == 41_000
+    assert output_rate("unheard-of", "fast") == 40_000
+    assert output_rate("standard", "unheard-of") == 40_000
+    assert output_rate("unheard-of", "unheard-of") == 41_000
+
+
+def test_searches_are_charged_at_the_asked_models_rate_whichever_model_ran_them() -> None:
+    other = PricedModel("small", Prices(rates("1", "2")), 8)
+    result = price(
+        Usage((Leg(input=1, web_searches=3, model="small"), Leg(input=1))),
+        MODEL,
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+        other_model={"small": other}.__getitem__,
+    )
+    assert Line("claude-test", "web_search", 3, parse_rate("10"), 7) in result.lines
+    assert result.nanousd == 1000 + 3000 + 3 * 10_000_000
 
 
 def test_web_searches_cost_per_thousand() -> None:

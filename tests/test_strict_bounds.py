@@ -23,7 +23,8 @@ from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_responses import OpenAIResponses
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.pricing import PricedModel, price, unpriced_mover
-from llmproxy.quote import HoldPolicy, make_quote
+from llmproxy.quote import HoldPolicy, Quote, fit, make_quote, with_counted_max
+from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg, Movers, Usage
 
 PREAMBLE_TOKENS_MAX = 1600
@@ -48,6 +49,7 @@ VARIANTS = st.sampled_from(
         Variant(("priority",), (), Rates(0, 0, 0, 0, 0)),
         Variant(("flex",), (), Rates(0, 0, 0, 0, 0)),
         Variant((), ("fast",), Rates(0, 0, 0, 0, 0)),
+        Variant(("priority",), ("fast",), Rates(0, 0, 0, 0, 0)),
     ]
 )
 PRICES = st.builds(
@@ -86,7 +88,7 @@ TEXT = st.text(max_size=80) | st.builds(
     lambda unit, times: unit * times, st.text(min_size=1, max_size=2), st.integers(0, 3000)
 )
 ROLE = st.sampled_from(["user", "assistant", "system"])
-OPTIONAL_MAX = st.none() | st.integers(0, 9000)
+OPTIONAL_MAX = st.none() | st.just(0) | st.integers(1, 9000)
 TIER = st.sampled_from([None, "auto", "default", "priority", "flex"])
 MARK = st.sampled_from([{}, {"cache_control": {}}, {"cache_control": {"ttl": "1h"}}])
 IDS = st.lists(st.integers(0, 200_000), max_size=60) | st.integers(0, 3000).map(lambda n: [1] * n)
@@ -138,13 +140,23 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
-REQUESTS: list[tuple[Endpoint, st.SearchStrategy[dict[str, Any]]]] = [
-    (OpenAIChat(), CHAT),
-    (OpenAIResponses(), RESPONSES),
-    (OpenAICompletions(), COMPLETIONS),
-    (OpenAIEmbeddings(), EMBEDDINGS),
-    (AnthropicMessages(), MESSAGES),
+BOTH = ("max_completion_tokens", "max_tokens")
+OWN_CHAT, *_ = endpoints_of("own", "openai")
+DEEPSEEK_CHAT, *_ = endpoints_of("deepseek", "openai")
+ANTHROPIC = AnthropicMessages()
+OWN_MESSAGES, *_ = endpoints_of("own", "anthropic")
+REQUESTS: list[tuple[Endpoint, st.SearchStrategy[dict[str, Any]], tuple[str, ...]]] = [
+    (OpenAIChat(), CHAT, BOTH),
+    (OWN_CHAT, CHAT, ("max_tokens",)),
+    (OWN_CHAT, CHAT, BOTH),
+    (DEEPSEEK_CHAT, CHAT, ("max_tokens",)),
+    (OpenAIResponses(), RESPONSES, ("max_output_tokens",)),
+    (OpenAICompletions(), COMPLETIONS, ("max_tokens",)),
+    (OpenAIEmbeddings(), EMBEDDINGS, ()),
+    (ANTHROPIC, MESSAGES, ("max_tokens",)),
+    (OWN_MESSAGES, MESSAGES, ("max_tokens",)),
 ]
+"""Each with the maxima of output that the provider reads; it knows no others."""
 
 
 def tokens_max(value: object) -> int:
@@ -161,21 +173,28 @@ def tokens_max(value: object) -> int:
 # --- the dearest honest answers ---
 
 
-def output_max(facts: RequestFacts, model: Model) -> int:
-    models = model.max_output_tokens
+def output_max(
+    endpoint: Endpoint, sent: dict[str, Any], read: tuple[str, ...], quote: Quote
+) -> int:
+    """The most that a provider generates which reads these maxima of what it was sent.
+
+    Only Anthropic answers nothing for 0: everybody else may take it for "not set".
+    """
+    facts, models = quote.facts, quote.model.max_output_tokens
     assert models is not None
-    own = models if facts.output_max is None else min(facts.output_max, models)
-    return own * facts.choices + facts.output_tokens_extra
+    if endpoint.name == "embeddings" or (endpoint is ANTHROPIC and sent["max_tokens"] == 0):
+        return 0
+    own = max((sent[member] for member in read if sent.get(member)), default=models)
+    return min(own, models) * facts.choices + facts.output_tokens_extra
 
 
-def splits(facts: RequestFacts, model: Model, input_max: int) -> Iterator[Leg]:
+def splits(facts: RequestFacts, model: Model, output: int, input_max: int) -> Iterator[Leg]:
     """All of the input in one class, as much as there may be or just up to a step of the price.
 
     A price is linear in each class between two steps: nothing in between costs more than these.
     """
     steps = {tier.above_input_tokens for tier in model.prices.tiers}
     steps |= {tier.above_input_tokens for each in model.prices.variants for tier in each.tiers}
-    output = output_max(facts, model)
     for tokens in {input_max, *(min(step, input_max) for step in steps)}:
         yield Leg(output=output, input=tokens)
         yield Leg(output=output, cache_read=tokens)
@@ -189,18 +208,22 @@ def served_as(wishes: Movers, model: Model) -> Iterator[Movers]:
     """What an answer may say of its tier, speed and region."""
     tiers = [wishes.service_tier, "default"]
     if wishes.service_tier in {None, "auto"}:
-        tiers += [name for variant in model.prices.variants for name in variant.service_tiers]
+        tiers += [
+            "unheard-of",
+            *(name for variant in model.prices.variants for name in variant.service_tiers),
+        ]
     geos = [wishes.geo] if wishes.geo else [None, *model.prices.geo_micro]
     for tier, speed, geo in product(tiers, (wishes.speed, "standard"), geos):
         yield Movers(tier, speed, geo)
 
 
-@pytest.mark.parametrize(("endpoint", "requests"), REQUESTS)
+@pytest.mark.parametrize(("endpoint", "requests", "read"), REQUESTS)
 @given(data=st.data(), model=MODELS, user_multiplier=MULTIPLIER)
 @settings(max_examples=150, deadline=None)
 def test_no_honest_answer_costs_more_than_a_strict_server_held(
     endpoint: Endpoint,
     requests: st.SearchStrategy[dict[str, Any]],
+    read: tuple[str, ...],
     data: st.DataObject,
     model: Model,
     user_multiplier: int,
@@ -208,11 +231,17 @@ def test_no_honest_answer_costs_more_than_a_strict_server_held(
     fields = data.draw(requests)
     is_ascii, indent = data.draw(st.booleans()), data.draw(st.sampled_from([None, 1]))
     body = json.dumps({"model": "m", **fields}, ensure_ascii=is_ascii, indent=indent)
-    facts = endpoint.read_request(body.encode(errors="replace"))
+    written = body.encode(errors="replace")
+    facts = endpoint.read_request(written)
     assume(unpriced_mover(model.prices, facts.movers) is None)
-    held = make_quote(facts, model, user_multiplier, HoldPolicy(is_strict=True)).amount_nanousd
+    quote = make_quote(facts, model, user_multiplier, HoldPolicy(is_strict=True))
+    if endpoint.output_members and facts.output_max != 0 and data.draw(st.booleans()):
+        # As where the credit covers only some of it.
+        quote = fit(quote, data.draw(st.integers(0, quote.amount_nanousd))) or quote
+    sent = json.loads(with_counted_max(written, endpoint, quote))
     preamble = PREAMBLE_TOKENS_MAX + (TOOLS_PREAMBLE_TOKENS_MAX if fields.get("tools") else 0)
-    legs = list(splits(facts, model, tokens_max(fields) + preamble))
+    output = output_max(endpoint, sent, read, quote)
+    legs = list(splits(facts, model, output, tokens_max(fields) + preamble))
     for leg, served in product(legs, served_as(facts.movers, model)):
         cost = price(
             Usage((leg,), served.service_tier, served.speed, served.geo),
@@ -220,4 +249,4 @@ def test_no_honest_answer_costs_more_than_a_strict_server_held(
             user_multiplier_micro=user_multiplier,
             model_multiplier_micro=model.multiplier_micro,
         )
-        assert cost.nanousd <= held, (leg, served)
+        assert cost.nanousd <= quote.amount_nanousd, (leg, served)

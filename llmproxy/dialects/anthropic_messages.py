@@ -8,26 +8,33 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmproxy.dialects.base import (
+from llmproxy.dialects.answers import (
     ABSENT,
     NO_COUNTS,
+    call_bytes,
+    decoded,
+    generated_bytes,
+    is_given,
+    text_bytes,
+    text_of,
+    unreadable,
+)
+from llmproxy.dialects.anthropic_usage import read_reading, usage_in
+from llmproxy.dialects.base import (
     SEARCHES_MAX_DEFAULT,
-    UNREADABLE,
     InputFacts,
     Reading,
     RequestFacts,
-    is_given,
     not_metered,
     parts,
-    refuse_zero,
-    text_bytes,
-    unreadable,
+    refuse_members,
     what_rereads,
+    written_bytes,
 )
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
 from llmproxy.dialects.sse import EventStream
-from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError, count
+from llmproxy.usage import TOKENS_MAX, Movers
 
 _BILLED = frozenset(
     {"model", "stream", "max_tokens", "service_tier", "speed", "inference_geo", "tools"}
@@ -54,26 +61,31 @@ class AnthropicMessages:
     name = "messages"
     upstream_path = "/v1/messages"
     output_members: tuple[str, ...] = ("max_tokens",)
+    read_output_members = output_members
     is_free = False
+
+    def __init__(self, *, answers_nothing_for_0: bool = True) -> None:
+        """Say whether a maximum of 0 is read as such: Anthropic fills its cache then (wire.md A.4).
+
+        Whoever else speaks its dialect may read it as "not set".
+        """
+        self._answers_nothing_for_0 = answers_nothing_for_0
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields = parse_object(body, _BILLED)
-        for key, why in REFUSED.items():
-            if fields.get(key) is not None:
-                raise not_metered(key, why)
+        refuse_members(fields, REFUSED)
         contents = _read_contents(fields)
         searches = _searches(fields)
         rereads = what_rereads(fields, searches)
-        model = text(fields, "model", required=True)
-        assert model is not None
+        output_max = whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX)
         return RequestFacts(
-            model=model,
+            model=required_model(fields),
             is_stream=flag(fields, "stream"),
-            output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
+            output_max=output_max if self._answers_nothing_for_0 else output_max or None,
             choices=1,
             input=InputFacts(
-                len(body) - contents.data_bytes,
+                written_bytes(body) - contents.data_bytes,
                 has_tools=bool(fields.get("tools")),
                 media=contents.media,
                 pdf_pages=contents.pdf_pages,
@@ -97,13 +109,16 @@ class AnthropicMessages:
 
     def read_answer(self, body: bytes) -> Reading:
         """Read a whole plain answer."""
-        try:
-            answer = msgspec.json.decode(body, type=_Message)
-        except UNREADABLE:
+        answer, is_whole = decoded(_message_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        seen = sum(len(bytes(block)) for block in answer.content or ())
-        usage = _decoded(answer.usage)
-        return _reading(usage, answer.model, seen, is_final=True, has_error=answer.type == "error")
+        return read_reading(
+            usage_in(answer.usage),
+            text_of(answer.model),
+            generated_bytes(body, answer.content) if is_whole else written_bytes(body),
+            is_final=True,
+            has_error=text_of(answer.type) == "error",
+        )
 
     def stream_reader(self, *, withholds_usage: bool) -> "MessageStreamReader":
         """Return a reader for one stream; nothing is ever withheld in this dialect."""
@@ -176,8 +191,8 @@ def _embedded(source: object) -> Embedded | None:
 
 
 class _Message(msgspec.Struct):
-    type: str | None = None
-    model: str | None = None
+    type: msgspec.Raw = ABSENT
+    model: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     content: list[msgspec.Raw] | None = None
 
@@ -188,7 +203,6 @@ class _Delta(msgspec.Struct):
     partial_json: msgspec.Raw = ABSENT
     content: msgspec.Raw = ABSENT
     """Of a compaction."""
-    stop_reason: str | None = None
 
 
 class _Block(msgspec.Struct):
@@ -203,17 +217,8 @@ class _Event(msgspec.Struct):
     usage: msgspec.Raw = ABSENT
 
 
+_message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
-
-
-def _decoded(raw: msgspec.Raw) -> object:
-    """Return a usage record, whatever it is; None when there is none."""
-    if not is_given(raw):
-        return None
-    try:
-        return msgspec.json.decode(raw)
-    except UNREADABLE:
-        return bytes(raw).decode(errors="replace")  # no object: not to be trusted
 
 
 class MessageStreamReader:
@@ -249,7 +254,7 @@ class MessageStreamReader:
         )
 
     def _read(self, usage: object, *, is_final: bool) -> Reading:
-        return _reading(
+        return read_reading(
             usage, self._model, self.seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
@@ -258,24 +263,26 @@ class MessageStreamReader:
             return False  # whatever comes behind the last word counts for nothing
         if name == b"ping":
             return False
-        try:
-            event = _event_decoder.decode(data)
-        except UNREADABLE:
-            self.seen_bytes += self.events.unread_bytes(data)
-            return False
+        event, is_whole = decoded(_event_decoder, data)
+        before = self.seen_bytes
+        self._take(name, event)
+        if not is_whole:
+            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        return False
+
+    def _take(self, name: bytes, event: _Event) -> None:
         if event.type == "message_start" and event.message is not None:
-            self._model = event.message.model
-            self._started = self._usage = _decoded(event.message.usage)
+            self._model = text_of(event.message.model)
+            self._started = self._usage = usage_in(event.message.usage)
         elif event.type == "message_delta":
             if is_given(event.usage):
-                self._take_final(_decoded(event.usage))
+                self._take_final(usage_in(event.usage))
         elif event.type == "message_stop":
             self.is_complete = self.is_over = True
         elif event.type == "error" or name == b"error":
             self._has_error = True
         else:
             self.seen_bytes += _generated_bytes(event)
-        return False
 
     def _take_final(self, usage: object) -> None:
         """Take a report that is cumulative: it goes on from what was reported before.
@@ -292,6 +299,8 @@ class MessageStreamReader:
         elif self._has_final_usage and _is_less(given, before):
             self._problem = "usage contradicts itself: the output becomes less"
         self._usage = {**before, **given}
+        if given.get("cache_creation_input_tokens") == 0:
+            self._usage.pop("cache_creation", None)  # the beginning's split of what is none
         self._has_final_usage = True
 
 
@@ -300,99 +309,10 @@ def _generated_bytes(event: _Event) -> int:
     if event.delta is not None:
         delta = event.delta
         texts = (delta.text, delta.thinking, delta.partial_json, delta.content)
-        return sum(text_bytes(raw) for raw in texts)
-    return text_bytes(event.content_block.name) if event.content_block is not None else 0
+        return sum(map(text_bytes, texts))
+    return call_bytes(event.content_block.name) if event.content_block is not None else 0
 
 
 def _is_less(usage: dict[str, Any], before: dict[str, Any]) -> bool:
     now, then = usage.get("output_tokens"), before.get("output_tokens")
     return isinstance(now, int) and isinstance(then, int) and now < then
-
-
-def _reading(
-    raw: object,
-    model: str | None,
-    seen_bytes: int,
-    *,
-    is_final: bool,
-    has_error: bool,
-) -> Reading:
-    if raw is None:
-        return Reading(model=model, seen_bytes=seen_bytes, has_error=has_error)
-    movers = _movers(raw) if isinstance(raw, dict) else Movers()
-    problem: str | None = None
-    usage: Usage | None = None
-    try:
-        usage = read_usage(raw, model)
-        refuse_zero(usage, seen_bytes)
-    except UsageError as error:
-        usage, problem = None, str(error)
-    return Reading(
-        usage=usage,
-        raw_usage=msgspec.json.encode(raw),
-        is_final=is_final and usage is not None,
-        model=model,
-        seen_bytes=seen_bytes,
-        movers=movers,
-        has_error=has_error,
-        problem=problem,
-    )
-
-
-def read_usage(raw: object, model: str | None) -> Usage:
-    """Return a usage object in the normal form: one leg, or one for each of `iterations`.
-
-    Raises:
-        UsageError: not an object, or with counts that are missing or cannot be true.
-    """
-    if not isinstance(raw, dict):
-        msg = "usage is not an object"
-        raise UsageError(msg)
-    iterations = raw.get("iterations")
-    if isinstance(iterations, list) and iterations:
-        legs = tuple(_leg(entry, model) for entry in iterations)
-    else:
-        if raw.get("input_tokens") is None or raw.get("output_tokens") is None:
-            raise UsageError(NO_COUNTS)
-        legs = (_leg(raw, model),)
-    server_tools = raw.get("server_tool_use")
-    if isinstance(server_tools, dict):
-        searches = count(server_tools.get("web_search_requests"))
-        legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
-    movers = _movers(raw)
-    return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
-
-
-def _movers(raw: dict[str, Any]) -> Movers:
-    return Movers(
-        service_tier=_text(raw.get("service_tier")),
-        speed=_text(raw.get("speed")),
-        geo=_text(raw.get("inference_geo")),
-    )
-
-
-def _leg(raw: object, answer_model: str | None) -> Leg:
-    if not isinstance(raw, dict):
-        msg = "a usage entry is not an object"
-        raise UsageError(msg)
-    written = count(raw.get("cache_creation_input_tokens"))
-    split = raw.get("cache_creation")
-    hour = count(split.get("ephemeral_1h_input_tokens")) if isinstance(split, dict) else 0
-    hour = min(hour, written)
-    details = raw.get("output_tokens_details")
-    thinking = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
-    output = count(raw.get("output_tokens"))
-    model = _text(raw.get("model"))
-    return Leg(
-        input=count(raw.get("input_tokens")),
-        cache_read=count(raw.get("cache_read_input_tokens")),
-        cache_write_5m=written - hour,
-        cache_write_1h=hour,
-        output=output,
-        reasoning=min(thinking, output),
-        model=None if model == answer_model else model,
-    )
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None

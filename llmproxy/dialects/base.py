@@ -3,31 +3,44 @@
 A dialect's endpoint reads a request body into the few facts that matter for money, writes into
 the body what must be written, and reads usage out of plain answers and event streams. It never
 changes anything else.
+
+When an answer is at its end, and what that means for the bill:
+
+    StreamReader.is_complete  the answer came to its proper end; only bookkeeping may follow.
+                              Without it, or an error, the stream broke off: an estimate
+    StreamReader.is_over      the last word came (`[DONE]`, `message_stop`): it is settled at once,
+                              and what follows counts for nothing
+    Reading.has_error         the provider itself ended the answer with an error: its usage counts
+                              if it reports one
+    Reading.is_final          `usage` can be trusted and nothing changes it any more: it is the
+                              bill, and without it there is an estimate
+    Ending.has_ended          (`settlement.py`) the hold is settled or released: nothing ends it
+                              again
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import msgspec
 
 from llmproxy.dialects.sse import EventStream
 from llmproxy.errors import ApiError
-from llmproxy.usage import Leg, Movers, Usage, UsageError
+from llmproxy.usage import Leg, Movers, Usage
 
 BYTES_PER_TOKEN = 3
-"""Of generated text, where its tokens are not reported."""
+"""Of text, in and out, where its tokens are not known or not reported (reference wire.md C.2)."""
 SEARCHES_MAX_DEFAULT = 10
 """Where a request that may search the web sets no maximum."""
 
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for JSON that is none, of another shape, or nested without end."""
+ESCAPE_EXCESS_BYTES = 3
+"""Of `\\uXXXX`, which stands for three bytes at most."""
 
 
 class InputFacts(msgspec.Struct, frozen=True):
     """What a request body says about the size of its input; `input_bound.py` judges it."""
 
     text_bytes: int
-    """The body's bytes, less those of the images and PDFs in it."""
+    """The body's bytes, with no character escaped, less those of the images and PDFs in it."""
     has_tools: bool = False
     has_token_ids: bool = False
     """Text comes as numbers, which may have two bytes for a token."""
@@ -43,7 +56,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """What a request body says about its own cost.
 
     `output_max` is the request's own maximum of output tokens for one choice, None when it sets
-    none.
+    none that counts.
     """
 
     model: str
@@ -56,6 +69,9 @@ class RequestFacts(msgspec.Struct, frozen=True):
     may_write_cache_1h: bool = False
     searches: int = 0
     output_tokens_extra: int = 0
+    unread_max: int | None = None
+    """A maximum under none but names that the provider is not known to read. Where `output_max` is
+    the same, it counts all the same: it is written in under a name that the provider does read."""
     hides_output: bool = False
     """Some of the output that is billed may not be seen in the answer, such as thinking."""
     asks_usage: bool = False
@@ -109,6 +125,8 @@ class Endpoint(Protocol):
     """Appended to the provider's base URL."""
     output_members: tuple[str, ...]
     """The members of a request that may set its maximum of output tokens; none where none can."""
+    read_output_members: tuple[str, ...]
+    """Those of them that the provider surely reads; the first is the one to write."""
     is_free: bool
     """The provider bills nothing for it: no hold, and a row with cost 0."""
 
@@ -133,20 +151,16 @@ _OPAQUE = frozenset({"input", "input_schema", "parameters", "arguments", "functi
 """Members of a content part that hold somebody else's JSON: names in there mean nothing."""
 
 
-ABSENT = msgspec.Raw()
-"""A member that an answer does not have."""
-_NULL = b"null"
+def written_bytes(written: bytes) -> int:
+    r"""Return how many bytes a JSON text has, at least, when no character in it is escaped.
 
-
-def is_given(raw: msgspec.Raw) -> bool:
-    """Say whether a member is there and not null."""
-    return bytes(raw) not in {b"", _NULL}
-
-
-def text_bytes(raw: msgspec.Raw) -> int:
-    """Return the length of a JSON string without its quotes; null and absent are 0."""
-    length = len(bytes(raw))
-    return length - 2 if length > 2 and bytes(raw) != _NULL else 0
+    `\uXXXX` stands for three bytes at most, two of them for a pair's four. `\\u` is no escape,
+    but a backslash and a letter.
+    """
+    escapes = written.count(b"\\u")
+    if not escapes:
+        return len(written)
+    return len(written) - ESCAPE_EXCESS_BYTES * (escapes - written.count(b"\\\\u"))
 
 
 def parts(*contents: object) -> Iterator[dict[str, Any]]:
@@ -173,31 +187,23 @@ def what_rereads(fields: dict[str, Any], searches: int) -> str | None:
     return "context_management" if fields.get("context_management") else None
 
 
+def refuse_members(fields: dict[str, Any], refused: Mapping[str, str]) -> None:
+    """Refuse members that cannot be metered; null and false ask for nothing.
+
+    Raises:
+        ApiError: 400, naming the member and the reason that `refused` gives for it.
+    """
+    if refused.keys().isdisjoint(fields):
+        return
+    for key, why in refused.items():
+        if fields.get(key) is not None and fields[key] is not False:
+            raise not_metered(key, why)
+
+
 def not_metered(option: str, why: str) -> ApiError:
     """Return the 400 for an option that cannot be metered."""
     message = f"`{option}` cannot be used through this proxy: {why}. Send the request without it."
     return ApiError(400, "option_not_metered", message, param=option)
-
-
-NO_COUNTS = "usage has no token counts"
-"""Of a record without what every answer has: input and output, or their total."""
-
-
-def unreadable(body: bytes) -> Reading:
-    """Return what can be said of a plain answer that is not the JSON of its dialect."""
-    problem = "the answer is not the expected JSON" if body else None
-    return Reading(seen_bytes=len(body), problem=problem)
-
-
-def refuse_zero(usage: Usage, seen_bytes: int) -> None:
-    """Check that an answer with text was not reported as no tokens at all.
-
-    Raises:
-        UsageError: it was.
-    """
-    if seen_bytes and not any(leg.input_side + leg.output for leg in usage.legs):
-        msg = "usage reports no tokens for an answer with text"
-        raise UsageError(msg)
 
 
 def estimated(reading: Reading, input_tokens: int, output_tokens_max: int) -> Usage:

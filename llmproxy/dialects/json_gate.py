@@ -7,7 +7,7 @@ read by `json_slowly`, by the same rules.
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from llmproxy.dialects.json_slowly import (
@@ -19,6 +19,7 @@ from llmproxy.dialects.json_slowly import (
     read_slowly,
 )
 from llmproxy.errors import ApiError, invalid_request
+from llmproxy.usage import TOKENS_MAX
 
 LOOP_BYTES = 64 * 1024
 """Whatever is in a body up to here, reading it takes some 20 ms at most; larger ones are read in a
@@ -92,6 +93,17 @@ def text(fields: dict[str, Any], key: str, *, required: bool = False) -> str | N
     return value
 
 
+def required_model(fields: dict[str, Any]) -> str:
+    """Return the member `model`.
+
+    Raises:
+        ApiError: 400, when it is missing or no text.
+    """
+    model = text(fields, "model", required=True)
+    assert model is not None
+    return model
+
+
 def is_unicode(value: str) -> bool:
     """Say whether a text can be written as UTF-8; JSON's escapes can spell half characters."""
     try:
@@ -129,6 +141,17 @@ def whole(fields: dict[str, Any], key: str, *, lowest: int, highest: int) -> int
     return value
 
 
+def maximum(fields: dict[str, Any], key: str) -> int | None:
+    """Return a maximum of output tokens, or None when none is set.
+
+    There are servers that read 0 as "not set": it counts as none.
+
+    Raises:
+        ApiError: 400, when it is not a whole number from 0 to TOKENS_MAX.
+    """
+    return whole(fields, key, lowest=0, highest=TOKENS_MAX) or None
+
+
 def _wrong(key: str, wanted: str) -> ApiError:
     return invalid_request(f"`{key}` must be {wanted}.", param=key)
 
@@ -156,16 +179,21 @@ def with_new_member(body: bytes, key: str, value: object) -> bytes:
     return body[:start] + member + (b"" if is_empty else b",") + body[start:]
 
 
-def with_output_max(body: bytes, members: Collection[str], tokens: int, *, new: str) -> bytes:
+def with_output_max(
+    body: bytes, members: Collection[str], tokens: int, *, read: Sequence[str]
+) -> bytes:
     """Return the body with a maximum of output tokens that is nowhere above `tokens`.
 
-    Of `members` those that the body sets are lowered; when it sets none, `new` is set. The body
-    has passed `parse_object`, and what it sets are whole numbers.
+    Of `members` those that the body sets are lowered; when none of `read`, the ones that the
+    provider surely reads, is among them, the first of those is set. 0 and null set nothing. The
+    body has passed `parse_object`, and what it sets are whole numbers.
     """
     fields = parse_object(body, ())
-    given = {member: fields[member] for member in members if fields.get(member) is not None}
-    for member, maximum in (given or {new: tokens}).items():
-        body = with_member(body, member, min(maximum, tokens))
+    limits = {member: fields[member] for member in members if fields.get(member)}
+    if limits.keys().isdisjoint(read):
+        limits[read[0]] = tokens
+    for member, limit in limits.items():
+        body = with_member(body, member, min(limit, tokens))
     return body
 
 

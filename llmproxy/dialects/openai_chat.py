@@ -4,9 +4,11 @@ from typing import Any
 
 import msgspec
 
-from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, RequestFacts, is_given, unreadable
+from llmproxy.dialects.answers import ABSENT, decoded, generated_bytes, is_given, unreadable
+from llmproxy.dialects.base import Reading, RequestFacts, written_bytes
 from llmproxy.dialects.json_gate import (
     flag,
+    maximum,
     parse_object,
     text,
     whole,
@@ -19,14 +21,15 @@ from llmproxy.dialects.openai_options import (
     THINKING,
     input_facts,
     read_contents,
+    read_metered,
     refuse_server_tool,
-    refuse_unmetered,
     thinks,
 )
 from llmproxy.dialects.openai_usage import read_reading
-from llmproxy.usage import TOKENS_MAX, Movers
+from llmproxy.usage import Movers
 
 CHOICES_MAX = 128
+OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 
 _REFUSED = {**REFUSED, "best_of": "answers that are thrown away are billed too; use `n`"}
 _CLIENT_TOOLS = ("function", "custom")
@@ -38,30 +41,33 @@ _BILLED = frozenset(
 
 
 class OpenAIChat:
-    """`chat/completions`."""
+    """`chat/completions`, of a provider that reads these maxima of output tokens."""
 
     name = "chat/completions"
     upstream_path = "/chat/completions"
-    output_members: tuple[str, ...] = ("max_completion_tokens", "max_tokens")
+    output_members: tuple[str, ...] = OUTPUT_MEMBERS
     is_free = False
+
+    def __init__(
+        self, read: tuple[str, ...] = OUTPUT_MEMBERS, ignored: tuple[str, ...] = ()
+    ) -> None:
+        """Take the members that the provider surely reads, and those that it surely does not."""
+        self.read_output_members = read
+        self._ignored = frozenset(ignored)
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
-        refuse_unmetered(fields, model, _REFUSED)
+        fields, model = read_metered(body, _BILLED, _REFUSED)
         tools = fields.get("tools")
         for tool in tools if isinstance(tools, list) else ():
             if isinstance(tool, dict):
                 refuse_server_tool(tool, _CLIENT_TOOLS)
-        # Some servers read the one field, some the other: the larger bounds them both.
-        limits = [whole(fields, key, lowest=0, highest=TOKENS_MAX) for key in self.output_members]
-        given = [limit for limit in limits if limit is not None]
+        output_max, unread_max = self._maxima(fields)
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
-            output_max=max(given, default=None),
+            output_max=output_max,
+            unread_max=unread_max,
             choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
             input=input_facts(fields, body, read_contents(_url_of, fields.get("messages"))),
             movers=Movers(service_tier=text(fields, "service_tier")),
@@ -73,6 +79,18 @@ class OpenAIChat:
             asks_usage=asks_usage(fields),
             has_stream_options="stream_options" in fields,
         )
+
+    def _maxima(self, fields: dict[str, Any]) -> tuple[int | None, int | None]:
+        """Return the maximum that counts, and the one that the provider may not read."""
+        given = [key for key in OUTPUT_MEMBERS if key in fields]
+        limits = {key: limit for key in given if (limit := maximum(fields, key))}
+        if not limits:
+            return None, None
+        # Of two, some servers read the one, some the other: the larger bounds them both.
+        largest = max(limits.values())
+        if not limits.keys().isdisjoint(self.read_output_members):
+            return largest, None
+        return largest if limits.keys() <= self._ignored else None, largest
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
         """Return the body, asking for usage in a stream whose client did not (wire.md A.2)."""
@@ -113,24 +131,26 @@ def with_usage_asked(body: bytes, facts: RequestFacts) -> bytes:
 
 
 class _Answer(msgspec.Struct):
-    model: str | None = None
-    service_tier: str | None = None
+    model: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     choices: list[msgspec.Raw] | None = None
     error: msgspec.Raw = ABSENT
 
 
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
 def read_choices(body: bytes) -> Reading:
     """Read a whole plain answer with `choices`: of chat, or of legacy completions."""
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except UNREADABLE:
+    answer, is_whole = decoded(_answer_decoder, body)
+    if not (is_whole or is_given(answer.usage)):
         return unreadable(body)
     return read_reading(
         answer.usage,
         model=answer.model,
         service_tier=answer.service_tier,
-        seen_bytes=sum(len(choice) for choice in answer.choices or ()),
+        seen_bytes=generated_bytes(body, answer.choices) if is_whole else written_bytes(body),
         is_final=True,
         has_error=is_given(answer.error),
     )

@@ -2,7 +2,14 @@
 
 import msgspec
 
-from llmproxy.dialects.base import ABSENT, UNREADABLE, Reading, is_given, text_bytes
+from llmproxy.dialects.answers import (
+    ABSENT,
+    call_bytes,
+    decoded,
+    is_given,
+    text_bytes,
+)
+from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
 from llmproxy.dialects.sse import EventStream
 
@@ -27,7 +34,7 @@ class _Delta(msgspec.Struct):
     reasoning_content: msgspec.Raw = ABSENT
     reasoning: msgspec.Raw = ABSENT
     refusal: msgspec.Raw = ABSENT
-    tool_calls: list[_ToolCall] | None = None
+    tool_calls: list[_ToolCall | None] | None = None
     function_call: _Function | None = None
     """What tool calls were before there were several."""
 
@@ -37,7 +44,7 @@ class _Choice(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     """Of legacy completions, which have no delta."""
     delta: _Delta | None = None
-    finish_reason: str | None = None
+    finish_reason: msgspec.Raw = ABSENT
 
 
 class _Groq(msgspec.Struct):
@@ -45,8 +52,8 @@ class _Groq(msgspec.Struct):
 
 
 class _Chunk(msgspec.Struct):
-    model: str | None = None
-    service_tier: str | None = None
+    model: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     choices: list[_Choice] | None = None
     error: msgspec.Raw = ABSENT
@@ -66,8 +73,8 @@ class ChunkStreamReader:
         self.is_over = False
         self._withholds_usage = withholds_usage
         self._usage: msgspec.Raw = ABSENT
-        self._model: str | None = None
-        self._service_tier: str | None = None
+        self._model = ABSENT
+        self._service_tier = ABSENT
         self.seen_bytes = 0
         self._has_error = False
         self._begun: set[int | None] = set()
@@ -96,26 +103,23 @@ class ChunkStreamReader:
             return False
         if name == b"error":
             self._has_error = True
-        try:
-            chunk = _chunk_decoder.decode(data)
-        except UNREADABLE:
-            self.seen_bytes += self.events.unread_bytes(data)
-            return False
-        return self._take(chunk)
+        chunk, is_whole = decoded(_chunk_decoder, data)
+        if is_whole:
+            return self._take(chunk)
+        before = self.seen_bytes
+        is_withheld = self._take(chunk)
+        self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        return is_withheld
 
     def _take(self, chunk: _Chunk) -> bool:
-        self._model = chunk.model or self._model
-        self._service_tier = chunk.service_tier or self._service_tier
-        if is_given(chunk.error):
+        if chunk.model is not ABSENT:
+            self._model = chunk.model
+        if chunk.service_tier is not ABSENT and is_given(chunk.service_tier):
+            self._service_tier = chunk.service_tier
+        if chunk.error is not ABSENT and is_given(chunk.error):
             self._has_error = True
         for choice in chunk.choices or ():
-            if choice.finish_reason is not None:
-                self._finished.add(choice.index)
-            else:
-                self._begun.add(choice.index)
-            self.seen_bytes += text_bytes(choice.text)
-            if choice.delta is not None:
-                self.seen_bytes += _delta_bytes(choice.delta)
+            self._take_choice(choice)
         if self._finished:
             self.is_complete = self._begun <= self._finished
         usage = chunk.usage
@@ -127,19 +131,33 @@ class ChunkStreamReader:
         # Not every chunk with usage is the extra one: some providers put it beside content.
         return self._withholds_usage and chunk.choices == []
 
+    def _take_choice(self, choice: _Choice) -> None:
+        if is_given(choice.finish_reason):
+            self._finished.add(choice.index)
+        else:
+            self._begun.add(choice.index)
+        if choice.text is not ABSENT:
+            self.seen_bytes += text_bytes(choice.text)
+        if choice.delta is not None:
+            self.seen_bytes += _delta_bytes(choice.delta)
+
 
 def _delta_bytes(delta: _Delta) -> int:
-    texts = (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal)
-    seen = sum(text_bytes(raw) for raw in texts)
+    seen = 0
+    for raw in (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal):
+        if raw is not ABSENT:
+            seen += text_bytes(raw)
     if delta.function_call is not None:
         seen += _call_bytes(delta.function_call)
     for call in delta.tool_calls or ():
+        if call is None:
+            continue
         if call.function is not None:
             seen += _call_bytes(call.function)
         if call.custom is not None:
-            seen += text_bytes(call.custom.name) + text_bytes(call.custom.input)
+            seen += call_bytes(call.custom.name) + text_bytes(call.custom.input)
     return seen
 
 
 def _call_bytes(call: _Function) -> int:
-    return text_bytes(call.name) + text_bytes(call.arguments)
+    return call_bytes(call.name) + text_bytes(call.arguments)

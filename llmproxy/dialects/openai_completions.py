@@ -1,12 +1,17 @@
 """OpenAI's legacy completions (reference wire.md A.2, A.5, C.1)."""
 
-from llmproxy.dialects.base import InputFacts, Reading, RequestFacts
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, written_bytes
+from llmproxy.dialects.json_gate import (
+    flag,
+    maximum,
+    text,
+    whole,
+)
 from llmproxy.dialects.openai_chat import CHOICES_MAX, asks_usage, read_choices, with_usage_asked
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
-from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
+from llmproxy.dialects.openai_options import REFUSED, read_metered
 from llmproxy.dialects.openai_usage import count_prompts, has_token_ids
-from llmproxy.usage import TOKENS_MAX, Movers
+from llmproxy.usage import Movers
 
 _BILLED = frozenset(
     {"model", "stream", "stream_options", "max_tokens", "n", "best_of", "prompt", "service_tier"}
@@ -20,14 +25,12 @@ class OpenAICompletions:
     name = "completions"
     upstream_path = "/completions"
     output_members: tuple[str, ...] = ("max_tokens",)
+    read_output_members = output_members
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
-        refuse_unmetered(fields, model, REFUSED)
+        fields, model = read_metered(body, _BILLED, REFUSED)
         answers = [
             whole(fields, key, lowest=1, highest=CHOICES_MAX) or 1 for key in ("n", "best_of")
         ]
@@ -36,9 +39,9 @@ class OpenAICompletions:
             model=model,
             is_stream=flag(fields, "stream"),
             # OpenAI's default is 16 tokens, other servers have none: the model's own maximum.
-            output_max=whole(fields, "max_tokens", lowest=0, highest=TOKENS_MAX),
+            output_max=maximum(fields, "max_tokens"),
             choices=count_prompts(prompts) * max(answers),
-            input=InputFacts(len(body), has_token_ids=has_token_ids(prompts)),
+            input=InputFacts(written_bytes(body), has_token_ids=has_token_ids(prompts)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
             # What is thrown away of the best of many is billed, and never seen.

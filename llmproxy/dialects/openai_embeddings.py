@@ -2,18 +2,10 @@
 
 import msgspec
 
-from llmproxy.dialects.base import (
-    ABSENT,
-    UNREADABLE,
-    InputFacts,
-    Reading,
-    RequestFacts,
-    is_given,
-    not_metered,
-    unreadable,
-)
-from llmproxy.dialects.json_gate import parse_object, text
-from llmproxy.dialects.openai_options import REFUSED, refuse_unmetered
+from llmproxy.dialects.answers import ABSENT, decoded, generated_bytes, is_given, unreadable
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, written_bytes
+from llmproxy.dialects.json_gate import text
+from llmproxy.dialects.openai_options import REFUSED, read_metered
 from llmproxy.dialects.openai_usage import EMBEDDED, has_token_ids, read_reading
 from llmproxy.dialects.unmetered import UnmeteredStreamReader
 from llmproxy.usage import Movers
@@ -27,14 +19,12 @@ class OpenAIEmbeddings:
     name = "embeddings"
     upstream_path = "/embeddings"
     output_members: tuple[str, ...] = ()
+    read_output_members = output_members
     is_free = False
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
-        refuse_unmetered(fields, model, REFUSED)
+        fields, model = read_metered(body, _BILLED, REFUSED)
         if fields.get("stream"):
             raise not_metered("stream", "embeddings come in one piece")
         given = fields.get("input")
@@ -45,7 +35,7 @@ class OpenAIEmbeddings:
             is_stream=False,
             output_max=0,
             choices=1,
-            input=InputFacts(len(body), has_token_ids=has_token_ids(given)),
+            input=InputFacts(written_bytes(body), has_token_ids=has_token_ids(given)),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=False,
         )
@@ -57,16 +47,15 @@ class OpenAIEmbeddings:
 
     def read_answer(self, body: bytes) -> Reading:
         """Read a whole plain answer."""
-        try:
-            answer = msgspec.json.decode(body, type=_Answer)
-        except UNREADABLE:
+        answer, is_whole = decoded(_answer_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
         return read_reading(
             answer.usage,
             EMBEDDED,
             model=answer.model,
-            service_tier=None,
-            seen_bytes=sum(len(bytes(vector)) for vector in answer.data or ()),
+            service_tier=ABSENT,
+            seen_bytes=generated_bytes(body, answer.data) if is_whole else written_bytes(body),
             is_final=True,
             has_error=is_given(answer.error),
         )
@@ -82,7 +71,10 @@ def _has_objects(inputs: list[object]) -> bool:
 
 
 class _Answer(msgspec.Struct):
-    model: str | None = None
+    model: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     data: list[msgspec.Raw] | None = None
     error: msgspec.Raw = ABSENT
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)

@@ -5,10 +5,17 @@ the tokens that the answer reports is refused by name (reference wire.md C.3, C.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from llmproxy.dialects.base import InputFacts, not_metered, parts
+from llmproxy.dialects.base import (
+    InputFacts,
+    not_metered,
+    parts,
+    refuse_members,
+    written_bytes,
+)
+from llmproxy.dialects.json_gate import parse_object, required_model
 from llmproxy.dialects.media import in_data_url
 
 _SEARCH = "it searches the web for a fee that is not reported with the answer"
@@ -69,24 +76,31 @@ def thinks(fields: dict[str, Any]) -> bool:
     )
 
 
-def refuse_unmetered(fields: dict[str, Any], model: str, refused: Mapping[str, str]) -> None:
-    """Refuse what is billed by more than the tokens that the answer reports.
+def read_metered(
+    body: bytes, billed: Collection[str], refused: Mapping[str, str]
+) -> tuple[dict[str, Any], str]:
+    """Return a request's members and its model; refuse what is billed by more than its tokens.
+
+    Args:
+        body: the request body.
+        billed: members that money depends on; see `parse_object`.
+        refused: members that cannot be metered, each with the reason.
 
     Raises:
-        ApiError: 400, naming the option and the reason that `refused` gives for it.
+        ApiError: 400, naming what is wrong or cannot be metered.
     """
+    fields = parse_object(body, billed)
+    model = required_model(fields)
     if _SEARCHING_MODEL.search(model):
         raise not_metered(f"model: {model:.60}", "it searches the web for a fee it does not report")
-    if not refused.keys().isdisjoint(fields):
-        for key, why in refused.items():
-            if fields.get(key) is not None and fields[key] is not False:
-                raise not_metered(key, why)
+    refuse_members(fields, refused)
     modalities = fields.get("modalities")
     if modalities is not None and modalities != ["text"]:
         raise not_metered("modalities", "only text output has a price here")
     cache_options = fields.get("prompt_cache_options")
     if isinstance(cache_options, dict):
         _refuse_long_cache("prompt_cache_options", cache_options)
+    return fields, model
 
 
 def refuse_server_tool(tool: dict[str, Any], client_tools: tuple[str, ...]) -> None:
@@ -161,7 +175,7 @@ def input_facts(
 ) -> InputFacts:
     """Return what a request with tools and contents says about its input."""
     return InputFacts(
-        len(body) - contents.data_bytes,
+        written_bytes(body) - contents.data_bytes,
         has_tools=bool(fields.get("tools") or fields.get("functions")),
         media=contents.media,
         pdf_pages=contents.pdf_pages,

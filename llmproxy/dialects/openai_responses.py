@@ -7,31 +7,42 @@ from typing import Any
 
 import msgspec
 
-from llmproxy.dialects.base import (
+from llmproxy.dialects.answers import (
     ABSENT,
-    SEARCHES_MAX_DEFAULT,
     UNREADABLE,
-    Reading,
-    RequestFacts,
+    call_bytes,
+    decoded,
+    generated_bytes,
     is_given,
-    not_metered,
     text_bytes,
     unreadable,
-    what_rereads,
 )
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole
+from llmproxy.dialects.base import (
+    SEARCHES_MAX_DEFAULT,
+    Reading,
+    RequestFacts,
+    not_metered,
+    what_rereads,
+    written_bytes,
+)
+from llmproxy.dialects.json_gate import (
+    flag,
+    maximum,
+    text,
+    whole,
+)
 from llmproxy.dialects.openai_options import (
     KEPT,
     REFUSED,
     input_facts,
     read_contents,
+    read_metered,
     refuse_server_tool,
-    refuse_unmetered,
     thinks,
 )
 from llmproxy.dialects.openai_usage import INPUT, read_reading
 from llmproxy.dialects.sse import EventStream
-from llmproxy.usage import TOKENS_MAX, Movers
+from llmproxy.usage import Movers
 
 STATEFUL = {"previous_response_id": KEPT, "conversation": KEPT, "prompt": KEPT}
 """Members that point to what is stored at the provider."""
@@ -59,13 +70,11 @@ class OpenAIResponses:
         self.name = name
         self.upstream_path = f"/{name}"
         self.output_members: tuple[str, ...] = ("max_output_tokens",) if name == "responses" else ()
+        self.read_output_members: tuple[str, ...] = self.output_members
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
-        fields = parse_object(body, _BILLED)
-        model = text(fields, "model", required=True)
-        assert model is not None
-        refuse_unmetered(fields, model, _REFUSED)
+        fields, model = read_metered(body, _BILLED, _REFUSED)
         _refuse_references(fields.get("input"))
         reasoning = fields.get("reasoning")
         if isinstance(reasoning, dict) and reasoning.get("mode") not in _MODES:
@@ -76,7 +85,7 @@ class OpenAIResponses:
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
-            output_max=whole(fields, "max_output_tokens", lowest=0, highest=TOKENS_MAX),
+            output_max=maximum(fields, "max_output_tokens"),
             choices=1,
             input=input_facts(fields, body, contents, rereads),
             movers=Movers(service_tier=text(fields, "service_tier")),
@@ -92,11 +101,10 @@ class OpenAIResponses:
 
     def read_answer(self, body: bytes) -> Reading:
         """Read a whole plain answer."""
-        try:
-            answer = msgspec.json.decode(body, type=_Response)
-        except UNREADABLE:
+        answer, is_whole = decoded(_response_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        seen = sum(len(bytes(item)) for item in answer.output or ())
+        seen = generated_bytes(body, answer.output) if is_whole else written_bytes(body)
         return _reading(answer, seen, is_final=True, has_error=is_given(answer.error))
 
     def stream_reader(self, *, withholds_usage: bool) -> "ResponseStreamReader":
@@ -159,8 +167,8 @@ class _ToolUsage(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
-    model: str | None = None
-    service_tier: str | None = None
+    model: msgspec.Raw = ABSENT
+    service_tier: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     tool_usage: msgspec.Raw = ABSENT
     output: list[msgspec.Raw] | None = None
@@ -170,6 +178,7 @@ class _Response(msgspec.Struct):
 class _Event(msgspec.Struct):
     type: str = ""
     delta: msgspec.Raw = ABSENT
+    item: msgspec.Raw = ABSENT
     response: _Response | None = None
     error: msgspec.Raw = ABSENT
 
@@ -180,9 +189,12 @@ class _Action(msgspec.Struct):
 
 class _Item(msgspec.Struct):
     type: str | None = None
+    name: msgspec.Raw = ABSENT
     action: _Action | None = None
 
 
+_response_decoder = msgspec.json.Decoder(_Response)
+_item_decoder = msgspec.json.Decoder(_Item)
 _event_decoder = msgspec.json.Decoder(_Event)
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
@@ -210,11 +222,14 @@ class ResponseStreamReader:
             return False  # whatever comes behind the last word counts for nothing
         if data == b"[DONE]":  # some followers of OpenAI add it
             return False
-        try:
-            event = _event_decoder.decode(data)
-        except UNREADABLE:
-            self.seen_bytes += self.events.unread_bytes(data)
-            return False
+        event, is_whole = decoded(_event_decoder, data)
+        before = self.seen_bytes
+        self._take(name, event)
+        if not is_whole:
+            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        return False
+
+    def _take(self, name: bytes, event: _Event) -> None:
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.
             self._last = event.response
@@ -225,7 +240,8 @@ class ResponseStreamReader:
             self._has_error = True
         elif event.type.endswith(".delta"):
             self.seen_bytes += text_bytes(event.delta)
-        return False
+        elif event.type == "response.output_item.added":
+            self.seen_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:
@@ -252,10 +268,7 @@ def _web_searches(response: _Response) -> int:
             return used.web_search.num_requests
     searches = 0
     for raw in response.output or ():
-        try:
-            item = msgspec.json.decode(raw, type=_Item)
-        except UNREADABLE:
-            continue
+        item, _ = decoded(_item_decoder, bytes(raw))
         if item.type == "web_search_call" and (item.action is None or item.action.type == "search"):
             searches += 1
     return searches

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmproxy.dialects.base import NO_COUNTS, UNREADABLE, Reading, is_given, refuse_zero
+from llmproxy.dialects.answers import NO_COUNTS, is_given, make_reading, text_of
+from llmproxy.dialects.base import Reading
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count
 
 
@@ -31,12 +32,16 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 """Responses."""
 
 
+_CACHED_ELSEWHERE = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
+"""What some call their cached input, at the top of the usage object (wire.md A.7)."""
+
+
 def read_reading(  # noqa: PLR0913 - what an answer says of itself
     raw: msgspec.Raw,
     names: Names = PROMPT,
     *,
-    model: str | None,
-    service_tier: str | None,
+    model: msgspec.Raw,
+    service_tier: msgspec.Raw,
     seen_bytes: int,
     is_final: bool,
     has_error: bool,
@@ -54,28 +59,22 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         has_error: the answer is, or ended in, an error.
         web_searches: billed searches, which stand beside the usage object.
     """
-    movers = Movers(service_tier=service_tier)
-    if not is_given(raw):
-        return Reading(model=model, seen_bytes=seen_bytes, movers=movers, has_error=has_error)
-    problem: str | None = None
-    usage: Usage | None = None
-    try:
+    tier = text_of(service_tier)
+
+    def usage() -> Usage:
         leg = read_usage(msgspec.json.decode(raw), names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
-        usage = Usage((leg,), service_tier=service_tier)
-        refuse_zero(usage, seen_bytes)
-    except (*UNREADABLE, UsageError) as error:
-        usage, problem = None, str(error)
-    return Reading(
-        usage=usage,
-        raw_usage=bytes(raw),
-        is_final=is_final and usage is not None,
-        model=model,
+        return Usage((leg,), service_tier=tier)
+
+    return make_reading(
+        bytes(raw) if is_given(raw) else None,
+        usage,
+        model=text_of(model),
+        movers=Movers(service_tier=tier),
         seen_bytes=seen_bytes,
-        movers=movers,
+        is_final=is_final,
         has_error=has_error,
-        problem=problem,
     )
 
 
@@ -90,12 +89,10 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         raise UsageError(msg)
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
-    cached = max(
-        count(input_details.get("cached_tokens")),
-        count(usage.get("prompt_cache_hit_tokens")),
-        count(usage.get("cached_tokens")),
-        count(usage.get("num_cached_tokens")),
-    )
+    cached = count(input_details.get("cached_tokens"))
+    for name in _CACHED_ELSEWHERE:
+        if name in usage:
+            cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
     if max(cached, written) > prompt:
         msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
@@ -118,18 +115,17 @@ def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:
     Raises:
         UsageError: one of them is not told, or the total is less than both.
     """
-    given = {name for name, value in usage.items() if value is not None}
-    prompt = count(usage.get(names.input))
-    completion = count(usage.get(names.output))
-    total = count(usage.get("total_tokens"))
-    if "total_tokens" in given and total < prompt + completion:
+    told = usage.get(names.input), usage.get(names.output), usage.get("total_tokens")
+    prompt, completion, total = map(count, told)
+    has_input, has_output, has_total = (value is not None for value in told)
+    if has_total and total < prompt + completion:
         msg = f"usage contradicts itself: {prompt} + {completion} tokens, and a total of {total}"
         raise UsageError(msg)
     if not names.output:
-        if not given & {names.input, "total_tokens"}:
+        if not (has_input or has_total):
             raise UsageError(NO_COUNTS)
         return max(prompt, total), 0
-    if names.input not in given or not given & {names.output, "total_tokens"}:
+    if not (has_input and (has_output or has_total)):
         raise UsageError(NO_COUNTS)
     # Some providers leave reasoning out of the output, never out of the total (wire.md A.7).
     return prompt, max(completion, total - prompt)

@@ -109,6 +109,10 @@ class EventStream:
 
 def _parse(event: bytes) -> tuple[bytes, bytes]:
     """Return an event's name and its data lines joined by newlines."""
+    if event.startswith(b"data: "):  # and nothing else: the ordinary case
+        line = event[6:].rstrip(b"\r\n")
+        if b"\n" not in line and b"\r" not in line:
+            return b"", line
     name = b""
     data: list[bytes] = []
     for line in event.splitlines():

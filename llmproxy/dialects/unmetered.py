@@ -6,7 +6,14 @@ is refused here too.
 
 from collections.abc import Mapping
 
-from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, parts
+from llmproxy.dialects.base import (
+    InputFacts,
+    Reading,
+    RequestFacts,
+    not_metered,
+    parts,
+    refuse_members,
+)
 from llmproxy.dialects.json_gate import parse_object, text
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import Movers
@@ -16,6 +23,7 @@ class FreeEndpoint:
     """One endpoint without a price."""
 
     output_members: tuple[str, ...] = ()
+    read_output_members = output_members
     is_free = True
 
     def __init__(self, name: str, upstream_path: str, refused: Mapping[str, str]) -> None:
@@ -27,9 +35,7 @@ class FreeEndpoint:
     def read_request(self, body: bytes) -> RequestFacts:
         """Read the model, which may be left out, and refuse what is not the user's own."""
         fields = parse_object(body, {"model", *self._refused})
-        for key, why in self._refused.items():
-            if fields.get(key) is not None:
-                raise not_metered(key, why)
+        refuse_members(fields, self._refused)
         for part in parts(fields.get("input"), fields.get("messages"), fields.get("system")):
             if part.get("file_id") is not None or part.get("type") == "item_reference":
                 name = "file_id" if part.get("file_id") is not None else "item_reference"

@@ -8,6 +8,7 @@ import pytest
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import InputFacts, RequestFacts
 from llmproxy.errors import ApiError
+from llmproxy.routes import endpoints_of
 from llmproxy.usage import TOKENS_MAX, Movers
 
 MESSAGES = AnthropicMessages()
@@ -54,6 +55,12 @@ def test_what_moves_the_price_is_read() -> None:
 @pytest.mark.parametrize("value", [0, 1, TOKENS_MAX])
 def test_max_tokens_bounds_the_output_and_may_be_zero(value: int) -> None:
     assert facts(max_tokens=value).output_max == value
+
+
+def test_only_anthropic_itself_is_known_to_answer_nothing_for_0() -> None:
+    messages, *_ = endpoints_of("own", "anthropic")
+    assert messages.read_request(encode(max_tokens=0)).output_max is None
+    assert messages.read_request(encode(max_tokens=1)).output_max == 1
 
 
 @pytest.mark.parametrize("value", [-1, TOKENS_MAX + 1, 10**30, 1.0, True, "5", []])

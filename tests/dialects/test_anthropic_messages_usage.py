@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from llmproxy.dialects.answers import NO_COUNTS
 from llmproxy.dialects.anthropic_messages import AnthropicMessages, MessageStreamReader
 from llmproxy.dialects.base import Reading, estimated
-from llmproxy.usage import Leg, Usage
+from llmproxy.usage import Leg, Usage, with_writes
 from tests.support.answers import (
     anthropic_message,
     anthropic_stream,
@@ -50,10 +52,37 @@ def test_the_classes_of_a_plain_answer_are_read() -> None:
     final(Usage(legs, service_tier="standard"), read(usage))
 
 
-def test_cache_writes_without_a_split_count_as_five_minutes() -> None:
+@pytest.mark.parametrize(
+    ("written", "split", "leg"),
+    [
+        (9, None, Leg(cache_write=9)),
+        (9, {"ephemeral_1h_input_tokens": 4}, Leg(cache_write_1h=4, cache_write=5)),
+        (9, {"ephemeral_5m_input_tokens": 2}, Leg(cache_write_5m=2, cache_write=7)),
+        # A record with only the split, or with more in it, is no record of nothing.
+        (
+            None,
+            {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 4},
+            Leg(cache_write_5m=2, cache_write_1h=4),
+        ),
+        (3, {"ephemeral_1h_input_tokens": 4}, Leg(cache_write_1h=4)),
+    ],
+)
+def test_what_the_split_does_not_explain_is_written_for_a_time_not_told(
+    written: int | None, split: dict[str, int] | None, leg: Leg
+) -> None:
     usage = anthropic_usage(1, 2)
-    usage |= {"cache_creation_input_tokens": 9, "cache_creation": None}
-    final(Usage((Leg(input=1, cache_write_5m=9, output=2),), service_tier="standard"), read(usage))
+    usage |= {"cache_creation_input_tokens": written, "cache_creation": split}
+    wanted = msgspec.structs.replace(leg, input=1, output=2)
+    final(Usage((wanted,), service_tier="standard"), read(usage))
+
+
+def test_writes_of_a_time_not_told_count_as_the_dearer_one_that_was_asked_for() -> None:
+    usage = Usage((Leg(cache_write_5m=1, cache_write_1h=2, cache_write=4), Leg(output=1)))
+    for may_be_1h, five, hour in ((False, 5, 2), (True, 1, 6)):
+        first, second = with_writes(usage, may_be_1h=may_be_1h).legs
+        assert first == Leg(cache_write_5m=five, cache_write_1h=hour)
+        assert second == Leg(output=1)
+        assert first.input_side == usage.legs[0].input_side == 7
 
 
 def test_tier_speed_and_region_are_kept_for_the_price() -> None:
@@ -81,17 +110,39 @@ def test_iterations_are_legs_and_replace_the_top_level_counts() -> None:
                 "cache_creation_input_tokens": 9,
                 "cache_creation": {"ephemeral_1h_input_tokens": 4},
             },
-            {"type": "message", "model": "claude-sonnet-4-6", "input_tokens": 1},
+            {
+                "type": "message",
+                "model": "claude-sonnet-4-6",
+                "input_tokens": 1,
+                "output_tokens": 0,
+            },
         ],
         server_tool_use={"web_search_requests": 2},
     )
     legs = (
         Leg(input=2390, output=121, web_searches=2),
         Leg(input=2518, output=22, model=OPUS),
-        Leg(input=55196, cache_read=5, cache_write_5m=5, cache_write_1h=4, output=125),
+        Leg(input=55196, cache_read=5, cache_write=5, cache_write_1h=4, output=125),
         Leg(input=1),  # the answer's own model, by its name
     )
     final(Usage(legs, service_tier="standard"), read(usage))
+
+
+def test_a_stream_that_ends_with_no_cache_writes_takes_its_first_split_back() -> None:
+    start = anthropic_usage(10, 1, cache_write_5m=300)
+    none = {"input_tokens": 10, "output_tokens": 5, "cache_creation_input_tokens": 0}
+    _, reader = run(*anthropic_stream(usage=start, final=none))
+    final(Usage((Leg(input=10, output=5),), service_tier="standard"), reader.reading())
+
+
+@pytest.mark.parametrize(
+    "entry", [{}, {"input_tokens": 5}, {"output_tokens": 5}, {"type": "compaction"}]
+)
+def test_an_entry_of_iterations_without_counts_is_no_bill(entry: dict[str, Any]) -> None:
+    whole = {"type": "message", "input_tokens": 5, "output_tokens": 5}
+    for iterations in ([entry], [whole, entry]):
+        reading = read(anthropic_usage(1000, 500, iterations=iterations))
+        assert (reading.usage, reading.problem) == (None, NO_COUNTS)
 
 
 @pytest.mark.parametrize("bad", [-1, 1.0, 1.5, True, "7", 2**31 + 1, 2**63, [], {}])
@@ -172,7 +223,8 @@ def test_the_last_report_wins_field_by_field() -> None:
         "server_tool_use": {"web_search_requests": 2},
     }
     _, reader = run(*anthropic_stream(usage=start, start={"speed": "fast"}, final=last))
-    leg = Leg(input=1591, cache_write_5m=21, cache_write_1h=4, output=1, web_searches=2)
+    leg = Leg(input=1591, cache_write_5m=6, cache_write_1h=4, output=1, web_searches=2)
+    leg = msgspec.structs.replace(leg, cache_write=15)
     final(Usage((leg,), service_tier="standard", speed="fast"), reader.reading())
 
 

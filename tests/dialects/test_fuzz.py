@@ -6,12 +6,14 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmproxy import routes
 from llmproxy.dialects.base import Endpoint, RequestFacts, estimated
 from llmproxy.dialects.failures import classify
 from llmproxy.errors import ApiError
+from llmproxy.routes import endpoints_of
 
-ENDPOINTS = tuple(endpoint for family in routes.ENDPOINTS.values() for endpoint in family)
+PROVIDERS = [("openai", "openai"), ("deepseek", "openai"), ("own", "openai")]
+PROVIDERS += [("anthropic", "anthropic"), ("own", "anthropic")]
+ENDPOINTS = tuple(endpoint for provider in PROVIDERS for endpoint in endpoints_of(*provider))
 QUICK = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )

@@ -8,6 +8,7 @@ import pytest
 from llmproxy.dialects.base import InputFacts, RequestFacts
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError
+from llmproxy.routes import endpoints_of
 from llmproxy.usage import TOKENS_MAX
 
 CHAT = OpenAIChat()
@@ -50,14 +51,37 @@ def test_a_plain_request_is_read() -> None:
         ({"max_tokens": 9, "max_completion_tokens": 7}, 9),
         ({"max_tokens": None, "max_completion_tokens": 7}, 7),
         ({"max_tokens": None}, None),
-        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": 0, "max_completion_tokens": 7}, 7),
         ({"max_tokens": TOKENS_MAX}, TOKENS_MAX),
     ],
 )
 def test_the_larger_of_both_maxima_bounds_the_output(
     fields: dict[str, Any], output_max: int | None
 ) -> None:
-    assert facts(**fields).output_max == output_max
+    read = facts(**fields)
+    assert (read.output_max, read.unread_max) == (output_max, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "of_own", "of_deepseek"),
+    [
+        ({"max_tokens": 7}, (7, None), (7, None)),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, (9, None), (9, None)),
+        # What may not be read does not count; what surely is not is written in.
+        ({"max_completion_tokens": 9}, (None, 9), (9, 9)),
+        ({"max_completion_tokens": 9, "max_tokens": 0}, (None, 9), (9, 9)),
+        ({"max_completion_tokens": 0}, (None, None), (None, None)),
+        ({}, (None, None), (None, None)),
+    ],
+)
+def test_a_maximum_that_the_provider_may_not_read_does_not_count(
+    fields: dict[str, Any], of_own: tuple[int | None, ...], of_deepseek: tuple[int | None, ...]
+) -> None:
+    for name, expected in (("own", of_own), ("deepseek", of_deepseek)):
+        chat, *_ = endpoints_of(name, "openai")
+        read = chat.read_request(encode(**fields))
+        assert (read.output_max, read.unread_max) == expected
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from llmproxy.dialects.answers import CALL_BYTES
 from llmproxy.dialects.base import Reading, estimated
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
@@ -264,8 +265,8 @@ def test_all_generated_text_is_counted_for_an_estimate() -> None:
     events = [chunk(choices=[{"index": 0, "delta": delta}]) for delta in deltas]
     _, reader = run(*events)
     reading = reader.reading()
-    assert reading.seen_bytes == 3 + 3 + 3 + 3 + 3 + 2
-    assert estimated(reading, 34, 100) == Usage((Leg(input=34, output=6),))
+    assert reading.seen_bytes == 3 + 3 + 3 + 3 + (3 + CALL_BYTES) + 2
+    assert estimated(reading, 34, 100) == Usage((Leg(input=34, output=16),))
 
 
 def test_what_comes_behind_the_last_word_counts_for_nothing() -> None:

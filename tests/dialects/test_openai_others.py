@@ -9,7 +9,7 @@ from llmproxy.dialects.base import Endpoint, InputFacts, Reading
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.errors import ApiError
-from llmproxy.routes import ENDPOINTS
+from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg
 from tests.support.answers import data_event
 
@@ -129,8 +129,8 @@ def test_an_embedding_request_has_no_output() -> None:
 
 FREE = {
     endpoint.name: endpoint
-    for endpoints in ENDPOINTS.values()
-    for endpoint in endpoints
+    for dialect in ("openai", "anthropic")
+    for endpoint in endpoints_of(dialect, dialect)
     if endpoint.is_free
 }
 

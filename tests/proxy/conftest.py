@@ -18,6 +18,10 @@ from tests.service.helpers import Books
 from tests.support.proxy import PROVIDER_KEY, RunningProxy
 from tests.support.stub_provider import StubProvider
 
+STEP = 256
+INPUT, OUTPUT = 10_000, 100_000
+"""Nano-USD per token of the model `dear`: 10 and 100 USD per million."""
+
 
 @contextmanager
 def running_site(home: Path, environ: Mapping[str, str]) -> Iterator[Site]:
@@ -98,6 +102,30 @@ def error_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "LLMPROXY_BODY_BYTES_MAX": str(BODY_BYTES_MAX),
         "LLMPROXY_FIRST_BYTE_TIMEOUT_S": "1",
         "LLMPROXY_IDLE_TIMEOUT_S": "1",
+    }
+    with running_site(home, environ) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy whose holds grow in steps of 256 tokens, with a dear model that does not think."""
+    home = tmp_path_factory.mktemp("dear")
+    catalog = json.loads(CATALOG.read_bytes())
+    entry = catalog["models"]["openai/gpt-4o"]
+    prices = {"in_price": "10", "out_price": "100", "prices": {"cache_read": "1"}}
+    for name in ("openai/dear", "anthropic/dear"):
+        catalog["models"][name] = {
+            **entry,
+            "aliases": [],
+            "variants": [],
+            "max_output_tokens": 128_000,
+            **prices,
+        }
+    (home / "catalog.json").write_text(json.dumps(catalog))
+    environ = {
+        "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
+        "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": str(STEP),
     }
     with running_site(home, environ) as site:
         yield site

@@ -49,7 +49,7 @@ def test_a_maximum_is_written_into_a_request_that_sets_none(site: Site) -> None:
     assert 50_000_000 - RATE < held(site, ann) <= 50_000_000
     assert 1024 <= written < 5000
     assert site.last_request().body == with_output_max(
-        body, ("max_completion_tokens",), written, new="max_completion_tokens"
+        body, ("max_completion_tokens",), written, read=("max_completion_tokens",)
     )
 
 
@@ -170,10 +170,20 @@ def test_a_client_that_leaves_meanwhile_leaves_no_hold(site: Site) -> None:
 
 def test_only_the_maximum_is_touched() -> None:
     body = b' { "a" : [1, {"max_tokens": 7}], "max_tokens" : 900 , "n":1}'
-    assert with_output_max(body, ("max_tokens",), 50, new="max_tokens") == body.replace(
+    assert with_output_max(body, ("max_tokens",), 50, read=("max_tokens",)) == body.replace(
         b"900", b"50"
     )
-    assert json.loads(with_output_max(b"{}", ("x",), 50, new="x")) == {"x": 50}
+    assert json.loads(with_output_max(b"{}", ("x",), 50, read=("x",))) == {"x": 50}
     null = b'{"max_tokens":null,"max_completion_tokens":7}'
     members = ("max_completion_tokens", "max_tokens")
-    assert with_output_max(null, members, 5, new="max_tokens") == null.replace(b"7", b"5")
+    assert with_output_max(null, members, 5, read=members) == null.replace(b"7", b"5")
+
+
+def test_what_is_written_in_is_what_the_provider_reads() -> None:
+    members = ("max_completion_tokens", "max_tokens")
+    zero = b'{"max_tokens":0,"n":1}'
+    assert with_output_max(zero, members, 5, read=("max_tokens",)) == zero.replace(b"0", b"5")
+    other = b'{"max_completion_tokens":9}'
+    written = with_output_max(other, members, 5, read=("max_tokens",))
+    assert json.loads(written) == {"max_tokens": 5, "max_completion_tokens": 5}
+    assert with_output_max(other, members, 7, read=members) == other.replace(b"9", b"7")

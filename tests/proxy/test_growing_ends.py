@@ -2,22 +2,16 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.proxy.conftest import INPUT, OUTPUT
 from tests.proxy.helpers import CHAT, Site, Visitor
-from tests.proxy.test_growing import INPUT, OUTPUT, Pieces, dear_chat, dear_site, visitor
+from tests.proxy.test_growing import Pieces, dear_chat, visitor
 from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
 from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with dear_site(tmp_path_factory.mktemp("dear")) as site:
-        yield site
 
 
 def all_is_held(site: Site, who: Visitor) -> bool:

@@ -1,0 +1,112 @@
+"""Answers without their middle: what the bill depends on is found at either end, and only there."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.large_answers import BEGINNING_BYTES, END_BYTES, LargeAnswer
+from llmproxy.routes import endpoints_of
+from llmproxy.usage import Leg
+from tests.support.answers import anthropic_message, anthropic_usage, openai_chat, openai_usage
+
+ENDPOINTS = {one.name: one for one in endpoints_of("openai", "openai")}
+CHAT, RESPONSES, EMBEDDINGS = (
+    ENDPOINTS[name] for name in ("chat/completions", "responses", "embeddings")
+)
+MESSAGES, *_ = endpoints_of("anthropic", "anthropic")
+LONG = "x" * (BEGINNING_BYTES + 3 * END_BYTES)
+USAGE = {"prompt_tokens": 10, "total_tokens": 10}
+VECTORS = [{"index": n, "embedding": [0.012345678901234567] * 3072} for n in range(30)]
+
+
+def read(endpoint: Endpoint, body: bytes, seed: int = 0) -> Reading:
+    taken, rng = LargeAnswer(), random.Random(seed)
+    while body:
+        cut = rng.choice((1, 100, 65_536, 10**7))
+        taken.feed(body[:cut])
+        body = body[cut:]
+    return taken.reading(endpoint)
+
+
+def encode(**fields: Any) -> bytes:  # noqa: ANN401
+    return json.dumps(fields).encode()
+
+
+BILLED: list[tuple[Endpoint, bytes, Leg]] = [
+    (CHAT, openai_chat(LONG, usage=openai_usage(10, 500)), Leg(input=10, output=500)),
+    (MESSAGES, anthropic_message(LONG, anthropic_usage(10, 500)), Leg(input=10, output=500)),
+    (EMBEDDINGS, encode(object="list", data=VECTORS, model="m", usage=USAGE), Leg(input=10)),
+    # Some have it in front.
+    (EMBEDDINGS, encode(object="list", usage=USAGE, model="m", data=VECTORS), Leg(input=10)),
+    (EMBEDDINGS, encode(data=VECTORS, usage=USAGE), Leg(input=10)),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("endpoint", "body", "leg"), BILLED)
+def test_a_large_answer_is_billed_by_its_usage(
+    endpoint: Endpoint, body: bytes, leg: Leg, seed: int
+) -> None:
+    reading = read(endpoint, body, seed)
+    assert (reading.is_final, reading.problem, reading.seen_bytes) == (True, None, len(body))
+    assert reading.usage is not None
+    assert reading.usage.legs == (leg,)
+    whole = endpoint.read_answer(body)
+    assert (reading.usage, reading.raw_usage) == (whole.usage, whole.raw_usage)
+    assert (reading.model, reading.movers) == (whole.model, whole.movers)
+
+
+def test_a_response_tells_its_tier_and_searches_between_output_and_usage() -> None:
+    usage = {"input_tokens": 10, "output_tokens": 500, "total_tokens": 510}
+    body = encode(
+        id="resp_1",
+        output=[{"type": "message", "content": LONG}],
+        service_tier="priority",
+        tools=[{"parameters": {"properties": {"usage": {"input_tokens": 1}}}}] * 100,
+        tool_usage={"web_search": {"num_requests": 3}},
+        usage=usage,
+        metadata={},
+    )
+    reading = read(RESPONSES, body)
+    assert reading.usage is not None
+    assert reading.usage.legs == (Leg(input=10, output=500, web_searches=3),)
+    assert reading.movers.service_tier == "priority"
+
+
+NO_USAGE = "no usage at the beginning or end of an answer of {:,} bytes"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"choices": [{"message": {"content": LONG}}]},
+        # Within an object, a text or a name it is somebody else's.
+        {"choices": [LONG], "last": {"usage": openai_usage(1, 1)}},
+        {"choices": [LONG], "last": [{"usage": openai_usage(1, 1)}]},
+        {"choices": [LONG], "last": json.dumps({"usage": openai_usage(1, 1)})},
+        {"choices": [LONG], 'x"usage': openai_usage(1, 1)},
+        {"choices": [LONG], "last": "usage"},
+        {"first": {"usage": openai_usage(1, 1)}, "choices": [LONG]},
+    ],
+)
+def test_what_is_called_usage_elsewhere_is_none(fields: dict[str, Any]) -> None:
+    body = encode(**fields)
+    reading = read(CHAT, body)
+    assert (reading.usage, reading.seen_bytes) == (None, len(body))
+    assert reading.problem == NO_USAGE.format(len(body))
+
+
+def test_what_is_no_object_is_not_the_expected_json() -> None:
+    for body in (b"[" + encode(choices=LONG) + b"]", b"<html>" + LONG.encode(), LONG.encode()):
+        reading = read(CHAT, body)
+        assert (reading.usage, reading.seen_bytes) == (None, len(body))
+        assert reading.problem == "the answer is not the expected JSON"
+
+
+def test_no_tokens_at_all_are_not_believed_of_a_large_answer() -> None:
+    reading = read(CHAT, openai_chat(LONG, usage=openai_usage(0, 0)))
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reading.problem == "usage reports no tokens for an answer with text"
