@@ -33,6 +33,7 @@ from llmproxy.dialects.base import (
 )
 from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
+from llmproxy.dialects.repeats import Repeats
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Movers
 
@@ -236,6 +237,7 @@ class MessageStreamReader:
         self._has_final_usage = False
         self._problem: str | None = None
         self._model: str | None = None
+        self._repeats = Repeats()
         self.seen_bytes = 0
         self._has_error = False
 
@@ -263,12 +265,28 @@ class MessageStreamReader:
             return False  # whatever comes behind the last word counts for nothing
         if name == b"ping":
             return False
+        repeated = self._repeats.text_bytes(name, data)
+        if repeated >= 0:
+            self.seen_bytes += repeated
+            return False
         event, is_whole = decoded(_event_decoder, data)
         before = self.seen_bytes
         self._take(name, event)
         if not is_whole:
             self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        elif event.type == "content_block_delta" and self._repeats.may_learn:
+            self._learn(name, data, event)
         return False
+
+    def _learn(self, name: bytes, data: bytes, event: _Event) -> None:
+        """Expect more deltas like this one, if it has a text of one kind."""
+        if event.delta is None or name == b"error":
+            return
+        for member in ("text", "thinking", "partial_json"):
+            written = getattr(event.delta, member)
+            if written is not ABSENT and _generated_bytes(event) == text_bytes(written):
+                self._repeats.learn(name, data, member.encode(), bytes(written))
+                return
 
     def _take(self, name: bytes, event: _Event) -> None:
         if event.type == "message_start" and event.message is not None:

@@ -11,6 +11,7 @@ from llmproxy.dialects.answers import (
 )
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
+from llmproxy.dialects.repeats import Repeats
 from llmproxy.dialects.sse import EventStream
 
 
@@ -77,6 +78,7 @@ class ChunkStreamReader:
         self._service_tier = ABSENT
         self.seen_bytes = 0
         self._has_error = False
+        self._repeats = Repeats()
         self._begun: set[int | None] = set()
         self._finished: set[int | None] = set()
 
@@ -98,24 +100,50 @@ class ChunkStreamReader:
     def _on_event(self, name: bytes, data: bytes) -> bool:
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
+        repeated = self._repeats.text_bytes(name, data)
+        if repeated >= 0:
+            self.seen_bytes += repeated
+            return False
         if data == b"[DONE]":
             self.is_complete = self.is_over = True
             return False
         if name == b"error":
             self._has_error = True
         chunk, is_whole = decoded(_chunk_decoder, data)
-        if is_whole:
-            return self._take(chunk)
         before = self.seen_bytes
         is_withheld = self._take(chunk)
+        if is_whole:
+            if self._repeats.may_learn:
+                self._learn(name, data, chunk)
+            return is_withheld
         self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
         return is_withheld
 
-    def _take(self, chunk: _Chunk) -> bool:
-        if chunk.model is not ABSENT:
+    def _learn(self, name: bytes, data: bytes, chunk: _Chunk) -> None:
+        """Expect more chunks like this one, if it says nothing but a text."""
+        if chunk.choices is None or len(chunk.choices) != 1 or chunk.x_groq is not None:
+            return
+        (choice,) = chunk.choices
+        if any(map(is_given, (chunk.usage, chunk.error, choice.finish_reason))):
+            return
+        member, text = b"text", choice.text
+        if choice.delta is not None:
+            member, text = b"content", choice.delta.content
+            if choice.text is not ABSENT or _delta_bytes(choice.delta) != text_bytes(text):
+                return
+        self._repeats.learn(name, data, member, bytes(text))
+
+    def _take_names(self, chunk: _Chunk) -> None:
+        """Take what others repeat: repeats of an older chunk would have to take it back."""
+        if chunk.model is not ABSENT and chunk.model != self._model:
             self._model = chunk.model
-        if chunk.service_tier is not ABSENT and is_given(chunk.service_tier):
+            self._repeats.forget()
+        if is_given(chunk.service_tier) and chunk.service_tier != self._service_tier:
             self._service_tier = chunk.service_tier
+            self._repeats.forget()
+
+    def _take(self, chunk: _Chunk) -> bool:
+        self._take_names(chunk)
         if chunk.error is not ABSENT and is_given(chunk.error):
             self._has_error = True
         for choice in chunk.choices or ():

@@ -36,6 +36,12 @@ class EventStream:
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now."""
+        if chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self._tail:
+            data = chunk[6:-2]
+            # One line of data alone, the ordinary case: there is nothing to take apart.
+            if data and b"\n" not in data and b"\r" not in data and self._open_end is None:
+                self._is_first = False
+                return b"" if self._on_event(b"", data) else chunk
         if not self._holds_back:
             self._read(chunk)
             return chunk
@@ -90,11 +96,12 @@ class EventStream:
         return b"".join(passed)
 
     def _read_whole(self, chunk: bytes) -> bytes:
-        """Read a chunk of nothing but whole events: the ordinary case."""
+        """Read a chunk of nothing but whole events, without any CR."""
         events = chunk[:-2].split(b"\n\n")
         if len(events) == 1:
             return b"" if self._handle(chunk) else chunk
-        return b"".join([event + b"\n\n" for event in events if not self._handle(event)])
+        passed = [event for event in events if not self._handle(event)]
+        return chunk if len(passed) == len(events) else b"".join(e + b"\n\n" for e in passed)
 
     def _handle(self, event: bytes) -> bool:
         if self._is_first:
@@ -109,10 +116,8 @@ class EventStream:
 
 def _parse(event: bytes) -> tuple[bytes, bytes]:
     """Return an event's name and its data lines joined by newlines."""
-    if event.startswith(b"data: "):  # and nothing else: the ordinary case
-        line = event[6:].rstrip(b"\r\n")
-        if b"\n" not in line and b"\r" not in line:
-            return b"", line
+    if event[:6] == b"data: " and b"\n" not in event and b"\r" not in event:
+        return b"", event[6:]
     name = b""
     data: list[bytes] = []
     for line in event.splitlines():
