@@ -39,12 +39,13 @@ class Answer:
     """A provider's answer: its head, and its body as it comes."""
 
     __slots__ = (
-        *("_chunks", "_connection", "_error", "_is_complete", "_size", "_waiter"),
+        *("_chunks", "_connection", "_error", "_is_complete", "_loop", "_size", "_waiter"),
         *("has_head", "headers", "status"),
     )
 
-    def __init__(self, connection: "Connection") -> None:
+    def __init__(self, connection: "Connection", loop: asyncio.AbstractEventLoop) -> None:
         """Begin without anything; the connection fills it."""
+        self._loop = loop
         self.status = 0
         self.headers: Headers = []
         """Names are in lower case, values as they came."""
@@ -75,7 +76,8 @@ class Answer:
                 return None
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         chunks = self._chunks
         chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         chunks.clear()
@@ -101,7 +103,8 @@ class Answer:
         while not self.has_head:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            self._waiter = self._loop.create_future()
+            await self._waiter
 
     def take(self, chunk: bytes) -> bool:
         """Take a piece of the body; say whether more than enough waits to be read now."""
@@ -122,13 +125,6 @@ class Answer:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
 
 class Connection(asyncio.Protocol):
     """A connection; `give_back` is called with it when it may be used again."""
@@ -136,6 +132,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, give_back: Callable[["Connection"], None]) -> None:
         """Take what the pool wants to know."""
         self._give_back = give_back
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
@@ -157,7 +154,7 @@ class Connection(asyncio.Protocol):
         """Send a request; from here on the provider may act on it."""
         assert self._transport is not None
         assert self._answer is None
-        self._answer = answer = Answer(self)
+        self._answer = answer = Answer(self, self._loop)
         self._has_length = False
         self._head_bytes = self._headless_bytes = 0
         self._transport.writelines((head, body))
