@@ -58,11 +58,9 @@ class GrowingHold:
     def _ask_beyond(self, seen_tokens: int) -> Future[int]:
         wanted = max(self._held_tokens, seen_tokens) + self._step_tokens
         self._asked_tokens = min(wanted, self._quote.output_tokens)
-        extension = self._writer.submit(
+        return self._writer.submit(
             _extend, self._hold, self._quote, self._held_tokens, self._asked_tokens
         )
-        extension.add_done_callback(_look_at_failure)
-        return extension
 
     async def _take_extension(self, *, may_fail: bool) -> bool:
         """Take what was granted; say whether it was less than was asked for."""
@@ -96,9 +94,3 @@ def _extend(tx: Tx, hold: ledger.Hold, quote: Quote, held_tokens: int, wanted_to
         return held_tokens
     ledger.extend_hold(tx, hold, quote.cost_nanousd(fitting) - held)
     return fitting
-
-
-def _look_at_failure(extension: Future[int]) -> None:
-    """Take note of the failure of an extension that nobody waits for any more."""
-    if not extension.cancelled():
-        extension.exception()

@@ -64,7 +64,7 @@ class Process:
         keeper = EndsKeeper(cast("Spill", world.spill))
         self.writer: Writer[Snapshot] = Writer(world.files, keeper, self._disk)
         self._disk.connection = self.writer._connection
-        self._disk.tell_commit = partial(setattr, self.writer, "_commit_error")
+        self._disk.tell_commit = partial(setattr, self.writer._transaction, "commit_error")
         self._disk.note = world.note
         self._watchdog = Watchdog(_limits(world.plan.drains_max), world.clock)
         self._watchdog.exchanges = InOrder()
