@@ -298,7 +298,7 @@ class Relay:
             raise provider_paused(name, provider.paused_reason or "no reason given")
         wait_ms = self._pool.cooldown_left_ms(name, model_id, now_ms)
         if wait_ms is not None:
-            raise all_keys_cooling(name, max(1, -(-wait_ms // 1000)))
+            raise all_keys_cooling(name, wait_ms)
         raise no_active_provider_keys(name)
 
     def _usable_keys(
