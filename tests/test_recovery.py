@@ -17,7 +17,7 @@ from llmproxy.recovery import Fate
 from llmproxy.storage.database import DatabaseFiles
 from llmproxy.storage.spill import Spill
 from llmproxy.storage.writer import Writer
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 HOLDS = 10_000
 
@@ -72,7 +72,8 @@ class Site:
         outcome = ledger.Outcome(
             self.book.user_id, "openai", "gpt-test", False, 200, 5, reason="two\nlines\0"
         )
-        return ledger.End("settled", "hold", cost_nanousd, outcome, NOW_MS + 1)
+        outcome = costing(outcome, cost_nanousd)
+        return ledger.End("settled", "usage", cost_nanousd, outcome, NOW_MS + 1)
 
     def replay(self) -> list[Fate]:
         with self.book.write() as tx:
