@@ -108,17 +108,25 @@ class Job:
         self.result: Any = None
         self.error: Exception | None = None
 
-    def answer(self) -> None:
-        """Tell the waiter how it went; what failed and has none is told to the log."""
-        future, error = self.future, self.error
-        if future is None:
-            if error is not None:
-                _log.error("a queued write failed: %s", error, exc_info=error)
-        elif not future.done():  # a waiter may have been cancelled
-            if error is None:
-                future.set_result(self.result)
-            else:
-                fail(future, error)
+    def tell_error(self, error: Exception) -> None:
+        """Tell the waiter, or the log when nobody waits, that it has failed."""
+        if self.future is None:
+            _log.error("a queued write failed: %s", error, exc_info=error)
+        elif not self.future.done():  # a waiter may have been cancelled
+            fail(self.future, error)
+
+
+def answer(jobs: list[Job]) -> list[Job]:
+    """Tell all who wait how it went; return the jobs that have failed, mostly none."""
+    failed = []
+    for job in jobs:
+        future = job.future
+        if job.error is not None:
+            failed.append(job)
+            job.tell_error(job.error)
+        elif future is not None and not future.done():
+            future.set_result(job.result)
+    return failed
 
 
 def fail(future: asyncio.Future[Any], error: Exception) -> None:
@@ -146,8 +154,7 @@ class JobQueue(deque[Job]):
             if job.future is None:
                 self.append(job)
             else:
-                job.error = DatabaseError(why)
-                job.answer()
+                job.tell_error(DatabaseError(why))
 
     def take_unwaited(self) -> list[Job]:
         """Take out all jobs, and return those that nobody waits for: settlements and records."""

@@ -29,19 +29,13 @@ class Leftovers:
         self.lost += len(jobs) - self._give(jobs)
 
     def keep_crashed(self, jobs: Iterable[Job]) -> None:
-        """Take those of the jobs of a transaction that an error of their own has kept from it.
+        """Take those of some failed jobs that an error of their own has kept from a transaction.
 
         What was refused, such as a hold's second end, is no loss: only an error that nobody
         foresaw might be mended by the next start. The log has each of them.
         """
         self._give(
-            [
-                job
-                for job in jobs
-                if job.future is None
-                and job.error is not None
-                and not isinstance(job.error, LlmproxyError)
-            ]
+            [job for job in jobs if job.future is None and not isinstance(job.error, LlmproxyError)]
         )
 
     def note_failure(self, why: str) -> None:

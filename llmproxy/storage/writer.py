@@ -53,6 +53,7 @@ from llmproxy.storage.jobs import (
     Job,
     JobQueue,
     Keeper,
+    answer,
     classify,
     fail,
     passes,
@@ -105,18 +106,15 @@ class Writer(Generic[S]):
         """Since when a foreign writer has been waited for; 0 for not now."""
         self._is_watch_due = False
         self._jobs_since_look = 0
+        self.is_broken = False
+        """The database has failed for good: nothing is written any more."""
         self.failed = asyncio.Event()
-        """Set when the database has failed for good: nothing is written any more."""
+        """Set at that moment."""
         self.failure = ""
         """Why it has."""
         self.has_copied_log = False
         """The log that was found at the start is in the database file, synced."""
         self.commits = 0
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether the database has failed for good."""
-        return self.failed.is_set()
 
     @property
     def kept(self) -> int:
@@ -249,9 +247,7 @@ class Writer(Generic[S]):
 
     def _answer(self, jobs: list[Job]) -> None:
         """Tell how it went, after COMMIT; what has crashed and must happen is kept."""
-        for job in jobs:
-            job.answer()
-        self._leftovers.keep_crashed(jobs)
+        self._leftovers.keep_crashed(answer(jobs))
 
     def _put_back(self) -> None:
         """Undo the transaction; its jobs are the next to run."""
@@ -309,6 +305,7 @@ class Writer(Generic[S]):
         """Take no more jobs for good, answer all who wait, and keep what must not be lost."""
         if self.is_broken:
             return
+        self.is_broken = True
         self.failed.set()
         self.failure = str(error)
         self._jobs.refuse_waiting(f"The ledger has failed: {error}.")
