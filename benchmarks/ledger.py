@@ -33,7 +33,7 @@ from llmproxy.storage.writer import Writer
 CLIENTS = (1, 16, 128)
 OPEN_HOLDS = 10_000
 CREDIT_NANOUSD = 10**17
-AMOUNT_NANOUSD, COST_NANOUSD = 5_000_000, 1_234_567
+AMOUNT_NANOUSD = 5_000_000
 
 Row = dict[str, Any]
 
@@ -78,8 +78,8 @@ class Bench:
         return msgspec.structs.replace(self._template, id=new_id)
 
     def end(self) -> ledger.End:
-        """The end of one, by what it costs."""
-        return ledger.End("settled", "hold", COST_NANOUSD, self.outcome, self._clock.now_ms())
+        """The end of one, by all that was held."""
+        return ledger.End("settled", "hold", AMOUNT_NANOUSD, self.outcome, self._clock.now_ms())
 
     def pairs(self, clients: int, seconds: float) -> Row:
         """Place and end holds for a while; return how many, and what one costs."""

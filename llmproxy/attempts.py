@@ -53,41 +53,64 @@ class Attempts:
             ApiError: no answer could be had, and nothing was generated.
             ClientLeftError: the client has left, and nothing is under way.
         """
-        order = self._order
-        path = order.endpoint.upstream_path + order.query
         body = await self._body()
         refusals: list[ApiError] = []
-        for key in order.keys[:ATTEMPTS_MAX]:
+        for key in self._order.keys:
+            if self._ending.attempts == ATTEMPTS_MAX:
+                break
             if is_client_gone():
                 raise ClientLeftError
-            self._ending.begin_attempt()
-            tried = _Tried(key, key.state)
-            self._ending.provider_key_id = key.id
-            self.secret = key.secret
-            headers = to_provider(order.headers, order.provider.dialect, key.secret)
-            answer = await self._send(path, headers, body)
-            self._ending.upstream_status = answer.status
-            if answer.status not in STATUSES:
-                answer.close()
-                error = UpstreamError(f"status {answer.status}", was_sent=True)
-                what = f"answered with status {answer.status}"
-                raise unreachable(order, what, error, should_retry=False)
-            if answer.status < 300:
-                self._require_readable(answer)
-                self._confirm(tried)
-                return answer, b""
-            try:
-                error_body = await self._read_error(answer)
-                refusal = self._consequence(answer, error_body, tried)
-            except BaseException:
-                answer.close()
-                raise
-            if refusal is None:
-                self._require_readable(answer)
-                return answer, error_body
-            answer.close()
-            refusals.append(refusal)
+            got = self._out_of_use(key) or await self._try(key, body)
+            if not isinstance(got, ApiError):
+                return got
+            refusals.append(got)
         raise self._last_word(refusals)
+
+    def _out_of_use(self, key: LiveKey) -> ApiError | None:
+        """Return what to say of a key that must not be tried any more, if that is so.
+
+        While another one was tried, the operator or another request has had a word on it.
+        """
+        order, now_ms = self._order, self._services.clock.now_ms()
+        if not key.is_in_service(now_ms):
+            return no_active_provider_keys(order.provider.name)
+        wait_ms = key.cooldown_left_ms(order.model_id, now_ms)
+        return all_keys_cooling(order.provider.name, wait_ms) if wait_ms else None
+
+    async def _try(self, key: LiveKey, body: bytes) -> tuple[Answer, bytes] | ApiError:
+        """Send the request with one key; return its answer, or why to try another key.
+
+        Raises:
+            ApiError: no other key would do better.
+        """
+        order = self._order
+        self._ending.begin_attempt()
+        tried = _Tried(key, key.state)
+        self._ending.provider_key_id = key.id
+        self.secret = key.secret
+        headers = to_provider(order.headers, order.provider.dialect, key.secret)
+        answer = await self._send(order.endpoint.upstream_path + order.query, headers, body)
+        self._ending.upstream_status = answer.status
+        if answer.status not in STATUSES:
+            answer.close()
+            error = UpstreamError(f"status {answer.status}", was_sent=True)
+            what = f"answered with status {answer.status}"
+            raise unreachable(order, what, error, should_retry=False)
+        if answer.status < 300:
+            self._require_readable(answer)
+            self._confirm(tried)
+            return answer, b""
+        try:
+            error_body = await self._read_error(answer)
+            refusal = self._consequence(answer, error_body, tried)
+        except BaseException:
+            answer.close()
+            raise
+        if refusal is None:
+            self._require_readable(answer)
+            return answer, error_body
+        answer.close()
+        return refusal
 
     async def _body(self) -> bytes:
         return await self._services.bodies.run(self._order.body, self._written_body)
@@ -157,7 +180,7 @@ class Attempts:
         if failure.kind is FailureKind.COOLDOWN:
             wait_s = failure.retry_after_s
             key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000
-            return all_keys_cooling(order.provider.name, wait_s)
+            return all_keys_cooling(order.provider.name, wait_s * 1000)
         if failure.kind is FailureKind.DEAD:
             self._take_out(tried, "dead", failure.excerpt, None)
             return no_active_provider_keys(order.provider.name)
@@ -171,7 +194,7 @@ class Attempts:
         return None
 
     def _last_word(self, refusals: list[ApiError]) -> ApiError:
-        """Return what to say when every key that was tried has been refused."""
+        """Return what to say when each key was refused, or out of use before it was tried."""
         resting = [refusal for refusal in refusals if refusal.retry_after_s is not None]
         if resting:
             return min(resting, key=lambda refusal: refusal.retry_after_s or 0)
@@ -179,8 +202,8 @@ class Attempts:
         if untried:
             return proxy_error(
                 503,
-                f"{self._order.provider.name} refused {len(refusals)} of its keys, {untried} more "
-                "were not tried",
+                f"{self._order.provider.name} refused {self._ending.attempts} of its keys, "
+                f"{untried} more were not tried",
                 self._order.request_id,
                 code="upstream_keys_refused",
                 should_retry=True,
@@ -253,9 +276,8 @@ def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: 
     )
 
 
-def all_keys_cooling(provider: str, retry_after_s: int) -> ApiError:
+def all_keys_cooling(provider: str, wait_ms: int) -> ApiError:
     """Return the 429 for a provider whose keys are all rate limited for a short while."""
-    message = f"Provider {provider} is rate limited. Try again in {retry_after_s} s."
-    return ApiError(
-        429, "rate_limit_exceeded", message, should_retry=None, retry_after_s=retry_after_s
-    )
+    wait_s = max(1, -(-wait_ms // 1000))
+    message = f"Provider {provider} is rate limited. Try again in {wait_s} s."
+    return ApiError(429, "rate_limit_exceeded", message, should_retry=None, retry_after_s=wait_s)

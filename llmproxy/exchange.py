@@ -131,6 +131,7 @@ class Exchange:
 
     def note_seen(self) -> None:
         """Let what has been seen of an answer that is passed on as it comes reach the database."""
+        self.times.is_noted = True
         self.times.noted_s = self._services.clock.monotonic_s()
         self._ending.note_seen(self._read_so_far)
 
@@ -201,7 +202,7 @@ class Exchange:
                 await self._require_cover(growing, reader.seen_bytes)
             if passed:
                 await self._pass(passed)
-            if not self.times.noted_s:
+            if not self.times.is_noted:
                 self.note_seen()
 
     def _growing_hold(self) -> GrowingHold | None:
@@ -272,7 +273,7 @@ class Exchange:
         try:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 await self._pass(last)
-                if not self.times.noted_s:
+                if not self.times.is_noted:
                     self.note_seen()
                 last = chunk
                 large.feed(chunk)

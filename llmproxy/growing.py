@@ -4,6 +4,7 @@ As prepaid telephony does (RFC 8506): what has not been held is not passed on. M
 """
 
 from asyncio import Future
+from contextlib import suppress
 
 from llmproxy import ledger
 from llmproxy.errors import DatabaseError
@@ -41,19 +42,31 @@ class GrowingHold:
         # Never more than the answer can have: that is all that can be held, and it suffices.
         text_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
         seen_tokens = min(text_tokens, self._quote.output_tokens)
-        while True:
-            # An earlier answer may be old: who was short of credit then may have some now.
-            is_last_word = self._extension is None
-            if self._extension is None:
-                self._extension = self._ask_beyond(seen_tokens)
-            if seen_tokens <= self._held_tokens and not self._extension.done():
-                return True
-            may_fail = is_last_word and seen_tokens > self._held_tokens
-            is_short = await self._take_extension(may_fail=may_fail)
-            if seen_tokens <= self._held_tokens:
-                return True
-            if is_short and is_last_word:
-                return False
+        if seen_tokens > self._held_tokens and not await self._catch_up(seen_tokens):
+            return False
+        if seen_bytes > self.look_at_bytes:
+            await self._grow_ahead_of_need(seen_tokens)
+        return True
+
+    async def _grow_ahead_of_need(self, seen_tokens: int) -> None:
+        """Ask for more, or take what was granted; if it was not, there is time to ask again."""
+        extension = self._extension or self._ask_beyond(seen_tokens)
+        if extension.done():
+            with suppress(DatabaseError):
+                await self._take(extension)
+
+    async def _catch_up(self, seen_tokens: int) -> bool:
+        """Wait for what the text has outgrown; say whether it is held now.
+
+        An extension that had been asked for may do. Else it is no last word: who was short of
+        credit then may have some now.
+        """
+        if self._extension is not None:
+            with suppress(DatabaseError):
+                await self._take(self._extension)
+        if seen_tokens > self._held_tokens:
+            await self._take(self._ask_beyond(seen_tokens))
+        return seen_tokens <= self._held_tokens
 
     async def hold_all(self) -> bool:
         """Extend the hold to the most that the answer can have; say whether all of it is held.
@@ -72,24 +85,23 @@ class GrowingHold:
     def _ask_beyond(self, seen_tokens: int) -> Future[int]:
         wanted = max(self._held_tokens, seen_tokens) + self._step_tokens
         self._asked_tokens = min(wanted, self._quote.output_tokens)
-        extension = self._writer.submit(
+        self._extension = self._writer.submit(
             _extend, self._hold, self._quote, self._held_tokens, self._asked_tokens
         )
-        extension.add_done_callback(_look_at_failure)
-        return extension
+        return self._extension
 
-    async def _take_extension(self, *, may_fail: bool) -> bool:
-        """Take what was granted; say whether it was less than was asked for."""
-        assert self._extension is not None
-        extension, self._extension = self._extension, None
+    async def _take(self, extension: Future[int]) -> None:
+        """Take what was granted, once it is known.
+
+        Raises:
+            DatabaseError: nothing was.
+        """
+        self._extension = None
         try:
             self._held_tokens = await extension
-        except DatabaseError:
-            if may_fail:
-                raise
-        is_short = self._held_tokens < self._asked_tokens
-        self.look_at_bytes = self._next_look(is_short=is_short)
-        return is_short
+        finally:
+            is_short = self._held_tokens < self._asked_tokens
+            self.look_at_bytes = self._next_look(is_short=is_short)
 
     def _next_look(self, *, is_short: bool) -> int:
         """Return how much text may pass: half a step less than is held, where more is to be had."""
@@ -110,9 +122,3 @@ def _extend(tx: Tx, hold: ledger.Hold, quote: Quote, held_tokens: int, wanted_to
         return held_tokens
     ledger.extend_hold(tx, hold, quote.cost_nanousd(fitting) - held)
     return fitting
-
-
-def _look_at_failure(extension: Future[int]) -> None:
-    """Take note of the failure of an extension that nobody waits for any more."""
-    if not extension.cancelled():
-        extension.exception()

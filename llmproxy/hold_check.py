@@ -67,6 +67,11 @@ def _end_problems(row: sqlite3.Row) -> Iterator[str]:
             f"is expired, but cost {format_usd(cost)} and charged {format_usd(charged)} are not "
             f"by what had been seen: {format_usd(seen)}"
         )
+    if row["basis"] == "hold" and cost != row["amount_nanousd"]:
+        yield (
+            f"is charged by its hold of {format_usd(row['amount_nanousd'])}, "
+            f"but cost {format_usd(cost)}"
+        )
     if row["basis"] not in _bases(row["state"], seen):
         yield f"is {row['state']}, but its basis is {row['basis']}"
     if charged > row["amount_nanousd"] >= cost:

@@ -75,9 +75,8 @@ class Holds:
         try:
             placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)
         except asyncio.CancelledError:
-            # It may be placed all the same: end it behind the queued placing.
-            outcome = unsent(principal, quote.model.provider, quote.model.id)
-            self._writer.enqueue(ledger.end_if_open, hold, ledger.released(outcome, at_ms=now_ms))
+            # It may be placed all the same: this stands behind the queued placing.
+            self._writer.enqueue(ledger.end_if_open, hold, self._released(quote, principal))
             raise
         if isinstance(placed, ledger.Standing):
             raise insufficient_credit(quote, placed)
@@ -87,9 +86,13 @@ class Holds:
 
     def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
         """End a hold whose request is not sent after all."""
+        self._writer.enqueue(ledger.end_hold, hold, self._released(quote, principal, reason))
+
+    def _released(
+        self, quote: Quote, principal: Principal, reason: str | None = None
+    ) -> ledger.End:
         outcome = unsent(principal, quote.model.provider, quote.model.id, reason=reason)
-        end = ledger.released(outcome, at_ms=self._clock.now_ms())
-        self._writer.enqueue(ledger.end_hold, hold, end)
+        return ledger.released(outcome, at_ms=self._clock.now_ms())
 
     async def _price_version(self, model: Model, now_ms: int) -> int:
         """Return the id that pins the model's prices, storing them at their first use."""
@@ -119,6 +122,9 @@ def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
     may do without. All in one transaction: nobody can come between.
     """
     standing = ledger.standing(tx, hold.wallet_id)
+    # A request that sets no maximum goes without one only if its longest answer is covered, also
+    # where the hold grows: else the provider is to end it, properly. One that is set is the
+    # client's own word, and stands as long as its first hold can be placed.
     sets_none = quote.facts.output_max is None
     needed = quote.cost_nanousd(quote.output_tokens) if sets_none else quote.amount_nanousd
     if needed <= standing.available_nanousd:

@@ -47,6 +47,14 @@ class LiveKey:
             self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
         )
 
+    def cooldown_left_ms(self, model: str, now_ms: int) -> int:
+        """Return for how long it is not to be tried for a model; 0 when it may be."""
+        return max(0, self.cooling_until_ms.get(model, 0) - now_ms)
+
+    def leave(self) -> None:
+        """Note that it is there no more: running requests must not try it either."""
+        self.state = "removed"
+
 
 class Pool:
     """The providers and opened keys in the server's memory."""
@@ -78,6 +86,10 @@ class Pool:
             else:
                 key.update(row, secret)
             self._keys[row.provider].append(key)
+        staying = {key.id for keys in self._keys.values() for key in keys}
+        for key in known.values():
+            if key.id not in staying:
+                key.leave()
 
     def _open(self, row: ProviderKey) -> str | None:
         if row.is_keyless:
@@ -108,7 +120,7 @@ class Pool:
         keys = [
             key
             for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) <= now_ms
+            if key.is_in_service(now_ms) and not key.cooldown_left_ms(model, now_ms)
         ]
         if len(keys) > 1:
             keys.sort(key=lambda key: hash((user_id, key.id)))
@@ -117,11 +129,11 @@ class Pool:
     def cooldown_left_ms(self, provider: str, model: str, now_ms: int) -> int | None:
         """Return how long until the first cooling key is back, or None when none is cooling."""
         waits = [
-            key.cooling_until_ms[model] - now_ms
+            key.cooldown_left_ms(model, now_ms)
             for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms) and key.cooling_until_ms.get(model, 0) > now_ms
+            if key.is_in_service(now_ms)
         ]
-        return min(waits, default=None)
+        return min(filter(None, waits), default=None)
 
     def count_states(self, provider: str, now_ms: int) -> dict[str, int]:
         """Return how many keys of a provider are in each of KEY_STATES."""

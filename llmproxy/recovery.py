@@ -69,18 +69,19 @@ class EndsKeeper:
         """Add records durably; return how many there was room for."""
         if not records:
             return 0
-        added = 0
-        try:
-            for record in records:
+        errors: list[Exception] = []
+        for record in records:
+            try:
                 self._spill.append(msgspec.json.encode(record))
-                added += 1
-        except OSError as error:
+            except Exception as error:  # noqa: BLE001 - the others are to be kept, whatever it is
+                errors.append(error)
+        if errors:
             _log.critical(
                 "%d of %d settlements could not be kept in %s: %s. Their holds end at the next "
                 "start by what had been seen of the answers.",
-                *(len(records) - added, len(records), self._spill.path, error.strerror),
+                *(len(errors), len(records), self._spill.path, errors[0]),
             )
-        return added if self._is_safe() else 0
+        return len(records) - len(errors) if self._is_safe() else 0
 
     def _is_safe(self) -> bool:
         try:

@@ -4,7 +4,6 @@ Read `Relay.handle` and follow it downwards. No framework in here: the server ha
 `Request` and a `Client`, and runs `handle` in a task that a client's disconnect does not cancel.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -253,11 +252,9 @@ class Relay:
         """Look at the database again before saying no.
 
         Each caller has a look of its own: one that is under way may have missed what was
-        committed since. A caller that is cancelled must not take the news with it.
+        committed since. It happens even if its caller is cancelled.
         """
-        looking = asyncio.ensure_future(self._writer.refresh())
-        looking.add_done_callback(_look_at_failure)
-        await asyncio.shield(looking)
+        await self._writer.refresh()
 
     @staticmethod
     async def _read_body(request: Request) -> bytes:
@@ -301,7 +298,7 @@ class Relay:
             raise provider_paused(name, provider.paused_reason or "no reason given")
         wait_ms = self._pool.cooldown_left_ms(name, model_id, now_ms)
         if wait_ms is not None:
-            raise all_keys_cooling(name, max(1, -(-wait_ms // 1000)))
+            raise all_keys_cooling(name, wait_ms)
         raise no_active_provider_keys(name)
 
     def _usable_keys(
@@ -325,12 +322,6 @@ class Relay:
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
-
-
-def _look_at_failure(looking: asyncio.Task[None]) -> None:
-    """Take note of the failure of a look whose caller has left."""
-    if not looking.cancelled():
-        looking.exception()
 
 
 def asks_websocket(headers: Headers) -> bool:

@@ -32,6 +32,8 @@ class Ending(Protocol):
     status: int
     """The HTTP status that the client got."""
     upstream_status: int | None
+    attempts: int
+    """How often it was tried, the present attempt included."""
     provider_key_id: int | None
     ttfb_ms: int | None
 

@@ -39,8 +39,10 @@ class Times:
         """Since when the client has not taken what was sent to it."""
         self.gone_since_s = 0.0
         """Since when the client is known to have left."""
+        self.is_noted = False
+        """What has been seen of the answer is noted: it is passed on as it comes."""
         self.noted_s = 0.0
-        """When what has been seen of the answer was noted last; 0 while it is not passed on."""
+        """When that was done last."""
         self.has_answer = False
         """Something of the answer's body has come: silence now means another limit."""
 
@@ -125,7 +127,8 @@ class Watchdog:
                 exchange.abandon(reason)
             elif (reason := self._reason_to_cut(exchange, now)) is not None:
                 exchange.cut(reason)
-            if self._is_over(exchange.times.noted_s, now, NOTE_INTERVAL_S):
+            times = exchange.times
+            if times.is_noted and now - times.noted_s > NOTE_INTERVAL_S:
                 exchange.note_seen()
             # A cut exchange may still be telling its client so.
             if self._is_over(exchange.times.sending_since_s, now, self._limits.stall_timeout_s):

@@ -13,7 +13,7 @@ from llmproxy.clock import request_id_text
 from llmproxy.money import parse_usd
 from llmproxy.storage.database import connect, transaction
 from llmproxy.usage import Leg
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 ROW = re.compile(
     r"database|[a-z_]+ row \d+|(wallet of )?user ann"
@@ -41,7 +41,8 @@ def sound_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     short = book.placed("9")
     with book.write() as tx:
         ledger.place_hold(tx, with_key)
-        end = ledger.End("settled", "hold", parse_usd("20"), book.outcome(), NOW_MS)
+        outcome = costing(book.outcome(), parse_usd("20"))
+        end = ledger.End("settled", "estimate", parse_usd("20"), outcome, NOW_MS)
         ledger.end_hold(tx, short, end)
         ledger.record_unheld(
             tx, bytes(16), api_key_id=1, endpoint="/", outcome=book.outcome(), now_ms=NOW_MS
@@ -80,7 +81,7 @@ def test_a_sound_ledger_has_no_problems_and_everything_is_counted(
         "wallets": 1,
         "price_versions": 1,
         "holds": 6,
-        "receipts": 2,
+        "receipts": 3,
         "usages_repriced": 2,
         "transfers": 5,
         "requests": 6,
@@ -126,6 +127,7 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
         ),
         (f"UPDATE holds SET basis = 'none' WHERE {SETTLED}", "is settled, but its basis is none"),
         ("UPDATE holds SET basis = 'usage' WHERE state = 'released'", "its basis is usage"),
+        (f"UPDATE holds SET basis = 'hold' WHERE {SETTLED}", "is charged by its hold of"),
         ("UPDATE holds SET basis = 'none' WHERE state = 'expired'", "its basis is none"),
         ("UPDATE holds SET seen_cost_nanousd = -1 WHERE state = 'open'", "is below zero"),
         ("UPDATE holds SET amount_nanousd = -1 WHERE state = 'open'", "is below zero"),
@@ -227,7 +229,7 @@ def test_each_kind_of_damage_is_found(
         ("holds WHERE state = 'released'", "basis = 'hold'"),
         ("holds WHERE idempotency_hash IS NOT NULL", "body_hash = NULL"),
         ("holds WHERE state = 'open'", "boot_id = 77"),
-        ("requests WHERE basis = 'hold'", "created_at_ms = 1"),
+        ("requests WHERE shortfall_nanousd > 0", "created_at_ms = 1"),
         ("requests WHERE state = 'refused'", "user_id = 7"),
         ("transfers WHERE kind = 'credit'", "amount_nanousd = 0"),
     ],
@@ -327,11 +329,14 @@ def test_progress_adds_up_to_the_rows_that_were_promised(damaged: sqlite3.Connec
 
 def test_a_hold_of_nothing_and_a_charge_of_all_that_was_held_are_sound(tmp_path: Path) -> None:
     book = Book(tmp_path / "data" / "llmproxy.db")
-    nothing, everything = book.placed("0"), book.placed("10")
+    nothing, some, everything = book.placed("0"), book.placed("4"), book.placed("6")
     with book.write() as tx:
-        for hold, cost in ((nothing, 0), (everything, parse_usd("12"))):
-            end = ledger.End("settled", "hold", cost, book.outcome(), NOW_MS)
+        for hold in (nothing, some):
+            end = ledger.End("settled", "hold", hold.amount_nanousd, book.outcome(), NOW_MS)
             ledger.end_hold(tx, hold, end)
+        cost = parse_usd("7")
+        end = ledger.End("settled", "usage", cost, costing(book.outcome(), cost), NOW_MS)
+        ledger.end_hold(tx, everything, end)
         assert ledger_check.verify(tx).problems == []
     book.close()
 
@@ -360,7 +365,7 @@ def test_what_was_settled_by_an_estimate_is_priced_again_as_well(
     assert (report.problems, report.checked["usages_repriced"]) == ([], 2)
     damaged.execute("UPDATE requests SET usage = NULL WHERE basis = 'estimate'")
     messages = [problem.message for problem in check(damaged).problems]
-    assert messages == ["is settled by estimate, but no usage is kept"] * 2
+    assert messages == ["is settled by estimate, but no usage is kept"] * 3
 
 
 def test_of_a_request_without_a_hold_only_what_is_wrong_is_said(

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from llmproxy import accounts, ledger, ledger_check, recovery
 from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.storage.database import AdminDatabase, Tx
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 T = TypeVar("T")
 AMOUNT_NANOUSD = st.integers(0, 1_500_000_000)
@@ -185,7 +185,8 @@ class Ledger(RuleBasedStateMachine):
     @rule(back=RECENT, cost=AMOUNT_NANOUSD, fate=FATES)
     def settle(self, back: int, cost: int, fate: str | int) -> None:
         hold, model, wallet = self.recent(back)
-        end = ledger.End("settled", "hold", cost, self.outcome(wallet), NOW_MS)
+        outcome = costing(self.outcome(wallet), cost, hold.user_multiplier_micro)
+        end = ledger.End("settled", "usage", cost, outcome, NOW_MS)
         try:
             done, charged = self.run(fate, lambda tx: ledger.end_hold(tx, hold, end))
         except ledger.HoldEndedError:

@@ -1,18 +1,23 @@
 """What a start makes of a dead process's work: its open holds, and the ends that it kept."""
 
+import asyncio
 import errno
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmproxy import ledger, ledger_check, recovery
 from llmproxy.recovery import Fate
+from llmproxy.storage.database import DatabaseFiles
 from llmproxy.storage.spill import Spill
-from tests.support.books import NOW_MS, Book
+from llmproxy.storage.writer import Writer
+from tests.support.books import NOW_MS, Book, costing
 
 HOLDS = 10_000
 
@@ -58,11 +63,17 @@ class Site:
             assert ledger.place_hold(tx, hold) is None
         return hold
 
+    def end_with(self, reason: str) -> ledger.End:
+        end = self.end()
+        outcome = msgspec.structs.replace(end.outcome, reason=reason)
+        return msgspec.structs.replace(end, outcome=outcome)
+
     def end(self, cost_nanousd: int = 1000) -> ledger.End:
         outcome = ledger.Outcome(
             self.book.user_id, "openai", "gpt-test", False, 200, 5, reason="two\nlines\0"
         )
-        return ledger.End("settled", "hold", cost_nanousd, outcome, NOW_MS + 1)
+        outcome = costing(outcome, cost_nanousd)
+        return ledger.End("settled", "usage", cost_nanousd, outcome, NOW_MS + 1)
 
     def replay(self) -> list[Fate]:
         with self.book.write() as tx:
@@ -176,3 +187,55 @@ def test_what_there_is_no_room_for_is_said_loudly(
     site.spill._file = os.open(site.spill.path, os.O_RDONLY)  # every write fails now
     assert site.keeper.keep([(ledger.end_hold, (hold, site.end()))]) == 0
     assert "1 of 1 settlements could not be kept" in caplog.text
+
+
+UNWRITABLE = "half a character: \ud800"
+"""Neither SQLite nor JSON takes it."""
+
+
+def test_what_cannot_be_kept_for_a_reason_of_its_own_costs_no_other(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    holds = [site.placed() for _ in range(3)]
+    ends = [site.end(), site.end_with(UNWRITABLE), site.end()]
+    kept = site.keeper.keep(
+        [(ledger.end_hold, (hold, end)) for hold, end in zip(holds, ends, strict=True)]
+    )
+    assert kept == 2
+    assert "1 of 3 settlements could not be kept" in caplog.text
+    assert "surrogates not allowed" in caplog.text
+    assert [each.hold for each in recovery.read_kept(site.spill).ends] == [holds[0], holds[2]]
+
+
+@pytest.mark.parametrize("at_the_stop", [False, True])
+def test_a_settlement_that_nobody_can_take_does_not_stop_the_writer(
+    site: Site, at_the_stop: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer: Writer[None] = Writer(DatabaseFiles(site.book.path), site.keeper)
+    bad, first, second = site.placed(), site.placed(), site.placed()
+    may_commit = threading.Event()
+    commit = writer._transaction.commit
+
+    def commit_late() -> None:
+        may_commit.wait(10)
+        commit()
+
+    async def work() -> None:
+        writer.start(lambda _tx: None, lambda _nothing: None)
+        writer._transaction.commit = commit_late  # type: ignore[method-assign]
+        writer.enqueue(ledger.end_hold, bad, site.end_with(UNWRITABLE))
+        writer.enqueue(ledger.end_hold, first, site.end())
+        while not writer._disk.is_busy:
+            await asyncio.sleep(0.001)
+        late = writer.submit(ledger.end_hold, second, site.end())
+        if not at_the_stop:
+            may_commit.set()
+            assert await asyncio.wait_for(late, 5) == 1000
+
+    asyncio.run(work())
+    may_commit.set()
+    writer.close()
+    assert "1 of 1 settlements could not be kept" in caplog.text
+    with site.book.read() as tx:
+        rows = tx.execute("SELECT id FROM holds WHERE state = 'settled'").fetchall()
+    assert {row[0] for row in rows} == {first.id, second.id}

@@ -133,17 +133,25 @@ class _DatabaseProbe:
 
     def __init__(self, writer: Writer[Snapshot]) -> None:
         self._writer = writer
-        self._written_s = float("-inf")
+        self._write: asyncio.Future[None] | None = None
+        self._begun_s = 0.0
 
     async def can_write(self) -> bool:
-        """Say whether a row could be written durably, now or within the last second."""
+        """Say whether a row can be written durably: by a write that is under way, or a fresh one.
+
+        All who ask meanwhile share it, whatever comes of it.
+        """
+        if self._writer.is_broken:
+            return False
         now_s = asyncio.get_running_loop().time()
-        if self._writer.is_broken or now_s - self._written_s > READY_EVERY_S:
-            try:
-                await asyncio.wait_for(self._writer.submit(_write_one_row), READY_TIMEOUT_S)
-            except (LlmproxyError, TimeoutError):
-                return False
-            self._written_s = now_s
+        if self._write is None or (self._write.done() and now_s - self._begun_s > READY_EVERY_S):
+            self._write, self._begun_s = self._writer.submit(_write_one_row), now_s
+        patience_s = self._begun_s + READY_TIMEOUT_S - now_s
+        try:
+            # Shielded: who asks no longer takes it from nobody else.
+            await asyncio.wait_for(asyncio.shield(self._write), max(0, patience_s))
+        except (LlmproxyError, TimeoutError):
+            return False
         return True
 
 

@@ -27,8 +27,8 @@ HEAD_BYTES_MAX = 64 * 1024
 SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FORCED_STOP_S = 2.0
-"""For cut exchanges to tell their clients and settle, before the provider's connections close."""
+FORCED_STEP_S = 2.0
+"""For what still runs then, or after a second signal: once to be cut, once to be cancelled."""
 MIB = 1024 * 1024
 
 
@@ -275,11 +275,11 @@ class ProxyServer(uvicorn.Server):
         await super().shutdown(sockets)
         if self.server_state.tasks:
             self._on_forced_stop()
-            _, running = await asyncio.wait(self.server_state.tasks, timeout=FORCED_STOP_S)
+            _, running = await asyncio.wait(self.server_state.tasks, timeout=FORCED_STEP_S)
             for task in running:  # a client that does not read, a body that does not come
                 task.cancel()
             if running:
-                await asyncio.wait(running, timeout=FORCED_STOP_S)
+                await asyncio.wait(running, timeout=FORCED_STEP_S)
 
     @override
     @contextlib.contextmanager

@@ -52,8 +52,8 @@ KEEPALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 50)
 """Requests leave no cycles behind, so looking for some after every 700 objects is wasted."""
-FORCED_STOP_S = 5
-"""After the drain has ended: for cut exchanges to tell their clients and settle."""
+CUT_PATIENCE_S = 5
+"""For exchanges that are cut when the drain has ended: to tell their clients, and to settle."""
 
 _log = logging.getLogger("llmproxy.server")
 
@@ -226,7 +226,7 @@ def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=KEEPALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s + FORCED_STOP_S,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s + CUT_PATIENCE_S,
     )
 
 

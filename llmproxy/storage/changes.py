@@ -1,15 +1,19 @@
 """Owns the sight of what other connections have changed: a snapshot, read again after each commit.
 
-Must not know what is in a snapshot, nor decide what becomes of a database that cannot be read.
+Must not know what is in a snapshot, nor decide what becomes of a database that is broken.
 """
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from llmproxy.storage.database import Tx
+from llmproxy.storage.jobs import ErrorClass, classify
 
 S = TypeVar("S")
+
+_log = logging.getLogger("llmproxy.storage")
 
 
 class ForeignChanges(Generic[S]):
@@ -37,6 +41,20 @@ class ForeignChanges(Generic[S]):
         if version != self._data_version:
             self._publish(self._load_at_once())
             self._data_version = version
+
+    def look_again(self) -> None:
+        """Look, and let the last snapshot hold where a new one cannot be read now.
+
+        Raises:
+            sqlite3.Error: the database is broken.
+        """
+        try:
+            self.look()
+        except Exception as error:
+            if classify(error) is ErrorClass.BROKEN:
+                raise
+            # Whatever it is, `load` being anybody's: it is tried again.
+            _log.exception("what has changed in the database could not be read")
 
     def _load_at_once(self) -> S:
         """Return the snapshot of one moment, whoever commits meanwhile."""

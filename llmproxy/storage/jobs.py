@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from llmproxy.errors import DatabaseError, LlmproxyError
+from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import Tx
 
 BATCH_JOBS_MAX = 512
@@ -26,10 +26,13 @@ _log = logging.getLogger("llmproxy.storage")
 
 
 class Keeper(Protocol):
-    """Keeps elsewhere what must not be lost of the writes that the database does not take."""
+    """Keeps elsewhere what must not be lost of the writes that the database does not take.
+
+    It is called on the loop, in the midst of the writer's own work: it must not raise.
+    """
 
     def keep(self, writes: Sequence[Write]) -> int:
-        """Keep those writes that are to be kept, durably; return how many they were."""
+        """Keep those writes that are to be kept, durably; return how many it has kept."""
 
     def note_failure(self, why: str) -> None:
         """Note that the database has failed: it is suspect until somebody has looked at it."""
@@ -87,72 +90,76 @@ def passes(error: BaseException) -> bool:
 class Job:
     """One function to run in a transaction; `future` is None when nobody waits for it."""
 
-    __slots__ = ("args", "error", "function", "future", "result")
+    __slots__ = ("args", "error", "function", "future", "may_be_lost", "result")
 
     def __init__(
         self,
         function: Callable[..., Any],
         args: tuple[Any, ...],
-        future: asyncio.Future[Any] | None,
+        future: asyncio.Future[Any] | None = None,
+        *,
+        may_be_lost: bool = False,
     ) -> None:
         self.function = function
         self.args = args
         self.future = future
+        self.may_be_lost = may_be_lost
+        """Nobody misses it, should the database not take it."""
         self.result: Any = None
         self.error: Exception | None = None
 
-    @property
-    def has_crashed(self) -> bool:
-        """Say whether it failed by no refusal of ours: it might do better at another time."""
-        return self.error is not None and not isinstance(self.error, LlmproxyError)
-
-    def answer(self) -> None:
-        """Tell the waiter how it went."""
+    def tell_error(self, error: Exception) -> None:
+        """Tell the waiter, or the log when nobody waits, that it has failed."""
         if self.future is None:
-            if self.error is not None:
-                _log.error("a queued write failed: %s", self.error, exc_info=self.error)
+            _log.error("a queued write failed: %s", error, exc_info=error)
         elif not self.future.done():  # a waiter may have been cancelled
-            if self.error is not None:
-                self.future.set_exception(self.error)
-            else:
-                self.future.set_result(self.result)
+            fail(self.future, error)
 
 
-class JobQueue:
+def answer(jobs: list[Job]) -> list[Job]:
+    """Tell all who wait how it went; return the jobs that have failed, mostly none."""
+    failed = []
+    for job in jobs:
+        future = job.future
+        if job.error is not None:
+            failed.append(job)
+            job.tell_error(job.error)
+        elif future is not None and not future.done():
+            future.set_result(job.result)
+    return failed
+
+
+def fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """Tell a waiter of an error, which is no news any more should it have left."""
+    future.set_exception(error)
+    future.exception()  # else asyncio complains of one that nobody has asked for
+
+
+class JobQueue(deque[Job]):
     """The jobs that wait, in the order in which they run."""
-
-    def __init__(self) -> None:
-        self._jobs: deque[Job] = deque()
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def append(self, job: Job) -> None:
-        """Let a job run after all others."""
-        self._jobs.append(job)
 
     def take_batch(self) -> list[Job]:
         """Take out the jobs of one transaction."""
-        return [self._jobs.popleft() for _ in range(min(len(self._jobs), BATCH_JOBS_MAX))]
+        return [self.popleft() for _ in range(min(len(self), BATCH_JOBS_MAX))]
 
     def put_back(self, batch: list[Job]) -> None:
         """Let jobs whose transaction was rolled back run first again, in their order."""
-        self._jobs.extendleft(reversed(batch))
+        self.extendleft(reversed(batch))
 
     def refuse_waiting(self, why: str) -> None:
         """Tell those who wait that they wait in vain; what must be written stays queued."""
-        waiting, self._jobs = self._jobs, deque()
-        for job in waiting:
+        jobs = list(self)
+        self.clear()
+        for job in jobs:
             if job.future is None:
-                self._jobs.append(job)
+                self.append(job)
             else:
-                job.error = DatabaseError(why)
-                job.answer()
+                job.tell_error(DatabaseError(why))
 
     def take_unwaited(self) -> list[Job]:
         """Take out all jobs, and return those that nobody waits for: settlements and records."""
-        jobs = [job for job in self._jobs if job.future is None]
-        self._jobs.clear()
+        jobs = [job for job in self if job.future is None]
+        self.clear()
         return jobs
 
 

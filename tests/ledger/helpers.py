@@ -6,12 +6,13 @@ import msgspec
 
 from llmproxy import ledger
 from llmproxy.money import parse_usd
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 
-def settle(book: Book, hold: ledger.Hold, cost: str, *, basis: str = "hold") -> int:
+def settle(book: Book, hold: ledger.Hold, cost: str) -> int:
     with book.write() as tx:
-        end = ledger.End("settled", basis, parse_usd(cost), book.outcome(), NOW_MS + 5)
+        outcome = costing(book.outcome(), parse_usd(cost))
+        end = ledger.End("settled", "usage", parse_usd(cost), outcome, NOW_MS + 5)
         return ledger.end_hold(tx, hold, end)
 
 

@@ -6,7 +6,7 @@ import pytest
 from llmproxy import ledger
 from llmproxy.money import parse_usd
 from tests.ledger.helpers import extend, hold_row, settle, usd
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 
 def test_settling_below_the_hold_gives_the_rest_back(book: Book) -> None:
@@ -14,7 +14,7 @@ def test_settling_below_the_hold_gives_the_rest_back(book: Book) -> None:
     assert settle(book, hold, "1.5") == parse_usd("1.5")
     assert book.balance() == usd("8.5", "0")
     row = hold_row(book, hold)
-    assert (row["state"], row["basis"], row["ended_at_ms"]) == ("settled", "hold", NOW_MS + 5)
+    assert (row["state"], row["basis"], row["ended_at_ms"]) == ("settled", "usage", NOW_MS + 5)
     assert (row["charged_nanousd"], row["shortfall_nanousd"]) == usd("1.5", "0")
 
 
@@ -96,7 +96,7 @@ def test_a_charge_and_its_request_are_recorded_in_full(book: Book) -> None:
         request = tx.execute("SELECT * FROM requests").fetchone()
     assert (moved["amount_nanousd"], moved["actor"]) == (-parse_usd("2"), "proxy")
     assert (moved["created_at_ms"], moved["reason"]) == (NOW_MS + 5, None)
-    outcome = msgspec.structs.asdict(book.outcome())
+    outcome = msgspec.structs.asdict(costing(book.outcome(), parse_usd("2.5")))
     assert dict(request) == {
         **outcome,
         "id": hold.id,
@@ -105,7 +105,7 @@ def test_a_charge_and_its_request_are_recorded_in_full(book: Book) -> None:
         "created_at_ms": hold.created_at_ms,
         "hold_nanousd": parse_usd("2"),
         "state": "settled",
-        "basis": "hold",
+        "basis": "usage",
         "cost_nanousd": parse_usd("2.5"),
         "charged_nanousd": parse_usd("2"),
         "shortfall_nanousd": parse_usd("0.5"),

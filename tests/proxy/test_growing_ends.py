@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -68,6 +69,40 @@ def test_who_was_short_of_credit_and_has_some_now_is_asked_again(dear: Site) -> 
                 go_on.set()
         assert client.clean_end
     assert taken.endswith(b"data: [DONE]\n\n")
+    dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 250 * OUTPUT)
+
+
+def test_what_has_caught_up_with_an_old_extension_is_extended_ahead_of_need_again(
+    dear: Site,
+) -> None:
+    """Nothing more comes: who waits for the next piece of text should find it held."""
+    first, second = openai_chat_stream(["x" * 300, "x" * 700])[1:3]
+    go, may_end = threading.Event(), threading.Event()
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await asyncio.to_thread(go.wait, 30)
+        await out.head(200, [("content-type", "text/event-stream")])
+        # 150 tokens: enough to ask for 512; then 500, more than the 256 that are held.
+        await out.chunk(first)
+        await asyncio.sleep(0.05)
+        await out.chunk(second)
+        await asyncio.to_thread(may_end.wait, 30)
+        for event in openai_chat_stream([], usage=openai_usage(10, 250))[1:]:
+            await out.chunk(event)
+        await out.end()
+
+    dear.stub.handle = handle
+    ann = visitor(dear, "0.2")
+    seen = len(dear.stub.requests)
+    with dear.send(ann, CHAT, dear_chat()) as client:
+        dear.stub.wait_for_requests(seen + 1)
+        with dear.books.write():  # the extension takes until this is over
+            go.set()
+            client.recv_head()
+            time.sleep(0.3)
+        wait_until(lambda: dear.books.wallet(ann.name)[1] > 700 * OUTPUT)
+        may_end.set()
+        assert client.body().endswith(b"data: [DONE]\n\n")
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 250 * OUTPUT)
 
 

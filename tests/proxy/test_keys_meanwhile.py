@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from llmproxy import key_pool
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
-from tests.support.answers import data_event, openai_chat, openai_error, plain
+from tests.support.answers import CannedError, data_event, openai_chat, openai_error, plain
+from tests.support.proxy import PROVIDER_KEY
 from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
 
+SECOND_KEY = "sk-provider-secret-0002"
 BAD_KEY = openai_error("bad_key")
 RATE_LIMIT = openai_error("rate_limit")
 LIMITS = {
@@ -29,7 +32,7 @@ LIMITS = {
 def two_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A proxy with two keys of one provider, which waits 1 s for anything but a first byte."""
     with running_site(tmp_path_factory.mktemp("two-keys"), LIMITS) as site:
-        site.proxy.run("provider-keys", "add", "openai", stdin="sk-provider-secret-0002")
+        site.proxy.run("provider-keys", "add", "openai", stdin=SECOND_KEY)
         yield site
 
 
@@ -136,6 +139,86 @@ def test_a_refusal_with_half_a_character_takes_the_key_out_too(two_keys: Site) -
     wait_until(
         lambda: {state for state, _ in two_keys.books.key_states("openai").values()} == {"dead"}
     )
+
+
+def other_key(site: Site) -> tuple[str, str]:
+    """Name and secret of the key that the last request was not sent with."""
+    sent = site.last_request().header("authorization") or b""
+    secret = PROVIDER_KEY if SECOND_KEY.encode() in sent else SECOND_KEY
+    with site.books.database.read() as tx:
+        keys = key_pool.list_provider_keys(tx, "openai")
+    (name,) = [key.name for key in keys if key.masked.endswith(secret[-4:])]
+    return name, secret
+
+
+def make_seen(site: Site) -> None:
+    """Return when the server has seen every change: it looks again for a key that it has not."""
+    assert site.ask(site.visitor(), CHAT, chat(model="no-such-model")).status == 400
+
+
+class FirstIsLate:
+    """A provider that refuses all, and the first request only when it may."""
+
+    def __init__(self, first: CannedError, others: CannedError) -> None:
+        self.may_answer = threading.Event()
+        self._answers = [first]
+        self._others = others
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        if not self._answers:
+            await out.json(self._others.status, self._others.body, [("retry-after", "60")])
+            return
+        answer = self._answers.pop()
+        await asyncio.to_thread(self.may_answer.wait, 20)
+        await out.json(answer.status, answer.body)
+
+
+@pytest.mark.parametrize("command", ["disable", "remove"])
+def test_a_key_that_the_operator_takes_away_during_an_attempt_is_not_tried_next(
+    two_keys: Site, command: str
+) -> None:
+    two_keys.stub.handle = provider = FirstIsLate(BAD_KEY, BAD_KEY)
+    seen = len(two_keys.stub.requests)
+    visitor = two_keys.visitor()
+    with two_keys.send(visitor, CHAT, chat()) as client:
+        two_keys.stub.wait_for_requests(seen + 1)
+        other, secret = other_key(two_keys)
+        yes = ["--yes"] if command == "remove" else []
+        two_keys.proxy.run("provider-keys", command, "openai", other, *yes)
+        make_seen(two_keys)
+        provider.may_answer.set()
+        got = two_keys.take(client)
+    if command == "remove":
+        two_keys.proxy.run("provider-keys", "add", "openai", "--name", other, stdin=secret)
+    assert (got.status, got.error()["code"]) == (503, "no_active_provider_keys")
+    assert len(two_keys.stub.requests) == seen + 1
+    two_keys.assert_released(visitor)
+    assert two_keys.ended(visitor)["attempts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "refusal", "status", "code"),
+    [
+        ("gpt-4o", BAD_KEY, 503, "no_active_provider_keys"),
+        ("gpt-4.1-nano", RATE_LIMIT, 429, "rate_limit_exceeded"),
+    ],
+)
+def test_a_key_that_another_request_was_refused_with_meanwhile_is_not_tried_next(
+    two_keys: Site, model: str, refusal: CannedError, status: int, code: str
+) -> None:
+    two_keys.stub.handle = provider = FirstIsLate(BAD_KEY, refusal)
+    seen = len(two_keys.stub.requests)
+    visitor = two_keys.visitor()
+    with two_keys.send(visitor, CHAT, chat(model=model)) as client:
+        two_keys.stub.wait_for_requests(seen + 1)
+        assert two_keys.ask(two_keys.visitor(), CHAT, chat(model=model)).status == status
+        assert len(two_keys.stub.requests) == seen + 3  # it has tried both keys
+        provider.may_answer.set()
+        got = two_keys.take(client)
+    assert (got.status, got.error()["code"]) == (status, code)
+    assert (got.header("retry-after") is not None) == (status == 429)
+    assert len(two_keys.stub.requests) == seen + 3
+    assert two_keys.ended(visitor)["attempts"] == 1
 
 
 @pytest.mark.parametrize("status", [101, 600, 999])

@@ -20,7 +20,7 @@ from llmproxy.storage import writer as writer_module
 from llmproxy.storage.database import AdminDatabase, DatabaseFiles
 from llmproxy.storage.spill import Spill
 from llmproxy.storage.writer import Writer
-from tests.support.books import NOW_MS, Book
+from tests.support.books import NOW_MS, Book, costing
 
 EMPTY = Snapshot({}, [], [], NO_OVERRIDES)
 
@@ -42,7 +42,8 @@ class Site:
         with self.book.write() as tx:
             for hold in holds:
                 assert ledger.place_hold(tx, hold) is None
-        end = ledger.End("settled", "hold", cost_nanousd, self.book.outcome(), NOW_MS)
+        outcome = costing(self.book.outcome(), cost_nanousd)
+        end = ledger.End("settled", "usage", cost_nanousd, outcome, NOW_MS)
         assert self.keeper.keep([(ledger.end_hold, (hold, end)) for hold in holds]) == count
 
     def start(self) -> int:

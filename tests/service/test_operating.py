@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from llmproxy.config import CREDENTIAL_NAME, Settings
-from llmproxy.server.protocol import FORCED_STOP_S as FORCED_IN_LOOP_S
-from llmproxy.server.run import FORCED_STOP_S
+from llmproxy.server.protocol import FORCED_STEP_S
+from llmproxy.server.run import CUT_PATIENCE_S
 from llmproxy.storage.writer import STOP_PATIENCE_S
 from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.service.test_lifecycle import Site, serving, until_released
@@ -74,7 +74,7 @@ def test_the_unit_gives_what_the_program_looks_for_and_time_to_stop() -> None:
     service = parser["Service"]
     assert service["Type"] == "notify"
     assert service["LoadCredential"].partition(":")[0] == CREDENTIAL_NAME
-    longest_s = Settings().shutdown_timeout_s + FORCED_STOP_S + 2 * FORCED_IN_LOOP_S
+    longest_s = Settings().shutdown_timeout_s + CUT_PATIENCE_S + 2 * FORCED_STEP_S
     assert int(service["TimeoutStopSec"]) > longest_s + STOP_PATIENCE_S
     assert "LLMPROXY_HOME=%S/llmproxy" in unit_options()["Environment"]
 

@@ -50,14 +50,35 @@ def test_after_a_while_it_is_tried_again(site: Site, monkeypatch: pytest.MonkeyP
     site.run(work)
 
 
-def test_a_failure_counts_only_once(site: Site) -> None:
+def test_a_failure_is_remembered_for_as_long_and_no_longer(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work() -> None:
         asked = probe(site)
-        for _ in range(3):
-            site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_FULL]
+        site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_FULL] * 2
+        assert not await asked.can_write()
+        for _ in range(100):
             assert not await asked.can_write()
-            assert not site.faulty.faults["BEGIN IMMEDIATE"]  # it was really tried
+        assert len(site.faulty.faults["BEGIN IMMEDIATE"]) == 1  # they were not tried
+        monkeypatch.setattr(module, "READY_EVERY_S", -1.0)
+        assert not await asked.can_write()
+        assert not site.faulty.faults["BEGIN IMMEDIATE"]  # it was really tried
         assert await asked.can_write()
+
+    site.run(work)
+
+
+@pytest.mark.parametrize("fault", [None, sqlite3.SQLITE_FULL])
+def test_all_who_ask_at_once_share_one_write(site: Site, fault: int | None) -> None:
+    async def work() -> None:
+        asked = probe(site)
+        site.faulty.faults["BEGIN IMMEDIATE"] = [fault] if fault else []
+        questions = [asyncio.ensure_future(asked.can_write()) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert site.writer.queued == 1
+        questions[0].cancel()  # who asked first has left
+        answers = await asyncio.gather(*questions[1:])
+        assert set(answers) == {fault is None}
 
     site.run(work)
 
@@ -72,8 +93,11 @@ def test_a_database_that_does_not_answer_in_time_is_not_ready(
         asked = probe(site)
         foreign.execute("BEGIN IMMEDIATE")
         assert not await asked.can_write()
+        for _ in range(20):
+            assert not await asked.can_write()  # at once: it has had its time
+        assert site.writer.queued == 1
         foreign.execute("ROLLBACK")
-        monkeypatch.setattr(module, "READY_TIMEOUT_S", 10.0)
+        await site.writer.refresh()
         assert await asked.can_write()
 
     site.run(work)

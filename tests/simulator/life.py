@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from tests.simulator.world import World
 
 SHUTDOWN_TIMEOUT_S = 3.0
-FORCED_STOP_S = 2.0
+FORCED_STEP_S = 2.0
 PATHS = {"openai": b"/v1/openai/chat/completions", "anthropic": b"/v1/anthropic/v1/messages"}
 FREE_PATH = b"/v1/anthropic/v1/messages/count_tokens"
 
@@ -64,7 +64,7 @@ class Process:
         keeper = EndsKeeper(cast("Spill", world.spill))
         self.writer: Writer[Snapshot] = Writer(world.files, keeper, self._disk)
         self._disk.connection = self.writer._connection
-        self._disk.tell_commit = partial(setattr, self.writer, "_commit_error")
+        self._disk.tell_commit = partial(setattr, self.writer._transaction, "commit_error")
         self._disk.note = world.note
         self._watchdog = Watchdog(_limits(world.plan.drains_max), world.clock)
         self._watchdog.exchanges = InOrder()
@@ -129,13 +129,13 @@ class Process:
         """Do what `ProxyServer.shutdown` does, and what `server/run.py` makes of it."""
         self._world.note("SIGTERM: nothing new is admitted")
         self._relay.is_draining = True
-        for patience_s in (SHUTDOWN_TIMEOUT_S, FORCED_STOP_S, FORCED_STOP_S):
+        for patience_s in (SHUTDOWN_TIMEOUT_S, FORCED_STEP_S, FORCED_STEP_S):
             if await _all_end(visits, patience_s):
                 return
             self._watchdog.cut_all("the proxy was stopped")
         for task in visits:
             task.cancel()
-        await _all_end(visits, FORCED_STOP_S)
+        await _all_end(visits, FORCED_STEP_S)
 
     async def _end(self, tasks: "list[asyncio.Task[None]]") -> None:
         for task in tasks:

@@ -70,7 +70,7 @@ class Site:
         self.writer: Writer[int] = Writer(self.files, self)
         self.connection = self.writer._connection
         self.faulty = FaultyConnection(self.connection)
-        self.writer._connection = self.faulty  # type: ignore[assignment]
+        self.writer._connection = self.writer._transaction._connection = self.faulty  # type: ignore[assignment]
         self.published: list[int] = []
         self.statements: list[str] = []
         self.connection.set_trace_callback(self.statements.append)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import sqlite3
 import threading
@@ -144,6 +145,46 @@ def test_damage_ends_all_writing_and_nobody_is_left_waiting(
     assert len(site.failures) == 1
     assert "2 settlements could not be written before the stop; they are kept" in caplog.text
     assert "could NOT" not in caplog.text
+
+
+def test_what_may_be_left_out_is_no_loss_when_the_database_fails(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Notes of running streams: one waits when it fails, others come for as long as they run."""
+
+    async def work() -> None:
+        site.faulty.faults["COMMIT"] = [sqlite3.SQLITE_IOERR_FSYNC]
+        site.writer.enqueue(insert, 1)
+        site.writer.enqueue(count)
+        site.writer.offer(count)
+        with pytest.raises(DatabaseError, match="failed"):
+            await asyncio.wait_for(site.writer.submit(insert, 2), 1)
+        for _ in range(20):
+            site.writer.offer(count)
+        assert site.writer.queued == 0
+
+    site.run(work)
+    site.writer.close()
+    assert [arguments for _, arguments in site.kept] == [(1,)]
+    assert "1 settlements could not be written before the stop; they are kept" in caplog.text
+    assert "1 records could NOT be written" in caplog.text  # the one that was not merely offered
+
+
+def test_nobody_complains_of_a_failure_that_nobody_waits_for_any_more(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        _ = site.writer.submit(fail, ValueError("a bug"))
+        await site.writer.refresh()
+        site.faulty.faults["BEGIN IMMEDIATE"] = [sqlite3.SQLITE_CORRUPT]
+        _ = site.writer.refresh()
+        await asyncio.wait_for(site.writer.failed.wait(), 1)
+        _ = site.writer.refresh()
+        del _
+        gc.collect()
+
+    site.run(work)
+    assert "never retrieved" not in caplog.text
 
 
 def test_a_file_that_is_no_database_any_more_is_damage(site: Site) -> None:
@@ -310,7 +351,7 @@ def test_the_death_of_the_disk_thread_is_a_failure_of_the_database(site: Site) -
         def die() -> None:
             raise SystemExit
 
-        site.writer._commit = die  # type: ignore[method-assign]
+        site.writer._transaction.commit = die  # type: ignore[method-assign]
         site.writer.enqueue(insert, 1)
         with pytest.raises(DatabaseError, match="failed"):
             await asyncio.wait_for(site.writer.submit(insert, 2), 1)
@@ -328,13 +369,13 @@ def test_a_disk_that_does_not_answer_keeps_nobody_waiting_who_came_later(
 
     async def work() -> None:
         answers = threading.Event()
-        commit = site.writer._commit
+        commit = site.writer._transaction.commit
 
         def commit_late() -> None:
             answers.wait(30)
             commit()
 
-        site.writer._commit = commit_late  # type: ignore[method-assign]
+        site.writer._transaction.commit = commit_late  # type: ignore[method-assign]
         first = site.writer.submit(insert, 1)
         await eventually(lambda: site.writer._disk.is_busy)
         site.writer.enqueue(insert, 2)

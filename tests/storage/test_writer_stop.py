@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+import threading
 
 import pytest
 
@@ -67,6 +68,35 @@ def test_what_must_happen_and_crashes_is_kept_and_what_was_refused_is_not(
     assert site.pids() == [1]
     assert "a queued write failed: a bug" in caplog.text
     assert [line.partition(" could")[0] for line in said_loudly(caplog)] == ["1 settlements"]
+
+
+def test_what_crashed_in_a_last_commit_that_the_loop_never_heard_of_is_kept_too(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    bug = ValueError("a bug")
+    site.settlements.add(fail)
+    loop_has_ended = threading.Event()
+    commit = site.writer._transaction.commit
+
+    def commit_late() -> None:
+        loop_has_ended.wait(10)
+        commit()
+
+    async def work() -> None:
+        site.writer._transaction.commit = commit_late  # type: ignore[method-assign]
+        site.writer.enqueue(fail, bug)
+        site.writer.enqueue(insert, 1)
+        await eventually(lambda: site.writer._disk.is_busy)
+        site.writer.enqueue(insert, 2)
+
+    site.run(work)
+    assert not site.kept
+    loop_has_ended.set()
+    site.writer.close()
+    assert site.kept == [(fail, (bug,))]
+    assert site.writer.kept == 1
+    assert site.pids() == [1, 2]
+    assert caplog.text.count("a queued write failed: a bug") == 1
 
 
 def test_who_comes_after_a_busy_time_waits_as_long_again(

@@ -10,7 +10,7 @@ from llmproxy import accounts, ledger
 from llmproxy.catalog import Prices, Rates
 from llmproxy.clock import RequestIds
 from llmproxy.money import MULTIPLIER_ONE, parse_rate, parse_usd
-from llmproxy.pricing import Cost, PricedModel, price
+from llmproxy.pricing import Cost, Line, PricedModel, price
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.usage import Leg, Usage
 
@@ -24,6 +24,23 @@ PRICES = Prices(
         cache_write_1h=parse_rate("2.50"),
     )
 )
+
+USER_MULTIPLIER_MICRO = 1_200_000
+
+
+def costing(
+    outcome: ledger.Outcome, nanousd: int, user_multiplier_micro: int = USER_MULTIPLIER_MICRO
+) -> ledger.Outcome:
+    """Return an outcome that proves a cost: tokens of another model, at rates to match."""
+    usage = Usage((Leg(output=1, model="gpt-other"),))
+    rated = nanousd * 1_000_000 * MULTIPLIER_ONE // user_multiplier_micro
+    rate, rest = divmod(rated, 1_000_000)
+    lines = [Line("gpt-other", "output", *each, None) for each in ((1_000_000, rate), (1, rest))]
+    return msgspec.structs.replace(
+        outcome,
+        usage=msgspec.json.encode(usage).decode(),
+        receipt=msgspec.json.encode(lines).decode(),
+    )
 
 
 class Book:
@@ -74,7 +91,7 @@ class Book:
             price_version_id=self.price_version,
             boot_id=self.boot_id,
             endpoint="/v1/openai/chat/completions",
-            user_multiplier_micro=1_200_000,
+            user_multiplier_micro=USER_MULTIPLIER_MICRO,
             model_multiplier_micro=MULTIPLIER_ONE,
             amount_nanousd=parse_usd(amount),
             created_at_ms=self.now_ms,
