@@ -49,9 +49,7 @@ ON CONFLICT DO UPDATE SET
   charged_nanousd = charged_nanousd + excluded.charged_nanousd,
   shortfall_nanousd = shortfall_nanousd + excluded.shortfall_nanousd
 """
-_ADD_ONE = (
-    _ADD + "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" + _TO_WHAT_THERE_IS
-)
+_ADD_ONE = _ADD + "VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)" + _TO_WHAT_THERE_IS
 _ADD_OPEN_HOLDS = (
     _ADD
     + """
@@ -73,29 +71,26 @@ coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                          FROM json_each(usage, '$.legs'))
               END AS INTEGER), 0) AS CLASS,
 """
-AS_SUMS = (
-    """
+TOKEN_CLASSES = (
+    *("input", "cache_read", "cache_write_5m", "cache_write_1h"),
+    *("output", "reasoning", "web_searches"),
+)
+AS_SUMS = "".join(
+    (
+        """
 SELECT user_id, created_at_ms / 86400000 AS day, api_key_id, provider, endpoint,
   CASE WHEN EXISTS(SELECT 1 FROM holds WHERE holds.id = requests.id) THEN model ELSE '' END
     AS model,
   state <> 'refused' AS requests, state = 'refused' AS refused,
-"""
-    + _TOKENS.replace("CLASS", "input")
-    + _TOKENS.replace("CLASS", "cache_read")
-    + _TOKENS.replace("CLASS", "cache_write_5m")
-    + _TOKENS.replace("CLASS", "cache_write_1h")
-    + _TOKENS.replace("CLASS", "output")
-    + _TOKENS.replace("CLASS", "reasoning")
-    + _TOKENS.replace("CLASS", "web_searches")
-    + """
-  cost_nanousd, charged_nanousd, shortfall_nanousd
-FROM requests
-"""
+""",
+        *(_TOKENS.replace("CLASS", name) for name in TOKEN_CLASSES),
+        "cost_nanousd, charged_nanousd, shortfall_nanousd FROM requests ",
+    )
 )
 """Single requests, as the sums that each of them is added as: the columns of `requests_by_day`."""
 
 _DECODER = msgspec.json.Decoder(Usage)
-_NO_TOKENS = (0,) * 7
+_NO_TOKENS = (0,) * len(TOKEN_CLASSES)
 
 
 def day_of(at_ms: int) -> int:

@@ -18,7 +18,7 @@ from llmproxy.cli.options import (
     examples,
 )
 from llmproxy.cli.output import Column
-from llmproxy.cli.progress import progress, watched
+from llmproxy.cli.progress import progress
 from llmproxy.cli.request_filter import request_filter
 
 if TYPE_CHECKING:
@@ -83,10 +83,8 @@ def summary(
 def _sum_up(database: "AdminDatabase", wanted: "RequestFilter", by: str) -> "Summary":
     from llmproxy import reports
 
-    until_ms = min(wanted.until_ms or opening.now_ms(), opening.now_ms())
     with progress("Summing up") as report:
-        pages = reports.request_pages(database.read, wanted)
-        return reports.summarise(watched(pages, until_ms, report), by)
+        return reports.summarise(database.read, wanted, by, on_progress=report)
 
 
 def _as_json(sums: "Summary", names: list[str], wanted: "RequestFilter") -> dict[str, object]:
@@ -96,6 +94,7 @@ def _as_json(sums: "Summary", names: list[str], wanted: "RequestFilter") -> dict
         "by": sums.by,
         "since": rfc3339(wanted.since_ms),
         "until": rfc3339(wanted.until_ms),
+        "pruned_before": rfc3339(sums.pruned_before_ms),
         "rows": [{sums.by: name, **sums.groups[name].as_json()} for name in names],
         "total": sums.total.as_json(),
     }

@@ -349,37 +349,33 @@ coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                          FROM json_each(usage, '$.legs'))
               END AS INTEGER), 0),
 """
-_FILL_DAYS = (
-    """
+_TOKEN_CLASSES = (
+    *("input", "cache_read", "cache_write_5m", "cache_write_1h"),
+    *("output", "reasoning", "web_searches"),
+)
+_FILL_DAYS = "".join(
+    (
+        """
 INSERT INTO requests_by_day
 SELECT user_id, created_at_ms / 86400000, api_key_id, provider, endpoint,
   CASE WHEN EXISTS(SELECT 1 FROM holds WHERE holds.id = requests.id) THEN model ELSE '' END,
   state <> 'refused', state = 'refused',
-"""
-    + _TOKENS.replace("CLASS", "input")
-    + _TOKENS.replace("CLASS", "cache_read")
-    + _TOKENS.replace("CLASS", "cache_write_5m")
-    + _TOKENS.replace("CLASS", "cache_write_1h")
-    + _TOKENS.replace("CLASS", "output")
-    + _TOKENS.replace("CLASS", "reasoning")
-    + _TOKENS.replace("CLASS", "web_searches")
-    + """
+""",
+        *(_TOKENS.replace("CLASS", name) for name in _TOKEN_CLASSES),
+        """
   cost_nanousd, charged_nanousd, shortfall_nanousd
 FROM requests WHERE true
 ON CONFLICT DO UPDATE SET
   requests = requests + excluded.requests,
   refused = refused + excluded.refused,
-  input = input + excluded.input,
-  cache_read = cache_read + excluded.cache_read,
-  cache_write_5m = cache_write_5m + excluded.cache_write_5m,
-  cache_write_1h = cache_write_1h + excluded.cache_write_1h,
-  output = output + excluded.output,
-  reasoning = reasoning + excluded.reasoning,
-  web_searches = web_searches + excluded.web_searches,
+""",
+        *(f"{name} = {name} + excluded.{name},\n" for name in _TOKEN_CLASSES),
+        """
   cost_nanousd = cost_nanousd + excluded.cost_nanousd,
   charged_nanousd = charged_nanousd + excluded.charged_nanousd,
   shortfall_nanousd = shortfall_nanousd + excluded.shortfall_nanousd
-"""
+""",
+    )
 )
 
 
