@@ -1,0 +1,81 @@
+"""Owns the proof of the sums by day: derived again from requests, holds and transfers.
+
+It yields what is wrong and where, in words; `ledger_check.py` reports. It only reads. Money is
+nano-USD.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from llmproxy.money import format_usd
+from llmproxy.rollups import AS_SUMS, DAY_MS, TOKEN_CLASSES
+from llmproxy.storage.database import Tx
+
+SUMMED = (
+    *("requests", "refused", *TOKEN_CLASSES),
+    *("cost_nanousd", "charged_nanousd", "shortfall_nanousd"),
+)
+# What is left of the kept sums when those of the requests are taken from them.
+_AGAINST_REQUESTS = "".join(
+    (
+        "SELECT user_id, day, api_key_id, provider, endpoint, model",
+        *(f", sum({name}) AS {name}" for name in SUMMED),
+        """
+FROM (SELECT * FROM requests_by_day UNION ALL
+      SELECT user_id, day, api_key_id, provider, endpoint, model""",
+        *(f", -{name}" for name in SUMMED),
+        f" FROM ({AS_SUMS}))",
+        " GROUP BY user_id, day, api_key_id, provider, endpoint, model HAVING ",
+        " OR ".join(f"sum({name}) <> 0" for name in SUMMED),
+    )
+)
+_AGAINST_HOLDS = """
+SELECT user_id, day, sum(cost_nanousd) AS cost_nanousd, sum(charged_nanousd) AS charged_nanousd,
+       sum(shortfall_nanousd) AS shortfall_nanousd
+FROM (SELECT user_id, day, cost_nanousd, charged_nanousd, shortfall_nanousd FROM requests_by_day
+      UNION ALL
+      SELECT user_id, created_at_ms / 86400000, -cost_nanousd, -charged_nanousd, -shortfall_nanousd
+      FROM holds JOIN wallets ON wallets.id = wallet_id WHERE state <> 'open')
+GROUP BY user_id, day
+HAVING sum(cost_nanousd) <> 0 OR sum(charged_nanousd) <> 0 OR sum(shortfall_nanousd) <> 0
+"""
+_AGAINST_TRANSFERS = """
+SELECT sums.user_id, sum(charged) AS charged
+FROM (SELECT user_id, charged_nanousd AS charged FROM requests_by_day
+      UNION ALL
+      SELECT user_id, amount_nanousd FROM transfers JOIN wallets ON wallets.id = wallet_id
+      WHERE kind = 'charge') AS sums
+GROUP BY sums.user_id HAVING sum(charged) <> 0
+"""
+
+Problem = tuple[str, str]
+
+
+def day_problems(tx: Tx) -> Iterator[Problem]:
+    """Yield where the sums by day are not those of requests, holds and transfers, and how.
+
+    Holds and transfers are there for ever. Of days whose requests have been pruned some may be
+    left, and their sums may be more than these.
+    """
+    names = dict(tx.execute("SELECT id, name FROM users").fetchall())
+    (pruned_day,) = tx.execute("SELECT coalesce(max(before_day), 0) FROM prunes").fetchone()
+    for row in tx.execute(_AGAINST_REQUESTS):
+        whose = _of_day(names, row["user_id"], row["day"])
+        model = f"/{row['model']}" if row["model"] else ""
+        where = f"{whose}, API key {row['api_key_id']}, {row['provider']}{model}, {row['endpoint']}"
+        for name in SUMMED:
+            if row[name] < 0 or (row[name] and row["day"] >= pruned_day):
+                yield where, f"{name} differ from those of the requests by {row[name]}"
+    for row in tx.execute(_AGAINST_HOLDS):
+        for name in ("cost_nanousd", "charged_nanousd", "shortfall_nanousd"):
+            if row[name]:
+                where = _of_day(names, row["user_id"], row["day"])
+                yield where, f"{name} differ from those of the holds by {row[name]}"
+    for user_id, charged in tx.execute(_AGAINST_TRANSFERS):
+        text = f"what was charged differs from the charges among transfers by {format_usd(charged)}"
+        yield f"sums of user {names.get(user_id, user_id)}", text
+
+
+def _of_day(names: dict[int, str], user_id: int, day: int) -> str:
+    date = datetime.fromtimestamp(day * DAY_MS // 1000, tz=UTC)
+    return f"sums of user {names.get(user_id, user_id)} on {date:%Y-%m-%d}"
