@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from llmproxy.money import format_usd
-from llmproxy.rollups import AS_SUMS, DAY_MS, TOKEN_CLASSES
+from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS, TOKEN_CLASSES
 from llmproxy.storage.database import Tx
 
 SUMMED = (
@@ -16,19 +16,24 @@ SUMMED = (
     *("cost_nanousd", "charged_nanousd", "shortfall_nanousd"),
 )
 # What is left of the kept sums when those of the requests are taken from them.
-_AGAINST_REQUESTS = "".join(
-    (
-        "SELECT user_id, day, api_key_id, provider, endpoint, model",
-        *(f", sum({name}) AS {name}" for name in SUMMED),
-        """
+_AGAINST_REQUESTS = """
+SELECT user_id, day, api_key_id, provider, endpoint, model,
+  sum(requests) AS requests, sum(refused) AS refused, sum(input) AS input, sum(cache_read) AS
+  cache_read, sum(cache_write_5m) AS cache_write_5m, sum(cache_write_1h) AS cache_write_1h,
+  sum(output) AS output, sum(reasoning) AS reasoning, sum(web_searches) AS web_searches,
+  sum(cost_nanousd) AS cost_nanousd, sum(charged_nanousd) AS charged_nanousd,
+  sum(shortfall_nanousd) AS shortfall_nanousd
 FROM (SELECT * FROM requests_by_day UNION ALL
-      SELECT user_id, day, api_key_id, provider, endpoint, model""",
-        *(f", -{name}" for name in SUMMED),
-        f" FROM ({AS_SUMS}))",
-        " GROUP BY user_id, day, api_key_id, provider, endpoint, model HAVING ",
-        " OR ".join(f"sum({name}) <> 0" for name in SUMMED),
-    )
-)
+      SELECT user_id, day, api_key_id, provider, endpoint, model,
+        -requests, -refused, -input, -cache_read, -cache_write_5m, -cache_write_1h, -output,
+        -reasoning, -web_searches, -cost_nanousd, -charged_nanousd, -shortfall_nanousd
+      FROM REQUESTS_AS_DAYS)
+GROUP BY user_id, day, api_key_id, provider, endpoint, model
+HAVING sum(requests) <> 0 OR sum(refused) <> 0 OR sum(input) <> 0 OR sum(cache_read) <> 0 OR
+  sum(cache_write_5m) <> 0 OR sum(cache_write_1h) <> 0 OR sum(output) <> 0 OR sum(reasoning)
+  <> 0 OR sum(web_searches) <> 0 OR sum(cost_nanousd) <> 0 OR sum(charged_nanousd) <> 0 OR
+  sum(shortfall_nanousd) <> 0
+""".replace("REQUESTS_AS_DAYS", REQUESTS_AS_DAYS)
 _AGAINST_HOLDS = """
 SELECT user_id, day, sum(cost_nanousd) AS cost_nanousd, sum(charged_nanousd) AS charged_nanousd,
        sum(shortfall_nanousd) AS shortfall_nanousd
@@ -59,7 +64,8 @@ def day_problems(tx: Tx) -> Iterator[Problem]:
     """
     names = dict(tx.execute("SELECT id, name FROM users").fetchall())
     (pruned_day,) = tx.execute("SELECT coalesce(max(before_day), 0) FROM prunes").fetchone()
-    for row in tx.execute(_AGAINST_REQUESTS):
+    statement = _AGAINST_REQUESTS
+    for row in tx.execute(statement):
         whose = _of_day(names, row["user_id"], row["day"])
         model = f"/{row['model']}" if row["model"] else ""
         where = f"{whose}, API key {row['api_key_id']}, {row['provider']}{model}, {row['endpoint']}"

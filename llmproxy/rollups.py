@@ -63,6 +63,10 @@ WHERE state = 'open'
     + _TO_WHAT_THERE_IS
 )
 
+TOKEN_CLASSES = (
+    *("input", "cache_read", "cache_write_5m", "cache_write_1h"),
+    *("output", "reasoning", "web_searches"),
+)
 _TOKENS = """
 coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                    WHEN json_array_length(usage, '$.legs') = 1
@@ -71,23 +75,20 @@ coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                          FROM json_each(usage, '$.legs'))
               END AS INTEGER), 0) AS CLASS,
 """
-TOKEN_CLASSES = (
-    *("input", "cache_read", "cache_write_5m", "cache_write_1h"),
-    *("output", "reasoning", "web_searches"),
-)
-AS_SUMS = "".join(
+# No view of the schema: with trusted_schema=OFF these may not call JSON functions.
+REQUESTS_AS_DAYS = "".join(
     (
         """
-SELECT user_id, created_at_ms / 86400000 AS day, api_key_id, provider, endpoint,
+(SELECT id, user_id, created_at_ms / 86400000 AS day, api_key_id, provider, endpoint,
   CASE WHEN EXISTS(SELECT 1 FROM holds WHERE holds.id = requests.id) THEN model ELSE '' END
     AS model,
   state <> 'refused' AS requests, state = 'refused' AS refused,
 """,
         *(_TOKENS.replace("CLASS", name) for name in TOKEN_CLASSES),
-        "cost_nanousd, charged_nanousd, shortfall_nanousd FROM requests ",
+        "cost_nanousd, charged_nanousd, shortfall_nanousd FROM requests)",
     )
 )
-"""Single requests, as the sums that each of them is added as: the columns of `requests_by_day`."""
+"""Single requests, as what each of them is added as: to stand behind FROM."""
 
 _DECODER = msgspec.json.Decoder(Usage)
 _NO_TOKENS = (0,) * len(TOKEN_CLASSES)

@@ -9,7 +9,7 @@ from llmproxy.clock import rfc3339
 from llmproxy.money import format_multiplier, format_usd
 from llmproxy.reports.days import Part, split_span
 from llmproxy.reports.requests import id_bound
-from llmproxy.rollups import AS_SUMS, DAY_MS
+from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
 OWN_GROUPS = ("day", "model", "endpoint")
@@ -83,26 +83,27 @@ def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKe
     return OwnKey(*(*row, today))
 
 
-_OWN = "WHERE user_id = :user AND id >= :{0} AND id < :{0}_end"
-_SUMS = "".join(
-    (
-        """
+_SUMS = """
 WITH sums AS (
-  SELECT * FROM requests_by_day
-  WHERE user_id = :user AND day >= :first_day AND day < :end_day UNION ALL
-""",
-        *(AS_SUMS, _OWN.format("head"), " UNION ALL ", AS_SUMS, _OWN.format("tail")),
-        """)
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM requests_by_day WHERE user_id = :user AND day >= :first_day AND day < :end_day
+  UNION ALL
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :head AND id < :head_end
+  UNION ALL
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :tail AND id < :tail_end
+)
 SELECT CASE :group WHEN 'day' THEN date(day * 86400, 'unixepoch')
                    WHEN 'model' THEN provider || iif(model = '', ' (no model)', '/' || model)
                    WHEN 'endpoint' THEN provider || '/' || endpoint ELSE '' END AS name,
-       sum(requests), sum(input + cache_read + cache_write_5m + cache_write_1h), sum(output),
-       sum(cost_nanousd), sum(charged_nanousd)
+       sum(requests), sum(tokens_in), sum(output), sum(cost_nanousd), sum(charged_nanousd)
 FROM sums WHERE requests > 0
 GROUP BY name HAVING name > :after OR :after = '' ORDER BY name LIMIT :limit
-""",
-    )
-)
+""".replace("REQUESTS_AS_DAYS", REQUESTS_AS_DAYS)
 
 
 def sum_own(
@@ -123,8 +124,9 @@ def sum_own(
     """
     span = split_span(since_ms, until_ms)
     head, tail = (*span.parts, _NOTHING, _NOTHING)[:2]
+    statement = _SUMS
     rows = tx.execute(
-        _SUMS,
+        statement,
         {
             "user": user_id,
             "group": group,

@@ -8,7 +8,7 @@ import msgspec
 from llmproxy.money import format_usd
 from llmproxy.reports.days import Part, pruned_before_ms, split_span
 from llmproxy.reports.requests import USAGE_CLASSES, RequestFilter, id_bound
-from llmproxy.rollups import AS_SUMS
+from llmproxy.rollups import REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
 GROUPINGS = ("day", "user", "model", "provider", "key")
@@ -86,16 +86,18 @@ SELECT CASE :by WHEN 'day' THEN date(day * 86400, 'unixepoch')
   sum(cost_nanousd), sum(charged_nanousd), sum(shortfall_nanousd)
 FROM
 """
-_WHOSE = "JOIN users ON users.id = sums.user_id"
 # By user: their days are found by the table's key.
 _WHOLE_DAYS = """
 users CROSS JOIN requests_by_day AS sums
   ON sums.user_id = users.id AND day >= :first AND day < :end
 """
-_PART_OF_ALL = f"({AS_SUMS} WHERE id >= :first AND id < :end) AS sums {_WHOSE}"
-_PART_OF_ONE_USER = (
-    f"({AS_SUMS} WHERE user_id = :user AND id >= :first AND id < :end) AS sums {_WHOSE}"
+_PART_OF_ALL = (
+    REQUESTS_AS_DAYS
+    + """
+AS sums JOIN users ON users.id = sums.user_id AND sums.id >= :first AND sums.id < :end
+"""
 )
+_PART_OF_ONE_USER = _PART_OF_ALL + "AND sums.user_id = :user"
 _CHOSEN = """
 JOIN api_keys ON api_keys.id = api_key_id
 WHERE (:user IS NULL OR users.id = :user) AND (:provider IS NULL OR provider = :provider)
@@ -156,8 +158,9 @@ def _add(
     end: int | bytes,
 ) -> None:
     """Add the sums of a source, by their names."""
+    statement = _NAMED_SUMS + source + _CHOSEN
     rows = tx.execute(
-        _NAMED_SUMS + source + _CHOSEN,
+        statement,
         {
             "by": by,
             "first": first,

@@ -368,9 +368,13 @@ FROM requests WHERE true
 ON CONFLICT DO UPDATE SET
   requests = requests + excluded.requests,
   refused = refused + excluded.refused,
-""",
-        *(f"{name} = {name} + excluded.{name},\n" for name in _TOKEN_CLASSES),
-        """
+  input = input + excluded.input,
+  cache_read = cache_read + excluded.cache_read,
+  cache_write_5m = cache_write_5m + excluded.cache_write_5m,
+  cache_write_1h = cache_write_1h + excluded.cache_write_1h,
+  output = output + excluded.output,
+  reasoning = reasoning + excluded.reasoning,
+  web_searches = web_searches + excluded.web_searches,
   cost_nanousd = cost_nanousd + excluded.cost_nanousd,
   charged_nanousd = charged_nanousd + excluded.charged_nanousd,
   shortfall_nanousd = shortfall_nanousd + excluded.shortfall_nanousd
