@@ -16,6 +16,9 @@ from llmproxy.storage.database import Tx
 SLICE_ROWS = 250
 """A transaction of so many rows takes some milliseconds; the server waits for as long."""
 
+COUNTED_ROWS = 10_000
+"""So many rows are counted in one transaction."""
+
 Transaction = Callable[[], AbstractContextManager[Tx]]
 """Opens a transaction."""
 
@@ -28,18 +31,44 @@ class Prunable(NamedTuple):
     """When the oldest of them came; None when there is none."""
 
 
-def first_id(before_day: int) -> bytes:
-    """Return the smallest id that a request of a day can have: ids begin with the time."""
-    return (before_day * DAY_MS).to_bytes(6) + bytes(10)
+class Slice(NamedTuple):
+    """Some of the rows that came before a day: those behind one id, up to another."""
+
+    before_day: int
+    after: bytes
+    last: bytes
+
+    def values(self) -> dict[str, object]:
+        """Return the parameters of a statement about them."""
+        end_ms = self.before_day * DAY_MS
+        return {"after": self.after, "last": self.last, "end_ms": end_ms}
 
 
-def find_prunable(tx: Tx, before_day: int) -> Prunable:
-    """Count the rows of requests that came before a day (days since 1970, UTC)."""
-    row = tx.execute(
-        "SELECT count(*), min(created_at_ms) FROM requests WHERE id < :end AND created_at_ms < :ms",
-        {"end": first_id(before_day), "ms": before_day * DAY_MS},
-    ).fetchone()
-    return Prunable(*row)
+def find_prunable(
+    read: Transaction, before_day: int, *, on_counted: Callable[[int], object] = lambda _rows: None
+) -> Prunable:
+    """Count the rows of requests that came before a day, in short transactions.
+
+    Args:
+        read: opens a reading transaction.
+        before_day: in days since 1970 (UTC).
+        on_counted: called with the number of rows since the last call.
+    """
+    rows, oldest_ms, after = 0, None, b""
+    while True:
+        with read() as tx:
+            found = _next_slice(tx, before_day, after, COUNTED_ROWS)
+            if found is None:
+                return Prunable(rows, oldest_ms)
+            # By both times: early versions noted an arrival later than it stands in the id.
+            counted, first_ms = tx.execute(
+                """SELECT count(*), min(created_at_ms) FROM requests
+                   WHERE id > :after AND id <= :last AND created_at_ms < :end_ms""",
+                found.values(),
+            ).fetchone()
+        rows, after = rows + counted, found.last
+        oldest_ms = first_ms if oldest_ms is None else oldest_ms
+        on_counted(counted)
 
 
 def note_prune(tx: Tx, before_day: int, *, actor: str, now_ms: int) -> None:
@@ -50,42 +79,40 @@ def note_prune(tx: Tx, before_day: int, *, actor: str, now_ms: int) -> None:
     )
 
 
-def delete_slice(tx: Tx, before_day: int, after: bytes) -> tuple[int, bytes | None]:
-    """Delete up to SLICE_ROWS rows of before a day, oldest first, from behind an id.
+def prune(
+    write: Transaction, before_day: int, *, on_deleted: Callable[[int], object] = lambda _rows: None
+) -> int:
+    """Delete the rows of requests that came before a day; return how many they were.
 
-    Returns how many were deleted, and the last id that was looked at; None at the end.
-    """
-    values = {"after": after, "end": first_id(before_day), "ms": before_day * DAY_MS}
-    (last,) = tx.execute(
-        """SELECT max(id) FROM (SELECT id FROM requests WHERE id > :after AND id < :end
-                                ORDER BY id LIMIT :most)""",
-        values | {"most": SLICE_ROWS},
-    ).fetchone()
-    if last is None:
-        return 0, None
-    # By both times: in rows of early versions the arrival was noted later than in the id.
-    deleted = tx.execute(
-        "DELETE FROM requests WHERE id > :after AND id <= :last AND created_at_ms < :ms",
-        {"after": after, "last": last, "ms": values["ms"]},
-    )
-    return deleted.rowcount, last
-
-
-def prune(write: Transaction, before_day: int, *, on_deleted: Callable[[int], object]) -> int:
-    """Delete all rows of requests that came before a day; return how many they were.
+    `note_prune` comes first. After each slice there is a pause as long as it took.
 
     Args:
-        write: opens a writing transaction; there is a pause after each, as long as it took.
-        before_day: the first day that stays, in days since 1970 (UTC); see `note_prune`.
-        on_deleted: called with the number of rows of each slice.
+        write: opens a writing transaction.
+        before_day: the first day that stays, in days since 1970 (UTC).
+        on_deleted: called with the number of rows since the last call.
     """
     total, after = 0, b""
     while True:
         begun_s = time.monotonic()
         with write() as tx:
-            deleted, last = delete_slice(tx, before_day, after)
-        if last is None:
-            return total
-        total, after = total + deleted, last
+            found = _next_slice(tx, before_day, after, SLICE_ROWS)
+            if found is None:
+                return total
+            deleted = tx.execute(
+                """DELETE FROM requests
+                   WHERE id > :after AND id <= :last AND created_at_ms < :end_ms""",
+                found.values(),
+            ).rowcount
+        total, after = total + deleted, found.last
         on_deleted(deleted)
         time.sleep(time.monotonic() - begun_s)
+
+
+def _next_slice(tx: Tx, before_day: int, after: bytes, rows: int) -> Slice | None:
+    """Return the next rows behind an id, None when there are no more; ids begin with the time."""
+    (last,) = tx.execute(
+        """SELECT max(id) FROM (SELECT id FROM requests WHERE id > :after AND id < :end
+                                ORDER BY id LIMIT :rows)""",
+        {"after": after, "end": (before_day * DAY_MS).to_bytes(6) + bytes(10), "rows": rows},
+    ).fetchone()
+    return None if last is None else Slice(before_day, after, last)

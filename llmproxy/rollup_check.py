@@ -4,7 +4,8 @@ It yields what is wrong and where, in words; `ledger_check.py` reports. It only 
 nano-USD.
 """
 
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from llmproxy.money import format_usd
@@ -63,23 +64,30 @@ def day_problems(tx: Tx) -> Iterator[Problem]:
     left, and their sums may be more than these.
     """
     names = dict(tx.execute("SELECT id, name FROM users").fetchall())
+    keys = dict(tx.execute("SELECT id, name FROM api_keys").fetchall())
     (pruned_day,) = tx.execute("SELECT coalesce(max(before_day), 0) FROM prunes").fetchone()
     statement = _AGAINST_REQUESTS
     for row in tx.execute(statement):
         whose = _of_day(names, row["user_id"], row["day"])
         model = f"/{row['model']}" if row["model"] else ""
-        where = f"{whose}, API key {row['api_key_id']}, {row['provider']}{model}, {row['endpoint']}"
-        for name in SUMMED:
-            if row[name] < 0 or (row[name] and row["day"] >= pruned_day):
-                yield where, f"{name} differ from those of the requests by {row[name]}"
+        key = keys.get(row["api_key_id"], row["api_key_id"])
+        where = f"{whose}, API key {key}, {row['provider']}{model}, {row['endpoint']}"
+        # Of a day that was pruned the sums may be more than what is left of its requests.
+        wrong = [name for name in SUMMED if row[name] < 0 or row["day"] >= pruned_day]
+        if differing := _differing(row, wrong):
+            yield where, f"are not those of its requests: {differing}"
     for row in tx.execute(_AGAINST_HOLDS):
-        for name in ("cost_nanousd", "charged_nanousd", "shortfall_nanousd"):
-            if row[name]:
-                where = _of_day(names, row["user_id"], row["day"])
-                yield where, f"{name} differ from those of the holds by {row[name]}"
+        differing = _differing(row, ("cost_nanousd", "charged_nanousd", "shortfall_nanousd"))
+        where = _of_day(names, row["user_id"], row["day"])
+        yield where, f"are not those of its holds: {differing}"
     for user_id, charged in tx.execute(_AGAINST_TRANSFERS):
-        text = f"what was charged differs from the charges among transfers by {format_usd(charged)}"
+        text = f"are not those of the transfers: charges differ by {format_usd(charged)}"
         yield f"sums of user {names.get(user_id, user_id)}", text
+
+
+def _differing(row: sqlite3.Row, columns: Iterable[str]) -> str:
+    """Return the columns that differ, and by how much; empty when none does."""
+    return ", ".join(f"{name} by {row[name]}" for name in columns if row[name])
 
 
 def _of_day(names: dict[int, str], user_id: int, day: int) -> str:

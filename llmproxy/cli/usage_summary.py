@@ -56,7 +56,8 @@ def summary(
     """Sum up requests, tokens and money. By day (UTC) unless --by says otherwise.
 
     Running requests count when they have ended. INPUT includes CACHED. A shortfall is what
-    answers cost above what their user had: the operator's.
+    answers cost above what their user had: the operator's. Requests that held nothing (refused
+    or free ones) count under no model.
     """
     if by not in GROUPINGS:
         msg = f"{by!r:.40} is nothing to sum up by; choose one of {', '.join(GROUPINGS)}."
@@ -72,6 +73,12 @@ def summary(
     names = list(output.only(names, limit))
     if by == "day":
         names.reverse()
+    if sums.pruned_before_ms is not None:
+        day = output.short_time(sums.pruned_before_ms)[:10]
+        output.say(
+            f"Requests from before {day} (UTC) have been pruned: only whole days of then are "
+            "summed, not the part of a day that was asked for."
+        )
     if as_json:
         output.print_json(_as_json(sums, names, wanted))
     elif not names:

@@ -256,6 +256,21 @@ class AdminDatabase:
             tx.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             yield self._connection
 
+    def vacuum(self) -> None:
+        """Write the file anew without its free room; the caller holds the serving lock.
+
+        Raises:
+            DatabaseError: another command has it open, or there is no room for the second copy
+                that is made meanwhile; nothing was changed.
+        """
+        with self.files.gate().held(shared=False, timeout_s=GATE_TIMEOUT_S):
+            try:
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.DatabaseError as error:
+                msg = f"The database could not be written anew: {error}. Nothing was changed."
+                raise DatabaseError(msg) from error
+
     def close(self) -> None:
         """Close the file; the last of all connections to close checkpoints.
 

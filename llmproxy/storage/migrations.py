@@ -297,7 +297,8 @@ def m004_checks_that_compare(db: Database) -> None:
         )
         assert changed.rowcount == 1, (table, column)
     (version,) = db.execute("PRAGMA schema_version").fetchone()
-    db.execute(f"PRAGMA schema_version = {version + 1:d}")
+    statement = f"PRAGMA schema_version = {version + 1:d}"
+    db.execute(statement)
     db.execute("PRAGMA writable_schema = RESET")
 
 
