@@ -39,9 +39,11 @@ def split_span(since_ms: int | None, until_ms: int | None) -> Span:
     first_day, end_day = -(-since_ms // DAY_MS), until_ms // DAY_MS
     if until_ms == TIME_MS_MAX:
         end_day += 1
-    if first_day > end_day:
-        return Span(first_day, first_day, (Part(since_ms, until_ms),))
-    parts = (Part(since_ms, first_day * DAY_MS), Part(end_day * DAY_MS, until_ms))
+    if first_day > end_day:  # all of it within a day
+        end_day = first_day
+        parts = [Part(since_ms, until_ms)]
+    else:
+        parts = [Part(since_ms, first_day * DAY_MS), Part(end_day * DAY_MS, until_ms)]
     return Span(first_day, end_day, tuple(part for part in parts if part.since_ms < part.until_ms))
 
 
