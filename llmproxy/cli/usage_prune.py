@@ -1,5 +1,6 @@
 """Command `usage prune`: deletes the details of old requests; the ledger and all sums stay."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,6 +19,10 @@ EXAMPLES = examples(
     "llmproxy usage prune --before 2026-01-01",
     "llmproxy usage prune --before 400d --yes --json",
 )
+CHECKPOINT_ROWS = 5000
+"""After so many rows the write-ahead log is about 10 MB long, and must be copied."""
+SERVER_LOOKS_S = 0.25
+"""A server looks at the log this often, and copies it while nobody else writes."""
 
 
 def prune(
@@ -113,13 +118,17 @@ def _delete(database: "AdminDatabase", before_day: int, rows: int) -> int:
 
     with database.write() as tx:
         pruning.note_prune(tx, before_day, actor=opening.actor(), now_ms=opening.now_ms())
-    done = 0
+    done = copied = 0
     with progress("Pruning") as report:
 
         def advance(deleted: int) -> None:
-            nonlocal done
+            nonlocal done, copied
             done += deleted
             report(done, rows)
+            if done - copied >= CHECKPOINT_ROWS:
+                copied = done
+                if not database.checkpoint_unless_served():
+                    time.sleep(SERVER_LOOKS_S)
 
         return pruning.prune(database.write, before_day, on_deleted=advance)
 

@@ -256,6 +256,22 @@ class AdminDatabase:
             tx.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             yield self._connection
 
+    def checkpoint_unless_served(self) -> bool:
+        """Copy the write-ahead log into the file unless a server runs, which does it; say if so.
+
+        For long work, during which the log would else grow and grow. Waits for nobody.
+        """
+        lock, gate = self.files.serving_lock, self.files.gate()
+        if not lock.try_acquire():
+            return False
+        try:
+            if gate.try_acquire():
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            gate.release()
+            lock.release()
+        return True
+
     def vacuum(self) -> None:
         """Write the file anew without its free room; the caller holds the serving lock.
 

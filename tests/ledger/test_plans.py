@@ -22,7 +22,7 @@ from tests.support.books import NOW_MS, PRICES, Book
 
 PACKAGE = Path(__file__).parents[2] / "llmproxy"
 GROWING = ("holds", "requests", "transfers")
-FEW = ("holds_open", "holds_shortfall", "transfers_by_hand")
+FEW = ("holds_open", "holds_shortfall", "transfers_wallet")
 """Partial indexes that hold few rows: all of one may be walked through."""
 STATEMENT = re.compile(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b")
 
