@@ -40,6 +40,11 @@ class RequestIds:
         return ((now_ms << 80) | _UUID_MARKS | low).to_bytes(16, "big")
 
 
+def arrival_ms(request_id: bytes) -> int:
+    """Return when a request came, in milliseconds since 1970: its id begins with it."""
+    return int.from_bytes(request_id[:6])
+
+
 def request_id_text(request_id: bytes) -> str:
     """Return the id as people see it: `req_` and 32 hex digits."""
     return "req_" + request_id.hex()

@@ -9,7 +9,7 @@ import msgspec
 from llmproxy import ledger
 from llmproxy.accounts import Principal
 from llmproxy.catalog import Model, Prices
-from llmproxy.clock import Clock
+from llmproxy.clock import Clock, arrival_ms
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
 from llmproxy.idempotency import Once, idempotency_key_taken
@@ -67,7 +67,7 @@ class Holds:
             user_multiplier_micro=quote.user_multiplier_micro,
             model_multiplier_micro=quote.model.multiplier_micro,
             amount_nanousd=quote.amount_nanousd,
-            created_at_ms=now_ms,
+            created_at_ms=arrival_ms(request_id),
             idempotency_hash=once.key_hash if once else None,
             body_hash=once.body_hash if once else None,
             is_stream=quote.facts.is_stream,

@@ -10,6 +10,7 @@ import hashlib
 
 import msgspec
 
+from llmproxy import rollups
 from llmproxy.errors import LlmproxyError, RefusedError
 from llmproxy.money import AMOUNT_NANOUSD_MAX, format_usd
 from llmproxy.storage.database import Tx
@@ -264,6 +265,19 @@ def end_hold(tx: Tx, hold: Hold, end: End) -> int:
             *msgspec.structs.astuple(end.outcome),
         ),
     )
+    outcome = end.outcome
+    rollups.add_request(
+        tx,
+        rollups.Group(
+            *(outcome.user_id, rollups.day_of(hold.created_at_ms), hold.api_key_id),
+            *(outcome.provider, hold.endpoint, outcome.model),
+        ),
+        is_refused=False,
+        usage=outcome.usage,
+        cost_nanousd=end.cost_nanousd,
+        charged_nanousd=charged,
+        shortfall_nanousd=owed,
+    )
     return charged
 
 
@@ -302,13 +316,23 @@ def record_unheld(
     now_ms: int,
     state: str = "refused",
 ) -> None:
-    """Leave a reporting row for a request that needed no hold: refused, or free (`settled`)."""
+    """Leave a reporting row for a request that needed no hold: refused, or free (`settled`).
+
+    `now_ms` is when it came.
+    """
     tx.execute(
         _INSERT_REQUEST,
         (
             *(request_id, api_key_id, endpoint, now_ms, 0, state, "none", 0, 0, 0),
             *msgspec.structs.astuple(outcome),
         ),
+    )
+    day = rollups.day_of(now_ms)
+    rollups.add_request(
+        tx,
+        rollups.Group(outcome.user_id, day, api_key_id, outcome.provider, endpoint, ""),
+        is_refused=state == "refused",
+        usage=outcome.usage,
     )
 
 

@@ -16,6 +16,7 @@ from llmproxy.errors import CatalogError
 from llmproxy.hold_check import hold_problems
 from llmproxy.money import format_usd
 from llmproxy.pricing import PricedModel
+from llmproxy.rollup_check import day_problems
 from llmproxy.storage.database import Tx
 
 PROBLEMS_SHOWN_MAX = 1000
@@ -82,6 +83,7 @@ def verify(tx: Tx, *, on_progress: Callable[[int], object] | None = None) -> Rep
     _check_transfers(tx, report)
     _check_idempotency(tx, report)
     _check_requests(tx, report)
+    _check_days(tx, report)
     return report
 
 
@@ -277,3 +279,11 @@ def _check_requests(tx: Tx, report: Report) -> None:
             report.add(where, "its API key belongs to another user")
         if basis != "none" or state == "expired":
             report.add(where, f"is {state} by {basis}, but has no hold")
+
+
+def _check_days(tx: Tx, report: Report) -> None:
+    """The sums by day are those of the requests, the holds and the transfers."""
+    row = tx.execute("SELECT count(*) FROM requests_by_day").fetchone()
+    report.count("sums_by_day", int(row[0]))
+    for where, message in day_problems(tx):
+        report.add(where, message)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmproxy import ledger
+from llmproxy import ledger, rollups
 from llmproxy.storage.database import Tx
 from llmproxy.storage.jobs import Write
 from llmproxy.storage.spill import Spill
@@ -166,6 +166,7 @@ def expire_open_holds(tx: Tx, *, now_ms: int) -> int:
            WHERE state = 'open'""",
         at,
     )
+    rollups.add_open_holds(tx)
     ended = tx.execute(
         """UPDATE holds SET state = 'expired', ended_at_ms = :now,
              basis = iif(seen_cost_nanousd > 0, 'estimate', 'none'),

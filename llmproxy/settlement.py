@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 
 from llmproxy import ledger
+from llmproxy.clock import arrival_ms
 from llmproxy.dialects.base import Reading, estimated
 from llmproxy.input_bound import input_estimate
 from llmproxy.order import Order, Services
@@ -147,7 +148,7 @@ class FreeEnding(_Row):
             api_key_id=order.principal.api_key_id,
             endpoint=order.endpoint.name,
             outcome=self._outcome(Reading(), reason),
-            now_ms=self._services.clock.now_ms(),
+            now_ms=arrival_ms(order.id),
             state=state,
         )
         self._services.writer.offer(record, order.id)

@@ -7,6 +7,7 @@ from functools import partial
 
 from llmproxy import ledger
 from llmproxy.accounts import Principal
+from llmproxy.clock import arrival_ms
 from llmproxy.errors import ApiError
 from llmproxy.order import Services
 from llmproxy.routes import Route
@@ -46,7 +47,7 @@ class UnheldRows:
             api_key_id=principal.api_key_id,
             endpoint=route.endpoint.name if route.endpoint else "models",
             outcome=unsent(principal, route.provider, model, status=status, reason=reason),
-            now_ms=clock.now_ms(),
+            now_ms=arrival_ms(request_id),
             state="refused" if error else "settled",
         )
         self._services.writer.offer(record, request_id)

@@ -274,7 +274,7 @@ def test_a_cost_that_differs_is_not_let_pass() -> None:
         charged_nanousd=5,
         shortfall_nanousd=0,
     )
-    receipt = Receipt(request, (), None, None, None, None, None)
+    receipt = Receipt(request, (), None, None, None, None, None, is_pruned=False)
     got = Got(200, "req", "0.000000005")
     right = Decimal("0.000000005")
     _compare(ASK, got, receipt, spent_nanousd=5, expected=right)

@@ -18,6 +18,7 @@ from tests.support.books import NOW_MS, Book, costing
 ROW = re.compile(
     r"database|[a-z_]+ row \d+|(wallet of )?user ann"
     r"|(price version|transfer) \d+|(hold|request) req_\w+"
+    r"|sums of user \w+( on [-\d]{10})?(, API key \w+, openai(/gpt-test|/other)?, [/\w]+)?"
 )
 """How a problem names its row."""
 TRIGGERS = "SELECT name FROM sqlite_schema WHERE type = 'trigger'"
@@ -85,6 +86,7 @@ def test_a_sound_ledger_has_no_problems_and_everything_is_counted(
         "usages_repriced": 2,
         "transfers": 5,
         "requests": 6,
+        "sums_by_day": 2,
     }
 
 
@@ -207,6 +209,14 @@ CHARGE = "INSERT INTO transfers(wallet_id, kind, amount_nanousd, hold_id, actor,
         # Rows that point nowhere.
         ("DELETE FROM price_versions", "a row of price_versions that does not exist"),
         ("UPDATE holds SET api_key_id = 99", "belong to different users"),
+        # Sums by day.
+        ("DELETE FROM requests", "are not those of its requests: requests by 5, "),
+        ("DELETE FROM requests_by_day", "are not those of its requests: requests by -5, "),
+        ("DELETE FROM requests_by_day", "are not those of its holds: cost_nanousd by -"),
+        ("DELETE FROM requests_by_day", "are not those of the transfers: charges differ by -"),
+        ("UPDATE requests_by_day SET refused = 2 WHERE refused = 1", "its requests: refused by 1"),
+        ("UPDATE requests_by_day SET day = day + 1", "its requests: requests by 5, "),
+        ("UPDATE requests_by_day SET output = output - 1", "its requests: output by -1"),
     ],
 )
 def test_each_kind_of_damage_is_found(
@@ -343,6 +353,7 @@ def test_a_hold_of_nothing_and_a_charge_of_all_that_was_held_are_sound(tmp_path:
 
 def test_requests_are_a_report_and_may_be_gone(damaged: sqlite3.Connection) -> None:
     damaged.execute("DELETE FROM requests")
+    damaged.execute("INSERT INTO prunes(before_day, actor, created_at_ms) VALUES(99999, 'x', 1)")
     assert check(damaged).problems == []
 
 
@@ -364,8 +375,9 @@ def test_what_was_settled_by_an_estimate_is_priced_again_as_well(
         report = ledger_check.verify(tx)
     assert (report.problems, report.checked["usages_repriced"]) == ([], 2)
     damaged.execute("UPDATE requests SET usage = NULL WHERE basis = 'estimate'")
-    messages = [problem.message for problem in check(damaged).problems]
+    *messages, sums = [problem.message for problem in check(damaged).problems]
     assert messages == ["is settled by estimate, but no usage is kept"] * 3
+    assert sums.startswith("are not those of its requests: input by 6200, ")
 
 
 def test_of_a_request_without_a_hold_only_what_is_wrong_is_said(
@@ -373,4 +385,35 @@ def test_of_a_request_without_a_hold_only_what_is_wrong_is_said(
 ) -> None:
     damaged.execute("UPDATE requests SET cost_nanousd = 1 WHERE state = 'refused'")
     messages = [problem.message for problem in check(damaged).problems]
-    assert messages == ["has amounts, but no hold"]
+    assert messages == [
+        "has amounts, but no hold",
+        "are not those of its requests: cost_nanousd by -1",
+    ]
+
+
+PRUNED = "INSERT INTO prunes(before_day, actor, created_at_ms) VALUES(99999, 'x', 1)"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("output = output - 1", "are not those of its requests: output by -1"),
+        ("cost_nanousd = cost_nanousd + 1", "are not those of its holds: cost_nanousd by 1"),
+        ("charged_nanousd = charged_nanousd + 1", "are not those of its holds: charged_nanousd by"),
+        (
+            "charged_nanousd = charged_nanousd - 1",
+            "are not those of the transfers: charges differ by -0.000000001",
+        ),
+        ("shortfall_nanousd = 0", "are not those of its holds: shortfall_nanousd by -"),
+    ],
+)
+def test_what_was_charged_on_days_that_were_pruned_is_proven_still(
+    damaged: sqlite3.Connection, damage: str, message: str
+) -> None:
+    damaged.execute(PRUNED)
+    damaged.execute("DELETE FROM requests WHERE basis = 'none'")
+    with transaction(damaged) as tx:
+        assert ledger_check.verify(tx).problems == []
+    damaged.execute(f"UPDATE requests_by_day SET {damage} WHERE model <> ''")
+    messages = [problem.message for problem in check(damaged).problems]
+    assert any(message in found for found in messages), messages

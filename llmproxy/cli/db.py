@@ -39,6 +39,25 @@ def migrate(as_json: Json = False) -> None:
         output.print_line(f"{path} was brought from schema {before} to {now}.")
 
 
+@app.command(epilog=examples("llmproxy db vacuum", "llmproxy db vacuum --json"))
+def vacuum(as_json: Json = False) -> None:
+    """Make the database file as small as it can be. Not while a server runs.
+
+    It is written anew, without the room that `usage prune` has freed: its disk needs as much room
+    again meanwhile, and so does the directory for temporary files.
+    """
+    with opening.database(must_exist=True) as database:
+        path = database.files.path
+        with opening.serving(database.files, "vacuum"):
+            before = path.stat().st_size
+            database.vacuum()
+            now = path.stat().st_size
+    if as_json:
+        output.print_json({"path": str(path), "bytes_before": before, "bytes": now})
+    else:
+        output.print_line(f"{path}: {now:,} bytes, {before:,} before.")
+
+
 @app.command(epilog=examples("llmproxy db info", "llmproxy db info --json"))
 def info(as_json: Json = False) -> None:
     """Show the database's path, size and schema. And who serves it."""

@@ -1,8 +1,5 @@
 """Commands `db backup` and `db restore`: copies of the database, each with the ledger's check."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +12,6 @@ from llmproxy.cli.progress import progress
 
 if TYPE_CHECKING:
     from llmproxy.ledger_check import Report
-    from llmproxy.storage.database import DatabaseFiles
 
 BACKUP_EXAMPLES = examples(
     "llmproxy db backup llmproxy-backup.db",
@@ -125,7 +121,7 @@ def restore(
     from llmproxy.storage.database import DatabaseFiles
 
     files = DatabaseFiles(find_paths().database)
-    with _serving(files):
+    with opening.serving(files, "restore"):
         with progress("Copying") as report:
             prepared = prepare_restore(files, file, report)
         try:
@@ -162,18 +158,6 @@ def _look_into(copy: Path) -> "tuple[Report, str]":
         users = output.counted(rows["users"], "user")
         contents = f"{users}, {output.counted(rows['requests'], 'request')}{when}"
         return verify_with_progress(tx), contents
-
-
-@contextmanager
-def _serving(files: "DatabaseFiles") -> Iterator[None]:
-    """Be the one process that serves the database, so that no server can start meanwhile."""
-    from llmproxy.storage.database import require_serving_lock
-
-    require_serving_lock(files, f"llmproxy db restore, pid {os.getpid()}")
-    try:
-        yield
-    finally:
-        files.serving_lock.release()
 
 
 def _stamp() -> str:

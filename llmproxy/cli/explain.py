@@ -39,6 +39,7 @@ def explain(
 ) -> None:
     """Show what a request cost, and why. Tokens × price × multipliers, line by line.
 
+    Of a request that was pruned there is left what it held, cost and was charged, and when.
     Exits with 1 when the stored cost is not what the lines multiply to.
     """
     from llmproxy import reports
@@ -113,6 +114,7 @@ def receipt_json(receipt: "Receipt") -> dict[str, object]:
         "model_multiplier": None if model is None else format_multiplier(model),
         "exact_cost_usd": _exact_cost(receipt),
         "agrees": receipt.agrees,
+        "pruned": receipt.is_pruned,
         "raw_usage": receipt.raw_usage,
     }
 
@@ -132,7 +134,11 @@ def _exact_cost(receipt: "Receipt") -> str | None:
 
 def _print_receipt(receipt: "Receipt") -> None:
     request = receipt.request
-    output.print_fields(_heading(request))
+    fields = _heading(request)
+    if receipt.is_pruned:
+        ended = output.short_time(receipt.ended_at_ms)
+        fields += [("ended", f"{ended} UTC"), ("details", "pruned (llmproxy usage prune)")]
+    output.print_fields(fields)
     output.print_line("")
     rows = [*_line_rows(receipt), *_sum_rows(receipt)]
     decimals = max(len(row[3].partition(".")[2]) for row in rows)

@@ -1,5 +1,6 @@
 """Owns how a command gets at the database and the clock."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from llmproxy.catalog import Catalog
-    from llmproxy.storage.database import AdminDatabase, Tx
+    from llmproxy.storage.database import AdminDatabase, DatabaseFiles, Tx
 
 
 def now_ms() -> int:
@@ -68,6 +69,22 @@ def writing() -> Iterator["Tx"]:
     """Open the database for one transaction: all of the block, or nothing."""
     with database() as opened, opened.write() as tx:
         yield tx
+
+
+@contextmanager
+def serving(files: "DatabaseFiles", command: str) -> Iterator[None]:
+    """Be the one process that serves the database, so that no server can start meanwhile.
+
+    Raises:
+        RefusedError: a server runs.
+    """
+    from llmproxy.storage.database import require_serving_lock
+
+    require_serving_lock(files, f"llmproxy db {command}, pid {os.getpid()}")
+    try:
+        yield
+    finally:
+        files.serving_lock.release()
 
 
 def catalog_path() -> "Path | None":

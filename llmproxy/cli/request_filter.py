@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from llmproxy.cli import opening
+from llmproxy.cli import opening, output
 from llmproxy.cli.times import parse_time
 
 if TYPE_CHECKING:
@@ -38,4 +38,14 @@ def request_filter(
         state=state,
         since_ms=parse_time(since, now_ms) if since else None,
         until_ms=parse_time(until, now_ms) if until else None,
+    )
+
+
+def say_if_pruned(wanted: "RequestFilter", pruned_before_ms: int | None, *, is_full: bool) -> None:
+    """Say that older requests than those shown have been pruned, unless more are there anyway."""
+    if pruned_before_ms is None or is_full or (wanted.since_ms or 0) >= pruned_before_ms:
+        return
+    day = output.short_time(pruned_before_ms)[:10]
+    output.say(
+        f"Requests from before {day} (UTC) have been pruned. Their sums: llmproxy usage summary"
     )

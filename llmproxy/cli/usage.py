@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output, usage_export, usage_summary
+from llmproxy.cli import opening, output, usage_export, usage_prune, usage_summary
 from llmproxy.cli.options import (
     LIMIT_DEFAULT,
     Json,
@@ -21,7 +21,7 @@ from llmproxy.cli.options import (
     rows_to_fetch,
 )
 from llmproxy.cli.output import Column
-from llmproxy.cli.request_filter import request_filter
+from llmproxy.cli.request_filter import request_filter, say_if_pruned
 
 if TYPE_CHECKING:
     from llmproxy.reports import Request
@@ -80,6 +80,8 @@ def requests(
             until=until,
         )
         rows = reports.list_requests(tx, wanted, limit=rows_to_fetch(limit))
+        pruned_ms = reports.pruned_before_ms(tx)
+    say_if_pruned(wanted, pruned_ms, is_full=len(rows) > limit > 0)
     rows = list(output.only(rows, limit))
     if as_json:
         output.print_json([row.as_json() for row in rows])
@@ -91,6 +93,7 @@ def requests(
 
 
 app.command("export", epilog=usage_export.EXAMPLES)(usage_export.export)
+app.command("prune", epilog=usage_prune.EXAMPLES)(usage_prune.prune)
 
 _NONE_YET = "No requests yet. They come in while this runs: llmproxy serve"
 

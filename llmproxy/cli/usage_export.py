@@ -23,7 +23,7 @@ from llmproxy.cli.options import (
     examples,
 )
 from llmproxy.cli.progress import progress, watched
-from llmproxy.cli.request_filter import request_filter
+from llmproxy.cli.request_filter import request_filter, say_if_pruned
 
 if TYPE_CHECKING:
     from llmproxy.reports import Request
@@ -79,11 +79,13 @@ def export(
             wanted = request_filter(
                 tx, user=user, key=key, provider=provider, model=model, since=since, until=until
             )
+            pruned_ms = reports.pruned_before_ms(tx)
         until_ms = min(wanted.until_ms or opening.now_ms(), opening.now_ms())
         with _destination(file) as stream, progress("Exporting") as report:
             pages = watched(reports.request_pages(database.read, wanted), until_ms, report)
             rows = (row for page in pages for row in page)
             written = _WRITERS[file_format](stream, rows)
+    say_if_pruned(wanted, pruned_ms, is_full=False)
     where = f" to {file}" if file else ""
     output.say(f"{output.counted(written, 'request')} written{where}.")
 

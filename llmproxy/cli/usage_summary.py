@@ -18,7 +18,7 @@ from llmproxy.cli.options import (
     examples,
 )
 from llmproxy.cli.output import Column
-from llmproxy.cli.progress import progress, watched
+from llmproxy.cli.progress import progress
 from llmproxy.cli.request_filter import request_filter
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ def summary(
     """Sum up requests, tokens and money. By day (UTC) unless --by says otherwise.
 
     Running requests count when they have ended. INPUT includes CACHED. A shortfall is what
-    answers cost above what their user had: the operator's.
+    answers cost above what their user had: the operator's. Requests that held nothing (refused
+    or free ones) count under no model.
     """
     if by not in GROUPINGS:
         msg = f"{by!r:.40} is nothing to sum up by; choose one of {', '.join(GROUPINGS)}."
@@ -72,6 +73,12 @@ def summary(
     names = list(output.only(names, limit))
     if by == "day":
         names.reverse()
+    if sums.pruned_before_ms is not None:
+        day = output.short_time(sums.pruned_before_ms)[:10]
+        output.say(
+            f"Requests from before {day} (UTC) have been pruned: only whole days of then are "
+            "summed, not the part of a day that was asked for."
+        )
     if as_json:
         output.print_json(_as_json(sums, names, wanted))
     elif not names:
@@ -83,10 +90,8 @@ def summary(
 def _sum_up(database: "AdminDatabase", wanted: "RequestFilter", by: str) -> "Summary":
     from llmproxy import reports
 
-    until_ms = min(wanted.until_ms or opening.now_ms(), opening.now_ms())
     with progress("Summing up") as report:
-        pages = reports.request_pages(database.read, wanted)
-        return reports.summarise(watched(pages, until_ms, report), by)
+        return reports.summarise(database.read, wanted, by, on_progress=report)
 
 
 def _as_json(sums: "Summary", names: list[str], wanted: "RequestFilter") -> dict[str, object]:
@@ -96,6 +101,7 @@ def _as_json(sums: "Summary", names: list[str], wanted: "RequestFilter") -> dict
         "by": sums.by,
         "since": rfc3339(wanted.since_ms),
         "until": rfc3339(wanted.until_ms),
+        "pruned_before": rfc3339(sums.pruned_before_ms),
         "rows": [{sums.by: name, **sums.groups[name].as_json()} for name in names],
         "total": sums.total.as_json(),
     }

@@ -4,6 +4,7 @@ Functions take a reading `tx`. Money is nano-USD, times are milliseconds since 1
 anything.
 """
 
+from llmproxy.reports.days import pruned_before_ms, split_span
 from llmproxy.reports.own import OWN_GROUPS, OwnKey, OwnSums, find_own_key, sum_own
 from llmproxy.reports.receipts import Receipt, find_receipt
 from llmproxy.reports.requests import (
@@ -53,7 +54,9 @@ __all__ = (
     "list_credits",
     "list_requests",
     "newest_request_ms",
+    "pruned_before_ms",
     "request_pages",
+    "split_span",
     "standing",
     "sum_own",
     "summarise",

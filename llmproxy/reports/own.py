@@ -7,11 +7,13 @@ import msgspec
 
 from llmproxy.clock import rfc3339
 from llmproxy.money import format_multiplier, format_usd
+from llmproxy.reports.days import Part, split_span
 from llmproxy.reports.requests import id_bound
+from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
 OWN_GROUPS = ("day", "model", "endpoint")
-DAY_MS = 86_400_000
+_NOTHING = Part(0, 0)
 
 
 class OwnSums(msgspec.Struct, frozen=True):
@@ -81,38 +83,35 @@ def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKe
     return OwnKey(*(*row, today))
 
 
-_TOKENS_IN = """
-coalesce((SELECT sum(coalesce(json_extract(value, '$.input'), 0)
-                   + coalesce(json_extract(value, '$.cache_read'), 0)
-                   + coalesce(json_extract(value, '$.cache_write_5m'), 0)
-                   + coalesce(json_extract(value, '$.cache_write_1h'), 0))
-          FROM json_each(CASE WHEN json_valid(usage) THEN usage END, '$.legs')), 0)
-"""
-_TOKENS_OUT = """
-coalesce((SELECT sum(coalesce(json_extract(value, '$.output'), 0))
-          FROM json_each(CASE WHEN json_valid(usage) THEN usage END, '$.legs')), 0)
-"""
-_SUMS = (
-    """
-SELECT CASE :group WHEN 'day' THEN date(created_at_ms / 1000, 'unixepoch')
+_SUMS = """
+WITH sums AS (
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM requests_by_day WHERE user_id = :user AND day >= :first_day AND day < :end_day
+  UNION ALL
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :head AND id < :head_end
+  UNION ALL
+  SELECT day, provider, endpoint, model, requests, input + cache_read + cache_write_5m
+         + cache_write_1h AS tokens_in, output, cost_nanousd, charged_nanousd
+  FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :tail AND id < :tail_end
+)
+SELECT CASE :group WHEN 'day' THEN date(day * 86400, 'unixepoch')
                    WHEN 'model' THEN provider || iif(model = '', ' (no model)', '/' || model)
                    WHEN 'endpoint' THEN provider || '/' || endpoint ELSE '' END AS name,
-       count(*), sum("""
-    + _TOKENS_IN
-    + "), sum("
-    + _TOKENS_OUT
-    + """), sum(cost_nanousd), sum(charged_nanousd)
-FROM requests
-WHERE user_id = :user AND id >= :first AND id < :end AND state <> 'refused'
+       sum(requests), sum(tokens_in), sum(output), sum(cost_nanousd), sum(charged_nanousd)
+FROM sums WHERE requests > 0
 GROUP BY name HAVING name > :after OR :after = '' ORDER BY name LIMIT :limit
-"""
-)
+""".replace("REQUESTS_AS_DAYS", REQUESTS_AS_DAYS)
 
 
 def sum_own(
     tx: Tx, user_id: int, group: str, *, since_ms: int, until_ms: int, limit: int, after: str = ""
 ) -> list[OwnSums]:
     """Return the sums over a user's ended requests, by the names of their groups.
+
+    Of days of which only a part lies in the span, requests that were pruned are left out.
 
     Args:
         tx: a reading transaction.
@@ -123,13 +122,20 @@ def sum_own(
         limit: the most groups.
         after: only groups whose name comes behind this one.
     """
+    span = split_span(since_ms, until_ms)
+    head, tail = (*span.parts, _NOTHING, _NOTHING)[:2]
+    statement = _SUMS
     rows = tx.execute(
-        _SUMS,
+        statement,
         {
             "user": user_id,
             "group": group,
-            "first": id_bound(since_ms, 0),
-            "end": id_bound(until_ms, 0),
+            "first_day": span.first_day,
+            "end_day": span.end_day,
+            "head": id_bound(head.since_ms, 0),
+            "head_end": id_bound(head.until_ms, 0),
+            "tail": id_bound(tail.since_ms, 0),
+            "tail_end": id_bound(tail.until_ms, 0),
             "limit": limit,
             "after": after,
         },

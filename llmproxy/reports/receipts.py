@@ -2,10 +2,11 @@
 
 import msgspec
 
-from llmproxy.clock import request_id_text
+from llmproxy.clock import arrival_ms, request_id_text, rfc3339
 from llmproxy.errors import DatabaseError, NotFoundError
 from llmproxy.money import cost_nanousd
 from llmproxy.pricing import Line
+from llmproxy.reports.days import pruned_before_ms
 from llmproxy.reports.requests import Request, find_request
 from llmproxy.storage.database import Tx
 
@@ -23,6 +24,8 @@ class Receipt(msgspec.Struct, frozen=True):
     model_multiplier_micro: int | None
     price_version: int | None
     ended_at_ms: int | None
+    is_pruned: bool
+    """Its row was deleted by `usage prune`: only what its hold says is known."""
 
     @property
     def rated_tokens(self) -> int:
@@ -55,11 +58,11 @@ def find_receipt(tx: Tx, request_id: bytes) -> Receipt:
     """
     request = find_request(tx, request_id)
     if request is None:
-        msg = f"There is no request {request_id_text(request_id)}. See: llmproxy usage requests"
-        raise NotFoundError(msg)
-    details = tx.execute(
+        raise NotFoundError(_unknown(tx, request_id))
+    row = tx.execute(
         "SELECT receipt, raw_usage FROM requests WHERE id = ?", (request_id,)
-    ).fetchone() or (None, None)
+    ).fetchone()
+    details = row or (None, None)
     pinned = tx.execute(
         """SELECT user_multiplier_micro, model_multiplier_micro, price_version_id, ended_at_ms
            FROM holds WHERE id = ?""",
@@ -70,4 +73,16 @@ def find_receipt(tx: Tx, request_id: bytes) -> Receipt:
     except msgspec.DecodeError as error:
         msg = f"The receipt of {request_id_text(request_id)} cannot be read: {error}."
         raise DatabaseError(msg) from error
-    return Receipt(request, lines, details[1], *pinned)
+    is_pruned = row is None and request.state != "open"
+    user, model, version, ended_at_ms = pinned
+    return Receipt(request, lines, details[1], user, model, version, ended_at_ms, is_pruned)
+
+
+def _unknown(tx: Tx, request_id: bytes) -> str:
+    """Say that there is no such request; one that held nothing may have been pruned."""
+    msg = f"There is no request {request_id_text(request_id)}."
+    pruned_ms = pruned_before_ms(tx) or 0
+    if arrival_ms(request_id) < pruned_ms:
+        day = (rfc3339(pruned_ms) or "")[:10]
+        return f"{msg} Refused and free requests from before {day} have been pruned."
+    return f"{msg} See: llmproxy usage requests"

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from llmproxy.clock import arrival_ms
 from llmproxy.reports.requests import id_bound
 from llmproxy.storage.database import Tx
 
@@ -82,8 +83,7 @@ def newest_request_ms(tx: Tx) -> int | None:
         """SELECT max(coalesce((SELECT max(id) FROM requests), x''),
                       coalesce((SELECT max(id) FROM holds), x''))"""
     ).fetchone()
-    # The id begins with the time of arrival in milliseconds (UUIDv7).
-    return int.from_bytes(row[0][:6]) if row[0] else None
+    return arrival_ms(row[0]) if row[0] else None
 
 
 def count_open_holds(tx: Tx, *, before_ms: int) -> int:

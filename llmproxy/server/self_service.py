@@ -95,8 +95,11 @@ class SelfService:
 
 def _usage_page(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[bytes, Headers]:
     rows, cursor = _find_rows(tx, user_id, asked)
+    pruned_before = _pruned_before(tx, asked)
     if asked.is_csv:
         headers = [(b"content-type", b"text/csv; charset=utf-8")]
+        if pruned_before:
+            headers.append((b"x-llmproxy-pruned-before", pruned_before.encode()))
         if cursor:
             headers.append((b"x-llmproxy-next-cursor", cursor.encode()))
         return _csv_page(asked.group, rows), headers
@@ -107,8 +110,20 @@ def _usage_page(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[bytes, Headers
             "group": asked.group,
             "data": rows,
             "next_cursor": cursor,
+            "pruned_before": pruned_before,
         }
     )
+
+
+def _pruned_before(tx: Tx, asked: UsageQuery) -> str | None:
+    """Return the time before which requests were pruned, when the answer lacks some for that."""
+    pruned_ms = reports.pruned_before_ms(tx)
+    if asked.group == "none":
+        is_lacking = asked.since_ms < (pruned_ms or 0)
+    else:
+        span = reports.split_span(asked.since_ms, asked.until_ms)
+        is_lacking = span.has_pruned_part(pruned_ms)
+    return rfc3339(pruned_ms) if is_lacking else None
 
 
 def _find_rows(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[list[Row], str | None]:

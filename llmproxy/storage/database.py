@@ -20,7 +20,7 @@ BUSY_TIMEOUT_MS = 5000
 GATE_TIMEOUT_S = 5.0
 CLOSING_GATE_TIMEOUT_S = 0.5
 STATEMENT_CACHE = 256
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """The schema this program works on; equal to `migrations.SCHEMA_VERSION` (a test says so), and
 repeated here because most commands need no migration and should not load sqlite-utils for it."""
 
@@ -255,6 +255,37 @@ class AdminDatabase:
         with self.read() as tx:
             tx.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             yield self._connection
+
+    def checkpoint_unless_served(self) -> bool:
+        """Copy the write-ahead log into the file unless a server runs, which does it; say if so.
+
+        For long work, during which the log would else grow and grow. Waits for nobody.
+        """
+        lock, gate = self.files.serving_lock, self.files.gate()
+        if not lock.try_acquire():
+            return False
+        try:
+            if gate.try_acquire():
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        finally:
+            gate.release()
+            lock.release()
+        return True
+
+    def vacuum(self) -> None:
+        """Write the file anew without its free room; the caller holds the serving lock.
+
+        Raises:
+            DatabaseError: another command has it open, or there is no room for the second copy
+                that is made meanwhile; nothing was changed.
+        """
+        with self.files.gate().held(shared=False, timeout_s=GATE_TIMEOUT_S):
+            try:
+                self._connection.execute("VACUUM")
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            except sqlite3.DatabaseError as error:
+                msg = f"The database could not be written anew: {error}. Nothing was changed."
+                raise DatabaseError(msg) from error
 
     def close(self) -> None:
         """Close the file; the last of all connections to close checkpoints.

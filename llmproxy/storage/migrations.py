@@ -9,7 +9,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _migrations = Migrations("llmproxy")
 
@@ -301,6 +301,93 @@ def m004_checks_that_compare(db: Database) -> None:
     # read the schema again.)
     db.execute("DROP INDEX transfers_wallet")
     db.execute("CREATE INDEX transfers_wallet ON transfers(wallet_id, id) WHERE kind <> 'charge'")
+
+
+_DAY_TABLES = (
+    # The sums of all ended requests by day (UTC, of arrival, since 1970), kept when their rows in
+    # `requests` are pruned. The user comes first: users ask for their own days.
+    """
+    CREATE TABLE requests_by_day(
+      user_id INTEGER NOT NULL,
+      day INTEGER NOT NULL,
+      api_key_id INTEGER NOT NULL,
+      provider TEXT NOT NULL,
+      endpoint TEXT NOT NULL,
+      -- Empty for what held nothing.
+      model TEXT NOT NULL,
+      requests INTEGER NOT NULL,
+      refused INTEGER NOT NULL,
+      input INTEGER NOT NULL,
+      cache_read INTEGER NOT NULL,
+      cache_write_5m INTEGER NOT NULL,
+      cache_write_1h INTEGER NOT NULL,
+      output INTEGER NOT NULL,
+      reasoning INTEGER NOT NULL,
+      web_searches INTEGER NOT NULL,
+      cost_nanousd INTEGER NOT NULL,
+      charged_nanousd INTEGER NOT NULL,
+      shortfall_nanousd INTEGER NOT NULL,
+      PRIMARY KEY(user_id, day, api_key_id, provider, endpoint, model)
+    ) STRICT, WITHOUT ROWID
+    """,
+    # Each time that rows of `requests` were deleted: all that came before that day may be gone.
+    """
+    CREATE TABLE prunes(
+      id INTEGER PRIMARY KEY,
+      before_day INTEGER NOT NULL,
+      actor TEXT NOT NULL,
+      created_at_ms INTEGER NOT NULL
+    ) STRICT
+    """,
+)
+
+_TOKENS = """
+coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
+                   WHEN json_array_length(usage, '$.legs') = 1
+                     THEN json_extract(usage, '$.legs[0].CLASS')
+                   ELSE (SELECT sum(json_extract(value, '$.CLASS'))
+                         FROM json_each(usage, '$.legs'))
+              END AS INTEGER), 0),
+"""
+_TOKEN_CLASSES = (
+    *("input", "cache_read", "cache_write_5m", "cache_write_1h"),
+    *("output", "reasoning", "web_searches"),
+)
+_FILL_DAYS = "".join(
+    (
+        """
+INSERT INTO requests_by_day
+SELECT user_id, created_at_ms / 86400000, api_key_id, provider, endpoint,
+  CASE WHEN EXISTS(SELECT 1 FROM holds WHERE holds.id = requests.id) THEN model ELSE '' END,
+  state <> 'refused', state = 'refused',
+""",
+        *(_TOKENS.replace("CLASS", name) for name in _TOKEN_CLASSES),
+        """
+  cost_nanousd, charged_nanousd, shortfall_nanousd
+FROM requests WHERE true
+ON CONFLICT DO UPDATE SET
+  requests = requests + excluded.requests,
+  refused = refused + excluded.refused,
+  input = input + excluded.input,
+  cache_read = cache_read + excluded.cache_read,
+  cache_write_5m = cache_write_5m + excluded.cache_write_5m,
+  cache_write_1h = cache_write_1h + excluded.cache_write_1h,
+  output = output + excluded.output,
+  reasoning = reasoning + excluded.reasoning,
+  web_searches = web_searches + excluded.web_searches,
+  cost_nanousd = cost_nanousd + excluded.cost_nanousd,
+  charged_nanousd = charged_nanousd + excluded.charged_nanousd,
+  shortfall_nanousd = shortfall_nanousd + excluded.shortfall_nanousd
+""",
+    )
+)
+
+
+@_migrations()
+def m005_days(db: Database) -> None:
+    """Keep the sums of requests by day, from those that there are on; about 15 µs for each."""
+    for statement in (*_DAY_TABLES, _FILL_DAYS):
+        db.execute(statement)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -11,7 +11,7 @@ from typer.main import get_command
 from llmproxy import __version__
 from llmproxy.cli.app import app
 from llmproxy.cli.doctor import has_wal_reset_bug
-from llmproxy.storage.database import connect
+from llmproxy.storage.database import SCHEMA_VERSION, connect
 from tests.cli.conftest import Program, Quick
 from tests.cli.test_providers import SECRET
 
@@ -275,6 +275,7 @@ def test_the_database_is_described(quick: Quick) -> None:
     quick.ok("users", "create", "ann", "--key", "laptop")
     info = quick.json("db", "info")
     assert info["path"] == str(quick.database)
-    assert (info["schema_version"], info["journal_mode"], info["served_by"]) == (2, "wal", None)
+    schema = (info["schema_version"], info["journal_mode"], info["served_by"])
+    assert schema == (SCHEMA_VERSION, "wal", None)
     assert (info["rows"]["users"], info["rows"]["api_keys"]) == (1, 1)
     assert "rows in users" in quick.ok("db", "info")

@@ -23,6 +23,7 @@ def one_request_to(program: Program, model: str) -> None:
     book.settled()
     with book.write() as tx:
         tx.execute("UPDATE requests SET model = ?", (model,))
+        tx.execute("UPDATE requests_by_day SET model = ?", (model,))
     book.close()
 
 

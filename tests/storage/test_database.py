@@ -274,3 +274,32 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         assert lock.try_acquire()
     lock.release()
     lock.release()
+
+
+def test_long_work_copies_the_log_itself_unless_a_server_does(path: Path) -> None:
+    database = AdminDatabase(path)
+    wal = database.files.wal
+
+    def write() -> int:
+        with database.write() as tx:
+            tx.execute(
+                "INSERT INTO boots(pid, version, started_at_ms) VALUES(1, ?, 1)", ("x" * 300_000,)
+            )
+        return wal.stat().st_size
+
+    sizes = []
+    for _ in range(5):
+        assert database.checkpoint_unless_served()
+        sizes.append(write())
+    assert max(sizes) < 400_000  # written from its beginning each time
+    other = DatabaseFiles(path).serving_lock
+    other.acquire("pid 41")
+    assert not database.checkpoint_unless_served()
+    assert write() > 600_000
+    other.release()
+    gate = database.files.gate()
+    gate.try_acquire(shared=True)  # another command writes
+    assert database.checkpoint_unless_served()
+    assert write() > 900_000
+    gate.release()
+    database.close()

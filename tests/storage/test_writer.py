@@ -13,6 +13,13 @@ from llmproxy.storage import writer as module
 from llmproxy.storage.database import AdminDatabase, Tx
 from tests.storage.helpers import INSERT, Site, count, eventually, fail, insert
 
+WIDE = "x" * 60_000
+
+
+def insert_wide(tx: Tx) -> None:
+    tx.execute("INSERT INTO boots(pid, version, started_at_ms) VALUES(1, ?, 1)", (WIDE,))
+
+
 # --- what is normal ---
 
 
@@ -305,6 +312,32 @@ def test_a_long_reader_delays_checkpoints_and_they_catch_up(
             await site.writer.submit(insert, number)
         assert site.files.wal.stat().st_size <= high + 128 * 1024
         await no_more_checkpoints(site)
+
+    site.run(work)
+    reader.close()
+
+
+def test_what_a_long_reader_makes_of_the_wal_is_cut_off_when_it_has_left(site: Site) -> None:
+    """All limits as they are in force: 4 MB until a checkpoint, 12 MB that the file may keep."""
+    reader = AdminDatabase(site.files.path)
+    kept_bytes = 12 * 1024 * 1024
+
+    async def write(times: int) -> int:
+        """Write so many wide rows, one a transaction; return how long the log has been at most."""
+        longest = 0
+        for _ in range(times):
+            await site.writer.submit(insert_wide)
+            longest = max(longest, site.files.wal.stat().st_size)
+        return longest
+
+    async def work() -> None:
+        with reader.read() as tx:
+            assert count(tx) == 0
+            assert await write(400) > 400 * len(WIDE)
+        # The next look after a commit copies the log, and the next write begins it anew.
+        await write(module.LOOK_AFTER_JOBS + 2)
+        assert await write(400) <= kept_bytes
+        assert await site.writer.submit(count) == 930
 
     site.run(work)
     reader.close()
