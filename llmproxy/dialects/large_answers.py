@@ -33,6 +33,8 @@ class LargeAnswer:
     def feed(self, piece: bytes) -> None:
         """Take the next bytes of the answer."""
         self.size += len(piece)
+        if not self._beginning:
+            piece = piece.lstrip()  # what some servers send to keep a client waiting
         if len(self._beginning) < BEGINNING_BYTES:
             self._beginning += piece[: BEGINNING_BYTES - len(self._beginning)]
         self._end += piece[-END_BYTES:]

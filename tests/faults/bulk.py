@@ -6,10 +6,9 @@ are run one after the other.
 
 from collections.abc import Iterator
 
-from tests.faults.bodies import NO_JSON
 from tests.faults.cell import Bulk, Case, End, Handler, Limits, Row, Stage, View
 from tests.faults.dialects import CHAT, MESSAGES, Dialect
-from tests.faults.expect import JSON_HEAD, STREAM_HEAD, billed, estimated, released
+from tests.faults.expect import JSON_HEAD, STREAM_HEAD, billed, released
 from tests.faults.statuses import HTML_HEAD
 from tests.faults.streams import text_event
 from tests.support.stub_provider import Headers, Out, SeenRequest
@@ -19,8 +18,6 @@ ANSWER_MB = 100
 PAGE_MB = 50
 STREAM_MIB_MAX = 32
 """Of memory that an answer may take which is passed on as it comes."""
-PLAIN_MIB_MAX = 192
-"""Of a plain answer 64 MiB are kept to read its usage, and once more while they are joined."""
 
 
 def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
@@ -61,9 +58,8 @@ def _streams(dialect: Dialect) -> Iterator[Case]:
 def _plain(dialect: Dialect) -> Case:
     before, after = dialect.plain(padding="|").split(b"|")
     body = Bulk(before, b"x" * MB, ANSWER_MB, after)
-    row = estimated(dialect, body.length, NO_JSON, is_stream=False)
-    view = View(200, End.CLEAN, body)
-    return _case("a plain answer of 100 MB", _sent(200, JSON_HEAD, body), view, row, PLAIN_MIB_MAX)
+    view, row = View(200, End.CLEAN, body), billed(dialect)
+    return _case("a plain answer of 100 MB", _sent(200, JSON_HEAD, body), view, row, STREAM_MIB_MAX)
 
 
 def _pages() -> Iterator[Case]:
