@@ -297,12 +297,12 @@ def test_damage_to_the_file_itself_is_found(damaged: sqlite3.Connection) -> None
     """The index says that a column is unique while the table does not keep to it."""
     damaged.execute("PRAGMA writable_schema=ON")
     damaged.execute(
-        "UPDATE sqlite_schema SET sql = replace(sql, 'transfers(wallet_id, id)',"
-        " 'transfers(id, wallet_id)') WHERE name = 'transfers_wallet'"
+        "UPDATE sqlite_schema SET sql = replace(sql, 'requests(user_id, id)',"
+        " 'requests(id, user_id)') WHERE name = 'requests_user'"
     )
     damaged.execute("PRAGMA writable_schema=RESET")
     found = {(problem.row, problem.message) for problem in check(damaged).problems}
-    assert ("database", "row 2 missing from index transfers_wallet") in found, found
+    assert ("database", "row 1 missing from index requests_user") in found, found
 
 
 def test_of_many_problems_the_first_are_kept_and_all_are_counted() -> None:
