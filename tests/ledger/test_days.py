@@ -189,7 +189,7 @@ def old_path(tmp_path: Path) -> Path:
     book.settled(Leg(1, 2, 3, 4, 50, 6, 7), Leg(output=1000, model="other"), Leg(input=2**20))
     book.settled(Leg(input=5))
     settle(book, book.placed("1"), "9.7")
-    book.now_ms += DAY_MS
+    book.now_ms = (TODAY + 1) * DAY_MS - 1  # the hold comes at midnight, the others just before
     with book.write() as tx:
         for state in ("refused", "settled", "released"):
             record(book, tx, state, book.now_ms)

@@ -162,6 +162,20 @@ def test_what_pages_and_lists_ask_goes_by_index(book: Book, planned: Planned) ->
     reports.pruned_before_ms(tx)
 
 
+def test_what_one_user_asks_passes_over_the_requests_of_others(
+    book: Book, planned: Planned
+) -> None:
+    tx: Any = planned
+    own = reports.RequestFilter(user_id=book.user_id, since_ms=1, until_ms=NOW_MS)
+    reports.list_requests(tx, own, limit=10)
+    reports.summarise(the_same(tx), own, "day")
+    reports.sum_own(tx, book.user_id, "day", since_ms=1, until_ms=NOW_MS, limit=9)
+    steps = [step for plan in planned.plans.values() for step in plan]
+    of_requests = [step for step in steps if step.startswith("SEARCH requests ")]
+    assert len(of_requests) >= 4
+    assert [step for step in of_requests if "USING INDEX requests_user" not in step] == []
+
+
 def test_a_prune_goes_by_index(book: Book, planned: Planned) -> None:
     tx: Any = planned
     ledger.record_unheld(

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import subprocess
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import pytest
 
 from llmproxy import accounts, reports
-from llmproxy.clock import Clock
+from llmproxy.clock import Clock, arrival_ms
 from llmproxy.money import format_usd
 from llmproxy.server.usage_query import PARAMETERS
 from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer, chat_body
 from tests.support.proxy import Answered, RunningProxy
+from tests.support.raw_client import RawClient
 from tests.support.waiting import wait_until
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -222,6 +224,30 @@ def test_other_methods_are_refused_and_head_has_no_body(
     headed = ask(proxy.port, "HEAD", path, b"", bearer(key))
     assert (headed.status, headed.body) == (200, b"")
     assert int(headed.headers["content-length"]) > 0
+
+
+@pytest.mark.parametrize(
+    "body", [chat_body(), chat_body(model="unknown"), {"model": "x", "input": "hi"}]
+)
+def test_a_request_counts_from_when_it_came_however_long_its_body_took(
+    proxy: RunningProxy, books: Books, stub: object, body: dict[str, object]
+) -> None:
+    """Whether it is paid for, refused or free: its day is that which its id begins with."""
+    name, key = books.user()
+    path = "/v1/openai/moderations" if "input" in body else CHAT
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n"
+    with RawClient(proxy.port) as client:
+        client.send(f"{head}content-length: {len(data)}\r\n\r\n".encode() + data[:5])
+        time.sleep(0.05)
+        client.send(data[5:])
+        client.recv_head()
+    wait_until(lambda: len(books.rows(name)) == 1)
+    (row,) = books.rows(name)
+    assert row["created_at_ms"] == arrival_ms(row["id"])
+    with books.database.read() as tx:
+        held = tx.execute("SELECT created_at_ms FROM holds WHERE id = ?", (row["id"],)).fetchall()
+    assert [each[0] for each in held] in ([], [row["created_at_ms"]])
 
 
 def test_a_damaged_row_spoils_no_sum(
