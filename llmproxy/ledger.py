@@ -161,17 +161,11 @@ def find_earlier_hold(tx: Tx, hold: Hold) -> EarlierHold | None:
 def place_hold(tx: Tx, hold: Hold) -> Standing | None:
     """Set money aside, or return what was there when it did not suffice (nothing is written).
 
-    The check and the change are one statement, so that parallel requests cannot both pass it. An
-    idempotency key must be free: see `find_earlier_hold`.
+    An idempotency key must be free: see `find_earlier_hold`.
     """
-    if hold.amount_nanousd > AMOUNT_NANOUSD_MAX:  # more than anybody has, or SQLite can count
-        return standing(tx, hold.wallet_id)
-    placed = tx.execute(
-        """UPDATE wallets SET held_nanousd = held_nanousd + ?1
-           WHERE id = ?2 AND balance_nanousd - held_nanousd >= ?1""",
-        (hold.amount_nanousd, hold.wallet_id),
-    )
-    if placed.rowcount == 0:
+    # More than the most is more than anybody has, or SQLite can count.
+    is_possible = hold.amount_nanousd <= AMOUNT_NANOUSD_MAX
+    if not (is_possible and _set_aside(tx, hold.wallet_id, hold.amount_nanousd)):
         return standing(tx, hold.wallet_id)
     tx.execute(
         """INSERT INTO holds(id, wallet_id, api_key_id, price_version_id, boot_id, endpoint,
@@ -191,12 +185,7 @@ def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Standing | None:
     Raises:
         HoldEndedError: it has ended.
     """
-    extended = tx.execute(
-        """UPDATE wallets SET held_nanousd = held_nanousd + ?1
-           WHERE id = ?2 AND balance_nanousd - held_nanousd >= ?1""",
-        (by_nanousd, hold.wallet_id),
-    )
-    if extended.rowcount == 0:
+    if not _set_aside(tx, hold.wallet_id, by_nanousd):
         return standing(tx, hold.wallet_id)
     grown = tx.execute(
         "UPDATE holds SET amount_nanousd = amount_nanousd + ? WHERE id = ? AND state = 'open'",
@@ -205,6 +194,19 @@ def extend_hold(tx: Tx, hold: Hold, by_nanousd: int) -> Standing | None:
     if grown.rowcount != 1:
         raise HoldEndedError(hold.id)
     return None
+
+
+def _set_aside(tx: Tx, wallet_id: int, amount_nanousd: int) -> bool:
+    """Hold so much of a wallet if it is available; say whether it was.
+
+    The check and the change are one statement, so that parallel requests cannot both pass it.
+    """
+    held = tx.execute(
+        """UPDATE wallets SET held_nanousd = held_nanousd + ?1
+           WHERE id = ?2 AND balance_nanousd - held_nanousd >= ?1""",
+        (amount_nanousd, wallet_id),
+    )
+    return held.rowcount == 1
 
 
 def note_seen(tx: Tx, hold: Hold, cost_nanousd: int) -> None:

@@ -25,17 +25,13 @@ LEDGER = (
     ("wallet_id = ? AND idempotency_hash = ?", "? > 0 AND idempotency_hash = ?"),
     ("wallet_id = ? AND idempotency_hash = ?", "wallet_id = ? AND idempotency_hash <> ?"),
     ("state <> 'released'", "state = 'open'"),
-    # place_hold
-    ("balance_nanousd - held_nanousd >= :amount", "balance_nanousd - held_nanousd > :amount"),
-    ("balance_nanousd - held_nanousd >= :amount", "balance_nanousd >= :amount"),
-    (":wallet AND balance_nanousd - held_nanousd >= :amount", ":wallet"),
-    ("id = :wallet AND balance_nanousd - held_nanousd >= :amount", ":wallet"),
-    ("held_nanousd = held_nanousd + :amount", "held_nanousd = :amount"),
+    # _set_aside
+    ("balance_nanousd - held_nanousd >= ?1", "balance_nanousd - held_nanousd > ?1"),
+    ("balance_nanousd - held_nanousd >= ?1", "balance_nanousd >= ?1"),
+    ("?2 AND balance_nanousd - held_nanousd >= ?1", "?2"),
+    ("id = ?2 AND balance_nanousd - held_nanousd >= ?1", "?2 > 0"),
+    ("held_nanousd = held_nanousd + ?1", "held_nanousd = ?1"),
     # extend_hold
-    ("balance_nanousd - held_nanousd >= :by", "balance_nanousd - held_nanousd > :by"),
-    ("balance_nanousd - held_nanousd >= :by", "balance_nanousd >= :by"),
-    (":wallet AND balance_nanousd - held_nanousd >= :by", ":wallet"),
-    ("id = :wallet AND balance_nanousd - held_nanousd >= :by", ":wallet"),
     ("amount_nanousd + ? WHERE id = ? AND state = 'open'", "amount_nanousd + ? WHERE id = ?"),
     ("amount_nanousd + ? WHERE id = ? AND", "amount_nanousd + ? WHERE ? <> '' AND"),
     ("SET amount_nanousd = amount_nanousd + ?", "SET amount_nanousd = ?"),
@@ -45,11 +41,16 @@ LEDGER = (
     ("WHERE id = :id AND state = 'open' AND seen", "WHERE :id <> '' AND state = 'open' AND seen"),
     ("SET seen_cost_nanousd = :seen", "SET seen_cost_nanousd = seen_cost_nanousd + :seen"),
     # end_hold
-    ("min(charged, _payable(tx, hold))", "max(charged, _payable(tx, hold))"),
+    (" AND state = 'open'\", (hold.id,)\n", '", (hold.id,)\n'),
+    ("min(charged, held + standing", "max(charged, held + standing"),
+    ("held + standing(tx, hold.wallet_id).available_nanousd", "held"),
+    ("held + standing(tx", "standing(tx"),
     ("cost_nanousd = ?, charged_nanousd = ?", "charged_nanousd = ?, cost_nanousd = ?"),
     ("shortfall_nanousd = ?, ended_at_ms = ?", "ended_at_ms = ?, shortfall_nanousd = ?"),
-    ("id = ? AND state = 'open' RETURNING", "id = ? RETURNING"),
-    ("WHERE id = ? AND state = 'open' RETURNING", "WHERE ? <> '' AND state = 'open' RETURNING"),
+    (
+        '           WHERE id = ?""",\n        (end.state',
+        '           WHERE ? <> \'\'""",\n        (end.state',
+    ),
     ("balance_nanousd = balance_nanousd - ?", "balance_nanousd = balance_nanousd + ?"),
     (
         "held_nanousd = held_nanousd - ? WHERE id = ?",
@@ -68,11 +69,8 @@ LEDGER = (
     ("*(held, end.state", "*(hold.amount_nanousd, end.state"),
     ("charged, owed),\n            *msgspec", "end.cost_nanousd, owed),\n            *msgspec"),
     ("  cost_nanousd, charged_nanousd, shortfall", "  charged_nanousd, cost_nanousd, shortfall"),
-    # end_if_open, _payable, standing
-    ("id = ? AND state = 'open'\", (hold.id,)", 'id = ?", (hold.id,)'),
-    ("SELECT amount_nanousd + balance_nanousd - held", "SELECT balance_nanousd - held"),
-    ("SELECT amount_nanousd + balance_nanousd - held_nanousd", "SELECT balance_nanousd"),
-    ("wallet_id WHERE holds.id = ?", "wallet_id WHERE ? <> ''"),
+    # end_if_open, standing
+    ("SELECT 1 FROM holds WHERE id = ? AND state = 'open'", "SELECT 1 FROM holds WHERE id = ?"),
     ('"SELECT balance_nanousd, held_nanousd FROM', '"SELECT held_nanousd, balance_nanousd FROM'),
     # credit, adjust
     ("(known[1], known[2]) != (wallet_id, amount_nanousd)", "known[1] != wallet_id"),
@@ -121,9 +119,10 @@ RECOVERY = (
     ("model, coalesce(is_stream, 0), 0", "model, 1, 0"),
     ("max(:now - holds.created_at_ms, 0)", ":now - holds.created_at_ms"),
     (
-        '           WHERE state = \'open\'""",\n        at,\n    )\n    ended',
-        '""",\n        at,\n    )\n    ended',
+        '           WHERE state = \'open\'""",\n        at,\n    )\n    rollups',
+        '""",\n        at,\n    )\n    rollups',
     ),
+    ("    rollups.add_open_holds(tx)\n", ""),
     # the holds themselves
     ("ended_at_ms = :now", "ended_at_ms = created_at_ms"),
     ("basis = iif(seen_cost_nanousd > 0, 'estimate', 'none')", "basis = 'none'"),
