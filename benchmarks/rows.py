@@ -50,6 +50,7 @@ def _add(db: sqlite3.Connection, first: int, count: int) -> None:
     """Add copies number `first` (below zero: earlier than the real one) and following."""
     db.execute("BEGIN IMMEDIATE")
     db.execute("CREATE TEMP TABLE IF NOT EXISTS original AS SELECT * FROM holds")
+    db.execute("CREATE TEMP TABLE IF NOT EXISTS original_day AS SELECT * FROM requests_by_day")
     db.execute(
         """CREATE TEMP TABLE copies AS
            WITH RECURSIVE numbers(n) AS (SELECT :first UNION ALL
@@ -64,6 +65,7 @@ def _add(db: sqlite3.Connection, first: int, count: int) -> None:
     _copy(db, "holds", "id", own)
     _copy(db, "requests", "id", own)
     _copy(db, "transfers", "hold_id", {"hold_id": own["id"], "created_at_ms": own["ended_at_ms"]})
+    _add_days(db)
     db.execute(
         """UPDATE wallets SET balance_nanousd = balance_nanousd - :count * charged_nanousd
            FROM original WHERE wallets.id = original.wallet_id""",
@@ -73,6 +75,21 @@ def _add(db: sqlite3.Connection, first: int, count: int) -> None:
     db.execute("COMMIT")
     # The log does not empty itself (see llmproxy/storage/wal.py), and would double the disk used.
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _add_days(db: sqlite3.Connection) -> None:
+    """Add the copies to the sums by day, in which the original stands alone."""
+    columns = db.execute("PRAGMA table_info(requests_by_day)").fetchall()
+    keys = [row["name"] for row in columns if row["pk"] and row["name"] != "day"]
+    sums = [row["name"] for row in columns if not row["pk"]]
+    db.execute(
+        f"""INSERT INTO requests_by_day(day, {", ".join((*keys, *sums))})
+            SELECT copied.day, {", ".join(keys)}, {", ".join(f"{name} * copied.n" for name in sums)}
+            FROM original_day, (SELECT created_at_ms / 86400000 AS day, count(*) AS n
+                                FROM copies GROUP BY 1) AS copied WHERE true
+            ON CONFLICT DO UPDATE SET
+            {", ".join(f"{name} = {name} + excluded.{name}" for name in sums)}"""
+    )
 
 
 def _copy(db: sqlite3.Connection, table: str, key: str, own: dict[str, str]) -> None:
