@@ -114,7 +114,8 @@ def _split_url(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         has_good_port = parts.port != 0
-    except ValueError:  # a port that is no number, brackets that do not close
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is no number, brackets that do not close, a name that is none
         return None
     has_extras = parts.query or parts.fragment or parts.username or parts.password
     is_plain = url.isascii() and url.isprintable() and " " not in url

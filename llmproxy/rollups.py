@@ -72,7 +72,7 @@ coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                    WHEN json_array_length(usage, '$.legs') = 1
                      THEN json_extract(usage, '$.legs[0].CLASS')
                    ELSE (SELECT sum(json_extract(value, '$.CLASS'))
-                         FROM json_each(usage, '$.legs'))
+                         FROM json_each(usage, '$.legs') WHERE type = 'object')
               END AS INTEGER), 0) AS CLASS,
 """
 # No view of the schema: with trusted_schema=OFF these may not call JSON functions.

@@ -20,6 +20,8 @@ from llmproxy.upstream_connection import Answer, Connection, Headers, UpstreamEr
 KEEPALIVE_S = 15.0
 """Idle connections are closed by us first: a provider that closes one while we send on it would
 leave us not knowing whether it read the request."""
+PLAIN_KEEPALIVE_S = 4.0
+"""Without TLS it is a local server, and many of those are uvicorn, which waits for 5 s."""
 SWEEP_INTERVAL_S = 5.0
 ADDRESSES_KEPT_S = 10.0
 NEXT_ADDRESS_AFTER_S = 0.25
@@ -85,7 +87,7 @@ class Upstream:
         except TimeoutError as error:
             what = f"no connection within {self._connect_timeout_s:g} s"
             raise UpstreamError(what, was_sent=False) from error
-        except OSError as error:  # ssl.SSLError among them
+        except (OSError, UnicodeError) as error:  # ssl.SSLError among them; a name that is none
             what = (str(error) or type(error).__name__)[:200]
             raise UpstreamError(what, was_sent=False) from error
 
@@ -93,11 +95,11 @@ class Upstream:
         """Close all idle connections; those in use are their answers' to close."""
         self._sweeping.cancel()
         for site in self._sites.values():
-            site.close_idle(until_s=self._loop.time())
+            site.close_idle(for_s=0)
 
     def _sweep(self) -> None:
         for site in self._sites.values():
-            site.close_idle(until_s=self._loop.time() - KEEPALIVE_S)
+            site.close_idle()
         self._sweeping = self._loop.call_later(SWEEP_INTERVAL_S, self._sweep)
 
     def _take_apart(self, base_url: str) -> "_Base":
@@ -121,15 +123,18 @@ class _Site:
         self._loop = loop
         self._host, self._port = host, port
         self._tls = tls
+        self._keepalive_s = KEEPALIVE_S if tls else PLAIN_KEEPALIVE_S
         self._idle: list[Connection] = []
         self._lookup: asyncio.Task[list[Any]] | None = None
         self._looked_up_s = 0.0
 
     def take(self) -> Connection | None:
-        """Return the connection that was used last, if one is open."""
+        """Return the connection that was used last, if one is open and has not idled for long."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed:
+            if self._loop.time() - connection.idle_since_s > self._keepalive_s:
+                connection.close()
+            elif not connection.is_closed:
                 return connection
         return None
 
@@ -138,11 +143,12 @@ class _Site:
         connection.idle_since_s = self._loop.time()
         self._idle.append(connection)
 
-    def close_idle(self, until_s: float) -> None:
-        """Close those that have been idle since before a time of the loop's clock."""
+    def close_idle(self, for_s: float | None = None) -> None:
+        """Close those that have been idle for so many seconds, or longer than they may be."""
+        longest_s = self._keepalive_s if for_s is None else for_s
         kept: list[Connection] = []
         for connection in self._idle:
-            if connection.idle_since_s <= until_s:
+            if self._loop.time() - connection.idle_since_s >= longest_s:
                 connection.close()
             elif not connection.is_closed:
                 kept.append(connection)
@@ -158,12 +164,16 @@ class _Site:
             await self._addresses(), happy_eyeballs_delay=NEXT_ADDRESS_AFTER_S, loop=self._loop
         )
         try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self.give_back),
-                sock=sock,
-                ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
+            transport, connection = await self._loop.create_connection(
+                lambda: Connection(self.give_back), sock=sock
             )
+            if self._tls is not None:
+                # In two steps, since the transport below must be known: see `Connection`.
+                encrypted = await self._loop.start_tls(
+                    transport, connection, self._tls, server_hostname=self._host
+                )
+                assert encrypted is not None
+                connection.use_tls(encrypted)
         except BaseException:
             sock.close()
             raise

@@ -134,6 +134,11 @@ class Connection(asyncio.Protocol):
         self._give_back = give_back
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self._socket: asyncio.Transport | None = None
+        """What is paused: under TLS the transport below. While the one above it is paused, uvloop
+        forgets at the connection's end what it has not decrypted yet (its pull request 661)."""
+        self._is_tls = False
+        self._has_said_end = False
         self._parser = httptools.HttpResponseParser(self)
         self._answer: Answer | None = None
         """The answer that comes, until all of it has come."""
@@ -160,6 +165,11 @@ class Connection(asyncio.Protocol):
         self._transport.writelines((head, body))
         return answer
 
+    def use_tls(self, transport: asyncio.Transport) -> None:
+        """Go on by a transport that encrypts, above the one that was there."""
+        self._transport = transport
+        self._is_tls = True
+
     def abort(self) -> None:
         """Hang up at once."""
         if self._transport is not None:
@@ -172,16 +182,16 @@ class Connection(asyncio.Protocol):
 
     def resume(self) -> None:
         """Go on reading."""
-        if self._is_paused and self._transport is not None:
+        if self._is_paused and self._socket is not None:
             self._is_paused = False
-            self._transport.resume_reading()
+            self._socket.resume_reading()
 
     # --- asyncio's protocol ------------------------------------------------------------------
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = self._socket = cast("asyncio.Transport", transport)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -212,14 +222,20 @@ class Connection(asyncio.Protocol):
                 self._fail(HEAD_TOO_LARGE)
 
     @override
+    def eof_received(self) -> None:
+        """Take note that the end is meant: under TLS a cut connection does not say so."""
+        self._has_said_end = True
+
+    @override
     def connection_lost(self, exc: Exception | None) -> None:
         """End the answer; one of no set length ends so, others are cut short."""
-        self._transport = None
+        self._transport = self._socket = None
         if self._answer is None:
             return
+        is_meant = exc is None and (self._has_said_end or not self._is_tls)
         if not self._answer.has_head:
             self._fail("it closed the connection")
-        elif exc is None and not self._has_length:
+        elif is_meant and not self._has_length:
             self._end()
         else:
             self._fail("its connection ended in the middle")
@@ -236,8 +252,10 @@ class Connection(asyncio.Protocol):
         if self._answer is None or self._answer.has_head:
             return
         name = name.lower()
-        if name in {b"content-length", b"transfer-encoding"}:
+        if name == b"content-length":
             self._has_length = True
+        elif name == b"transfer-encoding":
+            self._has_length = value.lower().rstrip().endswith(b"chunked")
         self._answer.headers.append((name, value))
         self._head_bytes += len(name) + len(value)
 
@@ -245,6 +263,9 @@ class Connection(asyncio.Protocol):
         """Take the head, unless it only tells of one to come (RFC 9110, 15.2)."""
         answer, status = self._answer, self._parser.get_status_code()
         if answer is None:
+            return
+        if status < 100:
+            self._fail("its answer is no valid HTTP")
             return
         if status < 200:
             answer.headers.clear()
@@ -260,9 +281,9 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
         if self._answer is not None and self._answer.take(body) and not self._is_paused:
-            assert self._transport is not None
+            assert self._socket is not None
             self._is_paused = True
-            self._transport.pause_reading()
+            self._socket.pause_reading()
 
     def on_message_complete(self) -> None:
         """End the answer, and let the connection be used again if it can be."""

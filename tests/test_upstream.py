@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -17,6 +19,7 @@ from llmproxy.upstream_connection import (
     Answer,
     UpstreamError,
 )
+from tests.faults.certificates import Authority
 from tests.support.stub_provider import Handler, Out, SeenRequest, StubProvider
 
 T = TypeVar("T")
@@ -158,7 +161,14 @@ def test_interim_answers_are_passed_over(stub: StubProvider, interim: bytes) -> 
     assert (answer.status, answer.headers) == (200, [(b"content-length", b"4")])
 
 
-@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\nx: y\r\n\r\n"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nx: y\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ],
+)
 def test_an_answer_without_a_length_ends_with_its_connection(
     stub: StubProvider, head: bytes
 ) -> None:
@@ -217,6 +227,7 @@ def test_what_came_before_a_break_is_handed_out_first(
             "another protocol",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx", "no valid HTTP"),
+        (b"HTTP/1.1 099 Odd\r\nContent-Length: 2\r\n\r\nxx" + GOOD, "no valid HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             "no valid HTTP",
@@ -390,6 +401,72 @@ def test_an_answer_that_is_not_read_is_not_taken_from_the_provider(stub: StubPro
     assert with_upstream(act) == total
 
 
+def test_a_connection_that_was_idle_for_too_long_is_not_used_again(
+    stub: StubProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream_module, "PLAIN_KEEPALIVE_S", -1.0)
+    stub.handle = sends(GOOD)
+    assert ask_times(stub, 2) == [b"good"] * 2
+    assert connections(stub) == [0, 1]
+
+
+@contextlib.contextmanager
+def tls_server(home: Path, answer: bytes) -> Iterator[tuple[Authority, int]]:
+    """Serve one answer to each connection; it ends with FIN alone, as many servers do."""
+    authority = Authority(home)
+    context = authority.trusted()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    plain, _ = listener.accept()
+                    with context.wrap_socket(plain, server_side=True) as encrypted:
+                        encrypted.recv(1000)
+                        encrypted.sendall(answer)
+                        encrypted.shutdown(socket.SHUT_WR)  # of the socket: no close_notify
+                        encrypted.recv(1)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield authority, listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join(PATIENCE_S)
+
+
+def test_a_large_answer_over_tls_comes_whole_however_it_ends_and_is_read(tmp_path: Path) -> None:
+    size = 3_000_000
+    whole = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % size
+    whole += b"x" * size
+    with tls_server(tmp_path, whole) as (authority, port):
+
+        async def act(upstream: Upstream) -> list[int]:
+            upstream._tls.load_verify_locations(authority.file)
+            sizes: list[int] = []
+            for _ in range(8):
+                answer = await upstream.post(f"https://127.0.0.1:{port}", "/", [], b"", nothing)
+                await asyncio.sleep(0.1)  # more waits than is taken at once
+                read = 0
+                while (chunk := await answer.next_chunk()) is not None:
+                    read += len(chunk)
+                sizes.append(read)
+            return sizes
+
+        assert with_upstream(act) == [size] * 8
+
+
+def test_over_tls_an_answer_without_a_length_needs_an_end_that_is_meant(tmp_path: Path) -> None:
+    """Anybody on the way can send a FIN; only the server can say that it has ended."""
+    with tls_server(tmp_path, b"HTTP/1.1 200 OK\r\n\r\nhalf of it") as (authority, port):
+
+        async def act(upstream: Upstream) -> None:
+            upstream._tls.load_verify_locations(authority.file)
+            with pytest.raises(UpstreamError, match="ended in the middle"):
+                await ask(upstream, f"https://127.0.0.1:{port}")
+
+        with_upstream(act)
+
+
 def test_an_answer_that_comes_before_all_was_sent_ends_the_connection() -> None:
     """The provider may take the rest of this request for the beginning of the next one."""
     with socket.socket() as listener:
@@ -446,7 +523,7 @@ def test_whoever_leaves_before_the_answer_hangs_up_on_the_provider(stub: StubPro
 def test_a_connection_that_was_idle_for_long_is_closed(
     stub: StubProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream_module, "KEEPALIVE_S", 0.1)
+    monkeypatch.setattr(upstream_module, "PLAIN_KEEPALIVE_S", 0.1)
     monkeypatch.setattr(upstream_module, "SWEEP_INTERVAL_S", 0.05)
     gone = asyncio.Event()
 

@@ -3,7 +3,7 @@
 Nearly all events of an OpenAI or Anthropic stream differ from the one before in one string: the
 next words. Where all bytes around it are the same, and nothing in it could end it early, such an
 event is the same JSON with another text, and need not be parsed to be counted. Must never take for
-a repeat what a parser would read in another way (but for text that is no UTF-8, which none reads).
+a repeat what a parser would read in another way (but for text with bytes that no JSON may have).
 """
 
 _OBFUSCATION = b'"obfuscation":'

@@ -127,14 +127,14 @@ class Cycle(RequestResponseCycle):
 
     def _send_head(self) -> None:
         """Send a head that no piece of a body has taken along."""
-        if self._head and not self.disconnected:
+        if self._head and not self.is_gone():
             self.transport.write(self._head)
         self._head = b""
 
     @property
     def is_full(self) -> bool:
         """Say whether so much waits to be sent that no more should be written now."""
-        return self.flow.write_paused and not self.disconnected
+        return self.flow.write_paused and not self.is_gone()
 
     async def drained(self) -> None:
         """Return when the client has taken most of what waits, or has left."""
@@ -142,7 +142,8 @@ class Cycle(RequestResponseCycle):
 
     def write(self, body: bytes, *, more: bool) -> None:
         """Send a piece of the body; the last one has `more` False."""
-        if self.disconnected:
+        # Not `disconnected`: of several requests on a connection uvicorn tells only the last.
+        if self.is_gone():
             return
         head, self._head = self._head, b""
         if self._is_bodiless:

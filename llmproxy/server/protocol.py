@@ -44,6 +44,8 @@ class ProxyProtocol(HttpToolsProtocol):
     _idle_since_s = 0.0
     """Since when nothing has been asked that is not answered."""
     _is_in_head = False
+    _heads = 0
+    """How many requests have begun."""
     _head_bytes = 0
     _body_bytes = 0
 
@@ -56,23 +58,24 @@ class ProxyProtocol(HttpToolsProtocol):
     @override
     def data_received(self, data: bytes) -> None:
         """Parse what has come."""
-        if self._is_in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
-                return
-        elif not self._reading_since_s and not self._is_answer_due():
+        if not self._reading_since_s and not self._is_answer_due():
             self._begin_head()  # here, since the parser does not tell of empty lines before it
+        head = self._heads
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._go_on_without_upgrade(data[offer.args[0] :])
         except httptools.HttpParserError:
             self._refuse(400, "This is not a valid HTTP request.")
+        if self._is_in_head and self._heads == head:  # the same one is still not complete
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES_MAX:
+                self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
 
     def _begin_head(self) -> None:
         self._reading_since_s = self.loop.time()
         self._is_in_head = True
+        self._heads += 1
         self._head_bytes = 0
 
     def _is_answer_due(self) -> bool:
@@ -126,12 +129,12 @@ class ProxyProtocol(HttpToolsProtocol):
     @override
     def on_headers_complete(self) -> None:
         """Start the request."""
-        self._reading_since_s = self.loop.time()
-        self._is_in_head = False
-        self._body_bytes = 0
         if not self._is_repeating_head:
             self._begin_cycle()
         self._is_repeating_head = False
+        self._reading_since_s = self.loop.time()
+        self._is_in_head = False
+        self._body_bytes = 0
 
     def _begin_cycle(self) -> None:
         """Do what uvicorn does here, but with a cycle of our own."""
@@ -184,11 +187,12 @@ class ProxyProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         self._idle_since_s = self.loop.time()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+        if not self.pipeline:  # while requests wait for their turn, no more are read
+            self.flow.resume_reading()
 
     @override
     def send_400_response(self, msg: str) -> None:

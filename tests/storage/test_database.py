@@ -205,6 +205,21 @@ def test_the_checks_of_the_money_tables_hold(path: Path, is_old: bool) -> None:
     opened.close()
 
 
+def test_checks_that_may_not_be_rewritten_stay_as_they_are(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in SQLite's defensive mode, which cannot be switched on from Python 3.11."""
+
+    def refused(_: object) -> None:
+        raise sqlite3.OperationalError("table sqlite_master may not be modified")
+
+    monkeypatch.setattr(migrations, "_rewrite_checks", refused)
+    opened = AdminDatabase(path)
+    with opened.write() as tx, pytest.raises(sqlite3.IntegrityError, match="CHECK"):
+        tx.execute(_TRANSFER, ("CREDIT",))
+    opened.close()
+
+
 _TRANSFER = """
 INSERT INTO transfers(wallet_id, kind, amount_nanousd, actor, reason, created_at_ms)
 VALUES(1, ?, 5, 'me', 'why', 1)
