@@ -173,3 +173,26 @@ def test_a_client_may_ask_again_at_once_and_finds_its_money_back(site: Site) -> 
             assert client.recv_head().status == 200
             client.body()
     assert site.books.settled_wallet(name) == 30_000_000 - 7 * COST
+
+
+def test_a_client_that_has_asked_twice_and_leaves_pays_for_what_was_answered(site: Site) -> None:
+    """Of two requests on a connection uvicorn tells only the last that it is over."""
+    comment = b": " + b"x" * 99_996 + b"\n\n"  # 20 MB: more than the buffers on the way hold
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        del request
+        await out.head(200, [("content-type", "text/event-stream")])
+        for _ in range(200):
+            await out.chunk(comment)
+        await out.chunk(b"".join(EVENTS))
+        await out.end()
+
+    site.stub.handle = handle
+    visitor = site.visitor()
+    client = site.send(visitor, CHAT, chat(stream=True))
+    client.post(CHAT, chat(stream=True), {"authorization": f"Bearer {visitor.key}"})
+    client.recv_head()
+    time.sleep(0.3)  # until nothing more can be written to it
+    leave(client, "RST")
+    row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
+    assert row["reason"] is None
