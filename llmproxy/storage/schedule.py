@@ -14,6 +14,8 @@ LINGER_S = 0.005
 everything else about a request."""
 BATCH_INTERVAL_S = 0.002
 """From the beginning of one transaction to that of the next: under load, more jobs share one."""
+FEW_JOBS = 2
+"""After a transaction of so few there is no load, and nobody is made to wait for company."""
 
 
 class Schedule:
@@ -29,6 +31,7 @@ class Schedule:
         """It has its moment."""
         self._is_lingering = False
         self._begun_s = 0.0
+        self._last_jobs = 0
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin transactions on this loop, the first one for what waits already."""
@@ -44,7 +47,7 @@ class Schedule:
             return
         self.is_set = True
         pause_s = self._begun_s + BATCH_INTERVAL_S - self._loop.time()
-        if pause_s > 0:
+        if pause_s > 0 and self._last_jobs > FEW_JOBS:
             self._loop.call_later(pause_s, self._run)
         else:
             self._loop.call_soon(self._run)
@@ -62,8 +65,9 @@ class Schedule:
             self._loop.call_later(LINGER_S, self._end_lingering)
 
     def note_begun(self, now_s: float) -> None:
-        """Note that a transaction has begun now, by the loop's clock."""
+        """Note that a transaction has begun now, by the loop's clock, for all jobs that wait."""
         self._begun_s = now_s
+        self._last_jobs = len(self._jobs)
 
     def _end_lingering(self) -> None:
         self._is_lingering = False

@@ -149,17 +149,6 @@ def test_a_drain_that_takes_too_long_is_estimated(hasty_site: Site) -> None:
     assert 1_000 <= row["duration_ms"] < 1_000 * LATEST_S
 
 
-def test_a_drain_that_brings_nothing_costs_at_least_the_input(hasty_site: Site) -> None:
-    hasty_site.stub.handle = silent
-    visitor, body = hasty_site.visitor(), chat()
-    before = len(hasty_site.stub.requests)
-    client = hasty_site.send(visitor, CHAT, body)
-    hasty_site.stub.wait_for_requests(before + 1)
-    client.close()
-    nanousd = chat_estimate(body, 0)
-    hasty_site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
-
-
 @pytest.mark.parametrize(
     ("path", "handle", "body", "hold"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.proxy.helpers import CHAT, MESSAGES, Site, chat, message
+from tests.proxy.helpers import CHAT, MESSAGES, Site, chat, estimate_nanousd, message
 from tests.service.helpers import Books
 from tests.support.proxy import RunningProxy
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
@@ -60,6 +60,15 @@ def test_the_client_of_a_long_request_is_seen_to_leave(site_of_silence: Site) ->
     row = site.ended(visitor)
     assert row["reason"] == "the client left and the answer did not end within 1 s"
     assert row["basis"] == "estimate"
+
+
+def test_a_drain_that_brings_nothing_costs_at_least_the_input(site_of_silence: Site) -> None:
+    site, body = site_of_silence, chat()
+    visitor = site.visitor()
+    with site.send(visitor, CHAT, body):
+        site.stub.wait_for_requests(1)
+    nanousd = estimate_nanousd(body, 0, input_rate=2_500, output_rate=10_000)
+    site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
 
 
 def test_who_leaves_while_the_provider_is_being_connected_to_pays_nothing(
