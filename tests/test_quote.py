@@ -16,7 +16,14 @@ from llmproxy.errors import ApiError
 from llmproxy.ledger import Standing
 from llmproxy.money import format_usd
 from llmproxy.pricing import Bound
-from llmproxy.quote import HoldPolicy, Quote, fit, insufficient_credit, make_quote
+from llmproxy.quote import (
+    HoldPolicy,
+    Quote,
+    fit,
+    insufficient_credit,
+    make_quote,
+    with_counted_max,
+)
 from tests.support.books import PRICES
 
 POLICY = HoldPolicy(stream_output_tokens=4096)
@@ -194,3 +201,44 @@ def test_a_maximum_of_its_own_may_be_lowered_to_a_single_token() -> None:
 def test_of_free_output_any_amount_pays_for_all() -> None:
     quote = msgspec.structs.replace(quoted(OpenAIChat()), bound=Bound(10**6, 0))
     assert quote.affordable_output_tokens(0) == MOST
+
+
+def test_a_maximum_that_may_not_be_read_fits_up_to_itself() -> None:
+    """No provider is said to read it, so it bounds no hold; but none larger is written in."""
+    own = OpenAIChat(("max_tokens",))
+    quote = quoted(own, max_completion_tokens=50)
+    assert (quote.facts.output_max, quote.facts.unread_max, quote.output_tokens) == (None, 50, MOST)
+    fitted = fit(quote, quote.cost_nanousd(1000))
+    assert fitted is not None
+    assert fitted.fitted_max == 50
+    assert fit(quote, quote.cost_nanousd(49)) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "given", "written"),
+    [
+        (OpenAIChat(), {"max_completion_tokens": 50}, {"max_completion_tokens": 50}),
+        (OpenAIChat(("max_tokens",)), {"max_completion_tokens": 50}, {"max_completion_tokens": 50}),
+        (
+            OpenAIChat(("max_tokens",), ("max_completion_tokens",)),
+            {"max_completion_tokens": 50},
+            {"max_completion_tokens": 50, "max_tokens": 50},
+        ),
+        (OpenAIChat(), {}, {}),
+    ],
+)
+def test_the_maximum_that_counts_stands_where_the_provider_reads_it(
+    endpoint: Endpoint, given: dict[str, Any], written: dict[str, Any]
+) -> None:
+    body = json.dumps({"model": "m", **given}).encode()
+    sent = json.loads(with_counted_max(body, endpoint, quoted(endpoint, **given)))
+    assert sent == {"model": "m", **written}
+
+
+def test_a_fitted_maximum_is_written_in() -> None:
+    endpoint = OpenAIChat()
+    quote = quoted(endpoint)
+    fitted = fit(quote, quote.cost_nanousd(5000))
+    assert fitted is not None
+    sent = json.loads(with_counted_max(b'{"model": "m"}', endpoint, fitted))
+    assert sent == {"model": "m", endpoint.read_output_members[0]: 5000}
