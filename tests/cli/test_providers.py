@@ -139,9 +139,9 @@ def test_plain_http_is_for_this_machine_unless_allowed(quick: Quick) -> None:
     remote = ("providers", "set", "openai", "--base-url", "http://10.0.0.7/v1")
     assert "--allow-http" in quick.fails(4, *remote)
     quick.ok(*remote, "--allow-http")
-    assert "cannot be a base URL" in quick.fails(
-        4, "providers", "set", "openai", "--base-url", "ftp://example.com"
-    )
+    for url in ("ftp://example.com", "https://a..example", f"https://{'x' * 64}.example"):
+        told = quick.fails(4, "providers", "set", "openai", "--base-url", url)
+        assert "cannot be a base URL" in told
 
 
 def test_an_unknown_provider_is_not_found(quick: Quick) -> None:

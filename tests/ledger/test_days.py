@@ -207,10 +207,12 @@ def test_a_migration_sums_what_there_is_as_it_would_have_been_written(old_path: 
         assert days(connection) == before
 
 
-def test_a_usage_without_legs_is_none(old_path: Path) -> None:
-    """No dialect reports one; the text is valid all the same."""
+@pytest.mark.parametrize(
+    "written", [msgspec.json.encode(Usage(())).decode(), '{"legs":"x"}', '{"legs":["a","b"]}']
+)
+def test_a_usage_without_legs_is_none(old_path: Path, written: str) -> None:
+    """No dialect reports one; an edited row must not keep a server from starting."""
     with closing(connect(old_path)) as connection:
-        empty = msgspec.json.encode(Usage(())).decode()
-        connection.execute("UPDATE requests SET usage = ?", (empty,))
+        connection.execute("UPDATE requests SET usage = ?", (written,))
     with migrated_again(old_path) as connection:
         assert {row["input"] for row in days(connection)} == {0}

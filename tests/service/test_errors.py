@@ -331,9 +331,12 @@ def test_an_offer_of_http2_is_declined_and_the_request_served_with_its_body(
             assert not stub.requests[-1].header("upgrade")
 
 
-def test_what_is_no_http_is_refused_in_the_same_shape(proxy: RunningProxy) -> None:
+@pytest.mark.parametrize(
+    "said", [b"EHLO example.com\r\n\r\n", b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\n"]
+)
+def test_what_is_no_http_is_refused_in_the_same_shape(proxy: RunningProxy, said: bytes) -> None:
     with RawClient(proxy.port) as client:
-        client.send(b"EHLO example.com\r\n\r\n")
+        client.send(said)
         head = client.recv_head()
         headers = {name.decode(): value.decode() for name, value in head.headers}
         answered = Answered(head.status, headers, client.body())
