@@ -6,13 +6,16 @@ is asked or answered.
 """
 
 import asyncio
-import http
 from typing import Any
 
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-Headers = list[tuple[bytes, bytes]]
+from llmproxy.headers import Headers
 
 CYCLE = "llmproxy.cycle"
 """The key of a request's `Cycle` in its ASGI scope."""
@@ -108,7 +111,7 @@ class Cycle(RequestResponseCycle):
         if not head.count(b"\r") == head.count(b"\n") == len(headers):
             msg = "a header of an answer has a line break in it"
             raise ValueError(msg)
-        self._head = b"".join((_STATUS_LINES[status], head, *self._framing(status), b"\r\n"))
+        self._head = b"".join((STATUS_LINE[status], head, *self._framing(status), b"\r\n"))
         self._loop.call_soon(self._send_head)
 
     def _framing(self, status: int) -> list[bytes]:
@@ -188,14 +191,3 @@ class Cycle(RequestResponseCycle):
         if self.is_full:
             await self.drained()
         self.write(message.get("body", b""), more=message.get("more_body", False))
-
-
-def _status_line(status: int) -> bytes:
-    try:
-        phrase = http.HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
-
-
-_STATUS_LINES = {status: _status_line(status) for status in range(100, 600)}

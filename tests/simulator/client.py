@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from llmproxy.server.cycle import DisconnectedError, Headers
+from llmproxy.headers import Headers
+from llmproxy.server.cycle import DisconnectedError
 from tests.simulator.visit import Visit
 
 BODY_TIMEOUT_S = 6.0
