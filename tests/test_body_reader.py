@@ -4,6 +4,7 @@ import asyncio
 import threading
 
 from llmproxy.body_reader import BodyReader
+from llmproxy.dialects.json_gate import is_light
 
 SHORT = b"{}"
 LIGHT = b'{"x":"' + b"y" * 100_000 + b'"}'
@@ -44,3 +45,11 @@ def test_heavy_bodies_are_read_one_after_the_other_and_keep_nobody_waiting() -> 
         bodies.close()
 
     asyncio.run(work())
+
+
+def test_only_a_body_with_room_for_many_values_is_counted_through() -> None:
+    unit = b"0,"
+    fits, too_many = unit * 65_536, unit * 65_537
+    assert is_light(fits)
+    assert not is_light(too_many)
+    assert is_light(too_many.replace(b",", b" "))

@@ -64,7 +64,7 @@ def is_light(body: bytes) -> bool:
 
     Others are read slowly, by steps that let other threads in: one such body at a time is enough.
     """
-    if len(body) <= LOOP_BYTES:
+    if len(body) <= 2 * _LIGHT_VALUES:  # each takes two bytes, with its comma or its bracket
         return True
     if len(body) > _LIGHT_BYTES or body.count(b"\\") > _LIGHT_ESCAPES:
         return False

@@ -17,8 +17,7 @@ BILLED = frozenset({"model", "stream", "max_tokens", "tasks", "kind"})
 def _both_readers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything holds for large bodies too."""
     if request.param == "slowly":
-        monkeypatch.setattr(json_gate, "LOOP_BYTES", -1)
-        monkeypatch.setattr(json_gate, "_LIGHT_BYTES", -1)
+        monkeypatch.setattr(json_gate, "is_light", lambda _body: False)
 
 
 def refusal(body: bytes) -> str:
