@@ -1,24 +1,32 @@
 """Owns getting an answer: which key is tried, and what a refusal means for it and for the client.
 
 Another key is tried only where nothing was generated (reference wire.md E). What a refusal says
-about the key is read by `dialects/failures.py`. Must not touch money.
+is read by `dialects/failures.py`, what it does to keys and providers is up to `health.py`. Must not
+touch money.
 """
 
 import logging
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from llmproxy import key_pool
-from llmproxy.dialects.failures import FailureKind, classify
-from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
+from llmproxy.dialects.failures import Failure, FailureKind, classify
+from llmproxy.errors import (
+    ApiError,
+    all_keys_cooling,
+    no_active_provider_keys,
+    proxy_error,
+)
 from llmproxy.headers import Headers, to_provider, without_secret
+from llmproxy.health import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.quote import with_counted_max
 from llmproxy.settlement import Ending
-from llmproxy.storage.database import Tx
 from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
+
+if TYPE_CHECKING:
+    from llmproxy.breaker import Breaker
 
 ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
@@ -45,6 +53,8 @@ class Attempts:
         self._ending = ending
         self.secret = ""
         """The provider key that was tried last: it must not reach the client."""
+        self._tried: Tried | None = None
+        self._trial: Sequence[Breaker] = ()
 
     async def obtain(self, is_client_gone: Callable[[], bool]) -> tuple[Answer, bytes]:
         """Send the request; return its answer, and the beginning of one that is an error.
@@ -54,6 +64,20 @@ class Attempts:
             ClientLeftError: the client has left, and nothing is under way.
         """
         body = await self._body()
+        order, health = self._order, self._services.health
+        refusal = health.refusal(order.provider.name, order.scope)
+        if refusal is not None:
+            raise refusal  # it has begun to fail since the request was admitted
+        self._trial = health.begin(order)
+        try:
+            return await self._obtain(body, is_client_gone)
+        finally:
+            for breaker in self._trial:
+                breaker.end_trial()
+
+    async def _obtain(
+        self, body: bytes, is_client_gone: Callable[[], bool]
+    ) -> tuple[Answer, bytes]:
         refusals: list[ApiError] = []
         for key in self._order.keys:
             if self._ending.attempts == ATTEMPTS_MAX:
@@ -66,6 +90,11 @@ class Attempts:
             refusals.append(got)
         raise self._last_word(refusals)
 
+    def note_silence(self, reason: str) -> None:
+        """Take note that an answer was given up before any of it went to the client."""
+        if self._tried is not None:
+            self._services.health.note_unanswered(self._order, self._tried, reason, 0)
+
     def _out_of_use(self, key: LiveKey) -> ApiError | None:
         """Return what to say of a key that must not be tried any more, if that is so.
 
@@ -74,7 +103,7 @@ class Attempts:
         order, now_ms = self._order, self._services.clock.now_ms()
         if not key.is_in_service(now_ms):
             return no_active_provider_keys(order.provider.name)
-        wait_ms = key.cooldown_left_ms(order.model_id, now_ms)
+        wait_ms = key.rest_left_ms(order.scope, now_ms)
         return all_keys_cooling(order.provider.name, wait_ms) if wait_ms else None
 
     async def _try(self, key: LiveKey, body: bytes) -> tuple[Answer, bytes] | ApiError:
@@ -85,11 +114,12 @@ class Attempts:
         """
         order = self._order
         self._ending.begin_attempt()
-        tried = _Tried(key, key.state)
+        tried = self._tried = Tried(key, key.state)
         self._ending.provider_key_id = key.id
         self.secret = key.secret
         headers = to_provider(order.headers, order.provider.dialect, key.secret)
-        answer = await self._send(order.endpoint.upstream_path + order.query, headers, body)
+        path = order.endpoint.upstream_path + order.query
+        answer = await self._send(path, headers, body, tried)
         self._ending.upstream_status = answer.status
         if answer.status not in STATUSES:
             answer.close()
@@ -97,8 +127,8 @@ class Attempts:
             what = f"answered with status {answer.status}"
             raise unreachable(order, what, error, should_retry=False)
         if answer.status < 300:
+            self._services.health.note_answer(order, tried, self._trial)
             self._require_readable(answer)
-            self._confirm(tried)
             return answer, b""
         try:
             error_body = await self._read_error(answer)
@@ -122,16 +152,22 @@ class Attempts:
             body = with_counted_max(body, endpoint, order.quote)
         return endpoint.upstream_body(body, order.facts, injects_usage=order.provider.injects_usage)
 
-    async def _send(self, path: str, headers: Headers, body: bytes) -> Answer:
+    async def _send(self, path: str, headers: Headers, body: bytes, tried: Tried) -> Answer:
         self._times.begin_waiting()
         try:
             return await self._services.upstream.post(
                 self._order.provider.base_url, path, headers, body, self._ending.note_sent
             )
         except UpstreamError as error:
-            what = "broke off before answering" if error.was_sent else "cannot be reached"
+            order, health = self._order, self._services.health
+            if error.was_sent:
+                what = "broke off before answering"
+                health.note_unanswered(order, tried, f"it {what}: {error}", 0)
+            else:
+                what = "cannot be reached"
+                health.note_unreachable(order, f"it {what}: {error}")
             # Once sent it may have been billed: sending it again could pay twice.
-            raise unreachable(self._order, what, error, should_retry=not error.was_sent) from error
+            raise unreachable(order, what, error, should_retry=not error.was_sent) from error
         finally:
             self._times.end_waiting()
 
@@ -162,36 +198,52 @@ class Attempts:
             pass  # an error cut short is still that error
         return b"".join(parts)
 
-    def _consequence(self, answer: Answer, body: bytes, tried: "_Tried") -> ApiError | None:
-        """Do to the key what the answer asks for.
+    def _consequence(self, answer: Answer, body: bytes, tried: Tried) -> ApiError | None:
+        """Let the answer do to the key and the provider what it asks for.
 
         Returns what to say if no other key is left, or None when the provider's own words go to
         the client.
         """
-        order = self._order
+        order, health = self._order, self._services.health
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
         # Masked before anything of it is kept or logged.
-        key = tried.key
-        masked = without_secret(body[:ERROR_BYTES_MAX], key.secret)
+        masked = without_secret(body[:ERROR_BYTES_MAX], tried.key.secret)
         now_ms = self._services.clock.now_ms()
         failure = classify(answer.status, headers, masked, now_ms)
-        if failure.kind is FailureKind.COOLDOWN:
-            wait_s = failure.retry_after_s
-            key.cooling_until_ms[order.model_id] = now_ms + wait_s * 1000
-            return all_keys_cooling(order.provider.name, wait_s * 1000)
-        if failure.kind is FailureKind.DEAD:
-            self._take_out(tried, "dead", failure.excerpt, None)
-            return no_active_provider_keys(order.provider.name)
-        if failure.kind is FailureKind.OUT_OF_QUOTA:
-            until_ms = now_ms + key_pool.OUT_OF_QUOTA_PARK_MS
-            self._take_out(tried, "out_of_quota", failure.excerpt, until_ms)
-            return no_active_provider_keys(order.provider.name)
+        if failure.kind is FailureKind.BUSY:
+            health.note_busy(order, failure, answer.status)
+        elif failure.kind is FailureKind.UNKNOWN:
+            health.note_unanswered(order, tried, failure.excerpt, answer.status)
+        else:
+            health.note_life(order, self._trial)
+            health.note_refusal(order, tried, failure, answer.status)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
             raise unreachable(order, "answered with a redirect", error, should_retry=False)
+        return self._what_to_say(failure, tried.key, now_ms)
+
+    def _what_to_say(self, failure: Failure, key: LiveKey, now_ms: int) -> ApiError | None:
+        """Return what a client is told of a refusal about the key, None for others."""
+        order, name = self._order, self._order.provider.name
+        if failure.kind is FailureKind.COOLDOWN:
+            return all_keys_cooling(name, key.rest_left_ms(order.scope, now_ms))
+        if failure.kind is FailureKind.UNFIT:
+            what = f"no key of {name} has the rights, or the credit, that this request needs there"
+            return self._refused(what, should_retry=False)
+        if failure.kind in {FailureKind.DEAD, FailureKind.OUT_OF_QUOTA, FailureKind.SUSPECT}:
+            return no_active_provider_keys(name)
         return None
+
+    def _refused(self, what: str, *, should_retry: bool) -> ApiError:
+        return proxy_error(
+            503,
+            what,
+            self._order.request_id,
+            code="upstream_keys_refused",
+            should_retry=should_retry,
+        )
 
     def _last_word(self, refusals: list[ApiError]) -> ApiError:
         """Return what to say when each key was refused, or out of use before it was tried."""
@@ -200,67 +252,12 @@ class Attempts:
             return min(resting, key=lambda refusal: refusal.retry_after_s or 0)
         untried = len(self._order.keys) - len(refusals)
         if untried:
-            return proxy_error(
-                503,
+            what = (
                 f"{self._order.provider.name} refused {self._ending.attempts} of its keys, "
-                f"{untried} more were not tried",
-                self._order.request_id,
-                code="upstream_keys_refused",
-                should_retry=True,
+                f"{untried} more were not tried"
             )
+            return self._refused(what, should_retry=True)
         return refusals[-1]
-
-    def _take_out(self, tried: "_Tried", state: str, reason: str, until_ms: int | None) -> None:
-        name = self._order.provider.name
-        _log.warning("provider key %s of %s is now %s: %s", tried.key.name, name, state, reason)
-        self._set_key_state(tried, state, reason, until_ms)
-
-    def _confirm(self, tried: "_Tried") -> None:
-        """Put a parked key back to use that has just been answered."""
-        if tried.state == "out_of_quota":
-            self._set_key_state(tried, "active", None, None)
-
-    def _set_key_state(
-        self, tried: "_Tried", state: str, reason: str | None, until_ms: int | None
-    ) -> None:
-        key = tried.key
-        if key.state != tried.state:
-            return  # while this attempt ran, another one or the operator has had a newer word
-        # In memory at once; again when it is written, should an older state be read meanwhile.
-        key.state, key.until_ms = state, until_ms
-        change = _KeyChange(tried, state, reason, until_ms, self._services.clock.now_ms())
-        self._services.writer.enqueue(_write_key_state, change)
-
-
-class _Tried(NamedTuple):
-    """A key that is tried, and the state that it had then: only that may the answer change."""
-
-    key: LiveKey
-    state: str
-
-
-class _KeyChange(NamedTuple):
-    tried: _Tried
-    state: str
-    reason: str | None
-    until_ms: int | None
-    now_ms: int
-
-
-def _write_key_state(tx: Tx, change: _KeyChange) -> None:
-    key = change.tried.key
-    is_changed = key_pool.set_key_state(
-        tx,
-        key.id,
-        change.state,
-        reason=change.reason,
-        actor="proxy",
-        now_ms=change.now_ms,
-        until_ms=change.until_ms,
-        only_from=change.tried.state,
-    )
-    if is_changed:
-        key.state, key.until_ms = change.state, change.until_ms
 
 
 def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: bool) -> ApiError:
@@ -274,10 +271,3 @@ def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: 
         code="upstream_unreachable",
         should_retry=should_retry,
     )
-
-
-def all_keys_cooling(provider: str, wait_ms: int) -> ApiError:
-    """Return the 429 for a provider whose keys are all rate limited for a short while."""
-    wait_s = max(1, -(-wait_ms // 1000))
-    message = f"Provider {provider} is rate limited. Try again in {wait_s} s."
-    return ApiError(429, "rate_limit_exceeded", message, should_retry=None, retry_after_s=wait_s)

@@ -48,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drains_max: int = 64
     stall_timeout_s: int = 60
     shutdown_timeout_s: int = 60
+    pause_after_failures: int = 5
 
 
 class Setting(NamedTuple):
@@ -105,6 +106,12 @@ SETTINGS = (
     Setting("drains_max", "Answers read on at once after their clients left.", 0, 10000),
     Setting("stall_timeout_s", "Seconds a client may not read before it counts as gone.", 1, 86400),
     Setting("shutdown_timeout_s", "Seconds to finish running answers on SIGTERM.", 0, 86400),
+    Setting(
+        "pause_after_failures",
+        "Failures of a provider in a row after which it is left alone for a while; 0: never.",
+        0,
+        1000,
+    ),
 )
 
 _PUBLIC_URL = re.compile(r"https?://[\w.-]+(:\d+)?(/[\w./~-]*)?", re.ASCII)

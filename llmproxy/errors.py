@@ -226,6 +226,25 @@ def provider_paused(provider: str, reason: str) -> ApiError:
     return ApiError(429, "provider_paused", message)
 
 
+def provider_failing(provider: str, reason: str, wait_ms: int) -> ApiError:
+    """Return the 429 for a provider that is left alone for a while because it fails."""
+    wait_s = seconds_of(wait_ms)
+    message = f"Provider {provider} is paused: {reason}. It is tried again in {wait_s} s."
+    return ApiError(429, "provider_paused", message, should_retry=None, retry_after_s=wait_s)
+
+
+def all_keys_cooling(provider: str, wait_ms: int) -> ApiError:
+    """Return the 429 for a provider whose keys are all rate limited for a short while."""
+    wait_s = seconds_of(wait_ms)
+    message = f"Provider {provider} is rate limited. Try again in {wait_s} s."
+    return ApiError(429, "rate_limit_exceeded", message, should_retry=None, retry_after_s=wait_s)
+
+
+def seconds_of(wait_ms: int) -> int:
+    """Return a wait in whole seconds, one at least."""
+    return max(1, -(-wait_ms // 1000))
+
+
 def no_active_provider_keys(provider: str) -> ApiError:
     """Return the 503 for a provider without a usable key."""
     message = f"No active API keys for provider {provider}. An administrator must add one."

@@ -362,6 +362,7 @@ class Exchange:
         else:
             self._ending.status = 504
             self._ending.release(reason)
+            self._attempts.note_silence(reason)
             raise proxy_error(
                 504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )

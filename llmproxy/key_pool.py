@@ -2,7 +2,8 @@
 
 What may take a key out of service, and what must not, is decided by `dialects/failures.py`
 reading the provider's answer (reference wire.md E); this module keeps the states. Writers are
-`f(tx, …)`. Must not talk to providers or know money.
+`f(tx, …)`; each change of a state leaves an event in the history. Must not talk to providers or
+know money.
 """
 
 import re
@@ -11,11 +12,10 @@ import msgspec
 
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
 from llmproxy.presets import PRESETS, Preset, check_new_name
+from llmproxy.provider_events import REASON_CHARS_MAX, ProviderEvent, add_event
 from llmproxy.storage.database import Tx
 from llmproxy.vault import Vault, mask
 
-OUT_OF_QUOTA_PARK_MS = 3_600_000
-REASON_CHARS_MAX = 300
 KEYLESS = b""
 """In place of a sealed secret: the provider needs no key. Needs no vault, and can leak nothing."""
 KEYLESS_NAME = "none"
@@ -25,7 +25,11 @@ _KEY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@ -]{0,63}")
 
 
 class Provider(msgspec.Struct, frozen=True):
-    """A provider's row: where it is, what it speaks, and whether it is paused."""
+    """A provider's row: where it is, what it speaks, and whether it is paused.
+
+    With `paused_until_ms` it has been paused by the server because it fails: it is tried again
+    then. Without, by an operator, until they resume it.
+    """
 
     id: int
     name: str
@@ -35,7 +39,13 @@ class Provider(msgspec.Struct, frozen=True):
     paused_at_ms: int | None
     paused_reason: str | None
     paused_by: str | None
+    paused_until_ms: int | None
     created_at_ms: int
+
+    @property
+    def is_paused_by_operator(self) -> bool:
+        """Say whether nothing may be sent until somebody resumes it."""
+        return self.paused_at_ms is not None and self.paused_until_ms is None
 
 
 class ProviderKey(msgspec.Struct, frozen=True):
@@ -61,7 +71,7 @@ class ProviderKey(msgspec.Struct, frozen=True):
 
 _PROVIDERS = """
 SELECT id, name, dialect, base_url, injects_usage, paused_at_ms, paused_reason, paused_by,
-       created_at_ms
+       paused_until_ms, created_at_ms
 FROM providers
 """
 
@@ -86,15 +96,21 @@ def list_provider_keys(tx: Tx, provider: str | None = None) -> list[ProviderKey]
     return [ProviderKey(*row) for row in rows]
 
 
+def find_provider(tx: Tx, name: str) -> Provider | None:
+    """Return a provider's row, None when it is not set up."""
+    row = tx.execute(_PROVIDERS + "WHERE name = ?", (name,)).fetchone()
+    return None if row is None else Provider(*row)
+
+
 def ensure_provider(tx: Tx, name: str, *, now_ms: int) -> Provider:
     """Return a provider's row, making it from its preset at first use.
 
     Raises:
         NotFoundError: neither configured nor a preset.
     """
-    row = tx.execute(_PROVIDERS + "WHERE name = ?", (name,)).fetchone()
-    if row is not None:
-        return Provider(*row)
+    provider = find_provider(tx, name)
+    if provider is not None:
+        return provider
     preset = PRESETS.get(name)
     if preset is None:
         known = ", ".join(sorted({*PRESETS, *(p.name for p in list_providers(tx))}))
@@ -184,24 +200,52 @@ def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
     return msgspec.structs.replace(provider, injects_usage=wanted)
 
 
-def pause_provider(tx: Tx, name: str, *, reason: str, actor: str, now_ms: int) -> Provider:
-    """Stop new requests to a provider until somebody resumes it; running ones finish."""
+def pause_provider(
+    tx: Tx,
+    name: str,
+    *,
+    reason: str,
+    actor: str,
+    now_ms: int,
+    until_ms: int | None = None,
+    upstream_status: int | None = None,
+) -> Provider:
+    """Stop new requests to a provider; running ones finish.
+
+    Until somebody resumes it, or with `until_ms`, since it fails, until it is tried again: that
+    leaves an operator's pause as it is, and keeps since when it fails.
+    """
     provider = ensure_provider(tx, name, now_ms=now_ms)
+    if until_ms is not None and provider.is_paused_by_operator:
+        return provider
+    reason = reason[:REASON_CHARS_MAX]
+    goes_on = until_ms is not None and provider.paused_at_ms is not None
+    since_ms = provider.paused_at_ms if goes_on else now_ms
     tx.execute(
-        "UPDATE providers SET paused_at_ms = ?, paused_reason = ?, paused_by = ? WHERE id = ?",
-        (now_ms, reason[:REASON_CHARS_MAX], actor, provider.id),
+        """UPDATE providers SET paused_at_ms = ?, paused_reason = ?, paused_by = ?,
+                  paused_until_ms = ?
+           WHERE id = ?""",
+        (since_ms, reason, actor, until_ms, provider.id),
     )
+    event = ProviderEvent(name, None, "paused", reason, upstream_status, until_ms, actor, now_ms)
+    add_event(tx, event)
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
-def resume_provider(tx: Tx, name: str, *, now_ms: int) -> Provider:
-    """Let requests through to a provider again."""
+def resume_provider(
+    tx: Tx, name: str, *, actor: str, now_ms: int, reason: str | None = None
+) -> Provider:
+    """Let requests through to a provider again, if it was paused."""
     provider = ensure_provider(tx, name, now_ms=now_ms)
+    if provider.paused_at_ms is None:
+        return provider
     tx.execute(
-        """UPDATE providers SET paused_at_ms = NULL, paused_reason = NULL, paused_by = NULL
+        """UPDATE providers SET paused_at_ms = NULL, paused_reason = NULL, paused_by = NULL,
+                  paused_until_ms = NULL
            WHERE id = ?""",
         (provider.id,),
     )
+    add_event(tx, ProviderEvent(name, None, "active", reason, None, None, actor, now_ms))
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
@@ -251,6 +295,7 @@ def add_provider_key(
     assert row_id is not None
     sealed = vault.seal(secret, row_id=row_id, provider=provider_name, base_url=provider.base_url)
     tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, row_id))
+    add_event(tx, ProviderEvent(provider_name, name, "active", "added", None, None, actor, now_ms))
     return find_provider_key(tx, provider_name, name)
 
 
@@ -262,6 +307,10 @@ def add_keyless(tx: Tx, provider: Provider, *, actor: str, now_ms: int) -> Provi
            VALUES(?, ?, ?, 'no key needed', ?, ?, ?)""",
         (provider.id, KEYLESS_NAME, KEYLESS, now_ms, actor, now_ms),
     )
+    event = ProviderEvent(
+        provider.name, KEYLESS_NAME, "active", "needs no key", None, None, actor, now_ms
+    )
+    add_event(tx, event)
     return find_provider_key(tx, provider.name, KEYLESS_NAME)
 
 
@@ -288,6 +337,7 @@ def set_key_state(  # noqa: PLR0913 - the columns of a state
     now_ms: int,
     until_ms: int | None = None,
     only_from: str | None = None,
+    upstream_status: int | None = None,
 ) -> bool:
     """Give a provider key a state (active, out_of_quota, dead or disabled); say if it was done.
 
@@ -308,10 +358,21 @@ def set_key_state(  # noqa: PLR0913 - the columns of a state
             "only_from": only_from,
         },
     )
-    return done.rowcount > 0
+    if not done.rowcount:
+        return False
+    row = tx.execute(_KEYS + "WHERE provider_keys.id = ?", (key_id,)).fetchone()
+    key = ProviderKey(*row)
+    add_event(
+        tx,
+        ProviderEvent(
+            key.provider, key.name, state, reason, upstream_status, until_ms, actor, now_ms
+        ),
+    )
+    return True
 
 
-def remove_provider_key(tx: Tx, provider: str, name: str) -> None:
+def remove_provider_key(tx: Tx, provider: str, name: str, *, actor: str, now_ms: int) -> None:
     """Forget a provider key and its sealed secret."""
     key = find_provider_key(tx, provider, name)
     tx.execute("DELETE FROM provider_keys WHERE id = ?", (key.id,))
+    add_event(tx, ProviderEvent(provider, name, "removed", None, None, None, actor, now_ms))

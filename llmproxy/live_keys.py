@@ -6,6 +6,7 @@ reading the provider's answer (reference wire.md E). Must not talk to providers 
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from llmproxy.errors import VaultError
 from llmproxy.key_pool import Provider, ProviderKey
@@ -14,18 +15,27 @@ from llmproxy.vault import Vault
 KEY_STATES = ("active", "cooling", "out_of_quota", "dead", "disabled")
 """As users of the command line see them; `cooling` is an active one that rests for some model."""
 
+REST_MS_FIRST = 5_000
+REST_MS_MAX = 60_000
+
 _log = logging.getLogger("llmproxy.live_keys")
+
+
+class _Rest(NamedTuple):
+    until_ms: int
+    for_ms: int
 
 
 class LiveKey:
     """A provider key as the server uses it: its secret in memory, and what keeps it from use."""
 
-    __slots__ = ("cooling_until_ms", "id", "name", "secret", "state", "until_ms")
+    __slots__ = ("_rests", "id", "name", "secret", "state", "until_ms")
 
     def __init__(self, row: ProviderKey, secret: str) -> None:
         """Take the stored row and the opened secret, empty where no key is needed."""
         self.id = row.id
-        self.cooling_until_ms: dict[str, int] = {}
+        self._rests: dict[str, _Rest] = {}
+        """When it may be tried again, by what it was rate limited for; see `Order.scope`."""
         self.update(row, secret)
 
     def update(self, row: ProviderKey, secret: str) -> None:
@@ -47,9 +57,37 @@ class LiveKey:
             self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
         )
 
-    def cooldown_left_ms(self, model: str, now_ms: int) -> int:
-        """Return for how long it is not to be tried for a model; 0 when it may be."""
-        return max(0, self.cooling_until_ms.get(model, 0) - now_ms)
+    def rest(self, scope: str, now_ms: int, told_ms: int | None) -> int:
+        """Let it rest for one scope, and return how long, in milliseconds.
+
+        As long as the provider told; else for 5 s, and twice as long each time that it is limited
+        again right after a rest.
+        """
+        last = self._rests.get(scope)
+        left_ms = self.rest_left_ms(scope, now_ms)
+        if told_ms is not None:
+            wait_ms = max(told_ms, left_ms)
+        elif left_ms:  # what was sent before the rest has been limited too
+            return left_ms
+        else:
+            wait_ms = REST_MS_FIRST if last is None else min(last.for_ms * 2, REST_MS_MAX)
+        self._rests = {name: rest for name, rest in self._rests.items() if rest.until_ms > now_ms}
+        self._rests[scope] = _Rest(now_ms + wait_ms, wait_ms)
+        return wait_ms
+
+    def note_answer(self, scope: str, now_ms: int) -> None:
+        """Take note that it has just been answered: the next rest is a short one again."""
+        if self._rests and not self.rest_left_ms(scope, now_ms):
+            self._rests.pop(scope, None)
+
+    def rest_left_ms(self, scope: str, now_ms: int) -> int:
+        """Return for how long it is not to be tried for a scope; 0 when it may be."""
+        rest = self._rests.get(scope)
+        return max(0, rest.until_ms - now_ms) if rest else 0
+
+    def is_resting(self, now_ms: int) -> bool:
+        """Say whether it rests for any scope."""
+        return any(rest.until_ms > now_ms for rest in self._rests.values())
 
     def leave(self) -> None:
         """Note that it is there no more: running requests must not try it either."""
@@ -111,8 +149,8 @@ class Pool:
             raise VaultError(msg)
         return self._vault
 
-    def usable(self, provider: str, model: str, user_id: int, now_ms: int) -> list[LiveKey]:
-        """Return the keys that may be tried for a request, best first.
+    def usable(self, provider: str, scope: str, user_id: int, now_ms: int) -> list[LiveKey]:
+        """Return the keys that may be tried for a request of a scope, best first.
 
         The same user meets the same key first (rendezvous order), so that prompt caches at the
         provider keep working.
@@ -120,16 +158,16 @@ class Pool:
         keys = [
             key
             for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms) and not key.cooldown_left_ms(model, now_ms)
+            if key.is_in_service(now_ms) and not key.rest_left_ms(scope, now_ms)
         ]
         if len(keys) > 1:
             keys.sort(key=lambda key: hash((user_id, key.id)))
         return keys
 
-    def cooldown_left_ms(self, provider: str, model: str, now_ms: int) -> int | None:
-        """Return how long until the first cooling key is back, or None when none is cooling."""
+    def rest_left_ms(self, provider: str, scope: str, now_ms: int) -> int | None:
+        """Return how long until the first resting key is back, or None when none rests."""
         waits = [
-            key.cooldown_left_ms(model, now_ms)
+            key.rest_left_ms(scope, now_ms)
             for key in self._keys.get(provider, ())
             if key.is_in_service(now_ms)
         ]
@@ -139,8 +177,8 @@ class Pool:
         """Return how many keys of a provider are in each of KEY_STATES."""
         counts = dict.fromkeys(KEY_STATES, 0)
         for key in self._keys.get(provider, ()):
-            is_cooling = any(until_ms > now_ms for until_ms in key.cooling_until_ms.values())
-            counts["cooling" if key.state == "active" and is_cooling else key.state] += 1
+            is_cooling = key.state == "active" and key.is_resting(now_ms)
+            counts["cooling" if is_cooling else key.state] += 1
         return counts
 
     def has_usable_key(self, now_ms: int) -> bool:

@@ -10,6 +10,7 @@ from llmproxy.body_reader import BodyReader
 from llmproxy.clock import Clock, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.headers import Headers
+from llmproxy.health import Health
 from llmproxy.key_pool import Provider
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import LiveKey
@@ -43,6 +44,7 @@ class Services(NamedTuple):
     catalog: LiveCatalog
     clock: Clock
     bodies: BodyReader
+    health: Health
 
 
 class Order(NamedTuple):
@@ -72,3 +74,16 @@ class Order(NamedTuple):
     def model_id(self) -> str:
         """The catalog's id of the model; of a free request whatever it names."""
         return self.quote.model.id if self.quote else self.facts.model
+
+    @property
+    def scope(self) -> str:
+        """What the provider limits the request's rate by; see `scope_of`."""
+        return scope_of(self.endpoint, self.model_id)
+
+
+def scope_of(endpoint: Endpoint, model_id: str) -> str:
+    """Return what a provider limits requests by: their model; free ones have limits of their own.
+
+    That one key is limited for one scope says nothing of others.
+    """
+    return f"{endpoint.name} {model_id}" if endpoint.is_free else model_id

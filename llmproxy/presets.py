@@ -19,6 +19,7 @@ class Preset(msgspec.Struct, frozen=True):
     `output_members`: by what names it surely reads the maximum of output tokens in chat
     completions; the first is the one to write. `ignored_output_members`: those that it surely does
     not read. What is in neither may be read or not.
+    `probe_path`: what answers 200 to a good key at no cost, and only to a good one.
     """
 
     dialect: str
@@ -26,6 +27,7 @@ class Preset(msgspec.Struct, frozen=True):
     injects_usage: bool = True
     output_members: tuple[str, ...] = ("max_tokens",)
     ignored_output_members: tuple[str, ...] = ()
+    probe_path: str = "/models"
 
 
 PRESETS = {
@@ -50,7 +52,8 @@ PRESETS = {
         # As if it were not there: no error, and an answer as long as the model can.
         ignored_output_members=("max_completion_tokens",),
     ),
-    "openrouter": Preset("openai", "https://openrouter.ai/api/v1"),
+    # It lists its models to everybody.
+    "openrouter": Preset("openai", "https://openrouter.ai/api/v1", probe_path="/key"),
     "together": Preset("openai", "https://api.together.xyz/v1"),
     "fireworks": Preset("openai", "https://api.fireworks.ai/inference/v1"),
     "cerebras": Preset("openai", "https://api.cerebras.ai/v1"),

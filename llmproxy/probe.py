@@ -1,22 +1,29 @@
 """Owns the question whether a provider answers to a key: the cheapest one, its list of models.
 
 It costs nothing and changes nothing. A key that is out of quota may list models all the same. Must
-not touch the database, and never lets a secret into what it returns.
+not touch the database, and never lets a secret into what it returns. The command line asks by
+`probe`, the server by `ask`.
 """
 
+import asyncio
 import json
 from typing import Any, NamedTuple
 
 from llmproxy import __version__
 from llmproxy.clock import Clock
-from llmproxy.dialects.failures import classify
+from llmproxy.dialects.failures import FailureKind, classify
 from llmproxy.fetch import FetchError, fetch
-from llmproxy.headers import to_provider, without_secret
+from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.key_pool import Provider
+from llmproxy.presets import PRESETS
+from llmproxy.upstream import Upstream
+from llmproxy.upstream_connection import UpstreamError
 
 TIMEOUT_S = 10.0
 LIST_BYTES_MAX = 16 * 1024 * 1024
+ERROR_BYTES_MAX = 64 * 1024
 _ANTHROPIC_VERSION = b"2023-06-01"
+_MODELS = "/models"
 
 
 class Probe(NamedTuple):
@@ -26,34 +33,72 @@ class Probe(NamedTuple):
     status: int | None
     message: str
     date: str = ""
+    refuses_key: bool = False
+    """The provider does not know the key, or does not serve it at all."""
+
+    @property
+    def is_down(self) -> bool:
+        """Say whether the provider cannot be reached, or is broken itself."""
+        return self.status is None or self.status >= 500
 
 
 def probe(provider: Provider, secret: str) -> Probe:
     """Ask a provider for its models with a key; an empty secret sends none."""
-    is_anthropic = provider.dialect == "anthropic"
-    url = provider.base_url + ("/v1/models" if is_anthropic else "/models")
-    asked = [(b"user-agent", f"llmproxy/{__version__}".encode())]
-    if is_anthropic:
-        asked.append((b"anthropic-version", _ANTHROPIC_VERSION))
-    headers = {
-        name.decode(): value.decode()
-        for name, value in to_provider(asked, provider.dialect, secret)
-    }
+    path, asked = _question(provider, secret)
+    headers = {name.decode(): value.decode() for name, value in asked}
     try:
-        got = fetch(url, headers, timeout_s=TIMEOUT_S, bytes_max=LIST_BYTES_MAX)
+        got = fetch(
+            provider.base_url + path, headers, timeout_s=TIMEOUT_S, bytes_max=LIST_BYTES_MAX
+        )
     except FetchError as error:
         return Probe("unreachable", None, str(error))
     if got.status == 200:
         count = _count_models(got.body)
         if count is not None:
             return Probe("ok", 200, f"{count:,} models", got.date)
+        if not path.endswith(_MODELS):
+            return Probe("ok", 200, "it knows the key", got.date)
         return Probe("refused", 200, "200: its answer is no list of models; is the base URL right?")
     if got.location:
         where = without_secret(got.location.encode(), secret).decode(errors="replace")[:200]
         return Probe("refused", got.status, f"{got.status}: it is at {where} now")
-    masked = without_secret(got.body, secret)
-    failure = classify(got.status, {}, masked, Clock().now_ms())
-    return Probe("refused", got.status, failure.excerpt, got.date)
+    return _refused(got.status, got.body, secret, got.date)
+
+
+async def ask(upstream: Upstream, provider: Provider, secret: str) -> Probe:
+    """Ask as `probe` does, without looking at the list; for the server."""
+    path, headers = _question(provider, secret)
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            answer = await upstream.get(provider.base_url, path, headers)
+            try:
+                if answer.status == 200:
+                    return Probe("ok", 200, "it answers")
+                body = b""
+                while len(body) < ERROR_BYTES_MAX and (chunk := await answer.next_chunk()):
+                    body += chunk
+            finally:
+                answer.close()
+    except (UpstreamError, TimeoutError) as error:
+        return Probe("unreachable", None, str(error) or f"no answer within {TIMEOUT_S:g} s")
+    return _refused(answer.status, body, secret)
+
+
+def _question(provider: Provider, secret: str) -> tuple[str, Headers]:
+    """Return the path and headers of a request for the list of models."""
+    asked = [(b"user-agent", f"llmproxy/{__version__}".encode())]
+    preset = PRESETS.get(provider.name)
+    path = preset.probe_path if preset else _MODELS
+    if provider.dialect == "anthropic":
+        asked.append((b"anthropic-version", _ANTHROPIC_VERSION))
+        path = "/v1" + _MODELS
+    return path, to_provider(asked, provider.dialect, secret)
+
+
+def _refused(status: int, body: bytes, secret: str, date: str = "") -> Probe:
+    failure = classify(status, {}, without_secret(body, secret), Clock().now_ms())
+    refuses_key = failure.kind in {FailureKind.DEAD, FailureKind.SUSPECT}
+    return Probe("refused", status, failure.excerpt, date, refuses_key)
 
 
 def _count_models(body: bytes) -> int | None:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from llmproxy import vault
 from llmproxy.accounts import Principal
-from llmproxy.attempts import all_keys_cooling
 from llmproxy.catalog_overrides import Overrides
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
+    all_keys_cooling,
     invalid_api_key,
     invalid_request,
     ledger_busy,
@@ -35,7 +35,7 @@ from llmproxy.idempotency import given_keys, read_once
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
-from llmproxy.order import Order, Services
+from llmproxy.order import Order, Services, scope_of
 from llmproxy.presets import PRESETS
 from llmproxy.quote import HoldPolicy, Quote, make_quote
 from llmproxy.routes import Route, Routes, passed_query
@@ -112,6 +112,7 @@ class Relay:
         self._generation += 1
         self._principals = snapshot.principals
         self._pool.publish(snapshot.providers, snapshot.provider_keys)
+        self._services.health.publish(snapshot.providers)
         self._catalog.publish(snapshot.overrides)
         dialects = {name: preset.dialect for name, preset in PRESETS.items()}
         dialects |= {provider.name: provider.dialect for provider in snapshot.providers}
@@ -184,8 +185,8 @@ class Relay:
             model = request.trace.model = facts.model
             request.trace.is_stream = facts.is_stream
             quote = None if endpoint.is_free else await self._quote(route, facts, principal)
-            model_id = quote.model.id if quote else model
-            provider, keys = await self._choose_keys(route.provider, model_id, principal)
+            scope = scope_of(endpoint, quote.model.id if quote else model)
+            provider, keys = await self._choose_keys(route.provider, scope, principal)
             hold = None
             if quote is not None:
                 once = None
@@ -279,7 +280,7 @@ class Relay:
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
     async def _choose_keys(
-        self, name: str, model_id: str, principal: Principal
+        self, name: str, scope: str, principal: Principal
     ) -> tuple[Provider, list[LiveKey]]:
         """Return the provider and its keys to try, best first.
 
@@ -287,27 +288,32 @@ class Relay:
             ApiError: 429 when it is paused or all keys are cooling down, 503 without any key.
         """
         now_ms = self._clock.now_ms()
-        found = self._usable_keys(name, model_id, principal, now_ms)
+        found = self._usable_keys(name, scope, principal, now_ms)
         if found is None:
             await self._refresh()
-            found = self._usable_keys(name, model_id, principal, now_ms)
+            found = self._usable_keys(name, scope, principal, now_ms)
         if found is not None:
             return found
         provider = self._pool.providers.get(name)
-        if provider is not None and provider.paused_at_ms is not None:
+        if provider is not None and provider.is_paused_by_operator:
             raise provider_paused(name, provider.paused_reason or "no reason given")
-        wait_ms = self._pool.cooldown_left_ms(name, model_id, now_ms)
+        failing = self._services.health.refusal(name, scope)
+        if failing is not None:
+            raise failing
+        wait_ms = self._pool.rest_left_ms(name, scope, now_ms)
         if wait_ms is not None:
             raise all_keys_cooling(name, wait_ms)
         raise no_active_provider_keys(name)
 
     def _usable_keys(
-        self, name: str, model_id: str, principal: Principal, now_ms: int
+        self, name: str, scope: str, principal: Principal, now_ms: int
     ) -> tuple[Provider, list[LiveKey]] | None:
         provider = self._pool.providers.get(name)
-        if provider is None or provider.paused_at_ms is not None:
+        if provider is None or provider.is_paused_by_operator:
             return None
-        keys = self._pool.usable(name, model_id, principal.user_id, now_ms)
+        if self._services.health.refusal(name, scope) is not None:
+            return None
+        keys = self._pool.usable(name, scope, principal.user_id, now_ms)
         return (provider, keys) if keys else None
 
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
@@ -316,7 +322,7 @@ class Relay:
         if self._find_principal(given) != order.principal:
             return False
         now_ms, name = self._clock.now_ms(), order.provider.name
-        found = self._usable_keys(name, order.model_id, order.principal, now_ms)
+        found = self._usable_keys(name, order.scope, order.principal, now_ms)
         if found is None or found[0] != order.provider:
             return False
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:

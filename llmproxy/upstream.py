@@ -63,10 +63,28 @@ class Upstream:
         Raises:
             UpstreamError: no answer; see its `was_sent`.
         """
+        base = self._base(base_url)
+        head = _head(b"POST", base, path, headers, len(body))
+        return await self._send(base, head, body, on_sending)
+
+    async def get(self, base_url: str, path: str, headers: Headers) -> Answer:
+        """Send a GET and return its answer once the head has come; see `post`.
+
+        Raises:
+            UpstreamError: no answer.
+        """
+        base = self._base(base_url)
+        return await self._send(base, _head(b"GET", base, path, headers, 0), b"", _nothing)
+
+    def _base(self, base_url: str) -> "_Base":
         base = self._bases.get(base_url)
         if base is None:
             base = self._bases[base_url] = self._take_apart(base_url)
-        head = _head(base, path, headers, len(body))
+        return base
+
+    async def _send(
+        self, base: "_Base", head: bytes, body: bytes, on_sending: Callable[[], None]
+    ) -> Answer:
         connection = base.site.take() or await self._connect(base.site)
         if connection.is_closed:
             what = "it closed a new connection at once"
@@ -202,13 +220,17 @@ class _Base(NamedTuple):
     host: bytes
 
 
-def _head(base: _Base, path: str, headers: Headers, body_bytes: int) -> bytes:
+def _nothing() -> None:
+    pass
+
+
+def _head(method: bytes, base: _Base, path: str, headers: Headers, body_bytes: int) -> bytes:
     """Return the request line and the headers, as they are sent.
 
     Raises:
         ValueError: a line break in one of them would end it early.
     """
-    lines = [b"POST ", base.path.encode(), path.encode(), b" HTTP/1.1\r\nhost: ", base.host]
+    lines = [method, b" ", base.path.encode(), path.encode(), b" HTTP/1.1\r\nhost: ", base.host]
     for name, value in headers:
         lines += (b"\r\n", name, b": ", value)
     lines.append(b"\r\ncontent-length: %d\r\n\r\n" % body_bytes)

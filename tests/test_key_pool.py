@@ -10,6 +10,13 @@ from llmproxy import key_pool
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
 from llmproxy.live_keys import Pool
 from llmproxy.presets import check_base_url
+from llmproxy.provider_events import (
+    EVENTS_MAX,
+    REASON_CHARS_MAX,
+    ProviderEvent,
+    add_event,
+    list_events,
+)
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.vault import Vault, new_master_key
 from tests.support.books import NOW_MS
@@ -97,11 +104,11 @@ def test_a_key_is_kept_sealed_and_named_in_turn(tx: Tx, vault: Vault) -> None:
 def test_a_freed_name_is_given_again(tx: Tx, vault: Vault) -> None:
     add(tx, vault)
     add(tx, vault)
-    key_pool.remove_provider_key(tx, "openai", "key-1")
+    key_pool.remove_provider_key(tx, "openai", "key-1", actor="cli", now_ms=NOW_MS)
     add(tx, vault)
     assert [key.name for key in key_pool.list_provider_keys(tx)] == ["key-2", "key-1"]
     with pytest.raises(NotFoundError):
-        key_pool.remove_provider_key(tx, "openai", "key-3")
+        key_pool.remove_provider_key(tx, "openai", "key-3", actor="cli", now_ms=NOW_MS)
 
 
 def test_moving_a_provider_seals_its_keys_for_the_new_place(tx: Tx, vault: Vault) -> None:
@@ -137,8 +144,8 @@ def test_pausing_keeps_why_since_when_and_by_whom(tx: Tx) -> None:
         tx, "openai", reason="unpaid " * 100, actor="cli:olga", now_ms=NOW_MS
     )
     assert (paused.paused_at_ms, paused.paused_by) == (NOW_MS, "cli:olga")
-    assert len(paused.paused_reason or "") == key_pool.REASON_CHARS_MAX
-    resumed = key_pool.resume_provider(tx, "openai", now_ms=NOW_MS)
+    assert len(paused.paused_reason or "") == REASON_CHARS_MAX
+    resumed = key_pool.resume_provider(tx, "openai", actor="cli:olga", now_ms=NOW_MS)
     assert (resumed.paused_at_ms, resumed.paused_reason, resumed.paused_by) == (None, None, None)
 
 
@@ -173,13 +180,30 @@ def test_a_cooling_key_rests_for_its_model_only_and_survives_a_reload(tx: Tx, va
     add(tx, vault)
     pool = load(Pool(vault), tx)
     first, second = pool.usable("openai", "m", 1, NOW_MS)
-    assert pool.cooldown_left_ms("openai", "m", NOW_MS) is None
-    first.cooling_until_ms["m"] = NOW_MS + 500
+    assert pool.rest_left_ms("openai", "m", NOW_MS) is None
+    assert first.rest("m", NOW_MS, 500) == 500
     assert names(load(pool, tx)) == [second.name]
     assert len(names(pool, model="other")) == 2
-    assert pool.cooldown_left_ms("openai", "m", NOW_MS) == 500
+    assert pool.rest_left_ms("openai", "m", NOW_MS) == 500
     assert len(names(pool, now_ms=NOW_MS + 500)) == 2
-    assert pool.cooldown_left_ms("openai", "m", NOW_MS + 500) is None
+    assert pool.rest_left_ms("openai", "m", NOW_MS + 500) is None
+
+
+def test_a_rest_that_nobody_told_grows_until_the_key_is_answered(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    (key,) = load(Pool(vault), tx).usable("openai", "m", 1, NOW_MS)
+    now_ms = NOW_MS
+    for wanted_s in (5, 10, 20, 40, 60, 60):
+        assert key.rest("m", now_ms, None) == wanted_s * 1000
+        # What was sent before it is refused too, and makes it no longer.
+        assert key.rest("m", now_ms + 1000, None) == wanted_s * 1000 - 1000
+        now_ms += wanted_s * 1000
+    key.note_answer("m", now_ms)
+    assert key.rest("m", now_ms, None) == 5_000
+    assert key.rest("m", now_ms, 9_000) == 9_000
+    assert key.rest("m", now_ms, 1_000) == 9_000  # never sooner than told before
+    key.note_answer("m", now_ms)  # of a request from before the rest: it goes on
+    assert key.rest_left_ms("m", now_ms) == 9_000
 
 
 def test_a_user_meets_the_same_key_first_and_users_are_spread(tx: Tx, vault: Vault) -> None:
@@ -196,3 +220,48 @@ def test_a_live_key_does_not_show_its_secret(tx: Tx, vault: Vault) -> None:
     (key,) = load(Pool(vault), tx).usable("openai", "m", 1, NOW_MS)
     assert SECRET not in repr(key)
     assert "key-1" in repr(key)
+
+
+def test_the_history_keeps_every_state_with_why_and_by_whom(tx: Tx, vault: Vault) -> None:
+    key_id = add(tx, vault)
+    key_pool.set_key_state(
+        tx, key_id, "dead", reason="401: no", actor="proxy", now_ms=2, upstream_status=401
+    )
+    key_pool.set_key_state(
+        tx, key_id, "active", reason=None, actor="cli:olga", now_ms=3, only_from="disabled"
+    )
+    key_pool.pause_provider(
+        tx, "openai", reason="503", actor="proxy", now_ms=4, until_ms=9, upstream_status=503
+    )
+    key_pool.pause_provider(tx, "openai", reason="503", actor="proxy", now_ms=9, until_ms=19)
+    provider = key_pool.find_provider(tx, "openai")
+    assert provider is not None
+    assert (provider.paused_at_ms, provider.paused_until_ms) == (4, 19)
+    assert not provider.is_paused_by_operator
+    key_pool.pause_provider(tx, "openai", reason="unpaid", actor="cli:olga", now_ms=20)
+    # The proxy's own word does not count against the operator's.
+    key_pool.pause_provider(tx, "openai", reason="503", actor="proxy", now_ms=21, until_ms=29)
+    key_pool.resume_provider(tx, "openai", actor="cli:olga", now_ms=30)
+    key_pool.resume_provider(tx, "openai", actor="cli:olga", now_ms=31)  # it was not paused
+    key_pool.remove_provider_key(tx, "openai", "key-1", actor="cli:olga", now_ms=40)
+    events = list_events(tx, "openai", 100)[::-1]
+    assert [(event.provider_key, event.state, event.actor) for event in events] == [
+        ("key-1", "active", "cli:olga"),
+        ("key-1", "dead", "proxy"),
+        (None, "paused", "proxy"),
+        (None, "paused", "proxy"),
+        (None, "paused", "cli:olga"),
+        (None, "active", "cli:olga"),
+        ("key-1", "removed", "cli:olga"),
+    ]
+    assert (events[1].reason, events[1].upstream_status) == ("401: no", 401)
+    assert (events[2].upstream_status, events[2].until_ms) == (503, 9)
+    assert len(list_events(tx, "openai", 3)) == 3
+    assert list_events(tx, "anthropic", 3) == []
+
+
+def test_the_history_has_an_end(tx: Tx) -> None:
+    for number in range(EVENTS_MAX + 5):
+        add_event(tx, ProviderEvent("openai", None, "paused", str(number), None, None, "x", number))
+    events = list_events(tx, "openai", 2 * EVENTS_MAX)
+    assert (len(events), events[-1].reason) == (EVENTS_MAX, "5")

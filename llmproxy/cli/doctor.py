@@ -235,7 +235,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
 
 def _check_providers(tx: "Tx") -> Iterator[Check]:
     from llmproxy import key_pool
-    from llmproxy.cli.providers import NO_ACTIVE_KEYS, state_of
+    from llmproxy.cli.provider_views import NO_ACTIVE_KEYS, state_of
 
     providers = key_pool.list_providers(tx)
     if not providers:

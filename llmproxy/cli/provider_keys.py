@@ -14,7 +14,7 @@ import typer
 from llmproxy.cli import opening, output
 from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Yes, examples, noun
-from llmproxy.cli.providers import key_json, print_keys
+from llmproxy.cli.provider_views import key_json, print_keys
 
 if TYPE_CHECKING:
     from llmproxy.config import Paths
@@ -211,7 +211,9 @@ def remove(provider: ProviderName, name: KeyName, yes: Yes = False, as_json: Jso
             yes=yes,
         )
         with database.write() as tx:
-            key_pool.remove_provider_key(tx, provider, name)
+            key_pool.remove_provider_key(
+                tx, provider, name, actor=opening.actor(), now_ms=opening.now_ms()
+            )
     if as_json:
         output.print_json({"provider": provider, "name": name, "state": "removed"})
         return

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output, provider_check
+from llmproxy.cli import opening, output, provider_check, provider_views
 from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import Json, Yes, examples, noun
 from llmproxy.cli.output import Column
@@ -26,56 +26,6 @@ Name = Annotated[
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
 ]
-
-NO_ACTIVE_KEYS = "no active keys"
-NOT_SET_UP = "not set up"
-
-
-def state_of(provider: "Provider | None", keys: "list[ProviderKey]") -> str:
-    """Return a provider's state: `active`, `paused`, `no active keys` or `not set up`."""
-    if provider is None:
-        return NOT_SET_UP
-    if provider.paused_at_ms is not None:
-        return "paused"
-    return "active" if any(key.state == "active" for key in keys) else NO_ACTIVE_KEYS
-
-
-def key_json(key: "ProviderKey") -> dict[str, object]:
-    """Return a provider key as `--json` shows it; its secret is not known."""
-    from llmproxy.clock import rfc3339
-
-    return {
-        "provider": key.provider,
-        "name": key.name,
-        "masked": key.masked,
-        "state": key.state,
-        "reason": key.state_reason,
-        "since": rfc3339(key.state_since_ms),
-        "until": rfc3339(key.state_until_ms),
-        "by": key.state_by,
-        "created_at": rfc3339(key.created_at_ms),
-    }
-
-
-def _provider_json(
-    name: str, provider: "Provider | None", keys: "list[ProviderKey]"
-) -> dict[str, object]:
-    from llmproxy.clock import rfc3339
-    from llmproxy.presets import PRESETS
-
-    known = provider or PRESETS[name]
-    return {
-        "name": name,
-        "state": state_of(provider, keys).replace(" ", "_"),
-        "reason": provider.paused_reason if provider else None,
-        "since": rfc3339(provider.paused_at_ms) if provider else None,
-        "by": provider.paused_by if provider else None,
-        "dialect": known.dialect,
-        "base_url": known.base_url,
-        "stream_options": bool(known.injects_usage),
-        "keys": [key_json(key) for key in keys],
-        "created_at": rfc3339(provider.created_at_ms) if provider else None,
-    }
 
 
 def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]]]":
@@ -100,7 +50,7 @@ def list_providers(as_json: Json = False) -> None:
     if as_json:
         output.print_json(
             [
-                _provider_json(name, providers.get(name), keys.get(name, []))
+                provider_views.provider_json(name, providers.get(name), keys.get(name, []))
                 for name in [*providers, *presets]
             ]
         )
@@ -118,9 +68,9 @@ def list_providers(as_json: Json = False) -> None:
             [
                 (
                     name,
-                    state_of(provider, keys[name]),
-                    _count_by_state(keys[name]),
-                    _why(provider, keys[name]),
+                    provider_views.state_of(provider, keys[name]),
+                    provider_views.count_by_state(keys[name]),
+                    provider_views.why(provider, keys[name]),
                     output.short_time(provider.paused_at_ms),
                     provider.base_url,
                 )
@@ -134,77 +84,52 @@ def list_providers(as_json: Json = False) -> None:
         )
 
 
-def _count_by_state(keys: "list[ProviderKey]") -> str:
-    states = [key.state for key in keys]
-    counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return ", ".join(counts) or "none"
-
-
-def _why(provider: "Provider", keys: "list[ProviderKey]") -> str:
-    parts = [f"{provider.paused_reason} ({provider.paused_by})"] if provider.paused_at_ms else []
-    parts += [
-        f"{key.name} {key.state}: {key.state_reason}"
-        for key in keys
-        if key.state != "active" and key.state_reason
-    ]
-    return "; ".join(parts)
-
-
-@app.command(epilog=examples("llmproxy providers show openai"))
-def show(name: Name, as_json: Json = False) -> None:
-    """Show one provider and its keys."""
+@app.command(
+    epilog=examples("llmproxy providers show openai", "llmproxy providers show openai --json")
+)
+def show(
+    name: Name,
+    limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many events.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Show one provider, its keys, and what happened to them, the latest first."""
     from llmproxy.errors import NotFoundError
     from llmproxy.presets import PRESETS
+    from llmproxy.provider_events import list_events
 
     providers, keys = _load()
     if name not in providers and name not in PRESETS:
         msg = f"There is no provider {name!r:.80}. See: llmproxy providers list"
         raise NotFoundError(msg)
     provider, own_keys = providers.get(name), keys.get(name, [])
+    with opening.reading() as tx:
+        events = list_events(tx, name, limit)
     if as_json:
-        output.print_json(_provider_json(name, provider, own_keys))
+        shown = provider_views.provider_json(name, provider, own_keys)
+        output.print_json(
+            {**shown, "history": [provider_views.event_json(event) for event in events]}
+        )
         return
     known = provider or PRESETS[name]
-    state = state_of(provider, own_keys)
+    state = provider_views.state_of(provider, own_keys)
     fields = [("provider", name), ("state", state)]
     if provider and provider.paused_at_ms:
         fields += [
             ("why", provider.paused_reason or ""),
             ("since", f"{output.short_time(provider.paused_at_ms)} UTC, by {provider.paused_by}"),
         ]
+    if provider and provider.paused_until_ms:
+        until = output.short_time(provider.paused_until_ms)
+        fields.append(("until", f"{until} UTC; the next request then is a trial"))
     output.print_fields([*fields, ("dialect", known.dialect), ("base URL", known.base_url)])
     if own_keys:
         output.print_line("")
-        print_keys(own_keys)
+        provider_views.print_keys(own_keys)
     else:
         output.say(f"No keys yet. Add one: llmproxy provider-keys add {name}")
-
-
-def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> None:
-    """Print provider keys as a table."""
-    columns = [
-        Column("NAME"),
-        Column("KEY", "dim"),
-        Column("STATE", "state"),
-        Column("WHY", may_wrap=True),
-        Column("SINCE (UTC)", "dim", is_optional=True),
-        Column("BY", "dim", is_optional=True),
-    ]
-    rows = [
-        [
-            key.name,
-            key.masked,
-            key.state,
-            key.state_reason or "",
-            output.short_time(key.state_since_ms),
-            key.state_by,
-        ]
-        for key in keys
-    ]
-    if with_provider:
-        columns.insert(0, Column("PROVIDER"))
-        rows = [[key.provider, *row] for key, row in zip(keys, rows, strict=True)]
-    output.print_table(columns, rows)
+    if events:
+        output.print_line("")
+        provider_views.print_events(events)
 
 
 @app.command(
@@ -250,7 +175,7 @@ def add(
         keys = key_pool.list_provider_keys(tx, name)
     _warn_of_path(url, dialect)
     if as_json:
-        output.print_json(_provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys))
         return
     output.print_line(f"{name} is set up at {url}.")
     if not no_key:
@@ -315,7 +240,7 @@ def set_provider(
     if url is not None:
         _warn_of_path(url, provider.dialect)
     if as_json:
-        output.print_json(_provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys))
         return
     usage = "; its streams are asked for usage" if provider.injects_usage else ""
     output.print_line(f"{name} is at {provider.base_url} now{usage}.")
@@ -377,7 +302,7 @@ def pause(
         )
         keys = key_pool.list_provider_keys(tx, name)
     if as_json:
-        output.print_json(_provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys))
         return
     output.print_line(f"{name} is paused: {reason}. Undo it: llmproxy providers resume {name}")
 
@@ -388,12 +313,14 @@ def resume(name: Name, as_json: Json = False) -> None:
     from llmproxy import key_pool
 
     with opening.writing() as tx:
-        provider = key_pool.resume_provider(tx, name, now_ms=opening.now_ms())
+        provider = key_pool.resume_provider(
+            tx, name, actor=opening.actor(), now_ms=opening.now_ms()
+        )
         keys = key_pool.list_provider_keys(tx, name)
     if as_json:
-        output.print_json(_provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys))
         return
-    output.print_line(f"{name} is not paused; {state_of(provider, keys)}.")
+    output.print_line(f"{name} is not paused; {provider_views.state_of(provider, keys)}.")
 
 
 app.command(epilog=provider_check.EXAMPLES)(provider_check.check)

@@ -14,7 +14,6 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 EXCERPT_CHARS_MAX = 300
-COOLDOWN_S_DEFAULT = 5
 COOLDOWN_S_MAX = 60
 DATE_CHARS_MAX = 64
 
@@ -24,6 +23,10 @@ class FailureKind(Enum):
 
     DEAD = "dead"
     """The key is not valid any more: out of service until an operator acts; next key."""
+    SUSPECT = "suspect"
+    """Perhaps so, or it was something in the request: to be asked about; next key."""
+    UNFIT = "unfit"
+    """The key may not do, or cannot pay, just this: it stays in service; next key."""
     OUT_OF_QUOTA = "out_of_quota"
     """The account is empty or at its limit: parked; next key."""
     COOLDOWN = "cooldown"
@@ -41,7 +44,8 @@ class Failure(NamedTuple):
 
     kind: FailureKind
     excerpt: str
-    retry_after_s: int = COOLDOWN_S_DEFAULT
+    retry_after_s: int | None = None
+    """How long the provider says to wait, None when it does not say."""
 
 
 _QUOTA_CODES = frozenset(
@@ -59,8 +63,11 @@ _QUOTA_CODES = frozenset(
     }
 )
 _DEAD_CODES = frozenset(
-    {"organization_on_hold", "organization_restricted", "account_deactivated", "API_KEY_INVALID"}
+    {"invalid_api_key", "account_deactivated", "API_KEY_INVALID"}
+    | {"organization_on_hold", "organization_restricted"}
 )
+_SUSPECT_CODES = frozenset({"unsupported_country_region_territory", "ip_not_authorized"})
+"""About where the server stands, or the account: no word on what was asked."""
 # The whole message or nothing: "Invalid value: 'API key not valid.'" is a client's doing.
 _QUOTA_MESSAGE = re.compile(
     r"your credit balance is too low to access the (anthropic|claude) api\."
@@ -71,13 +78,21 @@ _QUOTA_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 _DEAD_MESSAGE = re.compile(
-    r"this organization has been disabled\.?"
+    r"invalid x-api-key"
+    r"|this organization has been disabled\.?"
     r"|organization has been restricted\."
     r"( please reach out to support if you believe this was in error\.)?"
     r"|api key not valid\. please pass a valid api key\.",
     re.IGNORECASE,
 )
 
+# A key with restricted rights (OpenAI, 401), an account whose rest does not pay for so large a
+# maximum (OpenRouter, 402): whoever sends other requests with it is served.
+_UNFIT_MESSAGE = re.compile(
+    r"you have insufficient permissions for this operation\b|missing scopes:"
+    r"|this request requires more credits, or fewer max_tokens\b",
+    re.IGNORECASE,
+)
 # A 429 about the size of this one request: it would fail with every key, at any time.
 _TOO_LARGE_MESSAGE = re.compile(r"request too large\b", re.IGNORECASE)
 
@@ -97,21 +112,23 @@ def classify(  # noqa: PLR0911 - one line a row of the table
     # JSON's escapes can spell half characters, which no database takes.
     excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX].encode(errors="replace").decode()
     is_key_status = status in {400, 401, 402, 403, 429}
-    if status == 401:
-        return Failure(FailureKind.DEAD, excerpt)
+    if status in {401, 402, 403} and _UNFIT_MESSAGE.match(message):
+        return Failure(FailureKind.UNFIT, excerpt)
     if is_key_status and (words & _DEAD_CODES or _DEAD_MESSAGE.fullmatch(message)):
         return Failure(FailureKind.DEAD, excerpt)
     if is_key_status and (words & _QUOTA_CODES or _QUOTA_MESSAGE.fullmatch(message)):
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
+    if status == 401 or (status == 403 and words & _SUSPECT_CODES):
+        return Failure(FailureKind.SUSPECT, excerpt)
     if status == 402 and "retry-after" not in headers:
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
     if status == 429 and _TOO_LARGE_MESSAGE.match(message):
         return Failure(FailureKind.CLIENT, excerpt)
+    told_s = _told_s(headers.get("retry-after") or retry_delay, now_ms)
     if status in {402, 429}:
-        told = headers.get("retry-after") or retry_delay
-        return Failure(FailureKind.COOLDOWN, excerpt, _cooldown_s(told, now_ms))
+        return Failure(FailureKind.COOLDOWN, excerpt, told_s)
     if status in {503, 529, 498}:
-        return Failure(FailureKind.BUSY, excerpt)
+        return Failure(FailureKind.BUSY, excerpt, told_s)
     if status >= 500 or status < 400:
         return Failure(FailureKind.UNKNOWN, excerpt)
     return Failure(FailureKind.CLIENT, excerpt)
@@ -142,14 +159,14 @@ def _read_error(body: bytes) -> tuple[set[str], str, str]:
     return words, str(error.get("message") or "")[:2000].strip(), delay
 
 
-def _cooldown_s(told: str, now_ms: int) -> int:
-    """Return how long to rest a key that was told so many seconds, a date, or something else."""
+def _told_s(told: str, now_ms: int) -> int | None:
+    """Return how long to wait by so many seconds, or a date; None for anything else."""
     try:
         seconds = float(told)
     except ValueError:
         seconds = _seconds_until(told, now_ms)
     if not seconds >= 0:  # NaN too
-        return COOLDOWN_S_DEFAULT
+        return None
     return max(1, math.ceil(min(seconds, COOLDOWN_S_MAX)))
 
 

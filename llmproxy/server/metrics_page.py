@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmproxy import __version__, reports
-from llmproxy.clock import Clock
 from llmproxy.errors import DatabaseError
 from llmproxy.live_keys import Pool
 from llmproxy.metrics import Metrics, Sample, family
 from llmproxy.money import format_usd
+from llmproxy.order import Services
 from llmproxy.relay import Snapshot
 from llmproxy.reports import Standing
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.writer import Writer
-from llmproxy.watchdog import Watchdog
 
 _PROCESS = Path("/proc/self")
 
@@ -33,8 +32,7 @@ class MetricsPage(NamedTuple):
     writer: Writer[Snapshot]
     reader: Reader
     pool: Pool
-    watchdog: Watchdog
-    clock: Clock
+    services: Services
     started_at_ms: int
 
     async def text(self) -> bytes:
@@ -54,7 +52,7 @@ class MetricsPage(NamedTuple):
         return "\n".join(lines).encode() + b"\n"
 
     def _server(self) -> Iterator[str]:
-        drains = sum(1 for one in self.watchdog.exchanges if one.times.gone_since_s)
+        drains = sum(1 for one in self.services.watchdog.exchanges if one.times.gone_since_s)
         yield from _gauge("llmproxy_drains", "Answers read on after their clients left.", drains)
         yield from _gauge(
             "llmproxy_writer_queue_length",
@@ -73,12 +71,12 @@ class MetricsPage(NamedTuple):
         )
 
     def _keys(self) -> Iterator[str]:
-        now_ms = self.clock.now_ms()
+        now_ms = self.services.clock.now_ms()
         samples: list[Sample] = []
         paused: list[Sample] = []
         for name, provider in sorted(self.pool.providers.items()):
             label = ("provider", name)
-            paused.append(((label,), int(provider.paused_at_ms is not None)))
+            paused.append(((label,), int(self.services.health.is_paused(provider))))
             for state, count in self.pool.count_states(name, now_ms).items():
                 samples.append(((label, ("state", state)), count))
         yield from family(

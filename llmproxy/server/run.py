@@ -25,11 +25,13 @@ from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import Config, Settings, find_catalog, load_vault, notify_socket
 from llmproxy.errors import DatabaseError, RefusedError
+from llmproxy.health import Health
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
+from llmproxy.probe import ask
 from llmproxy.quote import HoldPolicy
 from llmproxy.recovery import EndsKeeper
 from llmproxy.relay import Relay, Snapshot
@@ -108,10 +110,14 @@ async def _serve(
     upstream, bodies = Upstream(config.settings.connect_timeout_s), BodyReader()
     clock = Clock()
     watchdog = Watchdog(_limits(config.settings), clock)
-    services = Services(writer, upstream, watchdog, catalog, clock, bodies)
+    health = Health(
+        writer.enqueue, clock, partial(ask, upstream), config.settings.pause_after_failures
+    )
+    services = Services(writer, upstream, watchdog, catalog, clock, bodies, health)
     try:
         await _serve_with(services, config, pool, writer, begin, listeners)
     finally:
+        health.close()
         bodies.close()
         await upstream.close()
 
@@ -135,7 +141,7 @@ async def _serve_with(
     # One for users and one for the page: nobody's long question keeps the other from an answer.
     own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
     own = SelfService(relay, own_reader, clock)
-    page = MetricsPage(observer.metrics, writer, reader, pool, watchdog, clock, clock.now_ms())
+    page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     app = build_app(Parts(relay, own, door, writer, pool, page, settings.metrics_port))
     loop = asyncio.get_running_loop()
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")

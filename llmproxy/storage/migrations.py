@@ -10,7 +10,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _migrations = Migrations("llmproxy")
 
@@ -393,6 +393,29 @@ def m005_days(db: Database) -> None:
     """Keep the sums of requests by day, from those that there are on; about 15 µs for each."""
     for statement in (*_DAY_TABLES, _FILL_DAYS):
         db.execute(statement)
+
+
+@_migrations()
+def m006_provider_states(db: Database) -> None:
+    """Let a provider be paused for a while, and keep the history of providers and their keys."""
+    db.execute("ALTER TABLE providers ADD COLUMN paused_until_ms INTEGER")
+    db.execute(
+        """
+        CREATE TABLE provider_events(
+          id INTEGER PRIMARY KEY AUTOINCREMENT,
+          -- By name: the history outlives what it tells of.
+          provider TEXT NOT NULL,
+          provider_key TEXT,
+          state TEXT NOT NULL,
+          reason TEXT,
+          upstream_status INTEGER,
+          until_ms INTEGER,
+          actor TEXT NOT NULL,
+          created_at_ms INTEGER NOT NULL
+        ) STRICT
+        """
+    )
+    db.execute("CREATE INDEX provider_events_provider ON provider_events(provider, id)")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -15,6 +15,8 @@ COOLDOWN = FailureKind.COOLDOWN
 BUSY = FailureKind.BUSY
 UNKNOWN = FailureKind.UNKNOWN
 CLIENT = FailureKind.CLIENT
+SUSPECT = FailureKind.SUSPECT
+UNFIT = FailureKind.UNFIT
 NOW_MS = 784_111_777_250
 """A quarter of a second after Sun, 06 Nov 1994 08:49:37 GMT, the date of RFC 9110."""
 
@@ -55,10 +57,6 @@ UNTIL = "2026-12-01 at 00:00 UTC"
         (401, error("Incorrect API key provided", code="invalid_api_key")),
         (401, error("The account is gone", code="account_deactivated")),
         (401, error("invalid x-api-key", type="authentication_error")),
-        (401, error("You must be a member of an organization to use the API")),
-        (401, error("Your IP is not authorized", code="ip_not_authorized")),
-        (401, b"anything else"),
-        (401, b""),
         (403, error("deactivated", code="account_deactivated")),
         (400, json.dumps(GEMINI_BAD_KEY).encode()),
         (400, json.dumps(GEMINI_BAD_KEY[0]).encode()),
@@ -78,6 +76,39 @@ UNTIL = "2026-12-01 at 00:00 UTC"
 )
 def test_a_key_that_is_not_valid_any_more_is_dead(status: int, body: bytes) -> None:
     assert kind(status, body) is DEAD
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (401, error("You must be a member of an organization to use the API")),
+        (401, error("Your IP is not authorized", code="ip_not_authorized")),
+        # Anthropic's word for what a client's own headers can bring about too.
+        (401, error("OAuth is not supported here", type="authentication_error")),
+        (403, error("x", code="unsupported_country_region_territory")),
+        (401, b"anything else"),
+        (401, b""),
+    ],
+)
+def test_a_refusal_that_the_request_may_have_caused_is_to_be_asked_about(
+    status: int, body: bytes
+) -> None:
+    assert kind(status, body) is SUSPECT
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, "You have insufficient permissions for this operation. Missing scopes: api.x."),
+        (403, "Missing scopes: model.request"),
+        (402, "This request requires more credits, or fewer max_tokens. You requested up to 9."),
+    ],
+)
+def test_a_key_that_cannot_serve_just_this_request_is_unfit_for_it(
+    status: int, message: str
+) -> None:
+    assert kind(status, error(message)) is UNFIT
+    assert kind(status, error(f"Invalid value: {message}")) is not UNFIT
 
 
 @pytest.mark.parametrize(
@@ -143,10 +174,10 @@ def test_a_429_is_a_rate_limit(body: bytes) -> None:
         ("61", 60),
         ("99999999999999999999", 60),
         ("inf", 60),
-        ("-1", 5),
-        ("nan", 5),
-        ("soon", 5),
-        ("", 5),
+        ("-1", None),
+        ("nan", None),
+        ("soon", None),
+        ("", None),
         ("Sun, 06 Nov 1994 08:49:57 GMT", 20),
         ("Sunday, 06-Nov-94 08:49:57 GMT", 20),
         ("Sun Nov  6 08:49:57 1994", 20),
@@ -155,12 +186,12 @@ def test_a_429_is_a_rate_limit(body: bytes) -> None:
         ("Sun, 06 Nov 1994 08:49:38 GMT", 1),
         ("Sun, 06 Nov 1994 08:50:38 GMT", 60),
         ("Wed, 21 Oct 2037 07:28:00 GMT", 60),
-        ("Sun, 06 Nov 1994 08:49:37 GMT", 5),  # past: it tells nothing
-        ("Sat, 05 Nov 1994 08:49:57 GMT", 5),
-        ("Sun, 31 Feb 1994 08:49:57 GMT", 5),
-        ("Sun, 06 Nov 99999999999 08:49:57 GMT", 5),
-        ("Sun, 06 Nov 1994 08:49:57 +99999999999999", 5),
-        ("Sun, 06 Nov 1994 08:49:57 GMT" + " " * 60, 5),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", None),  # past: it tells nothing
+        ("Sat, 05 Nov 1994 08:49:57 GMT", None),
+        ("Sun, 31 Feb 1994 08:49:57 GMT", None),
+        ("Sun, 06 Nov 99999999999 08:49:57 GMT", None),
+        ("Sun, 06 Nov 1994 08:49:57 +99999999999999", None),
+        ("Sun, 06 Nov 1994 08:49:57 GMT" + " " * 60, None),
     ],
 )
 def test_a_key_rests_as_long_as_told_within_bounds(value: str, seconds: int) -> None:
@@ -168,13 +199,14 @@ def test_a_key_rests_as_long_as_told_within_bounds(value: str, seconds: int) -> 
 
 
 def test_a_key_rests_five_seconds_when_nothing_is_told() -> None:
-    assert failure(429, {}, b"").retry_after_s == 5
+    assert failure(429, {}, b"").retry_after_s is None
 
 
 @pytest.mark.parametrize(
-    ("delay", "seconds"), [("34s", 34), ("1.5s", 2), ("900s", 60), ("x", 5), (7, 5), ("-3s", 5)]
+    ("delay", "seconds"),
+    [("34s", 34), ("1.5s", 2), ("900s", 60), ("x", None), (7, None), ("-3s", None)],
 )
-def test_geminis_own_way_to_tell_is_read(delay: object, seconds: int) -> None:
+def test_geminis_own_way_to_tell_is_read(delay: object, seconds: int | None) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
     body = error("Resource exhausted", status="RESOURCE_EXHAUSTED", details=[{"x": 1}, info])
     assert failure(429, {}, body) == Failure(COOLDOWN, "429: Resource exhausted", seconds)
@@ -198,7 +230,6 @@ def test_other_failures_of_the_provider_have_an_unknown_outcome(status: int) -> 
         (400, error("maximum context length", code="context_length_exceeded")),
         (400, error("flagged", code="content_policy_violation")),
         (403, error("You have no access to the model", type="permission_error")),
-        (403, error("Country not supported", code="unsupported_country_region_territory")),
         (404, error("no such model", code="model_not_found")),
         (404, error("x", code="insufficient_quota")),
         (408, b""),

@@ -25,7 +25,11 @@ INPUT, OUTPUT = 10_000, 100_000
 
 @contextmanager
 def running_site(home: Path, environ: Mapping[str, str]) -> Iterator[Site]:
-    """A proxy with a provider of its own; its books must be right at the end."""
+    """A proxy with a provider of its own; its books must be right at the end.
+
+    The provider is made to fail all the time: it is never left alone unless the test says so.
+    """
+    environ = {"LLMPROXY_PAUSE_AFTER_FAILURES": "0", **environ}
     with StubProvider() as stub, RunningProxy(home, environ) as proxy:
         proxy.use_provider("openai", f"{stub.url}/v1")
         proxy.use_provider("anthropic", stub.url)

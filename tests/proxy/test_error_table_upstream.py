@@ -79,7 +79,9 @@ def new_keys(site: Site, provider: str) -> None:
     assert vault is not None
     with site.books.write() as tx:
         for key in key_pool.list_provider_keys(tx, provider):
-            key_pool.remove_provider_key(tx, provider, key.name)
+            key_pool.remove_provider_key(
+                tx, provider, key.name, actor="test", now_ms=Clock().now_ms()
+            )
         key_pool.add_provider_key(
             tx,
             provider,

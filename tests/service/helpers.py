@@ -96,7 +96,7 @@ class Books:
 
     def resume(self, provider: str) -> None:
         with self.write() as tx:
-            key_pool.resume_provider(tx, provider, now_ms=Clock().now_ms())
+            key_pool.resume_provider(tx, provider, actor="test", now_ms=Clock().now_ms())
 
     def set_key_states(self, provider: str, state: str, until_ms: int | None = None) -> None:
         """Give every key of a provider a state."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmproxy import ledger
 from llmproxy.body_reader import BodyReader
 from llmproxy.errors import DatabaseError
+from llmproxy.health import Health
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
 from llmproxy.metrics import Metrics
@@ -28,7 +29,7 @@ from llmproxy.watchdog import Limits, Watchdog
 from tests.simulator.client import SimulatedConnection
 from tests.simulator.disk import SimulatedDisk
 from tests.simulator.plan import Act, Ask, Life
-from tests.simulator.provider import VISIT_HEADER, SimulatedUpstream
+from tests.simulator.provider import VISIT_HEADER, SimulatedProbes, SimulatedUpstream
 from tests.simulator.stand_ins import InOrder, SeededIds, Stepped
 from tests.simulator.visit import Visit
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from llmproxy.upstream import Upstream
     from tests.simulator.world import World
 
+FAILURES_MAX = 3
+"""Of a provider in a row."""
 SHUTDOWN_TIMEOUT_S = 3.0
 FORCED_STEP_S = 2.0
 PATHS = {"openai": b"/v1/openai/chat/completions", "anthropic": b"/v1/anthropic/v1/messages"}
@@ -70,6 +73,7 @@ class Process:
         self._watchdog.exchanges = InOrder()
         self.visits: dict[int, Visit] = {}
         upstream = SimulatedUpstream(self.visits, world.plan.manners, self._before_sending)
+        health = Health(self.writer.enqueue, world.clock, SimulatedProbes(rng), FAILURES_MAX)
         services = Services(
             self.writer,
             cast("Upstream", upstream),
@@ -77,6 +81,7 @@ class Process:
             LiveCatalog(lambda: world.catalog_path),
             world.clock,
             BodyReader(),
+            health,
         )
         policy = HoldPolicy(world.plan.hold_stream_output_tokens)
         self._relay = Relay(services, self.writer, Pool(world.vault), policy)

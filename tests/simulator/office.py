@@ -149,7 +149,7 @@ class Office:
             key_pool.pause_provider(tx, provider, reason="rest", actor="boss", now_ms=now_ms)
             return lambda: self.paused.add(provider)
         if act.kind == "resume":
-            key_pool.resume_provider(tx, provider, now_ms=now_ms)
+            key_pool.resume_provider(tx, provider, actor="boss", now_ms=now_ms)
             return lambda: self.paused.discard(provider)
         if act.kind in {"key off", "key on"}:
             state = "disabled" if act.kind == "key off" else "active"

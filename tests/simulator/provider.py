@@ -8,6 +8,8 @@ from typing import Any, cast
 
 from typing_extensions import override
 
+from llmproxy.key_pool import Provider
+from llmproxy.probe import Probe
 from llmproxy.upstream_connection import Answer, Headers, UpstreamError
 from tests.simulator.answers import Event, Manners, Script, Wanted, compose
 from tests.simulator.office import MODELS
@@ -17,6 +19,20 @@ VISIT_HEADER = b"x-visit"
 READ_BYTES_MAX = 64 * 1024
 AT_ONCE_S = 1e-6
 """What is as near as this is now: a timer may ring as much as a nanosecond early."""
+
+
+class SimulatedProbes:
+    """Answers when the proxy itself asks whether a provider is there."""
+
+    def __init__(self, rng: random.Random) -> None:
+        """Take what its moods are drawn from."""
+        self._rng = rng
+
+    async def __call__(self, provider: Provider, secret: str) -> Probe:
+        """See `probe.ask`."""
+        await asyncio.sleep(self._rng.choice((0.01, 1.0, 9.0)))
+        status = self._rng.choice((200, 401, 500, None))
+        return Probe("simulated", status, "a mood", refuses_key=status == 401)
 
 
 class SimulatedUpstream:

@@ -1,0 +1,334 @@
+"""A provider that fails again and again: it is left alone, tried, and let through again."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from typing_extensions import override
+
+from llmproxy import key_pool
+from llmproxy.clock import Clock
+from llmproxy.config import find_paths, load_vault
+from llmproxy.key_pool import Provider
+from llmproxy.presets import Preset
+from llmproxy.provider_events import ProviderEvent, list_events
+from tests.fixtures import CATALOG
+from tests.proxy.conftest import running_site
+from tests.proxy.helpers import CHAT, Got, Site, chat
+from tests.support.answers import CannedError, failing, openai_chat, plain
+from tests.support.proxy import PROVIDER_KEY
+from tests.support.stub_provider import Handler, Out, SeenRequest, closed_port
+from tests.support.waiting import wait_until
+
+FAILURES = 3
+PROVIDERS = iter([f"own-{number}" for number in range(40)])
+GOOD = plain(openai_chat())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy that leaves a provider alone after three failures, and waits 1 s for an answer."""
+    home = tmp_path_factory.mktemp("pauses")
+    catalog = json.loads(CATALOG.read_bytes())
+    entry = {**catalog["models"]["openai/gpt-4o"], "aliases": []}
+    for number in range(40):
+        for model in ("gpt-4o", "gpt-4.1"):
+            catalog["models"][f"own-{number}/{model}"] = entry
+    (home / "catalog.json").write_text(json.dumps(catalog))
+    environ = {
+        "LLMPROXY_CATALOG_FILE": str(home / "catalog.json"),
+        "LLMPROXY_PAUSE_AFTER_FAILURES": str(FAILURES),
+        "LLMPROXY_FIRST_BYTE_TIMEOUT_S": "1",
+    }
+    with running_site(home, environ) as site:
+        yield site
+
+
+class Place:
+    """One provider of the operator's own, which no other test has to do with."""
+
+    def __init__(self, site: Site, url: str) -> None:
+        self.site = site
+        self.name = next(PROVIDERS)
+        self.url = url
+        self.path = f"/v1/{self.name}/chat/completions"
+        vault = load_vault(find_paths(site.proxy.environ), site.proxy.environ)
+        assert vault is not None
+        now_ms = Clock().now_ms()
+        with site.books.write() as tx:
+            key_pool.add_provider(tx, self.name, Preset("openai", f"{url}/v1"), now_ms=now_ms)
+            key_pool.add_provider_key(
+                tx, self.name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
+            )
+        visitor = site.visitor()  # the server looks for new providers four times a second
+        wait_until(lambda: site.ask(visitor, self.path, b"{}").status == 400)
+
+    def ask(self, body: bytes = chat()) -> Got:
+        return self.site.ask(self.site.visitor(), self.path, body)
+
+    def fail(self, status: int, times: int = FAILURES) -> None:
+        for _ in range(times):
+            got = self.ask()
+            assert got.status == status, got
+
+    @property
+    def row(self) -> Provider:
+        with self.site.books.database.read() as tx:
+            found = key_pool.find_provider(tx, self.name)
+        assert found is not None
+        return found
+
+    def wait_for_pause(self) -> None:
+        wait_until(lambda: self.row.paused_until_ms is not None, 20)
+
+    def wait_for_its_end(self) -> None:
+        until_ms = self.row.paused_until_ms or 0
+        wait_until(lambda: Clock().now_ms() > until_ms, 30)
+
+    def events(self) -> list[ProviderEvent]:
+        """What became of it, not of its key; the oldest first."""
+        with self.site.books.database.read() as tx:
+            events = list_events(tx, self.name, 100)
+        return [event for event in events if event.provider_key is None][::-1]
+
+    def history(self) -> list[tuple[str, str]]:
+        return [(event.state, event.actor) for event in self.events()]
+
+    def assert_paused(self, body: bytes = chat()) -> Got:
+        seen = len(self.site.stub.requests)
+        visitor = self.site.visitor()
+        got = self.site.ask(visitor, self.path, body)
+        assert (got.status, got.error()["code"]) == (429, "provider_paused")
+        assert 1 <= int(got.header("retry-after") or b"0") <= 60
+        assert got.header("x-should-retry") is None
+        assert len(self.site.stub.requests) == seen
+        assert self.site.books.wallet(visitor.name)[1] == 0
+        return got
+
+
+@pytest.fixture
+def gone(site: Site) -> Place:
+    """A provider where nobody listens yet."""
+    return Place(site, f"http://127.0.0.1:{closed_port()}")
+
+
+@pytest.fixture
+def there(site: Site) -> Place:
+    """A provider that is the stub."""
+    return Place(site, site.stub.url)
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers everything well."""
+
+    @override
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = openai_chat()
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def listening(url: str) -> Iterator[None]:
+    """Let a provider answer at an address where there was none."""
+    with HTTPServer(("127.0.0.1", int(url.rsplit(":", 1)[1])), Answering) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_one_that_cannot_be_reached_is_left_alone_and_serves_again_after_a_trial(
+    gone: Place,
+) -> None:
+    gone.fail(502)
+    got = gone.assert_paused()
+    assert "cannot be reached" in got.error()["message"]
+    assert "It is tried again in" in got.error()["message"]
+    gone.wait_for_pause()
+    row = gone.row
+    assert row.paused_by == "proxy"
+    assert "cannot be reached" in (row.paused_reason or "")
+    assert (row.paused_at_ms or 0) < (row.paused_until_ms or 0)
+    gone.wait_for_its_end()
+    with listening(gone.url):
+        assert gone.ask().status == 200
+    wait_until(lambda: gone.row.paused_at_ms is None)
+    assert gone.history() == [("paused", "proxy"), ("active", "proxy")]
+
+
+def test_a_trial_that_fails_pauses_for_twice_as_long(gone: Place) -> None:
+    gone.fail(502)
+    gone.wait_for_pause()
+    gone.wait_for_its_end()
+    gone.fail(502, times=1)
+    gone.assert_paused()
+    wait_until(lambda: len(gone.events()) == 2)
+    first, second = ((event.until_ms or 0) - event.created_at_ms for event in gone.events())
+    assert second == 2 * first
+
+
+def test_the_operator_ends_a_pause_at_once(gone: Place) -> None:
+    gone.fail(502)
+    gone.assert_paused()
+    gone.wait_for_pause()
+    gone.site.books.resume(gone.name)
+    gone.fail(502)  # as many as at the beginning
+    gone.assert_paused()
+    assert gone.history()[:2] == [("paused", "proxy"), ("active", "test")]
+
+
+def test_an_operators_pause_stands_whatever_the_provider_does(gone: Place) -> None:
+    gone.fail(502)
+    gone.wait_for_pause()
+    gone.site.books.pause(gone.name, "unpaid")
+    wait_until(lambda: "unpaid" in gone.ask().error()["message"])
+    got = gone.ask()
+    assert (got.status, got.error()["code"]) == (429, "provider_paused")
+    assert got.header("retry-after") is None
+
+
+def test_a_pause_outlives_the_server(gone: Place) -> None:
+    gone.fail(502)
+    gone.wait_for_pause()
+    gone.site.proxy.stop()
+    gone.site.proxy.start()
+    gone.wait_for_its_end()
+    gone.fail(502, times=1)
+    gone.assert_paused()  # one failure was enough: it was the trial
+
+
+def test_only_one_of_many_requests_is_the_trial(there: Place) -> None:
+    stub = there.site.stub
+    stub.handle = failing(CannedError(500, [], b"{}"))
+    there.fail(500)
+    there.wait_for_pause()
+    there.wait_for_its_end()
+    may_answer = threading.Event()
+
+    async def slow(request: SeenRequest, out: Out) -> None:
+        await asyncio.to_thread(may_answer.wait, 0.9)
+        await out.json(200, openai_chat())
+
+    stub.handle = slow
+    seen = len(stub.requests)
+    visitors = [there.site.visitor() for _ in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        asked = [
+            threads.submit(there.site.ask, visitor, there.path, chat()) for visitor in visitors
+        ]
+        stub.wait_for_requests(seen + 1)
+        wait_until(lambda: sum(each.done() for each in asked) == 7)
+        may_answer.set()
+        statuses = sorted(each.result().status for each in asked)
+    assert statuses == [200] + [429] * 7
+    assert len(stub.requests) == seen + 1
+    stub.handle = GOOD
+    assert there.ask().status == 200
+
+
+def test_a_trial_that_comes_to_nothing_gives_way_to_the_next(there: Place) -> None:
+    stub = there.site.stub
+    stub.handle = failing(CannedError(500, [], b"{}"))
+    there.fail(500)
+    there.wait_for_pause()
+    there.wait_for_its_end()
+    stub.handle = failing(CannedError(429, [("retry-after", "1")], b"{}"))
+    assert there.ask().error()["code"] == "rate_limit_exceeded"
+    stub.handle = GOOD
+    assert there.ask(chat(model="gpt-4.1")).status == 200
+
+
+def errors_but_lists_models(status: int) -> Handler:
+    """A provider that fails at what is asked of it, and is well."""
+    canned = failing(CannedError(status, [], b'{"error":{"message":"boom"}}'))
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        if request.method == "GET":
+            await out.json(200, {"data": []})
+        else:
+            await canned(request, out)
+
+    return handle
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_no_user_can_get_a_provider_paused_by_requests_that_make_it_fail(
+    there: Place, status: int
+) -> None:
+    stub = there.site.stub
+    before = len(stub.requests)
+    stub.handle = errors_but_lists_models(status)
+    there.fail(status, times=FAILURES)
+    wait_until(lambda: any(seen.method == "GET" for seen in stub.requests[before:]))
+    there.fail(status, times=2 * FAILURES)
+    assert there.history() == []
+    asked = [seen for seen in stub.requests[before:] if seen.method == "GET"]
+    assert [seen.target for seen in asked] == [b"/v1/models"]  # once, however many fail
+
+
+async def never(request: SeenRequest, out: Out) -> None:
+    await out.client_gone.wait()
+
+
+@pytest.mark.parametrize(
+    ("handle", "status"), [(failing(CannedError(500, [], b"{}")), 500), (never, 504)]
+)
+def test_one_that_is_broken_altogether_is_paused_once_it_has_been_asked(
+    there: Place, handle: Handler, status: int
+) -> None:
+    there.site.stub.handle = handle
+    there.fail(status)
+    there.wait_for_pause()
+    there.assert_paused()
+
+
+def test_good_answers_between_failures_keep_it_in_use(there: Place) -> None:
+    stub = there.site.stub
+    for _ in range(FAILURES):
+        stub.handle = failing(CannedError(500, [], b"{}"))
+        there.fail(500, times=FAILURES - 1)
+        stub.handle = GOOD
+        assert there.ask().status == 200
+    assert there.history() == []
+
+
+@pytest.mark.parametrize("status", [503, 529, 498])
+def test_an_overloaded_model_is_left_alone_for_as_long_as_told_and_others_are_not(
+    there: Place, status: int
+) -> None:
+    stub = there.site.stub
+    stub.handle = failing(CannedError(status, [("retry-after", "30")], b"{}"))
+    there.fail(status)
+    got = there.assert_paused()
+    assert 10 < int(got.header("retry-after") or b"0") <= 30
+    assert "gpt-4o" in got.error()["message"]
+    stub.handle = GOOD
+    assert there.ask(chat(model="gpt-4.1")).status == 200
+    there.assert_paused()  # that another model serves says nothing of this one
+    assert there.history() == []
+
+
+def test_by_0_nothing_is_ever_paused(tmp_path: Path) -> None:
+    with running_site(tmp_path, {"LLMPROXY_PAUSE_AFTER_FAILURES": "0"}) as site:
+        for status in (503, 500):
+            site.stub.handle = failing(CannedError(status, [], b"{}"))
+            for _ in range(12):
+                assert site.ask(site.visitor(), CHAT, chat()).status == status
+        assert not any(seen.method == "GET" for seen in site.stub.requests)
