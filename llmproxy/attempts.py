@@ -222,12 +222,13 @@ class Attempts:
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
             raise unreachable(order, "answered with a redirect", error, should_retry=False)
-        return self._what_to_say(failure, tried.key, now_ms)
+        return self._what_to_say(failure, tried.key)
 
-    def _what_to_say(self, failure: Failure, key: LiveKey, now_ms: int) -> ApiError | None:
+    def _what_to_say(self, failure: Failure, key: LiveKey) -> ApiError | None:
         """Return what a client is told of a refusal about the key, None for others."""
         order, name = self._order, self._order.provider.name
         if failure.kind is FailureKind.COOLDOWN:
+            now_ms = self._services.clock.now_ms()
             return all_keys_cooling(name, key.rest_left_ms(order.scope, now_ms))
         if failure.kind is FailureKind.UNFIT:
             what = f"no key of {name} has the rights, or the credit, that this request needs there"
