@@ -162,10 +162,10 @@ class Attempts:
             order, health = self._order, self._services.health
             if error.was_sent:
                 what = "broke off before answering"
-                health.note_unanswered(order, tried, f"it {what}: {error}", 0)
+                health.note_unanswered(order, tried, f"{what}: {error}", 0)
             else:
                 what = "cannot be reached"
-                health.note_unreachable(order, f"it {what}: {error}")
+                health.note_unreachable(order, str(error))
             # Once sent it may have been billed: sending it again could pay twice.
             raise unreachable(order, what, error, should_retry=not error.was_sent) from error
         finally:

@@ -28,6 +28,7 @@ class Breaker:
         """How long the last pause is or was; 0 while all is well."""
         self.until_ms = 0
         self.reason = ""
+        """Why it is paused, as users are told."""
         self.is_stored = False
         """Its pause has reached the database; for whoever keeps it there."""
 

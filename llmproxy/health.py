@@ -29,6 +29,8 @@ ASK_AGAIN_MS = 30_000
 """A key is not asked about more often, whatever requests fail with it."""
 
 NEVER = 2**63
+UNREACHABLE = "it cannot be reached"
+FAILS = "it fails"
 ACTOR = "proxy"
 
 _log = logging.getLogger("llmproxy.relay")
@@ -83,8 +85,7 @@ class Health:
             breaker = self._breakers.get((provider.name, ""))
             if breaker is None and provider.paused_at_ms and provider.paused_until_ms:
                 breaker = self._breaker(provider.name, "")
-                reason = provider.paused_reason or ""
-                breaker.go_on(provider.paused_at_ms, provider.paused_until_ms, reason)
+                breaker.go_on(provider.paused_at_ms, provider.paused_until_ms, FAILS)
             elif breaker is not None and breaker.is_stored and not provider.paused_at_ms:
                 self._forget(provider.name)
 
@@ -156,11 +157,11 @@ class Health:
         elif failure.kind is FailureKind.SUSPECT:
             self._ask_about(sent.provider, tried, partial(self._judge_key, sent.provider, tried))
 
-    def note_unreachable(self, sent: Attempted, reason: str) -> None:
+    def note_unreachable(self, sent: Attempted, error: str) -> None:
         """Count that there was no connection to the provider: no client can cause that."""
         breaker = self._breaker(sent.provider.name, "")
         if breaker.count(self._clock.now_ms()):
-            self._pause(sent.provider.name, breaker, reason, None)
+            self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
     def note_busy(self, sent: Attempted, failure: Failure, status: int) -> None:
         """Count that the provider has too much to do: this scope is left alone, no key is."""
@@ -173,18 +174,18 @@ class Health:
         left_alone_s = breaker.pause_ms // 1000
         _log.warning("%s: %s; left alone for %d s", sent.provider.name, reason, left_alone_s)
 
-    def note_unanswered(self, sent: Attempted, tried: Tried, reason: str, status: int) -> None:
+    def note_unanswered(self, sent: Attempted, tried: Tried, error: str, status: int) -> None:
         """Count a failure that may be due to what was asked: after some, the provider is asked.
 
         Args:
             sent: the request.
             tried: the key that it was sent with.
-            reason: what happened.
+            error: what happened, for the operator.
             status: the provider's HTTP status, 0 when none came.
         """
         breaker = self._breaker(sent.provider.name, "")
         if breaker.count(self._clock.now_ms()):
-            judge = partial(self._judge_provider, sent.provider.name, breaker, reason, status)
+            judge = partial(self._judge_provider, sent.provider.name, breaker, error, status)
             self._ask_about(sent.provider, tried, judge)
 
     def _breaker(self, provider: str, scope: str) -> Breaker:
@@ -222,12 +223,12 @@ class Health:
             self._take_out(provider, tried, _State("dead", probe.message, probe.status))
 
     def _judge_provider(
-        self, name: str, breaker: Breaker, reason: str, status: int, probe: Probe
+        self, name: str, breaker: Breaker, error: str, status: int, probe: Probe
     ) -> None:
         if self._breakers.get((name, "")) is not breaker:
             return  # it has answered others meanwhile
         if probe.is_down:
-            self._pause(name, breaker, reason, status or None)
+            self._pause(name, breaker, FAILS, error, status or None)
             return
         self._forget(name)
         if breaker.is_open:
@@ -240,11 +241,14 @@ class Health:
 
     # --- what is written ---------------------------------------------------------------------
 
-    def _pause(self, name: str, breaker: Breaker, reason: str, status: int | None) -> None:
+    def _pause(
+        self, name: str, breaker: Breaker, reason: str, error: str, status: int | None
+    ) -> None:
+        """Pause a provider: users are told the reason, the operator also what happened."""
         now_ms = self._clock.now_ms()
         breaker.pause(now_ms, reason)
-        _log.warning("%s is paused for %d s: %s", name, breaker.pause_ms // 1000, reason)
-        self._enqueue(_write_pause, breaker, name, status, now_ms)
+        _log.warning("%s is paused for %d s: %s: %s", name, breaker.pause_ms // 1000, reason, error)
+        self._enqueue(_write_pause, breaker, name, f"{reason}: {error}", status, now_ms)
 
     def _resume(self, name: str) -> None:
         _log.warning("%s answers again", name)
@@ -304,13 +308,15 @@ def _write_key_state(tx: Tx, tried: Tried, state: _State, now_ms: int) -> None:
         key.state, key.until_ms = state.name, state.until_ms
 
 
-def _write_pause(tx: Tx, breaker: Breaker, name: str, status: int | None, now_ms: int) -> None:
+def _write_pause(
+    tx: Tx, breaker: Breaker, name: str, reason: str, status: int | None, now_ms: int
+) -> None:
     if key_pool.find_provider(tx, name) is None:
         return  # removed meanwhile
     key_pool.pause_provider(
         tx,
         name,
-        reason=breaker.reason,
+        reason=reason,
         actor=ACTOR,
         now_ms=now_ms,
         until_ms=breaker.until_ms,
