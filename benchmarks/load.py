@@ -25,6 +25,7 @@ from benchmarks.scenarios import Shape
 HOST = "127.0.0.1"
 PROMPT = "Explain in one short paragraph why a metered proxy should hold credit before it sends. "
 GRACE_S = 15.0
+PROGRESS_INTERVAL_S = 0.1
 REQUEST_S_MAX = 0.1
 FAILURES_MAX = 200
 EXAMPLE_CHARS_MAX = 500
@@ -57,6 +58,7 @@ class Result(NamedTuple):
     first_us: Quantiles
     delay_us: Quantiles
     load_cpu_s: float
+    progress: list[tuple[float, int]]
 
 
 def build_request(order: Order) -> bytes:
@@ -99,6 +101,7 @@ class Run:
         self._example = ""
         self._idle: list[Connection] = []
         self._waiting: deque[float] = deque()
+        self._progress: list[tuple[float, int]] = []
         self._connecting = 0
         self._busy = 0
         self._over = asyncio.Event()
@@ -121,8 +124,10 @@ class Run:
         order = self._order
         limit_s = GRACE_S + (order.requests * REQUEST_S_MAX if order.requests else order.seconds)
         async with asyncio.timeout(limit_s), asyncio.TaskGroup() as self._tasks:
+            noting = self._tasks.create_task(self._note_progress())
             await (self._open_loop() if self._shape.rate_per_s else self._closed_loop())
             await self._over.wait()
+            noting.cancel()
         for connection in self._idle:
             connection.close()
         return Result(
@@ -134,7 +139,13 @@ class Run:
             first_us=quantiles_us(self._firsts),
             delay_us=quantiles_us(self._delays),
             load_cpu_s=time.process_time() - self._began_cpu_s,
+            progress=self._progress,
         )
+
+    async def _note_progress(self) -> None:
+        while True:
+            self._progress.append((perf_counter(), len(self._latencies)))
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
 
     # --- both loops ---
 

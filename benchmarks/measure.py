@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from benchmarks.answers import STREAM_EVENTS
+from benchmarks.figures import calm_us
 from benchmarks.load import Order
 from benchmarks.processes import Rig, Target, cpu_s
 from benchmarks.scenarios import Scenario, Shape
@@ -26,15 +27,16 @@ def measure(
     """Warm up, run the load, and return what it cost.
 
     `requests_seen` counts the answers of the warm-up too. CPU time is user + system of the target's
-    process tree; `provider_busy` and `load_busy` are the shares of one core that the provider and
-    the load generator used, to show that neither was what was measured.
+    process tree, `cpu_us_calm` that of the calmer part of the run. `provider_busy` and `load_busy`
+    are the shares of one core that the provider and the load generator used, to show that neither
+    was what was measured.
     """
     shape, provider_pid = scenario.shape, rig.provider.target.pid
     warm = None
     if warm_up:
         warm, _ = rig.loads.run(order(target, shape, WARM_UP_S), target.pid)
     cpu, provider_cpu, began = cpu_s(target.pid), cpu_s(provider_pid), time.monotonic()
-    result, peak_mb = rig.loads.run(order(target, shape, seconds), target.pid)
+    result, watched = rig.loads.run(order(target, shape, seconds), target.pid)
     cpu = cpu_s(target.pid) - cpu
     provider_busy = (cpu_s(provider_pid) - provider_cpu) / (time.monotonic() - began)
     answers = result.answers
@@ -46,13 +48,14 @@ def measure(
         "requests_seen": answers + (warm.answers if warm else 0),
         "requests_per_s": round(answers / result.seconds),
         "cpu_us": round(cpu / answers * 1e6, 1) if answers else None,
+        "cpu_us_calm": calm_us(watched.used, result.progress),
         "cpu_us_per_chunk": (
             round(cpu / answers / STREAM_EVENTS * 1e6, 1) if answers and shape.is_stream else None
         ),
         "latency_us": result.latency_us,
         "first_us": result.first_us,
         "delay_us": result.delay_us,
-        "rss_mb": peak_mb,
+        "rss_mb": watched.peak_mb,
         "provider_busy": round(provider_busy, 2),
         "load_busy": round(result.load_cpu_s / result.seconds, 2),
         "failed": failures,

@@ -16,7 +16,7 @@ from typing import IO, NamedTuple
 
 from benchmarks.load import HOST, Order, Result
 
-SAMPLE_PAUSE_S = 0.05
+SAMPLE_PAUSE_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -118,6 +118,17 @@ def fake_provider() -> Iterator[Provider]:
             process.kill()
 
 
+class Watched(NamedTuple):
+    """What a process tree took while it was watched.
+
+    Its highest memory in MB, and its CPU time in seconds so far, at moments of the clock
+    `time.perf_counter`, which all processes share.
+    """
+
+    peak_mb: float
+    used: list[tuple[float, float]]
+
+
 class LoadGenerator:
     """The load generator as a process, which has started when it is needed."""
 
@@ -125,22 +136,23 @@ class LoadGenerator:
         """Take its input and its output."""
         self._orders, self._results = orders, results
 
-    def run(self, order: Order, watched_pid: int) -> tuple[Result, float]:
-        """Carry out an order; return its result and the highest memory of a process tree, in MB.
+    def run(self, order: Order, watched_pid: int) -> tuple[Result, "Watched"]:
+        """Carry out an order; return its result, and what a process tree took meanwhile.
 
         Raises:
             SystemExit: it failed; its errors are on stderr.
         """
         watched = tree(watched_pid)
-        peak_mb = rss_mb(watched)
+        peak_mb, used = rss_mb(watched), [(time.perf_counter(), cpu_s(watched_pid))]
         self._orders.write(json.dumps(order._asdict()) + "\n")
         self._orders.flush()
         while not select.select([self._results], [], [], SAMPLE_PAUSE_S)[0]:
             peak_mb = max(peak_mb, rss_mb(watched))
+            used.append((time.perf_counter(), cpu_s(watched_pid)))
         line = self._results.readline()
         if not line:
             raise SystemExit(f"the load generator failed at {order.path}; its errors are above")
-        return Result(**json.loads(line)), peak_mb
+        return Result(**json.loads(line)), Watched(peak_mb, used)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def _costs(rows: list[Row]) -> Table:
     columns = {
         "requests/s": "requests_per_s",
         "CPU µs": "cpu_us",
+        "calm": "cpu_us_calm",
         "µs a chunk": "cpu_us_per_chunk",
         "RSS MB": "rss_mb",
         "provider busy": "provider_busy",

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import books, rows
 from benchmarks.answers import STAMP_MARK, stamped, stream_answers
 from benchmarks.connection import Stamps
-from benchmarks.figures import added_us, quantiles_us
+from benchmarks.figures import added_us, calm_us, quantiles_us
 from benchmarks.load import Order
 from benchmarks.measured import measured
 from benchmarks.peers import Programs, find
@@ -193,3 +193,15 @@ def test_options_that_mean_nothing_are_refused() -> None:
     done = run_module("", "--peers", "apache")
     assert done.returncode == 2
     assert "no such peer: apache" in done.stderr
+
+
+def test_the_calm_part_of_a_run_is_told_by_its_slices() -> None:
+    # 100 answers a second at 1 ms each; from second 4 on the machine is busy, and each costs 3 ms.
+    progress = [(second / 10, second * 10) for second in range(101)]
+    used = [
+        (second / 10, min(second, 40) * 0.01 + max(0, second - 40) * 0.03) for second in range(101)
+    ]
+    assert calm_us(used, progress) == pytest.approx(1000, abs=1)
+    assert calm_us(used[40:], progress) == pytest.approx(3000, abs=1)
+    assert calm_us(used[:15], progress) is None  # too short
+    assert calm_us([], progress) is None
