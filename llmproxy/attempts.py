@@ -10,7 +10,12 @@ from typing import NamedTuple
 
 from llmproxy import key_pool
 from llmproxy.dialects.failures import FailureKind, classify
-from llmproxy.errors import ApiError, no_active_provider_keys, proxy_error
+from llmproxy.errors import (
+    ApiError,
+    no_active_provider_keys,
+    previous_response_unavailable,
+    proxy_error,
+)
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
@@ -73,7 +78,7 @@ class Attempts:
         """
         order, now_ms = self._order, self._services.clock.now_ms()
         if not key.is_in_service(now_ms):
-            return no_active_provider_keys(order.provider.name)
+            return self._no_key()
         wait_ms = key.cooldown_left_ms(order.model_id, now_ms)
         return all_keys_cooling(order.provider.name, wait_ms) if wait_ms else None
 
@@ -183,11 +188,11 @@ class Attempts:
             return all_keys_cooling(order.provider.name, wait_s * 1000)
         if failure.kind is FailureKind.DEAD:
             self._take_out(tried, "dead", failure.excerpt, None)
-            return no_active_provider_keys(order.provider.name)
+            return self._no_key()
         if failure.kind is FailureKind.OUT_OF_QUOTA:
             until_ms = now_ms + key_pool.OUT_OF_QUOTA_PARK_MS
             self._take_out(tried, "out_of_quota", failure.excerpt, until_ms)
-            return no_active_provider_keys(order.provider.name)
+            return self._no_key()
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
             raise unreachable(order, "answered with a redirect", error, should_retry=False)
@@ -209,6 +214,12 @@ class Attempts:
                 should_retry=True,
             )
         return refusals[-1]
+
+    def _no_key(self) -> ApiError:
+        """Return what to say when the keys that there were are out of service."""
+        if self._order.only_key_id is not None:
+            return previous_response_unavailable()
+        return no_active_provider_keys(self._order.provider.name)
 
     def _take_out(self, tried: "_Tried", state: str, reason: str, until_ms: int | None) -> None:
         name = self._order.provider.name

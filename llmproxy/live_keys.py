@@ -111,27 +111,41 @@ class Pool:
             raise VaultError(msg)
         return self._vault
 
-    def usable(self, provider: str, model: str, user_id: int, now_ms: int) -> list[LiveKey]:
-        """Return the keys that may be tried for a request, best first.
+    def usable(
+        self,
+        provider: str,
+        model: str,
+        user_id: int,
+        now_ms: int,
+        *,
+        only_id: int | None = None,
+    ) -> list[LiveKey]:
+        """Return the keys that may be tried for a request, best first; or the one with an id.
 
         The same user meets the same key first (rendezvous order), so that prompt caches at the
-        provider keep working.
+        provider keep working. Each key's place depends on the user and itself alone, so one that
+        comes or goes moves no other. Python salts the hashes of texts, not those of whole numbers:
+        it is the same order after a restart.
         """
         keys = [
             key
             for key in self._keys.get(provider, ())
             if key.is_in_service(now_ms) and not key.cooldown_left_ms(model, now_ms)
         ]
+        if only_id is not None:
+            return [key for key in keys if key.id == only_id]
         if len(keys) > 1:
             keys.sort(key=lambda key: hash((user_id, key.id)))
         return keys
 
-    def cooldown_left_ms(self, provider: str, model: str, now_ms: int) -> int | None:
+    def cooldown_left_ms(
+        self, provider: str, model: str, now_ms: int, *, only_id: int | None = None
+    ) -> int | None:
         """Return how long until the first cooling key is back, or None when none is cooling."""
         waits = [
             key.cooldown_left_ms(model, now_ms)
             for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms)
+            if key.is_in_service(now_ms) and only_id in {None, key.id}
         ]
         return min(filter(None, waits), default=None)
 
