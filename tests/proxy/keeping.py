@@ -28,12 +28,14 @@ class KeepingProvider:
         fresh_tokens: what the input in a body counts.
         refuses: keys that it does not know.
         keeps_nothing: it is an account that says `store: false` whatever it was asked for.
+        is_silent: it does not say whether it keeps an answer, as some followers of OpenAI.
     """
 
     def __init__(self) -> None:
         self.fresh_tokens = 25
         self.refuses: set[str] = set()
         self.keeps_nothing = False
+        self.is_silent = False
         self._kept: dict[tuple[str, str], int] = {}
         self._made = 0
 
@@ -80,7 +82,7 @@ class KeepingProvider:
             "object": "response",
             "status": "completed",
             "model": asked["model"],
-            "store": keeps,
+            **({} if self.is_silent else {"store": keeps}),
             "error": None,
             "output": [{"type": "message", "role": "assistant", "content": [text]}],
             "usage": {**usage, "total_tokens": total},

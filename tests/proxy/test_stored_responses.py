@@ -136,14 +136,16 @@ def test_what_another_user_made_is_as_unknown_as_what_nobody_made(
     tell(two_keys, ann, previous_response_id=made)
 
 
-@pytest.mark.parametrize("is_asked", [True, False])
+@pytest.mark.parametrize(
+    ("store", "is_silent"), [(False, False), (False, True), (True, False), (None, False)]
+)
 def test_what_is_not_kept_cannot_be_gone_on_from(
-    two_keys: Site, keeping: KeepingProvider, is_asked: bool
+    two_keys: Site, keeping: KeepingProvider, store: bool | None, is_silent: bool
 ) -> None:
     """Neither what the request nor what the account says is not to be kept."""
     ann = two_keys.visitor()
-    keeping.keeps_nothing = not is_asked
-    made = tell(two_keys, ann, **({"store": False} if is_asked else {}))["id"]
+    keeping.keeps_nothing, keeping.is_silent = store is not False, is_silent
+    made = tell(two_keys, ann, store=store)["id"]
     error = refusal(two_keys, ann, previous_response_id=made)
     assert error["code"] == "previous_response_not_found"
 
