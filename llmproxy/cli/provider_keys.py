@@ -236,8 +236,9 @@ def rekey(
 ) -> None:
     """Seal all provider keys under a new master key.
 
-    It takes the old one's place, and a running server goes on. A master key that is handed over by the environment
-    or the service manager is given with --new-key-file, and handed over afterwards.
+    It takes the old one's place, and a running server goes on. A master key that
+    the environment or the service manager hands over is given with
+    --new-key-file, and handed over afterwards.
     """
     from llmproxy.cli.sealing import seal_anew
     from llmproxy.config import find_paths
