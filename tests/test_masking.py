@@ -61,3 +61,7 @@ def test_without_a_secret_the_ids_are_masked_all_the_same() -> None:
 def test_ids_in_headers_are_masked() -> None:
     headers = [(b"x-org", b"org-AbCdEfGh12"), (b"x-request-id", b"req_1")]
     assert without_ids(headers) == [(b"x-org", b"***"), (b"x-request-id", b"req_1")]
+
+
+def test_an_id_that_ends_as_the_key_begins_is_masked_whole() -> None:
+    assert masked(b"org-AbCdEfGhsk-", b" x") == masked(b"org-AbCdEfGhsk- x") == b"***- x"
