@@ -3,7 +3,8 @@
 A response that a provider keeps lives in the account of one provider key, which several users
 share. So it is looked up by its user: what another one made is not there. Only a hash of its id is
 kept. Rows are written in the transaction that settles the response's request, and dropped when the
-provider has dropped the response: a few of the oldest with each new one. Must not touch money.
+provider has dropped the response: some of the oldest with every so many new ones. Must not touch
+money.
 """
 
 import hashlib
@@ -15,8 +16,10 @@ from llmproxy.storage.database import Tx
 
 KEPT_MS = 30 * 86_400_000
 """OpenAI and xAI keep a response for 30 days, as their documentation says."""
-DROPPED_AT_ONCE = 8
-"""At most so many old rows go with each new one: more than come, and nobody waits for them."""
+SWEEP_EVERY = 32
+"""New rows between two looks for old ones."""
+DROPPED_AT_ONCE = 2 * SWEEP_EVERY
+"""At most so many old rows go at once: more than come, and nobody waits long for it."""
 
 
 class KeptResponse(msgspec.Struct, frozen=True):
@@ -53,24 +56,22 @@ def remember(
     now_ms: int,
 ) -> None:
     """Note a response that its provider keeps; of two with one id the later one counts."""
-    tx.execute(
+    row_id = tx.execute(
         """INSERT OR REPLACE INTO stored_responses(user_id, provider, response_hash,
              provider_key_id, model, tokens, created_at_ms) VALUES(?, ?, ?, ?, ?, ?, ?)""",
         (user_id, provider, kept.response_hash, provider_key_id, model, kept.tokens, now_ms),
-    )
-    _drop_old(tx, now_ms)
+    ).lastrowid
+    if row_id is not None and row_id % SWEEP_EVERY == 0:
+        _drop_old(tx, now_ms)
 
 
 def _drop_old(tx: Tx, now_ms: int) -> None:
-    """Drop a few of the oldest rows if they are old; ids rise with time."""
-    oldest = tx.execute(
-        "SELECT id, created_at_ms FROM stored_responses ORDER BY id LIMIT 1"
-    ).fetchone()
-    if oldest is not None and oldest[1] < now_ms - KEPT_MS:
-        tx.execute(
-            "DELETE FROM stored_responses WHERE id < ? AND created_at_ms < ?",
-            (oldest[0] + DROPPED_AT_ONCE, now_ms - KEPT_MS),
-        )
+    """Drop those of the first rows that are old; ids rise with time."""
+    tx.execute(
+        """DELETE FROM stored_responses
+           WHERE id < (SELECT min(id) FROM stored_responses) + ? AND created_at_ms < ?""",
+        (DROPPED_AT_ONCE, now_ms - KEPT_MS),
+    )
 
 
 def find(

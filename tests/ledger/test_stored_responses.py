@@ -7,6 +7,7 @@ from llmproxy.recovery import KeptEnd
 from llmproxy.stored_responses import (
     DROPPED_AT_ONCE,
     KEPT_MS,
+    SWEEP_EVERY,
     KeptResponse,
     StoredResponse,
     hash_response_id,
@@ -69,14 +70,17 @@ def test_a_response_is_known_for_as_long_as_its_provider_keeps_it(book: Book) ->
     assert found(book, "resp_1", now_ms=NOW_MS + KEPT_MS + 1) is None
 
 
-def test_old_ones_go_a_few_at_a_time_with_each_new_one(book: Book) -> None:
-    old = 2 * DROPPED_AT_ONCE + 3
+def test_old_ones_go_while_new_ones_come_and_no_others(book: Book) -> None:
+    old = DROPPED_AT_ONCE + 10
     for number in range(old):
         made(book, f"resp_old_{number}")
-    later_ms = NOW_MS + KEPT_MS + 1
-    for number, left in enumerate((old - DROPPED_AT_ONCE, 3, 0, 0)):
+    later_ms, counts = NOW_MS + KEPT_MS + 1, []
+    for number in range(2 * SWEEP_EVERY):
         made(book, f"resp_{number}", at_ms=later_ms)
-        assert count(book) == left + number + 1
+        counts.append(count(book) - number - 1)
+    # Of the old ones all are there, then ten, then none.
+    assert sorted(set(counts), reverse=True) == [old, 10, 0]
+    assert sorted(counts, reverse=True) == counts
     assert found(book, "resp_0", now_ms=later_ms) is not None
 
 
