@@ -62,7 +62,8 @@ def _media_tokens(given: InputFacts) -> int:
 def _strict_window(given: InputFacts, model: Model) -> int:
     """Return the most that the model takes, where nothing less is sure; else 0.
 
-    So it is with media, and with earlier context that another model has counted in its own tokens.
+    So it is with media, with reasoning that the provider fills in, and with earlier context that
+    another model has counted in its own tokens.
 
     Raises:
         ApiError: 400, when that is not known, or the input is read more than once.
@@ -74,12 +75,13 @@ def _strict_window(given: InputFacts, model: Model) -> int:
             param=given.rereads,
         )
     is_counted_otherwise = given.stored is not None and given.stored.model != model.id
-    if not (given.media or given.pdf_pages or is_counted_otherwise):
+    if not (given.media or given.pdf_pages or given.thoughts_by_id or is_counted_otherwise):
         return 0
     if model.max_input_tokens is None:
         raise not_bounded(
-            f"for images, documents and what another model has answered before the model catalog "
-            f"would have to know how much input {model.id} takes, and it does not",
+            f"for images, documents, reasoning that is not sent along and what another model has "
+            f"answered before the model catalog would have to know how much input {model.id} "
+            "takes, and it does not",
             "Send the request with text only, or use another model",
         )
     return model.max_input_tokens

@@ -63,6 +63,8 @@ class InputFacts(msgspec.Struct, frozen=True):
     """Of the PDFs in the body."""
     rereads: str | None = None
     """The option by which the provider reads, and bills, the input again and again."""
+    thoughts_by_id: int = 0
+    """Earlier reasoning that is only named: the provider fills in what it keeps of it."""
     stored: StoredContext | None = None
     """What is read besides the body, of the response that it goes on from; the ledger knows it."""
 

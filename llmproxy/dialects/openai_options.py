@@ -129,6 +129,8 @@ class Contents(NamedTuple):
     pdf_pages: int
     data_bytes: int
     """Of the images and PDFs in the body."""
+    thoughts_by_id: int
+    """Items of reasoning without what was thought."""
 
 
 def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object) -> Contents:
@@ -142,9 +144,11 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
     Raises:
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
-    media = pdf_pages = data_bytes = 0
+    media = pdf_pages = data_bytes = thoughts = 0
     for part in parts(*contents):
         kind = part.get("type")
+        if kind == "reasoning":
+            thoughts += not (part.get("encrypted_content") or part.get("content"))
         if kind in _UNPRICED_PARTS or "input_audio" in part:
             name = kind if kind in _UNPRICED_PARTS else "input_audio"
             raise not_metered(name, "only text, images and documents have a price here")
@@ -163,7 +167,7 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
             data_bytes += embedded.data_bytes
             pdf_pages += embedded.pdf_pages
             media += not embedded.pdf_pages
-    return Contents(media, pdf_pages, data_bytes)
+    return Contents(media, pdf_pages, data_bytes, thoughts)
 
 
 def refuse_kept(part: dict[str, Any]) -> None:
@@ -211,4 +215,5 @@ def input_facts(
         media=contents.media,
         pdf_pages=contents.pdf_pages,
         rereads=rereads,
+        thoughts_by_id=contents.thoughts_by_id,
     )
