@@ -14,6 +14,7 @@ from llmproxy.errors import (
     ApiError,
     all_keys_cooling,
     no_active_provider_keys,
+    previous_response_unavailable,
     proxy_error,
 )
 from llmproxy.headers import Headers, to_provider, without_secret
@@ -102,7 +103,7 @@ class Attempts:
         """
         order, now_ms = self._order, self._services.clock.now_ms()
         if not key.is_in_service(now_ms):
-            return no_active_provider_keys(order.provider.name)
+            return self._no_key()
         wait_ms = key.rest_left_ms(order.scope, now_ms)
         return all_keys_cooling(order.provider.name, wait_ms) if wait_ms else None
 
@@ -234,7 +235,7 @@ class Attempts:
             what = f"no key of {name} has the rights, or the credit, that this request needs there"
             return self._refused(what, should_retry=False)
         if failure.kind in {FailureKind.DEAD, FailureKind.OUT_OF_QUOTA, FailureKind.SUSPECT}:
-            return no_active_provider_keys(name)
+            return self._no_key()
         return None
 
     def _refused(self, what: str, *, should_retry: bool) -> ApiError:
@@ -259,6 +260,12 @@ class Attempts:
             )
             return self._refused(what, should_retry=True)
         return refusals[-1]
+
+    def _no_key(self) -> ApiError:
+        """Return what to say when the keys that there were are out of service."""
+        if self._order.only_key_id is not None:
+            return previous_response_unavailable()
+        return no_active_provider_keys(self._order.provider.name)
 
 
 def unreachable(order: Order, what: str, error: UpstreamError, *, should_retry: bool) -> ApiError:

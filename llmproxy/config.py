@@ -14,8 +14,9 @@ from typing import NamedTuple
 import msgspec
 import platformdirs
 
-from llmproxy.errors import ConfigError, VaultError
-from llmproxy.vault import Vault, new_master_key
+from llmproxy import master_key
+from llmproxy.errors import ConfigError
+from llmproxy.vault import Vault
 
 HOME_VARIABLE = "LLMPROXY_HOME"
 MASTER_KEY_VARIABLE = "LLMPROXY_MASTER_KEY"
@@ -262,65 +263,85 @@ def _checked_number(setting: Setting, value: object, origin: str) -> int:
     return number
 
 
-def _master_key_file(paths: Paths, environ: Mapping[str, str]) -> Path | None:
+class MasterKey(NamedTuple):
+    """The master key in force: where it comes from, and the one that is about to replace it."""
+
+    origin: str
+    text: str
+    path: Path | None
+    """The file that it can be replaced in; None where somebody hands it over."""
+    new_text: str | None = None
+
+    def __repr__(self) -> str:  # type: ignore[explicit-override]
+        """Name where it comes from, and no key."""
+        return f"MasterKey({self.origin!r})"
+
+
+class _Place(NamedTuple):
+    path: Path
+    is_handed_over: bool
+
+
+def _master_key_place(paths: Paths, environ: Mapping[str, str]) -> _Place | None:
     named = environ.get(MASTER_KEY_FILE_VARIABLE)
     if named:
-        return Path(named)
+        return _Place(Path(named), is_handed_over=False)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
     if credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
-        return Path(credentials) / CREDENTIAL_NAME
-    return paths.master_key if paths.master_key.exists() else None
+        return _Place(Path(credentials) / CREDENTIAL_NAME, is_handed_over=True)
+    return _Place(paths.master_key, is_handed_over=False) if paths.master_key.exists() else None
 
 
 def master_key_origin(paths: Paths, environ: Mapping[str, str] = os.environ) -> str | None:
     """Return where the master key in force comes from (never the key), None when there is none."""
     if environ.get(MASTER_KEY_VARIABLE):
         return MASTER_KEY_VARIABLE
-    path = _master_key_file(paths, environ)
-    return None if path is None else str(path)
+    place = _master_key_place(paths, environ)
+    return None if place is None else str(place.path)
 
 
-def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
-    """Return the vault under the master key in force, or None when none has been made yet.
+def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> MasterKey | None:
+    """Return the master key in force, or None when none has been made yet.
 
     Looked for in LLMPROXY_MASTER_KEY, LLMPROXY_MASTER_KEY_FILE, the systemd credential
     `llmproxy-master-key`, and `master.key` in the configuration directory.
 
     Raises:
-        VaultError: a master key is named but cannot be read or is none.
+        VaultError: a master key is named but cannot be read, or others can read it.
     """
     value = environ.get(MASTER_KEY_VARIABLE)
     if value:
-        return Vault(value)
-    path = _master_key_file(paths, environ)
-    if path is None:
+        return MasterKey(MASTER_KEY_VARIABLE, value, None)
+    place = _master_key_place(paths, environ)
+    if place is None:
         return None
-    try:
-        mode = path.stat().st_mode
-        text = path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"The master key {path} cannot be read: {error}."
-        raise VaultError(msg) from error
-    if mode & 0o077 and path == paths.master_key:
-        msg = f"The master key {path} can be read by others. Run: chmod 600 {path}"
-        raise VaultError(msg)
-    return Vault(text)
+    path, is_handed_over = place
+    new_text = None if is_handed_over else master_key.read_new(path)
+    text = master_key.read(path, is_handed_over=is_handed_over)
+    return MasterKey(str(path), text, None if is_handed_over else path, new_text)
+
+
+def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
+    """Return the vault under the master key in force, or None when none has been made yet.
+
+    It opens whatever is sealed, also in the midst of a change of the master key. What is to be
+    sealed needs the vault of `cli/sealing.py`.
+
+    Raises:
+        VaultError: a master key is named but cannot be read or is none.
+    """
+    found = find_master_key(paths, environ)
+    return None if found is None else Vault(found.text, found.new_text)
 
 
 def load_or_make_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault:
-    """Return the vault, making `master.key` (0600) when there is no master key anywhere."""
+    """Return the vault, making `master.key` (0600) when there is no master key anywhere.
+
+    Raises:
+        VaultError: as `load_vault`, or it cannot be made.
+    """
     vault = load_vault(paths, environ)
-    if vault is not None:
-        return vault
-    paths.master_key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    text = new_master_key()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    descriptor = os.open(paths.master_key, flags, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return Vault(text)
+    return vault or Vault(master_key.make(paths.master_key))
 
 
 def environ_for_home(home: Path, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

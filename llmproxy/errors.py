@@ -251,6 +251,28 @@ def no_active_provider_keys(provider: str) -> ApiError:
     return ApiError(503, "no_active_provider_keys", message)
 
 
+def previous_response_not_found() -> ApiError:
+    """Return the 400 for a response that is unknown, or not this user's: which, is not told.
+
+    The code is OpenAI's own: clients that know it send the whole conversation then.
+    """
+    message = (
+        "`previous_response_id` names no stored response of yours here: it was made elsewhere or "
+        "by another user, with `store` false, or more than 30 days ago. Send the whole "
+        "conversation without it."
+    )
+    return ApiError(400, "previous_response_not_found", message, param="previous_response_id")
+
+
+def previous_response_unavailable() -> ApiError:
+    """Return the 400 for a stored response whose provider key cannot be used now."""
+    message = (
+        "The provider key that made the response in `previous_response_id` is not in service, and "
+        "no other key can read it. Send the whole conversation without it, or ask the operator."
+    )
+    return ApiError(400, "previous_response_unavailable", message, param="previous_response_id")
+
+
 def credit_ended() -> ApiError:
     """Return the end of an answer that has used up the credit while it ran."""
     return ApiError(

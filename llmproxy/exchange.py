@@ -13,7 +13,8 @@ from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.errors import ApiError, DatabaseError, credit_ended, ledger_busy, proxy_error
 from llmproxy.growing import GrowingHold
-from llmproxy.headers import Headers, to_client, without_secret
+from llmproxy.headers import Headers, to_client
+from llmproxy.masking import MaskedBody, without_ids
 from llmproxy.money import format_usd
 from llmproxy.order import Order, Services
 from llmproxy.settlement import make_ending
@@ -286,31 +287,32 @@ class Exchange:
         await self._finish(last)
 
     async def _pass_on_error(self, answer: Answer, beginning: bytes) -> None:
-        """Pass the provider's own error on, without any secret that it echoes."""
+        """Pass the provider's own error on, without what it tells of the operator's account."""
         self._note_start(answer.status)
         self._ending.release(f"the provider answered {answer.status}")
-        headers = self._passed_headers(answer)
-        secret = self._attempts.secret
-        held_back = without_secret(beginning, secret)
+        headers = without_ids(self._passed_headers(answer))
+        body = MaskedBody(self._attempts.secret)
+        passed = body.feed(beginning)
         try:
             chunk = await self.times.next_chunk(answer.next_chunk())
         except UpstreamError:
             chunk = None  # an error cut short is still that error
         if chunk is None:
-            headers.append((b"content-length", b"%d" % len(held_back)))
+            passed += body.finish()
+            headers.append((b"content-length", b"%d" % len(passed)))
+            self._start(answer.status, headers)
+            await self._finish(passed)
+            return
         self._start(answer.status, headers)
         while chunk is not None:
-            # As much stays back as could be the beginning of the secret.
-            masked = without_secret(held_back + chunk, secret)
-            end = max(0, len(masked) - len(secret))
-            await self._pass(masked[:end])
-            held_back = masked[end:]
+            await self._pass(passed)
+            passed = body.feed(chunk)
             try:
                 chunk = await self.times.next_chunk(answer.next_chunk())
             except UpstreamError:
                 self._client.abort()
                 return
-        await self._finish(held_back)
+        await self._finish(passed + body.finish())
 
     def _passed_headers(self, answer: Answer) -> Headers:
         headers = to_client(answer.headers, self._attempts.secret)

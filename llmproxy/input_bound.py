@@ -36,24 +36,34 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
         text_bytes += ADVISED_BYTES
     tools_tokens = TOOLS_TOKENS if given.has_tools else 0
     if is_strict:
-        text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens
-        return max(text_tokens, _strict_media_bound(given, model))
+        text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens + _stored_tokens(given)
+        return max(text_tokens, _strict_window(given, model))
     bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
-    return text_tokens + _media_tokens(given) + facts.searches * SEARCH_TOKENS
+    beside = _media_tokens(given) + _stored_tokens(given)
+    return text_tokens + beside + facts.searches * SEARCH_TOKENS
 
 
 def input_estimate(given: InputFacts) -> int:
     """Return the documented estimate of the input of an answer that did not report it."""
-    return -(-given.text_bytes // BYTES_PER_TOKEN) + _media_tokens(given)
+    text_tokens = -(-given.text_bytes // BYTES_PER_TOKEN)
+    return text_tokens + _media_tokens(given) + _stored_tokens(given)
+
+
+def _stored_tokens(given: InputFacts) -> int:
+    """Return what is read again of the response that a request goes on from: all of it."""
+    return given.stored.tokens if given.stored is not None else 0
 
 
 def _media_tokens(given: InputFacts) -> int:
     return given.media * MEDIA_TOKENS + given.pdf_pages * PDF_PAGE_TOKENS
 
 
-def _strict_media_bound(given: InputFacts, model: Model) -> int:
-    """Return how much input media can amount to: whatever the model takes at all.
+def _strict_window(given: InputFacts, model: Model) -> int:
+    """Return the most that the model takes, where nothing less is sure; else 0.
+
+    So it is with media, with reasoning that the provider fills in, and with earlier context that
+    another model has counted in its own tokens.
 
     Raises:
         ApiError: 400, when that is not known, or the input is read more than once.
@@ -64,12 +74,14 @@ def _strict_media_bound(given: InputFacts, model: Model) -> int:
             "Send the request without it",
             param=given.rereads,
         )
-    if not given.media and not given.pdf_pages:
+    is_counted_otherwise = given.stored is not None and given.stored.model != model.id
+    if not (given.media or given.pdf_pages or given.thoughts_by_id or is_counted_otherwise):
         return 0
     if model.max_input_tokens is None:
         raise not_bounded(
-            f"for images and documents the model catalog would have to know how much input "
-            f"{model.id} takes, and it does not",
+            f"for images, documents, reasoning that is not sent along and what another model has "
+            f"answered before the model catalog would have to know how much input {model.id} "
+            "takes, and it does not",
             "Send the request with text only, or use another model",
         )
     return model.max_input_tokens

@@ -10,10 +10,11 @@ import hashlib
 
 import msgspec
 
-from llmproxy import rollups
+from llmproxy import rollups, stored_responses
 from llmproxy.errors import LlmproxyError, RefusedError
 from llmproxy.money import AMOUNT_NANOUSD_MAX, format_usd
 from llmproxy.storage.database import Tx
+from llmproxy.stored_responses import KeptResponse
 
 IDEMPOTENCY_KEY_CHARS_MAX = 255
 
@@ -102,6 +103,8 @@ class End(msgspec.Struct, frozen=True):
     cost_nanousd: int
     outcome: Outcome
     at_ms: int
+    kept: KeptResponse | None = None
+    """The answer, if the provider keeps it and requests may go on from it."""
 
 
 def released(outcome: Outcome, *, at_ms: int) -> End:
@@ -280,6 +283,16 @@ def end_hold(tx: Tx, hold: Hold, end: End) -> int:
         charged_nanousd=charged,
         shortfall_nanousd=owed,
     )
+    if end.kept is not None and outcome.provider_key_id is not None:
+        stored_responses.remember(
+            tx,
+            end.kept,
+            user_id=outcome.user_id,
+            provider=outcome.provider,
+            provider_key_id=outcome.provider_key_id,
+            model=outcome.model,
+            now_ms=end.at_ms,
+        )
     return charged
 
 

@@ -112,13 +112,26 @@ class Pool:
     def publish(self, providers: list[Provider], rows: list[ProviderKey]) -> None:
         """Replace what is known by what the database says; known keys stay the same objects."""
         known = {key.id: key for keys in self._keys.values() for key in keys}
+        before = self.providers
         self.providers = {provider.name: provider for provider in providers}
         self._keys = {name: [] for name in self.providers}
         for row in rows:
-            secret = self._open(row)
-            if secret is None:
-                continue
             key = known.get(row.id)
+            try:
+                secret = self._open(row)
+            except VaultError as error:
+                if key is None or not self._is_where_it_was(row, before):
+                    _log.error(
+                        "provider key %s of %s is not used: %s", row.name, row.provider, error
+                    )
+                    continue
+                # A row's secret never changes: a master key that has yet to be handed over keeps
+                # nobody from being served.
+                _log.warning(
+                    "provider key %s of %s is used as it was opened before: %s",
+                    *(row.name, row.provider, error),
+                )
+                secret = key.secret
             if key is None:
                 key = LiveKey(row, secret)
             else:
@@ -129,47 +142,76 @@ class Pool:
             if key.id not in staying:
                 key.leave()
 
-    def _open(self, row: ProviderKey) -> str | None:
+    def _open(self, row: ProviderKey) -> str:
+        """Return a row's secret, by the master key that is known or the one that there is now.
+
+        Raises:
+            VaultError: neither opens it.
+        """
         if row.is_keyless:
             return ""
-        provider = self.providers[row.provider]
-        try:
-            return self._require_vault().open(
-                row.sealed, row_id=row.id, provider=row.provider, base_url=provider.base_url
-            )
-        except VaultError as error:
-            _log.error("provider key %s of %s is not used: %s", row.name, row.provider, error)
-            return None
+        base_url = self.providers[row.provider].base_url
+        error = VaultError("there is no master key")
+        for find in (self._known_vault, self._find_vault):
+            try:
+                vault = find()
+                if vault is None:
+                    continue
+                secret = vault.open(
+                    row.sealed, row_id=row.id, provider=row.provider, base_url=base_url
+                )
+            except VaultError as why:
+                error = why
+                continue
+            self._vault = vault
+            return secret
+        raise error
 
-    def _require_vault(self) -> Vault:
-        if self._vault is None:
-            self._vault = self._find_vault()
-        if self._vault is None:
-            msg = "there is no master key"
-            raise VaultError(msg)
+    def _known_vault(self) -> Vault | None:
         return self._vault
 
-    def usable(self, provider: str, scope: str, user_id: int, now_ms: int) -> list[LiveKey]:
+    def _is_where_it_was(self, row: ProviderKey, before: dict[str, Provider]) -> bool:
+        """Say whether a key's provider has not been moved: that takes the master key."""
+        provider = before.get(row.provider)
+        return provider is not None and provider.base_url == self.providers[row.provider].base_url
+
+    def usable(
+        self,
+        provider: str,
+        scope: str,
+        user_id: int,
+        now_ms: int,
+        *,
+        only_id: int | None = None,
+    ) -> list[LiveKey]:
         """Return the keys that may be tried for a request of a scope, best first.
 
+        Or the only one that will do, by its id.
+
         The same user meets the same key first (rendezvous order), so that prompt caches at the
-        provider keep working.
+        provider keep working. Each key's place depends on the user and itself alone, so one that
+        comes or goes moves no other. Python salts the hashes of texts, not those of whole numbers:
+        it is the same order after a restart.
         """
         keys = [
             key
             for key in self._keys.get(provider, ())
             if key.is_in_service(now_ms) and not key.rest_left_ms(scope, now_ms)
         ]
+        if only_id is not None:
+            return [key for key in keys if key.id == only_id]
         if len(keys) > 1:
             keys.sort(key=lambda key: hash((user_id, key.id)))
         return keys
 
-    def rest_left_ms(self, provider: str, scope: str, now_ms: int) -> int | None:
+    def rest_left_ms(
+        self, provider: str, scope: str, now_ms: int, *, only_id: int | None = None
+    ) -> int | None:
         """Return how long until the first resting key is back, or None when none rests."""
         waits = [
             key.rest_left_ms(scope, now_ms)
             for key in self._keys.get(provider, ())
-            if key.is_in_service(now_ms)
+            if key.is_in_service(now_ms) and only_id in {None, key.id}
         ]
         return min(filter(None, waits), default=None)
 

@@ -64,6 +64,9 @@ class Order(NamedTuple):
     hold: ledger.Hold | None
     """The quote and its hold; None for a request that costs nothing."""
     trace: Trace
+    only_key_id: int | None = None
+    """The one provider key that can serve it, as it made the response that the request goes on
+    from."""
 
     @property
     def request_id(self) -> str:

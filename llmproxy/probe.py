@@ -53,6 +53,9 @@ def probe(provider: Provider, secret: str) -> Probe:
     except FetchError as error:
         return Probe("unreachable", None, str(error))
     if got.status == 200:
+        # Successful answers pass unchanged: from such a server they would hand the key to clients.
+        if secret and secret.encode() in got.body:
+            return Probe("refused", 200, "200: it sends the key back, which clients would see")
         count = _count_models(got.body)
         if count is not None:
             return Probe("ok", 200, f"{count:,} models", got.date)

@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
 
-from llmproxy import vault
+import msgspec
+
+from llmproxy import stored_responses, vault
 from llmproxy.accounts import Principal
 from llmproxy.catalog_overrides import Overrides
 from llmproxy.clock import RequestIds, request_id_text
-from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.base import Endpoint, RequestFacts, StoredContext
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
@@ -22,6 +24,8 @@ from llmproxy.errors import (
     invalid_request,
     ledger_busy,
     no_active_provider_keys,
+    previous_response_not_found,
+    previous_response_unavailable,
     provider_paused,
     proxy_error,
     unknown_model_pricing,
@@ -184,9 +188,12 @@ class Relay:
             facts = await self._services.bodies.run(body, read)
             model = request.trace.model = facts.model
             request.trace.is_stream = facts.is_stream
+            only_key_id = None
+            if facts.previous_response_id is not None:
+                facts, only_key_id = await self._go_on(facts, route.provider, principal)
             quote = None if endpoint.is_free else await self._quote(route, facts, principal)
             scope = scope_of(endpoint, quote.model.id if quote else model)
-            provider, keys = await self._choose_keys(route.provider, scope, principal)
+            provider, keys = await self._choose_keys(route.provider, scope, principal, only_key_id)
             hold = None
             if quote is not None:
                 once = None
@@ -213,6 +220,7 @@ class Relay:
             quote=quote,
             hold=hold,
             trace=request.trace,
+            only_key_id=only_key_id,
         )
         if generation != self._generation and not self._is_still_admitted(order, request):
             # The hold's transaction has seen a change: an operator's word counts at once.
@@ -264,6 +272,24 @@ class Relay:
                 raise invalid_request("Compressed request bodies are not read. Send it plain.")
         return await request.read_body()
 
+    async def _go_on(
+        self, facts: RequestFacts, provider: str, principal: Principal
+    ) -> tuple[RequestFacts, int]:
+        """Return a request with what the response that it goes on from adds, and the key for it.
+
+        Asked behind all settlements that are queued: a response is known when its end was sent.
+
+        Raises:
+            ApiError: 400, when this user has no such response.
+        """
+        asked = (principal.user_id, provider, facts.previous_response_id, self._clock.now_ms())
+        stored = await self._writer.submit(stored_responses.find, *asked)
+        if stored is None:
+            raise previous_response_not_found()
+        context = StoredContext(stored.tokens, stored.model)
+        given = msgspec.structs.replace(facts.input, stored=context)
+        return msgspec.structs.replace(facts, input=given), stored.provider_key_id
+
     async def _quote(self, route: Route, facts: RequestFacts, principal: Principal) -> Quote:
         """Return what the request can cost at the prices of this moment.
 
@@ -280,18 +306,19 @@ class Relay:
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
     async def _choose_keys(
-        self, name: str, scope: str, principal: Principal
+        self, name: str, scope: str, principal: Principal, only_id: int | None
     ) -> tuple[Provider, list[LiveKey]]:
-        """Return the provider and its keys to try, best first.
+        """Return the provider and its keys to try, best first, or the only one that will do.
 
         Raises:
-            ApiError: 429 when it is paused or all keys are cooling down, 503 without any key.
+            ApiError: 429 when it is paused or all keys are cooling down, 503 without any key, 400
+                without the only one.
         """
         now_ms = self._clock.now_ms()
-        found = self._usable_keys(name, scope, principal, now_ms)
+        found = self._usable_keys(name, scope, principal, now_ms, only_id)
         if found is None:
             await self._refresh()
-            found = self._usable_keys(name, scope, principal, now_ms)
+            found = self._usable_keys(name, scope, principal, now_ms, only_id)
         if found is not None:
             return found
         provider = self._pool.providers.get(name)
@@ -300,20 +327,22 @@ class Relay:
         failing = self._services.health.refusal(name, scope)
         if failing is not None:
             raise failing
-        wait_ms = self._pool.rest_left_ms(name, scope, now_ms)
+        wait_ms = self._pool.rest_left_ms(name, scope, now_ms, only_id=only_id)
         if wait_ms is not None:
             raise all_keys_cooling(name, wait_ms)
+        if only_id is not None:
+            raise previous_response_unavailable()
         raise no_active_provider_keys(name)
 
     def _usable_keys(
-        self, name: str, scope: str, principal: Principal, now_ms: int
+        self, name: str, scope: str, principal: Principal, now_ms: int, only_id: int | None
     ) -> tuple[Provider, list[LiveKey]] | None:
         provider = self._pool.providers.get(name)
         if provider is None or provider.is_paused_by_operator:
             return None
         if self._services.health.refusal(name, scope) is not None:
             return None
-        keys = self._pool.usable(name, scope, principal.user_id, now_ms)
+        keys = self._pool.usable(name, scope, principal.user_id, now_ms, only_id=only_id)
         return (provider, keys) if keys else None
 
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
@@ -322,7 +351,7 @@ class Relay:
         if self._find_principal(given) != order.principal:
             return False
         now_ms, name = self._clock.now_ms(), order.provider.name
-        found = self._usable_keys(name, order.scope, order.principal, now_ms)
+        found = self._usable_keys(name, order.scope, order.principal, now_ms, order.only_key_id)
         if found is None or found[0] != order.provider:
             return False
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:

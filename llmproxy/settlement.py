@@ -20,6 +20,7 @@ from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
+from llmproxy.stored_responses import KeptResponse, hash_response_id
 from llmproxy.usage import Usage, with_writes
 from llmproxy.watchdog import Times
 
@@ -283,6 +284,14 @@ class Settlement(_Row):
             model = max(known, key=lambda one: one.prices.rates.output)
         return PricedModel(model.id, model.prices, None)
 
+    def _kept(self, reading: Reading, usage: Usage | None) -> KeptResponse | None:
+        """Return what to remember of an answer; nothing of one whose tokens are not known."""
+        is_kept = self._order.facts.keeps_response and not reading.has_error
+        if usage is None or reading.response_id is None or not is_kept:
+            return None
+        tokens = sum(leg.input_side + leg.output for leg in usage.legs)
+        return KeptResponse(hash_response_id(reading.response_id), tokens)
+
     def _enqueue(
         self, cost: Cost, usage: Usage | None, basis: str, reading: Reading, reason: str | None
     ) -> None:
@@ -292,7 +301,8 @@ class Settlement(_Row):
             receipt=msgspec.json.encode(cost.lines).decode() if cost.lines else None,
         )
         now_ms = self._services.clock.now_ms()
-        end = ledger.End("settled", basis, cost.nanousd, outcome, now_ms)
+        kept = self._kept(reading, usage) if reading.response_id is not None else None
+        end = ledger.End("settled", basis, cost.nanousd, outcome, now_ms, kept)
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)

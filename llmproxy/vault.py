@@ -65,8 +65,11 @@ def new_master_key() -> str:
 class Vault:
     """Seals and opens provider keys under one master key."""
 
-    def __init__(self, master_key_hex: str) -> None:
-        """Take the master key as 64 hex digits.
+    def __init__(self, master_key_hex: str, new_hex: str | None = None) -> None:
+        """Take the master key as 64 hex digits, and the one that is about to take its place.
+
+        What either has sealed is opened. A new one that is none is left out: whoever was killed
+        while writing it has sealed nothing with it.
 
         Raises:
             VaultError: not 64 hex digits.
@@ -74,14 +77,13 @@ class Vault:
         # Imported here: the command line seals seldom, and the library costs 15 ms to load.
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: PLC0415
 
-        try:
-            key = bytes.fromhex(master_key_hex.strip())
-        except ValueError:
-            key = b""
-        if len(key) != MASTER_KEY_BYTES:
+        key = _key_bytes(master_key_hex)
+        if key is None:
             msg = "The master key must be 64 hex digits (32 bytes)."
             raise VaultError(msg)
         self._cipher = AESGCM(key)
+        new = None if new_hex is None else _key_bytes(new_hex)
+        self._ciphers = [self._cipher] if new is None else [self._cipher, AESGCM(new)]
 
     def seal(self, secret: str, *, row_id: int, provider: str, base_url: str) -> bytes:
         """Return the secret sealed for this row, provider and base URL."""
@@ -99,14 +101,25 @@ class Vault:
 
         bound = _bound_to(row_id, provider, base_url, sealed[:1])
         nonce, text = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
-        try:
-            return self._cipher.decrypt(nonce, text, bound).decode()
-        except (InvalidTag, ValueError) as error:
-            msg = (
-                f"Provider key {row_id} of {provider} cannot be opened: the master key, the "
-                "provider or its base URL is not the one it was sealed with."
-            )
-            raise VaultError(msg) from error
+        for cipher in self._ciphers:
+            try:
+                return cipher.decrypt(nonce, text, bound).decode()
+            except (InvalidTag, ValueError):
+                continue
+        msg = (
+            f"Provider key {row_id} of {provider} cannot be opened: the master key, the "
+            "provider or its base URL is not the one it was sealed with."
+        )
+        raise VaultError(msg)
+
+
+def _key_bytes(written: str) -> bytes | None:
+    """Return the 32 bytes that 64 hex digits stand for, None for anything else."""
+    try:
+        key = bytes.fromhex(written.strip())
+    except ValueError:
+        return None
+    return key if len(key) == MASTER_KEY_BYTES else None
 
 
 def _bound_to(row_id: int, provider: str, base_url: str, version: bytes) -> bytes:

@@ -72,7 +72,9 @@ Provider keys are sealed under the master key. It is looked for, in this order, 
 `{config.MASTER_KEY_VARIABLE}` (64 hex digits), in the file that `{config.MASTER_KEY_FILE_VARIABLE}`
 names, in the systemd credential `{config.CREDENTIAL_NAME}`, and in `config/master.key`, which the
 first `llmproxy provider-keys add` makes. Back it up apart from the database: without it the stored
-provider keys cannot be opened.
+provider keys cannot be opened. A file must be closed to everybody but its owner (0600 or 0400), who
+is the server's user or root; the credential is closed by systemd itself. How to change the master
+key: [Running it as a service](operating.md#another-master-key).
 """
 
 

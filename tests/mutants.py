@@ -142,9 +142,23 @@ RECOVERY = (
     ),
 )
 
+STORED = (
+    ("INSERT OR REPLACE", "INSERT OR IGNORE"),
+    ("row_id % SWEEP_EVERY == 0", "True"),
+    ("row_id % SWEEP_EVERY == 0", "False"),
+    ("stored_responses) + ? AND created_at_ms < ?", "stored_responses) + ? AND created_at_ms > ?"),
+    ("WHERE id < (SELECT min(id) FROM stored_responses) + ?", "WHERE id < ?"),
+    ("user_id = ? AND provider = ?", "? > 0 AND provider = ?"),
+    ("user_id = ? AND provider = ?", "user_id = ? AND ? <> ''"),
+    ("response_hash = ? AND created", "? <> '' AND created"),
+    ("created_at_ms >= ?", "created_at_ms > ?"),
+    ("created_at_ms >= ?", "? > 0"),
+)
+
 MUTATIONS = [
     *(("llmproxy/ledger.py", *each) for each in LEDGER),
     *(("llmproxy/recovery.py", *each) for each in RECOVERY),
+    *(("llmproxy/stored_responses.py", *each) for each in STORED),
 ]
 
 

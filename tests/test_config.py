@@ -1,5 +1,6 @@
 """Settings: where they come from, what they may be, and the master key's whereabouts."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,48 @@ def test_a_master_key_that_others_can_read_is_refused(environ: dict[str, str]) -
         config.load_vault(paths, environ)
 
 
+def test_one_that_is_named_must_be_closed_to_others_too(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    named = tmp_path / "named.key"
+    named.write_text(new_master_key())
+    environ |= {config.MASTER_KEY_FILE_VARIABLE: str(named)}
+    for mode in (0o604, 0o640, 0o620):
+        named.chmod(mode)
+        with pytest.raises(VaultError, match=rf"mode 0{mode:o}.*chmod 600 {named}"):
+            config.load_vault(config.find_paths(environ), environ)
+    for mode in (0o400, 0o600):
+        named.chmod(mode)
+        assert config.load_vault(config.find_paths(environ), environ) is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_master_key_of_another_user_is_refused(environ: dict[str, str]) -> None:
+    paths = config.find_paths(environ)
+    config.load_or_make_vault(paths, environ)
+    os.chown(paths.master_key, 12345, -1)
+    with pytest.raises(VaultError, match=r"belongs to another user \(uid 12345\).*chown 0 "):
+        config.load_vault(paths, environ)
+
+
+def test_what_the_service_manager_hands_over_has_modes_of_its_own(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    credential = tmp_path / config.CREDENTIAL_NAME
+    credential.write_text(new_master_key())
+    credential.chmod(0o440)
+    environ |= {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert config.load_vault(config.find_paths(environ), environ) is not None
+
+
+def test_a_key_is_in_no_text_about_where_it_is(environ: dict[str, str]) -> None:
+    text = new_master_key()
+    environ |= {config.MASTER_KEY_VARIABLE: text}
+    found = config.find_master_key(config.find_paths(environ), environ)
+    assert text not in repr(found)
+    assert text not in str(found)
+
+
 def test_the_master_key_is_looked_for_where_it_is_named(
     environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -114,6 +157,7 @@ def test_the_master_key_is_looked_for_where_it_is_named(
     (credentials / config.CREDENTIAL_NAME).write_text(text)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_text(text)
+    elsewhere.chmod(0o600)
     for named in (
         {config.MASTER_KEY_VARIABLE: text},
         {config.MASTER_KEY_FILE_VARIABLE: str(elsewhere)},

@@ -8,7 +8,7 @@ import pytest
 
 from llmproxy.catalog import Model, Prices, Rates, Tier, Variant
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
-from llmproxy.dialects.base import Endpoint, InputFacts, RequestFacts
+from llmproxy.dialects.base import Endpoint, InputFacts, RequestFacts, StoredContext
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_responses import OpenAIResponses
@@ -63,6 +63,35 @@ def test_by_default_each_kind_of_input_has_its_flat_amount() -> None:
     assert held(InputFacts(3000, pdf_pages=7)) == 1600 + 7 * 3000
     searching = facts(InputFacts(3000, rereads="tools: web_search"), searches=10)
     assert input_bound(searching, MODEL, is_strict=False) == 1600 + 10 * 20_000
+
+
+def test_what_is_read_again_of_an_earlier_response_is_held_and_estimated_in_full() -> None:
+    given = InputFacts(3000, stored=StoredContext(5000, "m"))
+    assert held(given) == 1600 + 5000
+    assert held(given, is_strict=True) == 3000 + 1600 + 5000
+    assert input_estimate(given) == 1000 + 5000
+
+
+def test_strictly_reasoning_that_is_only_named_may_be_all_that_the_model_takes() -> None:
+    named = {"type": "reasoning", "id": "rs_1", "summary": []}
+    for item, bound in (
+        (named, 200_000),
+        ({**named, "encrypted_content": None}, 200_000),
+        ({**named, "encrypted_content": "x" * 9}, None),
+        ({**named, "content": [{"type": "reasoning_text", "text": "so"}]}, None),
+    ):
+        body = json.dumps({"model": "m", "max_output_tokens": 9, "input": [item]}).encode()
+        read = OpenAIResponses().read_request(body)
+        assert input_bound(read, MODEL, is_strict=True) == (bound or len(body) + 1600)
+        assert input_bound(read, MODEL, is_strict=False) == len(body) // 3 + 600
+
+
+def test_strictly_another_models_count_of_it_says_nothing() -> None:
+    given = InputFacts(3000, stored=StoredContext(5000, "another"))
+    assert held(given) == 1600 + 5000
+    assert held(given, is_strict=True) == 200_000
+    with pytest.raises(ApiError, match="what another model has answered"):
+        held(given, is_strict=True, model=WINDOWLESS)
 
 
 def test_a_maximum_that_is_advised_has_room_in_the_bound() -> None:

@@ -1,10 +1,15 @@
 """Providers and their keys: stored states, and which key a request uses."""
 
 import logging
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmproxy import key_pool
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
@@ -52,6 +57,49 @@ def load(pool: Pool, tx: Tx) -> Pool:
 
 def names(pool: Pool, *, model: str = "m", user: int = 1, now_ms: int = NOW_MS) -> list[str]:
     return [key.name for key in pool.usable("openai", model, user, now_ms)]
+
+
+def orders(users: range, key_ids: list[int]) -> dict[int, list[int]]:
+    """In which order each user's requests would try keys."""
+    pool = Pool(None)
+    provider = key_pool.Provider(1, "openai", "openai", "http://x", False, None, None, None, 0)
+    rows = [
+        key_pool.ProviderKey(
+            *(key_id, "openai", f"key-{key_id}", key_pool.KEYLESS, "", "active"),
+            *(None, 0, None, "cli:olga", 0),
+        )
+        for key_id in key_ids
+    ]
+    pool.publish([provider], rows)
+    return {user: [key.id for key in pool.usable("openai", "m", user, NOW_MS)] for user in users}
+
+
+@given(st.lists(st.integers(1, 2**40), min_size=2, max_size=12, unique=True), st.data())
+def test_a_key_that_comes_or_goes_moves_no_other(key_ids: list[int], data: st.DataObject) -> None:
+    gone = data.draw(st.sampled_from(key_ids))
+    users = range(1, 30)
+    before, after = orders(users, key_ids), orders(users, [key for key in key_ids if key != gone])
+    for user in users:
+        assert after[user] == [key for key in before[user] if key != gone]
+
+
+def test_users_are_spread_over_keys_evenly_enough() -> None:
+    first = Counter(order[0] for order in orders(range(1, 2001), [1, 2, 3, 4]).values())
+    assert all(300 <= first[key] <= 700 for key in (1, 2, 3, 4)), first
+
+
+def test_the_order_is_the_same_in_every_process() -> None:
+    program = "print([hash((user, key)) for user in range(9) for key in range(9)])"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "random")
+    }
+    assert said == {f"{[hash((user, key)) for user in range(9) for key in range(9)]}\n".encode()}
 
 
 def test_a_presets_url_is_copied_into_its_row_at_first_use(tx: Tx) -> None:

@@ -206,6 +206,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     """Find the master key and open every stored provider key with it."""
     from llmproxy import key_pool
     from llmproxy.config import load_vault
+    from llmproxy.master_key import path_of_new
 
     keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
     base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
@@ -228,6 +229,10 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     except VaultError as error:
         advice = "Restore the master key that sealed it, or remove the key and add it again."
         return Check("master key", "fail", str(error), advice)
+    new = path_of_new(paths.master_key)
+    if new.exists():
+        message = f"{new}: a change of the master key was cut short; both files are needed"
+        return Check("master key", "warn", message, "Run: llmproxy provider-keys rekey")
     where = f"{paths.master_key}, mode 0600" if paths.master_key.exists() else "not in a file here"
     opened = f"opens {output.counted(len(keys), 'provider key')}"
     return Check("master key", "ok", f"{where}; {opened}")

@@ -60,10 +60,9 @@ def add(
     with opening.database() as database:
         with database.read() as tx:
             _require_known(tx, provider)
-        secret = _read_secret(provider, key_file)
-        with database.read() as tx:
-            vault = _vault(tx, paths)
+        secret = _read_secret(f"Key of {provider}", key_file)
         with database.write() as tx:
+            vault = _vault(tx, paths)
             key = key_pool.add_provider_key(
                 tx,
                 provider,
@@ -98,7 +97,7 @@ def _require_known(tx: "Tx", provider: str) -> None:
         raise NotFoundError(msg)
 
 
-def _read_secret(provider: str, key_file: str | None) -> str:
+def _read_secret(what: str, key_file: str | None) -> str:
     if key_file is not None and key_file != "-":
         try:
             with Path(key_file).open(encoding="ascii") as file:
@@ -108,7 +107,7 @@ def _read_secret(provider: str, key_file: str | None) -> str:
             msg = f"{key_file} cannot be read: {why}."
             raise typer.BadParameter(msg) from error
     if key_file is None and sys.stdin.isatty():
-        return getpass(f"Key of {provider} (not shown): ").strip()
+        return getpass(f"{what} (not shown): ").strip()
     return sys.stdin.read(SECRET_FILE_BYTES_MAX).strip()
 
 
@@ -119,9 +118,10 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
         VaultError: there are sealed keys, but their master key is not where it is looked for.
     """
     from llmproxy import config, key_pool
+    from llmproxy.cli.sealing import sealing_vault
     from llmproxy.errors import VaultError
 
-    vault = config.load_vault(paths)
+    vault = sealing_vault(tx, paths)
     if vault is not None:
         return vault
     count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx))
@@ -218,3 +218,51 @@ def remove(provider: ProviderName, name: KeyName, yes: Yes = False, as_json: Jso
         output.print_json({"provider": provider, "name": name, "state": "removed"})
         return
     output.print_line(f"Provider key {name!r} of {provider} is removed.")
+
+
+@app.command(
+    epilog=examples(
+        "llmproxy provider-keys rekey",
+        "llmproxy provider-keys rekey --new-key-file new.key --yes",
+    )
+)
+def rekey(
+    new_key_file: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH", help="Take the new master key (64 hex digits) from a file; - is stdin."
+        ),
+    ] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Seal all provider keys under a new master key.
+
+    It takes the old one's place, and a running server goes on. A master key that
+    the environment or the service manager hands over is given with
+    --new-key-file, and handed over afterwards.
+    """
+    from llmproxy.cli.sealing import seal_anew
+    from llmproxy.config import find_paths
+
+    given = None if new_key_file is None else _read_secret("New master key", new_key_file)
+    output.confirm(
+        "Seal all provider keys under a new master key? In backups that were made before they "
+        "stay sealed under the old one, which is replaced.",
+        yes=yes,
+    )
+    with opening.database(must_exist=True) as database:
+        done = seal_anew(database, find_paths(), given)
+    if as_json:
+        where = None if done.path is None else str(done.path)
+        output.print_json({"sealed": done.keys, "master_key": where, "from": done.origin})
+        return
+    keys = output.counted(done.keys, "provider key")
+    output.print_line(f"Sealed under a new master key: {keys}.")
+    if done.path is not None:
+        output.say(f"It is in {done.path}: back that file up, and make a new backup.")
+        return
+    output.say(
+        f"Now put the new master key where the old one comes from ({done.origin}), and restart "
+        "the server. Until then it goes on with the keys that it has opened."
+    )

@@ -12,7 +12,6 @@ from llmproxy.cli.output import Column
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
     from llmproxy.storage.database import AdminDatabase
-    from llmproxy.vault import Vault
 
 app = noun(
     "Show, add, point, check, pause and resume providers.",
@@ -221,6 +220,8 @@ def set_provider(
     since each is bound to its base URL.
     """
     from llmproxy import key_pool
+    from llmproxy.cli.sealing import sealing_vault
+    from llmproxy.config import find_paths
     from llmproxy.presets import check_base_url
 
     if base_url is None and stream_options is None:
@@ -228,9 +229,10 @@ def set_provider(
         raise typer.BadParameter(msg)
     url = None if base_url is None else check_base_url(base_url, allow_http=allow_http)
     with opening.database() as database:
-        vault = None if url is None else _vault_to_move(database, name, url, yes=yes)
+        moves_keys = url is not None and _moves_keys(database, name, url, yes=yes)
         now_ms = opening.now_ms()
         with database.write() as tx:
+            vault = sealing_vault(tx, find_paths()) if moves_keys else None
             provider = key_pool.ensure_provider(tx, name, now_ms=now_ms)
             if url is not None:
                 provider = key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
@@ -246,18 +248,17 @@ def set_provider(
     output.print_line(f"{name} is at {provider.base_url} now{usage}.")
 
 
-def _vault_to_move(database: "AdminDatabase", name: str, url: str, *, yes: bool) -> "Vault | None":
-    """Ask whether a provider's keys may go to another URL; return what seals them again."""
+def _moves_keys(database: "AdminDatabase", name: str, url: str, *, yes: bool) -> bool:
+    """Ask whether a provider's keys may go to another URL; say whether it has any."""
     from llmproxy import key_pool
-    from llmproxy.config import find_paths, load_vault
 
     with database.read() as tx:
         count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx, name))
     if not count:
-        return None
+        return False
     what = "its key" if count == 1 else f"its {count} keys"
     output.confirm(f"{name} will get {what} and all requests at {url}. Go on?", yes=yes)
-    return load_vault(find_paths())
+    return True
 
 
 @app.command(epilog=examples("llmproxy providers remove ollama --yes"))

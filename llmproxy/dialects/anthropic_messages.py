@@ -21,6 +21,7 @@ from llmproxy.dialects.answers import (
 )
 from llmproxy.dialects.anthropic_usage import read_reading, usage_in
 from llmproxy.dialects.base import (
+    KEPT,
     SEARCHES_MAX_DEFAULT,
     InputFacts,
     Reading,
@@ -44,9 +45,9 @@ _BILLED = frozenset(
 )
 REFUSED = {
     "fallbacks": "another model could answer at another price",
-    "thread": "history kept at the provider belongs to its account, not to you",
+    "thread": KEPT,
     "mcp_servers": "what they cost is not bounded by the request",
-    "container": "containers are billed by time, which the answer does not report",
+    "container": "their cost is not reported, and none can have been made through this proxy",
     "billing_policy": "it would bill somebody else",
     "user_profile_id": "it would bill somebody else",
 }
@@ -167,7 +168,7 @@ def _read_contents(fields: dict[str, Any]) -> _Contents:
     for part in parts(fields.get("messages"), fields.get("system")):
         kind = part.get("type")
         if part.get("file_id") is not None or kind == "container_upload":
-            raise not_metered("file_id", "files at the provider belong to its account, not to you")
+            raise not_metered("file_id", KEPT)
         if kind == "url":
             media += 1
         elif kind in _MEDIA_BLOCKS and (embedded := _embedded(part.get("source"))):

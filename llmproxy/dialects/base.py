@@ -32,8 +32,21 @@ BYTES_PER_TOKEN = 3
 SEARCHES_MAX_DEFAULT = 10
 """Where a request that may search the web sets no maximum."""
 
+PREVIOUS = "previous_response_id"
+"""Names a response that was made through this proxy, if the ledger knows it as this user's."""
+KEPT = "what such an id names is kept at the provider, and cannot have been made through this proxy"
+"""Why all other ids are refused: the endpoints that make them are not served here."""
 ESCAPE_EXCESS_BYTES = 3
 """Of `\\uXXXX`, which stands for three bytes at most."""
+
+
+class StoredContext(msgspec.Struct, frozen=True):
+    """What the provider keeps of a response and reads again when a request goes on from it."""
+
+    tokens: int
+    """All input and output of that response, earlier context included, as it was reported."""
+    model: str
+    """The model that counted them: another one may count otherwise."""
 
 
 class InputFacts(msgspec.Struct, frozen=True):
@@ -50,6 +63,10 @@ class InputFacts(msgspec.Struct, frozen=True):
     """Of the PDFs in the body."""
     rereads: str | None = None
     """The option by which the provider reads, and bills, the input again and again."""
+    thoughts_by_id: int = 0
+    """Earlier reasoning that is only named: the provider fills in what it keeps of it."""
+    stored: StoredContext | None = None
+    """What is read besides the body, of the response that it goes on from; the ledger knows it."""
 
 
 class RequestFacts(msgspec.Struct, frozen=True):
@@ -78,6 +95,10 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """The client itself asked for a usage chunk in its stream."""
     has_stream_options: bool = False
     """The body has a member `stream_options`, of whatever type."""
+    previous_response_id: str | None = None
+    """The response that the request goes on from, which the provider keeps."""
+    keeps_response: bool = False
+    """The provider is to keep the answer, so that another request can go on from it."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -85,7 +106,8 @@ class Reading(msgspec.Struct, frozen=True):
 
     `usage` is what the provider last reported; it is the bill only when `is_final`. `seen_bytes`
     counts the generated text that passed, for an estimate. `movers` is what the answer said of
-    its tier, speed and region. `problem` says why a usage record was not trusted.
+    its tier, speed and region. `problem` says why a usage record was not trusted. `response_id`
+    is by what the provider keeps the answer, None where it says that it does not.
     """
 
     usage: Usage | None = None
@@ -96,6 +118,7 @@ class Reading(msgspec.Struct, frozen=True):
     movers: Movers = Movers()
     has_error: bool = False
     problem: str | None = None
+    response_id: str | None = None
 
 
 class StreamReader(Protocol):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from llmproxy.dialects.base import (
+    KEPT,
+    PREVIOUS,
     InputFacts,
     not_metered,
     parts,
@@ -20,9 +22,9 @@ from llmproxy.dialects.media import in_data_url
 
 _SEARCH = "it searches the web for a fee that is not reported with the answer"
 _SEVERAL = "another model or host could answer at another price"
+_BY_ID = f"whose item it is cannot be told; send the item itself, or `{PREVIOUS}`"
 _HIDDEN = "what it asks for beyond the ordinary has no price here"
 _LATER = "the answer would be fetched later, unmetered"
-KEPT = "what is kept at the provider belongs to its account, not to you"
 
 REFUSED: Mapping[str, str] = {
     "web_search_options": _SEARCH,
@@ -60,6 +62,7 @@ THINKING = frozenset(
 """Members that switch a model's thinking on (OpenAI, OpenRouter, DeepSeek, Qwen, vLLM)."""
 _NO_THINKING: tuple[object, ...] = ("none", {}, {"type": "disabled"}, {"enabled": False})
 _NO_THINKING += ({"effort": "none"}, {"enable_thinking": False}, {"thinking": False})
+_KEPT_IDS = frozenset({"file_id", "container_id"})
 _CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _CACHE_TTLS = (None, "5m", "30m")
 """Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
@@ -126,6 +129,8 @@ class Contents(NamedTuple):
     pdf_pages: int
     data_bytes: int
     """Of the images and PDFs in the body."""
+    thoughts_by_id: int
+    """Items of reasoning without what was thought."""
 
 
 def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object) -> Contents:
@@ -139,15 +144,16 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
     Raises:
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
-    media = pdf_pages = data_bytes = 0
+    media = pdf_pages = data_bytes = thoughts = 0
     for part in parts(*contents):
         kind = part.get("type")
+        if kind == "reasoning":
+            thoughts += not (part.get("encrypted_content") or part.get("content"))
         if kind in _UNPRICED_PARTS or "input_audio" in part:
             name = kind if kind in _UNPRICED_PARTS else "input_audio"
             raise not_metered(name, "only text, images and documents have a price here")
-        if part.get("file_id") is not None:
-            why = "files at the provider belong to its account, not to you"
-            raise not_metered("file_id", why)
+        if not _KEPT_IDS.isdisjoint(part):
+            refuse_kept(part)
         if "role" in part and part.get("audio") is not None:
             raise not_metered("audio", "audio tokens have no price here")
         for key in _CACHE_MARKS & part.keys():
@@ -161,7 +167,36 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
             data_bytes += embedded.data_bytes
             pdf_pages += embedded.pdf_pages
             media += not embedded.pdf_pages
-    return Contents(media, pdf_pages, data_bytes)
+    return Contents(media, pdf_pages, data_bytes, thoughts)
+
+
+def refuse_kept(part: dict[str, Any]) -> None:
+    """Refuse a part that names what is kept at the provider.
+
+    Raises:
+        ApiError: 400.
+    """
+    for key in sorted(_KEPT_IDS & part.keys()):
+        if part[key] is not None:
+            raise not_metered(key, KEPT)
+
+
+def refuse_references(items: object) -> None:
+    """Refuse items of a response's input that are only named: the provider would fill them in.
+
+    Raises:
+        ApiError: 400.
+    """
+    for item in items if isinstance(items, list) else ():
+        if not isinstance(item, dict):
+            continue
+        kind = item.get("type")
+        # The type may be left out: then an item with nothing but its id is a reference.
+        if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
+            raise not_metered("item_reference", _BY_ID)
+        # So is a picture that was made before and does not come along.
+        if kind == "image_generation_call" and item.get("result") is None:
+            raise not_metered("image_generation_call", _BY_ID)
 
 
 def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
@@ -180,4 +215,5 @@ def input_facts(
         media=contents.media,
         pdf_pages=contents.pdf_pages,
         rereads=rereads,
+        thoughts_by_id=contents.thoughts_by_id,
     )

@@ -15,9 +15,12 @@ from llmproxy.dialects.answers import (
     generated_bytes,
     is_given,
     text_bytes,
+    text_of,
     unreadable,
 )
 from llmproxy.dialects.base import (
+    KEPT,
+    PREVIOUS,
     SEARCHES_MAX_DEFAULT,
     Reading,
     RequestFacts,
@@ -32,11 +35,11 @@ from llmproxy.dialects.json_gate import (
     whole,
 )
 from llmproxy.dialects.openai_options import (
-    KEPT,
     REFUSED,
     input_facts,
     read_contents,
     read_metered,
+    refuse_references,
     refuse_server_tool,
     thinks,
 )
@@ -44,8 +47,8 @@ from llmproxy.dialects.openai_usage import INPUT, read_reading
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import Movers
 
-STATEFUL = {"previous_response_id": KEPT, "conversation": KEPT, "prompt": KEPT}
-"""Members that point to what is stored at the provider."""
+STATEFUL = {"conversation": KEPT, "prompt": KEPT}
+"""Members that point to what is stored at the provider, and was made there."""
 _REFUSED = {**REFUSED, **STATEFUL}
 _CLIENT_TOOLS = (
     *("function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"),
@@ -56,6 +59,7 @@ _MODES = (None, "standard")
 _BILLED = frozenset(
     {"model", "stream", "max_output_tokens", "max_tool_calls", "service_tier", "reasoning"}
     | {"prompt_cache_options", "tools", "input", "modalities", "context_management"}
+    | {PREVIOUS, "store"}
     | _REFUSED.keys()
 )
 
@@ -75,7 +79,7 @@ class OpenAIResponses:
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields, model = read_metered(body, _BILLED, _REFUSED)
-        _refuse_references(fields.get("input"))
+        refuse_references(fields.get("input"))
         reasoning = fields.get("reasoning")
         if isinstance(reasoning, dict) and reasoning.get("mode") not in _MODES:
             raise not_metered("reasoning.mode", "it bills work that the request does not bound")
@@ -92,6 +96,9 @@ class OpenAIResponses:
             may_write_cache=True,
             searches=searches,
             hides_output=rereads is not None or thinks(fields),
+            previous_response_id=text(fields, PREVIOUS),
+            # Not given, it is yes. What compaction returns cannot be gone on from.
+            keeps_response=self.name == "responses" and fields.get("store") is not False,
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -111,17 +118,6 @@ class OpenAIResponses:
         """Return a reader for one stream; nothing is ever withheld in this dialect."""
         del withholds_usage
         return ResponseStreamReader()
-
-
-def _refuse_references(items: object) -> None:
-    """Refuse items that are only named: what they hold is stored at the provider."""
-    for item in items if isinstance(items, list) else ():
-        if not isinstance(item, dict):
-            continue
-        kind = item.get("type")
-        # The type may be left out: then an item with nothing but its id is a reference.
-        if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
-            raise not_metered("item_reference", KEPT)
 
 
 def _searches(fields: dict[str, Any]) -> int:
@@ -167,6 +163,8 @@ class _ToolUsage(msgspec.Struct):
 
 
 class _Response(msgspec.Struct):
+    id: msgspec.Raw = ABSENT
+    store: msgspec.Raw = ABSENT
     model: msgspec.Raw = ABSENT
     service_tier: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
@@ -196,6 +194,8 @@ class _Item(msgspec.Struct):
 _response_decoder = msgspec.json.Decoder(_Response)
 _item_decoder = msgspec.json.Decoder(_Item)
 _event_decoder = msgspec.json.Decoder(_Event)
+_NOT_STORED = b"false"
+"""So says an account whose provider keeps nothing, whatever was asked for."""
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -245,7 +245,7 @@ class ResponseStreamReader:
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:
-    return read_reading(
+    reading = read_reading(
         response.usage,
         INPUT,
         model=response.model,
@@ -255,6 +255,9 @@ def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error:
         has_error=has_error,
         web_searches=_web_searches(response),
     )
+    if not reading.is_final or bytes(response.store) == _NOT_STORED:
+        return reading
+    return msgspec.structs.replace(reading, response_id=text_of(response.id))
 
 
 def _web_searches(response: _Response) -> int:

@@ -7,14 +7,15 @@ is refused here too.
 from collections.abc import Mapping
 
 from llmproxy.dialects.base import (
+    PREVIOUS,
     InputFacts,
     Reading,
     RequestFacts,
-    not_metered,
     parts,
     refuse_members,
 )
 from llmproxy.dialects.json_gate import parse_object, text
+from llmproxy.dialects.openai_options import refuse_kept, refuse_references
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import Movers
 
@@ -34,12 +35,11 @@ class FreeEndpoint:
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read the model, which may be left out, and refuse what is not the user's own."""
-        fields = parse_object(body, {"model", *self._refused})
+        fields = parse_object(body, {"model", PREVIOUS, *self._refused})
         refuse_members(fields, self._refused)
         for part in parts(fields.get("input"), fields.get("messages"), fields.get("system")):
-            if part.get("file_id") is not None or part.get("type") == "item_reference":
-                name = "file_id" if part.get("file_id") is not None else "item_reference"
-                raise not_metered(name, "what is kept at the provider belongs to its account")
+            refuse_kept(part)
+        refuse_references(fields.get("input"))
         return RequestFacts(
             model=text(fields, "model") or "",
             is_stream=False,
@@ -48,6 +48,7 @@ class FreeEndpoint:
             input=InputFacts(0),
             movers=Movers(),
             may_write_cache=False,
+            previous_response_id=text(fields, PREVIOUS),
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:

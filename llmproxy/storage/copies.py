@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from llmproxy.errors import DatabaseError
+from llmproxy.files import sync_directory
 from llmproxy.storage.database import (
     GATE_TIMEOUT_S,
     SCHEMA_VERSION,
@@ -19,7 +20,6 @@ from llmproxy.storage.database import (
     Tx,
     connect,
 )
-from llmproxy.storage.spill import sync_directory
 
 PAGES_PER_STEP = 1024
 

@@ -10,7 +10,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 _migrations = Migrations("llmproxy")
 
@@ -416,6 +416,27 @@ def m006_provider_states(db: Database) -> None:
         """
     )
     db.execute("CREATE INDEX provider_events_provider ON provider_events(provider, id)")
+
+
+@_migrations()
+def m007_stored_responses(db: Database) -> None:
+    """Know the responses that providers keep: whose each is, and which key made it."""
+    db.execute(
+        """
+        CREATE TABLE stored_responses(
+          -- Rises with time: the oldest are dropped first.
+          id INTEGER PRIMARY KEY,
+          user_id INTEGER NOT NULL,
+          provider TEXT NOT NULL,
+          response_hash BLOB NOT NULL CHECK(length(response_hash) = 32),
+          provider_key_id INTEGER NOT NULL,
+          model TEXT NOT NULL,
+          tokens INTEGER NOT NULL CHECK(tokens >= 0),
+          created_at_ms INTEGER NOT NULL,
+          UNIQUE(user_id, provider, response_hash)
+        ) STRICT
+        """
+    )
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from llmproxy.errors import DatabaseError
+from llmproxy.files import sync_directory
 
 ROOM_BYTES = 4 * 1024 * 1024
 """A settlement takes 1 to 2 KB, so this keeps those of thousands of running requests."""
@@ -133,15 +134,6 @@ class Spill:
         while data:
             written = os.pwrite(self._file, data, offset)
             data, offset = data[written:], offset + written
-
-
-def sync_directory(directory: Path) -> None:
-    """Return when the names in a directory are on disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _checksum(record: bytes) -> bytes:

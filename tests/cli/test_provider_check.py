@@ -20,6 +20,8 @@ async def handle(request: SeenRequest, out: Out) -> None:
     if BAD.encode() in sent:
         message = f"Incorrect API key provided: {BAD}."
         await out.json(401, {"error": {"message": message, "code": "invalid_api_key"}})
+    elif request.target == b"/echo/models":
+        await out.json(200, {"data": [], "headers": {"authorization": sent.decode()}})
     elif request.target == b"/html/models":
         await out.json(200, b"<html>Welcome</html>")
     elif request.target == b"/moved/models":
@@ -130,3 +132,14 @@ def test_the_table_fits_a_narrow_terminal(program: Program, stub: StubProvider) 
     assert "2 models" in ran.out
     plain = re.sub("\x1b\\[[0-9;]*m", "", ran.out)
     assert all(len(line.rstrip()) <= 80 for line in plain.splitlines())
+
+
+def test_a_server_that_sends_the_key_back_is_no_place_for_it(
+    quick: Quick, stub: StubProvider
+) -> None:
+    add(quick, "echo", f"{stub.url}/echo")
+    quick.ok("provider-keys", "add", "echo", stdin=GOOD)
+    ((_, result, message),) = checked(quick, "echo")
+    assert result == "refused"
+    assert "sends the key back" in message
+    assert GOOD not in message

@@ -144,7 +144,9 @@ def test_what_is_free() -> None:
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("responses/input_tokens", {"previous_response_id": "resp_1"}),
+        ("responses/input_tokens", {"conversation": "conv_1"}),
+        ("responses/input_tokens", {"prompt": {"id": "pmpt_1"}}),
+        ("responses/input_tokens", {"input": [{"id": "msg_1"}]}),
         ("responses/input_tokens", {"input": [{"type": "item_reference", "id": "x"}]}),
         ("responses/input_tokens", {"input": [{"content": [{"file_id": "x"}]}]}),
         ("messages/count_tokens", {"messages": [{"content": [{"source": {"file_id": "x"}}]}]}),

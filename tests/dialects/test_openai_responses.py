@@ -63,6 +63,23 @@ def read(**fields: object) -> Reading:
 # --- requests ---
 
 
+def test_what_it_goes_on_from_and_whether_it_is_kept_is_read() -> None:
+    assert facts(previous_response_id="resp_1").previous_response_id == "resp_1"
+    assert facts(previous_response_id=None).previous_response_id is None
+    assert [facts(**f).keeps_response for f in ({}, {"store": None}, {"store": False})] == [
+        *(True, True, False),
+    ]
+    compact = OpenAIResponses("responses/compact").read_request(encode())
+    assert not compact.keeps_response
+
+
+@pytest.mark.parametrize("fields", [{"previous_response_id": 5}, {"Previous_Response_Id": "x"}])
+def test_an_id_that_is_no_text_or_is_spelt_otherwise_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ApiError) as caught:
+        facts(**fields)
+    assert caught.value.code == "invalid_request"
+
+
 def test_a_request_is_read() -> None:
     body = encode(max_output_tokens=50, stream=True, service_tier="flex")
     read_facts = RESPONSES.read_request(body)
@@ -76,7 +93,6 @@ def test_a_request_is_read() -> None:
     "fields",
     [
         {"background": True},
-        {"previous_response_id": "resp_1"},
         {"conversation": "conv_1"},
         {"conversation": {"id": "conv_1"}},
         {"prompt": {"id": "pmpt_1"}},
@@ -114,6 +130,8 @@ def test_what_cannot_be_metered_is_refused_by_name(fields: dict[str, Any]) -> No
         {"input": [{"id": "rs_1", "type": "reasoning", "encrypted_content": "x", "summary": []}]},
         {"input": [{"type": "function_call_output", "call_id": "c", "output": "file_id"}]},
         {"metadata": {"previous_response_id": "x"}},
+        {"previous_response_id": "resp_1"},
+        {"input": [{"type": "image_generation_call", "id": "ig_1", "result": "aGk="}]},
     ],
 )
 def test_everything_else_passes(fields: dict[str, Any]) -> None:
@@ -244,3 +262,22 @@ def test_done_and_what_is_no_json_change_nothing() -> None:
     reader = run(*BEGUN, b"data: [DONE]\n\n")
     assert not reader.is_complete
     assert run(b"data: oops\n\n").reading().seen_bytes == 4
+
+
+def test_the_id_of_an_answer_is_read_where_its_provider_keeps_it() -> None:
+    assert read().response_id == "resp_1"
+    assert read(store=True).response_id == "resp_1"
+    assert read(store=False).response_id is None
+    for odd in (None, 5, ""):
+        assert read(id=odd).response_id is None
+    assert read(usage=None).response_id is None
+
+
+def test_the_id_of_a_stream_counts_only_with_its_last_event() -> None:
+    reader = ResponseStreamReader()
+    created = {"type": "response.created", "response": response(usage=None)}
+    reader.events.feed(b"data: " + json.dumps(created).encode() + b"\n\n")
+    assert reader.reading().response_id is None
+    completed = {"type": "response.completed", "response": response()}
+    reader.events.feed(b"data: " + json.dumps(completed).encode() + b"\n\n")
+    assert reader.reading().response_id == "resp_1"

@@ -40,7 +40,7 @@ PAID = {
     "compact": Family(
         "/v1/openai/responses/compact",
         {"model": "gpt-5.6-luna", "input": "hi"},
-        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
     ),
     "completions": Family(
         "/v1/openai/completions",

@@ -50,6 +50,39 @@ def test_a_provider_key_that_is_echoed_is_masked(site: Site) -> None:
     assert PROVIDER_KEY not in site.proxy.log.read_text()
 
 
+@pytest.mark.parametrize("status", [400, 403, 404, 429, 500, 503])
+def test_the_operators_organization_and_project_are_masked(site: Site, status: int) -> None:
+    """A 429 that passes is one about the size of the request: it names the organization."""
+    text = (
+        b'{"error":{"message":"Request too large for gpt-4o in organization '
+        b'%b on project %b. Members of an org-wide or a Groq %b."}}'
+    )
+    given = text % (b"org-AbCdEfGh12345678", b"proj_Zyx987Zyx987", b"org_01hfgabcdefgh")
+    site.stub.handle = failing(CannedError(status, [("x-of", "org-AbCdEfGh12345678")], given))
+    got = site.ask(site.visitor(), CHAT, chat())
+    assert got.status == status
+    assert got.body == text % (b"***", b"***", b"***")
+    assert got.header("x-of") == b"***"
+    assert got.header("content-length") == str(len(got.body)).encode()
+
+
+@pytest.mark.parametrize("cut", range(1, 24, 3))
+def test_an_id_that_comes_in_two_pieces_is_masked(site: Site, cut: int) -> None:
+    before, named = b"x" * (READ_FIRST - cut), b"org-AbCdEfGh12345678"
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(400, [("content-type", "application/json")])
+        await out.chunk(before)
+        await out.chunk(named[:cut])
+        await out.chunk(named[cut:] + b" " + PROVIDER_KEY.encode()[:cut])
+        await out.chunk(PROVIDER_KEY.encode()[cut:] + b"!")
+        await out.end()
+
+    site.stub.handle = handle
+    got = site.ask(site.visitor(), CHAT, chat())
+    assert got.body == before + b"*** ***!"
+
+
 READ_FIRST = 64 * 1024
 """As much of an error is read before anything is decided."""
 

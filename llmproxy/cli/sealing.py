@@ -1,0 +1,93 @@
+"""Owns the vault of commands that seal provider keys, and the change of the master key."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from llmproxy import config, key_pool, master_key
+from llmproxy.errors import RefusedError, VaultError
+from llmproxy.vault import Vault, new_master_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from llmproxy.config import Paths
+    from llmproxy.storage.database import AdminDatabase, Tx
+
+
+def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
+    """Return what new secrets are to be sealed with, None when there is no master key yet.
+
+    A change of the master key that was cut short is brought to its end. In a writing transaction:
+    only so is the key still the right one when what it sealed is committed.
+
+    Raises:
+        VaultError: the master key cannot be read or is none.
+    """
+    found = config.find_master_key(paths)
+    if found is None:
+        return None
+    current = Vault(found.text)
+    if found.path is None or found.new_text is None or key_pool.can_open(tx, current):
+        return current
+    following = _vault_or_none(found.new_text)
+    if following is None or not key_pool.can_open(tx, following):
+        return current
+    master_key.put_in_place(found.path)
+    return following
+
+
+def _vault_or_none(text: str) -> Vault | None:
+    """Return the vault under a key that may have been cut short while it was written."""
+    try:
+        return Vault(text)
+    except VaultError:
+        return None
+
+
+class Rekeyed(NamedTuple):
+    """A change of the master key: how many keys were sealed anew, and where the new one is."""
+
+    keys: int
+    path: "Path | None"
+    """None where the operator must hand the new key over."""
+    origin: str
+
+
+def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = None) -> Rekeyed:
+    """Make a new master key, or take a given one, and seal all provider keys with it.
+
+    Raises:
+        VaultError: there is no master key, it does not open all keys, or one cannot be written.
+        RefusedError: the new one is the present one, or must be given and is not.
+    """
+    with database.write() as tx:
+        old = sealing_vault(tx, paths)
+        found = config.find_master_key(paths)
+        if old is None or found is None:
+            msg = "There is no master key yet. The first one is made by: llmproxy provider-keys add"
+            raise VaultError(msg)
+        if given is None and found.path is None:
+            raise RefusedError(_must_be_given(found.origin))
+        text = new_master_key() if given is None else given
+        new = Vault(text)
+        if text.strip().lower() == found.text.strip().lower():
+            msg = "That is the present master key. Give another one: openssl rand -hex 32"
+            raise RefusedError(msg)
+        keys = key_pool.seal_anew(tx, old, new)
+        if found.path is not None:
+            master_key.write_new(found.path, text)
+    finish(database, paths)
+    return Rekeyed(keys, found.path, found.origin)
+
+
+def finish(database: "AdminDatabase", paths: "Paths") -> None:
+    """Let the new master key take the old one's place, now that all is sealed with it."""
+    with database.write() as tx:
+        sealing_vault(tx, paths)
+
+
+def _must_be_given(origin: str) -> str:
+    return (
+        f"The master key comes from {origin}, which llmproxy cannot change. Make a new one, keep "
+        "it, and give it: openssl rand -hex 32 > new.key; "
+        "llmproxy provider-keys rekey --new-key-file new.key"
+    )

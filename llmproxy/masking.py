@@ -1,0 +1,58 @@
+"""Owns what of a provider's error a client must not see: the key, and whose account it is.
+
+A provider's answers pass unchanged; its errors do too, but for the operator's key and the ids of
+the operator's organization and project, which some providers name in them.
+"""
+
+import re
+
+from llmproxy.headers import Headers, without_secret
+
+MASK = b"***"
+_ID = re.compile(rb"(?:org[-_]|proj_)[A-Za-z0-9]{8,64}")
+"""As OpenAI (`org-`, `proj_`) and Groq (`org_`) write them."""
+_BEGUN = re.compile(rb"(?:(?:org[-_]|proj_)[A-Za-z0-9]{0,64}|or?g?|pr?o?j?)\Z")
+"""What one piece of a body ends with, and the next one may make an id, or more of one, of."""
+
+
+def without_ids(headers: Headers) -> Headers:
+    """Return an error's headers with the operator's ids masked."""
+    return [(name, _ID.sub(MASK, value)) for name, value in headers]
+
+
+class MaskedBody:
+    """An error's body that comes in pieces, whose ends may cut through what must not be seen."""
+
+    def __init__(self, secret: str) -> None:
+        """Take the provider key that the request was sent with, empty where none is needed."""
+        self._secret = secret
+        self._held = b""
+
+    def feed(self, piece: bytes) -> bytes:
+        """Return what may be passed on now that a piece has come."""
+        data = without_secret(self._held + piece, self._secret)
+        end = self._end_of_known(data)
+        self._held = data[end:]
+        return _ID.sub(MASK, data[:end])
+
+    def finish(self) -> bytes:
+        """Return what is left at the end of the body."""
+        held, self._held = self._held, b""
+        return _ID.sub(MASK, held)
+
+    def _end_of_known(self, data: bytes) -> int:
+        """Return where that begins which the next piece may make a secret or an id of."""
+        begun = _BEGUN.search(data)
+        end = len(data) - self._secret_begun(data)
+        if begun is not None:
+            end = min(end, begun.start())
+        for found in _ID.finditer(data):
+            if found.start() < end < found.end():
+                return found.start()
+        return end
+
+    def _secret_begun(self, data: bytes) -> int:
+        """Return how many bytes at the end could be the beginning of the secret."""
+        secret = self._secret.encode()
+        sizes = range(min(len(secret) - 1, len(data)), 0, -1)
+        return next((size for size in sizes if data.endswith(secret[:size])), 0)

@@ -1,0 +1,121 @@
+"""Owns the file of the master key: who may read it, and how a new one takes its place.
+
+A change of the master key goes in three steps, each on disk before the next one begins:
+
+    1. one transaction seals all provider keys anew, and before it is committed
+       the new key is written beside the old one, as `master.key.new`
+    2. it is committed
+    3. the new file takes the old one's name
+
+Killed between them, both files are there, and one of the two keys opens all that is sealed. Who
+only opens tries both (`Vault`). Whoever is about to seal looks which one it is and does step 3
+where it is due (`cli/sealing.py`). Files are changed only by who holds the database's write
+transaction, so no two of them meet.
+"""
+
+import os
+from pathlib import Path
+from stat import S_IMODE
+
+from llmproxy.errors import VaultError
+from llmproxy.files import sync_directory, write_private
+from llmproxy.vault import new_master_key
+
+NEW_SUFFIX = ".new"
+FILE_BYTES_MAX = 4096
+LOOSE_MODE = 0o077
+
+
+def path_of_new(path: Path) -> Path:
+    """Return where a new master key waits to take the place of the one at `path`."""
+    return path.with_name(path.name + NEW_SUFFIX)
+
+
+def read(path: Path, *, is_handed_over: bool = False) -> str:
+    """Return the master key in a file.
+
+    Args:
+        path: the file.
+        is_handed_over: by the service manager, which sees to who may read it in its own ways.
+
+    Raises:
+        VaultError: it cannot be read, or others can read or own it.
+    """
+    try:
+        with path.open(encoding="ascii") as file:
+            status = os.fstat(file.fileno())
+            text = file.read(FILE_BYTES_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not ASCII text"
+        msg = f"The master key {path} cannot be read: {why}."
+        raise VaultError(msg) from error
+    if is_handed_over:
+        return text
+    # Root can read and change everything anyway; containers mount secrets as its files.
+    if status.st_uid not in {os.geteuid(), 0}:
+        msg = (
+            f"The master key {path} belongs to another user (uid {status.st_uid}), who could "
+            f"change it. Make it your own: chown {os.geteuid()} {path}"
+        )
+        raise VaultError(msg)
+    if status.st_mode & LOOSE_MODE:
+        msg = (
+            f"The master key {path} can be read by others (mode {S_IMODE(status.st_mode):04o}). "
+            f"Run: chmod 600 {path}. A secret of a container is mounted so with mode 0400."
+        )
+        raise VaultError(msg)
+    return text
+
+
+def read_new(path: Path) -> str | None:
+    """Return the key that waits to take the place of the one at `path`, None without one.
+
+    To be asked before `path` is read: should it take its place meanwhile, it is read there.
+    """
+    new = path_of_new(path)
+    return read(new) if new.exists() else None
+
+
+def make(path: Path) -> str:
+    """Return a master key that is made now, on disk at `path`, for its owner alone.
+
+    Raises:
+        VaultError: it cannot be written.
+    """
+    text = new_master_key()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_private(path, text + "\n", is_new=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return text
+
+
+def write_new(path: Path, text: str) -> None:
+    """Step 1: put a new key on disk beside the one at `path`, over one that was never used.
+
+    Raises:
+        VaultError: it cannot be written.
+    """
+    new = path_of_new(path)
+    try:
+        write_private(new, text.strip() + "\n", is_new=False)
+    except OSError as error:
+        raise _unwritable(new, error) from error
+
+
+def put_in_place(path: Path) -> None:
+    """Step 3: let the new key take the place of the one at `path`.
+
+    Raises:
+        VaultError: it cannot; both stay where they are.
+    """
+    try:
+        path_of_new(path).replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> VaultError:
+    return VaultError(f"The master key {path} cannot be written: {error.strerror}.")

@@ -1,0 +1,233 @@
+"""`provider-keys rekey`, and each state in which it can be cut short."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmproxy import key_pool, master_key
+from llmproxy.cli import sealing
+from llmproxy.config import find_paths, load_vault
+from llmproxy.errors import VaultError
+from llmproxy.storage.database import AdminDatabase
+from llmproxy.vault import Vault, new_master_key
+from tests.cli.conftest import Quick
+
+SECRETS = {"openai": "sk-openai-0123456789", "anthropic": "sk-ant-0123456789abc"}
+
+
+@pytest.fixture
+def filled(quick: Quick) -> Quick:
+    """Two providers with a key each, and one that needs none."""
+    for provider, secret in SECRETS.items():
+        quick.ok("provider-keys", "add", provider, stdin=secret)
+    url = ("--base-url", "http://127.0.0.1:11434/v1")
+    quick.ok("providers", "add", "ollama", *url, "--dialect", "openai", "--no-key")
+    return quick
+
+
+def path_of(quick: Quick) -> Path:
+    return quick.home / "config" / "master.key"
+
+
+def opened(quick: Quick, vault: Vault | None = None) -> dict[str, str]:
+    """The secrets as whoever opens them now gets them."""
+    vault = vault or load_vault(find_paths())
+    assert vault is not None
+    database = AdminDatabase(quick.database)
+    with database.read() as tx:
+        urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
+        keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
+    database.close()
+    return {
+        key.provider: vault.open(
+            key.sealed, row_id=key.id, provider=key.provider, base_url=urls[key.provider]
+        )
+        for key in keys
+    }
+
+
+def seal_without_end(quick: Quick, new: str, *, is_committed: bool) -> None:
+    """Change the master key and be killed: before, or after, the transaction is committed."""
+    old = load_vault(find_paths())
+    assert old is not None
+    if is_committed:
+        database = AdminDatabase(quick.database)
+        with database.write() as tx:
+            assert key_pool.seal_anew(tx, old, Vault(new)) == 2
+            master_key.write_new(path_of(quick), new)
+        database.close()
+    else:
+        master_key.write_new(path_of(quick), new)
+
+
+def test_a_new_master_key_opens_everything_and_the_old_one_nothing(filled: Quick) -> None:
+    before = path_of(filled).read_text()
+    done = filled.json("provider-keys", "rekey", "--yes")
+    where = str(path_of(filled))
+    assert done == {"sealed": 2, "master_key": where, "from": where}
+    after = path_of(filled).read_text()
+    assert after != before
+    assert path_of(filled).stat().st_mode & 0o777 == 0o600
+    assert not master_key.path_of_new(path_of(filled)).exists()
+    assert opened(filled, Vault(after)) == SECRETS
+    with pytest.raises(VaultError):
+        opened(filled, Vault(before))
+    out = filled.ok("provider-keys", "rekey", "--yes")
+    assert "Sealed under a new master key: 2 provider keys." in out
+    assert before.strip() not in out
+    assert after.strip() not in out
+
+
+def test_it_asks_and_without_a_yes_changes_nothing(filled: Quick) -> None:
+    before = path_of(filled).read_text()
+    assert "add --yes" in filled.fails(2, "provider-keys", "rekey")
+    assert path_of(filled).read_text() == before
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+def test_cut_short_everything_opens_and_doctor_says_so(filled: Quick, is_committed: bool) -> None:
+    seal_without_end(filled, new_master_key(), is_committed=is_committed)
+    assert opened(filled) == SECRETS
+    ran = filled.run("doctor")
+    assert "a change of the master key was cut short" in ran.out
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+@pytest.mark.parametrize("command", ["add", "move", "rekey"])
+def test_the_next_command_that_seals_does_it_with_the_right_key(
+    filled: Quick, is_committed: bool, command: str
+) -> None:
+    old, new = path_of(filled).read_text(), new_master_key()
+    seal_without_end(filled, new, is_committed=is_committed)
+    expected = dict(SECRETS)
+    if command == "add":
+        filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+        expected["xai"] = "xai-0123456789"
+    elif command == "move":
+        url = "https://gateway.example.com/v1"
+        filled.ok("providers", "set", "openai", "--base-url", url, "--yes")
+    else:
+        filled.ok("provider-keys", "rekey", "--yes")
+    present = path_of(filled).read_text()
+    assert opened(filled, Vault(present)) == expected
+    is_left = master_key.path_of_new(path_of(filled)).exists()
+    if command == "rekey":
+        assert present.strip() not in {old.strip(), new}
+        assert not is_left
+    else:
+        assert present.strip() == (new if is_committed else old.strip())
+        assert is_left is not is_committed
+
+
+def test_a_new_key_that_was_cut_short_while_it_was_written_counts_for_nothing(
+    filled: Quick,
+) -> None:
+    torn = master_key.path_of_new(path_of(filled))
+    torn.write_text("ab" * 7)
+    torn.chmod(0o600)
+    assert opened(filled) == SECRETS
+    filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+    filled.ok("provider-keys", "rekey", "--yes")
+    assert opened(filled) == {**SECRETS, "xai": "xai-0123456789"}
+    assert not torn.exists()
+
+
+def test_one_key_that_cannot_be_opened_stops_it_before_anything_is_changed(
+    filled: Quick,
+) -> None:
+    before = path_of(filled).read_text()
+    database = AdminDatabase(filled.database)
+    with database.write() as tx:
+        (key, _) = [one for one in key_pool.list_provider_keys(tx) if not one.is_keyless]
+        tx.execute("UPDATE provider_keys SET sealed = x'0102' WHERE id = ?", (key.id,))
+    with database.read() as tx:
+        rows = tx.execute("SELECT id, sealed FROM provider_keys").fetchall()
+    assert "cannot be opened" in filled.fails(1, "provider-keys", "rekey", "--yes")
+    with database.read() as tx:
+        assert tx.execute("SELECT id, sealed FROM provider_keys").fetchall() == rows
+    database.close()
+    assert path_of(filled).read_text() == before
+    assert not master_key.path_of_new(path_of(filled)).exists()
+
+
+def test_what_finishes_the_last_step_may_be_somebody_else(filled: Quick) -> None:
+    """Between the commit and the last step another command may have done it: nothing is lost."""
+    new = new_master_key()
+    seal_without_end(filled, new, is_committed=True)
+    database = AdminDatabase(filled.database)
+    for _ in range(2):
+        sealing.finish(database, find_paths())
+        assert path_of(filled).read_text().strip() == new
+    database.close()
+
+
+# --- a master key that is handed over ---
+
+
+def test_one_from_the_environment_must_be_given_and_handed_over(
+    filled: Quick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    old, new = path_of(filled).read_text().strip(), new_master_key()
+    path_of(filled).unlink()
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", old)
+    err = filled.fails(4, "provider-keys", "rekey", "--yes")
+    assert "comes from LLMPROXY_MASTER_KEY" in err
+    assert "--new-key-file" in err
+    file = tmp_path / "new.key"
+    file.write_text(new + "\n")
+    done = filled.json("provider-keys", "rekey", "--new-key-file", str(file), "--yes")
+    assert done == {"sealed": 2, "master_key": None, "from": "LLMPROXY_MASTER_KEY"}
+    checks = json.loads(filled.run("doctor", "--json").out)["checks"]
+    assert "master key" in [check["name"] for check in checks if check["status"] == "fail"]
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", new)
+    assert opened(filled) == SECRETS
+    assert not path_of(filled).exists()
+
+
+def test_one_from_the_service_manager_is_given_by_stdin(
+    filled: Quick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    credential = tmp_path / "llmproxy-master-key"
+    path_of(filled).rename(credential)
+    credential.chmod(0o440)  # as systemd leaves it, with a list of who may read it
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    new = new_master_key()
+    ran = filled.run("provider-keys", "rekey", "--new-key-file", "-", "--yes", stdin=new)
+    assert ran.code == 0, ran.err
+    assert f"put the new master key where the old one comes from ({credential})" in ran.err
+    credential.chmod(0o600)
+    credential.write_text(new)
+    assert opened(filled) == SECRETS
+
+
+def test_a_file_that_is_named_is_changed_where_it_is(
+    filled: Quick, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    named = tmp_path / "elsewhere.key"
+    path_of(filled).rename(named)
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY_FILE", str(named))
+    assert filled.json("provider-keys", "rekey", "--yes")["master_key"] == str(named)
+    assert opened(filled) == SECRETS
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere.key", "home"]
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "says"),
+    [("", 1, "64 hex digits"), ("zz" * 32, 1, "64 hex digits"), ("same", 4, "the present master")],
+)
+def test_what_cannot_be_the_new_master_key_is_refused(
+    filled: Quick, tmp_path: Path, given: str, code: int, says: str
+) -> None:
+    before = path_of(filled).read_text()
+    file = tmp_path / "new.key"
+    file.write_text(before.upper() if given == "same" else given)
+    err = filled.fails(code, "provider-keys", "rekey", "--new-key-file", str(file), "--yes")
+    assert says in err
+    assert path_of(filled).read_text() == before
+    assert opened(filled) == SECRETS
+
+
+def test_without_a_master_key_there_is_none_to_change(quick: Quick) -> None:
+    quick.ok("users", "create", "ann")
+    assert "There is no master key yet" in quick.fails(1, "provider-keys", "rekey", "--yes")
