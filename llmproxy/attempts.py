@@ -17,7 +17,7 @@ from llmproxy.errors import (
     previous_response_unavailable,
     proxy_error,
 )
-from llmproxy.headers import Headers, to_provider, without_secret
+from llmproxy.headers import Headers, to_provider
 from llmproxy.health import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
@@ -91,10 +91,17 @@ class Attempts:
             refusals.append(got)
         raise self._last_word(refusals)
 
-    def note_silence(self, reason: str) -> None:
-        """Take note that an answer was given up before any of it went to the client."""
+    def note_end(self) -> None:
+        """Take note that a good answer has come to its end."""
+        self._services.health.note_end(self._order)
+
+    def note_broken(self, reason: str) -> None:
+        """Take note that an answer has not come to its end, and that this is the provider's doing.
+
+        No request is a trial any more when its answer has begun: that has gone well.
+        """
         if self._tried is not None:
-            self._services.health.note_unanswered(self._order, self._tried, reason, 0)
+            self._services.health.note_unanswered(self._order, self._tried, self._trial, reason, 0)
 
     def _out_of_use(self, key: LiveKey) -> ApiError | None:
         """Return what to say of a key that must not be tried any more, if that is so.
@@ -115,7 +122,7 @@ class Attempts:
         """
         order = self._order
         self._ending.begin_attempt()
-        tried = self._tried = Tried(key, key.state)
+        tried = self._tried = Tried.now(key)
         self._ending.provider_key_id = key.id
         self.secret = key.secret
         headers = to_provider(order.headers, order.provider.dialect, key.secret)
@@ -163,10 +170,11 @@ class Attempts:
             order, health = self._order, self._services.health
             if error.was_sent:
                 what = "broke off before answering"
-                health.note_unanswered(order, tried, f"{what}: {error}", 0)
+                health.note_unanswered(order, tried, self._trial, f"{what}: {error}", 0)
             else:
                 what = "cannot be reached"
-                health.note_unreachable(order, str(error))
+                if not error.is_ours:
+                    health.note_unreachable(order, self._trial, str(error))
             # Once sent it may have been billed: sending it again could pay twice.
             raise unreachable(order, what, error, should_retry=not error.was_sent) from error
         finally:
@@ -209,16 +217,15 @@ class Attempts:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers
         }
-        # Masked before anything of it is kept or logged.
-        masked = without_secret(body[:ERROR_BYTES_MAX], tried.key.secret)
         now_ms = self._services.clock.now_ms()
-        failure = classify(answer.status, headers, masked, now_ms)
+        failure = classify(
+            answer.status, headers, body[:ERROR_BYTES_MAX], now_ms, secret=tried.key.secret
+        )
         if failure.kind is FailureKind.BUSY:
-            health.note_busy(order, failure, answer.status)
+            health.note_busy(order, self._trial, failure, answer.status)
         elif failure.kind is FailureKind.UNKNOWN:
-            health.note_unanswered(order, tried, failure.excerpt, answer.status)
+            health.note_unanswered(order, tried, self._trial, failure.excerpt, answer.status)
         else:
-            health.note_life(order, self._trial)
             health.note_refusal(order, tried, failure, answer.status)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)

@@ -1,21 +1,23 @@
 """Owns when what fails again and again is left alone, and when it is tried again.
 
 A circuit breaker: so many failures with nothing good between them, and nothing is sent for a
-while; then one request goes as a trial, and decides. Pure: the caller tells the time. Must not know
-what a failure is.
+while; then one request goes as a trial, and decides. Pure: the caller tells the time, in
+milliseconds of a clock that is never set. Must not know what a failure is.
 """
 
 PAUSE_MS_FIRST = 5_000
 TRIAL_MS = 1_000
 """What others are told to wait for while a trial is under way."""
+TRIAL_MS_MAX = 10_000
+"""A trial that takes longer, as good answers may, keeps the others from trying no more."""
 
 
 class Breaker:
     """One thing that may fail, such as a provider."""
 
     __slots__ = (
-        *("_failures", "_failures_max", "_is_trying", "_pause_ms_max"),
-        *("is_stored", "pause_ms", "reason", "until_ms"),
+        *("_failures", "_failures_max", "_pause_ms_max", "_trial_until_ms"),
+        *("is_asked_about", "is_stored", "pause_ms", "reason", "until_ms"),
     )
 
     def __init__(self, failures_max: int, pause_ms_max: int) -> None:
@@ -23,7 +25,7 @@ class Breaker:
         self._failures_max = failures_max
         self._pause_ms_max = pause_ms_max
         self._failures = 0
-        self._is_trying = False
+        self._trial_until_ms = 0
         self.pause_ms = 0
         """How long the last pause is or was; 0 while all is well."""
         self.until_ms = 0
@@ -31,6 +33,8 @@ class Breaker:
         """Why it is paused, as users are told."""
         self.is_stored = False
         """Its pause has reached the database; for whoever keeps it there."""
+        self.is_asked_about = False
+        """Somebody is finding out whether it fails; for whoever does."""
 
     @property
     def is_open(self) -> bool:
@@ -41,26 +45,29 @@ class Breaker:
         """Return how long nothing may be sent; 0 when something may."""
         if now_ms < self.until_ms:
             return self.until_ms - now_ms
-        return TRIAL_MS if self._is_trying else 0
+        is_tried = now_ms < self._trial_until_ms or (self.is_open and self.is_asked_about)
+        return TRIAL_MS if is_tried else 0
 
-    def begin(self) -> bool:
-        """Say whether what is sent now, as it may be, is the trial; `end_trial` must follow."""
-        self._is_trying = self.is_open
-        return self._is_trying
+    def begin(self, now_ms: int) -> bool:
+        """Say whether what is sent now, as it may be, is a trial; `end_trial` must follow."""
+        if not self.is_open:
+            return False
+        self._trial_until_ms = now_ms + TRIAL_MS_MAX
+        return True
 
     def end_trial(self) -> None:
-        """Take note that the trial is over, whatever came of it."""
-        self._is_trying = False
+        """Take note that a trial is over, whatever came of it."""
+        self._trial_until_ms = 0
 
-    def count(self, now_ms: int) -> bool:
+    def count(self, *, is_trial: bool) -> bool:
         """Count a failure; say whether it is time to pause.
 
-        What was sent before a pause and fails during it is not counted.
+        While it is paused only a trial counts: all else was sent before.
         """
-        if now_ms < self.until_ms:
-            return False
+        if self.is_open:
+            return is_trial
         self._failures += 1
-        return self.is_open or self._failures >= self._failures_max
+        return self._failures >= self._failures_max
 
     def pause(self, now_ms: int, reason: str, told_ms: int = 0) -> None:
         """Pause: each time in a row for twice as long, or for as long as told if that is more."""
@@ -69,9 +76,9 @@ class Breaker:
         self.until_ms = now_ms + self.pause_ms
         self.reason = reason
 
-    def go_on(self, since_ms: int, until_ms: int, reason: str) -> None:
-        """Take over a pause that an earlier process has begun."""
-        self.pause_ms = min(max(until_ms - since_ms, PAUSE_MS_FIRST), self._pause_ms_max)
-        self.until_ms = until_ms
+    def go_on(self, now_ms: int, left_ms: int, reason: str) -> None:
+        """Take over what is left of a pause that an earlier process has begun."""
+        self.pause_ms = PAUSE_MS_FIRST
+        self.until_ms = now_ms + min(left_ms, self._pause_ms_max)
         self.reason = reason
         self.is_stored = True

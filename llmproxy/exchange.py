@@ -182,9 +182,11 @@ class Exchange:
             broken = f"{provider.name} ended the stream before the answer was complete"
         if broken is None or reader.is_over:
             self._ending.end(reading)
+            self._attempts.note_end()
             await self._finish(rest)
         else:
             self._ending.end(reading, broken)
+            self._attempts.note_broken(broken)
             await self._finish(self._error_event(broken))
 
     async def _pass_events(self, answer: Answer, reader: StreamReader) -> None:
@@ -236,7 +238,9 @@ class Exchange:
                     return
         except UpstreamError as error:
             what = "broke off its answer"
+            self._attempts.note_broken(f"{what}: {error}")
             raise unreachable(self._order, what, error, should_retry=False) from error
+        self._attempts.note_end()
         body = b"".join(parts)
         self._note_start(answer.status)
         cost = self._ending.end(self._order.endpoint.read_answer(body), not_covered)
@@ -281,8 +285,10 @@ class Exchange:
         except UpstreamError as error:
             reason = f"{self._order.provider.name} broke off: {error}"
             self._ending.end(self._read_so_far(), reason)
+            self._attempts.note_broken(reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
+        self._attempts.note_end()
         self._ending.end(large.reading(self._order.endpoint), not_covered)
         await self._finish(last)
 
@@ -364,7 +370,7 @@ class Exchange:
         else:
             self._ending.status = 504
             self._ending.release(reason)
-            self._attempts.note_silence(reason)
+            self._attempts.note_broken(reason)
             raise proxy_error(
                 504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )

@@ -90,6 +90,14 @@ def to_client(headers: Headers, secret: str) -> Headers:
     ]
 
 
+def secret_forms(secret: str) -> list[bytes]:
+    """Return how a provider may write a key in its answer: as it is, and in JSON with `\\/`."""
+    forms = {secret.encode(), secret.replace("/", "\\/").encode()}
+    return sorted(forms - {b""})
+
+
 def without_secret(data: bytes, secret: str) -> bytes:
     """Return bytes of the provider's with its key masked, if it has one."""
-    return data.replace(secret.encode(), b"***") if secret else data
+    for form in secret_forms(secret):
+        data = data.replace(form, b"***")
+    return data

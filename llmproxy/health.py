@@ -19,6 +19,7 @@ from llmproxy.errors import ApiError, provider_failing
 from llmproxy.key_pool import Provider
 from llmproxy.live_keys import LiveKey
 from llmproxy.probe import Probe
+from llmproxy.provider_events import ProviderEvent, add_event
 from llmproxy.storage.database import Tx
 
 PROVIDER_PAUSE_MS_MAX = 300_000
@@ -44,6 +45,17 @@ class Tried(NamedTuple):
 
     key: LiveKey
     state: str
+    until_ms: int | None
+
+    @classmethod
+    def now(cls, key: LiveKey) -> "Tried":
+        """Return a key as it is."""
+        return cls(key, key.state, key.until_ms)
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Say whether nobody has had a newer word on the key."""
+        return (self.key.state, self.key.until_ms) == (self.state, self.until_ms)
 
 
 class Attempted(Protocol):
@@ -65,6 +77,10 @@ class Enqueue(Protocol):
         """Queue `function(tx, *args)`."""
 
 
+Trial = Sequence[Breaker]
+"""What a request is a trial of: mostly nothing."""
+
+
 class Health:
     """The states of all keys and providers, as requests find them and change them."""
 
@@ -76,18 +92,26 @@ class Health:
         self._failures_max = failures_max
         self._breakers: dict[tuple[str, str], Breaker] = {}
         """Of what has failed lately: a provider (with an empty scope), or one scope of it."""
-        self._asked_ms: dict[int, int] = {}
+        self._resumed_ms: dict[str, int | None] = {}
+        self._asked_ms: dict[object, int] = {}
+        """When we have last asked about a key, by its id, or a provider, by its name."""
         self._asking: set[asyncio.Task[None]] = set()
 
     def publish(self, providers: Iterable[Provider]) -> None:
         """Take note of pauses that an earlier process has left, and of those that are ended."""
         for provider in providers:
-            breaker = self._breakers.get((provider.name, ""))
-            if breaker is None and provider.paused_at_ms and provider.paused_until_ms:
-                breaker = self._breaker(provider.name, "")
-                breaker.go_on(provider.paused_at_ms, provider.paused_until_ms, FAILS)
-            elif breaker is not None and breaker.is_stored and not provider.paused_at_ms:
-                self._forget(provider.name)
+            name = provider.name
+            if self._resumed_ms.get(name, provider.resumed_at_ms) != provider.resumed_at_ms:
+                self._forget(name)
+            self._resumed_ms[name] = provider.resumed_at_ms
+            is_new = (name, "") not in self._breakers
+            if provider.paused_until_ms and self._failures_max and is_new:
+                left_ms = max(0, provider.paused_until_ms - self._clock.now_ms())
+                self._breaker(name, "").go_on(self._now_ms(), left_ms, FAILS)
+
+    def _now_ms(self) -> int:
+        """Return the time by which pauses are counted: a clock that is set moves none."""
+        return int(self._clock.monotonic_s() * 1000)
 
     # --- before a request is sent ------------------------------------------------------------
 
@@ -95,24 +119,24 @@ class Health:
         """Return what to say of a request that must not be sent now, None when it may."""
         if not self._breakers:
             return None
-        now_ms = self._clock.now_ms()
+        now_ms = self._now_ms()
         for breaker in self._concerned(provider, scope):
             wait_ms = breaker.wait_ms(now_ms)
             if wait_ms:
                 return provider_failing(provider, breaker.reason, wait_ms)
         return None
 
-    def begin(self, sent: Attempted) -> Sequence[Breaker]:
+    def begin(self, sent: Attempted) -> Trial:
         """Return what the request is a trial of; `end_trial` of each must be called at its end."""
         if not self._breakers:
             return ()
-        concerned = self._concerned(sent.provider.name, sent.scope)
-        return [breaker for breaker in concerned if breaker.begin()]
+        now_ms, concerned = self._now_ms(), self._concerned(sent.provider.name, sent.scope)
+        return [breaker for breaker in concerned if breaker.begin(now_ms)]
 
     def is_paused(self, provider: Provider) -> bool:
         """Say whether nothing is sent to a provider at this moment."""
         breaker = self._breakers.get((provider.name, ""))
-        fails = breaker is not None and breaker.wait_ms(self._clock.now_ms()) > 0
+        fails = breaker is not None and breaker.wait_ms(self._now_ms()) > 0
         return provider.is_paused_by_operator or fails
 
     def _concerned(self, provider: str, scope: str) -> list[Breaker]:
@@ -121,26 +145,29 @@ class Health:
 
     # --- what came of it ---------------------------------------------------------------------
 
-    def note_answer(self, sent: Attempted, tried: Tried, trial: Sequence[Breaker]) -> None:
-        """Take note that the provider has answered as it should."""
+    def note_answer(self, sent: Attempted, tried: Tried, trial: Trial) -> None:
+        """Take note that an answer has begun as it should: a trial has gone well."""
         tried.key.note_answer(sent.scope, self._clock.now_ms())
         if tried.state == "out_of_quota":
             self._set_key_state(tried, _State("active"))
-        self.note_life(sent, trial)
-
-    def note_life(self, sent: Attempted, trial: Sequence[Breaker]) -> None:
-        """Take note that the provider is there, whatever it thinks of the request or the key."""
-        if not self._breakers:
+        if not trial:
             return
         name = sent.provider.name
         for key in ((name, ""), (name, sent.scope)):
+            if self._breakers.get(key) in trial:
+                del self._breakers[key]
+                if not key[1]:
+                    self._resume(name)
+
+    def note_end(self, sent: Attempted) -> None:
+        """Take note that a good answer has come to its end: what failed before it is forgotten."""
+        if not self._breakers:
+            return
+        for key in ((sent.provider.name, ""), (sent.provider.name, sent.scope)):
             breaker = self._breakers.get(key)
-            # While it is paused only the trial counts: what was sent before may still be answered.
-            if breaker is None or (breaker.is_open and breaker not in trial):
-                continue
-            del self._breakers[key]
-            if breaker.is_open and not key[1]:
-                self._resume(name)
+            # What was sent before a pause may still be answered: it says nothing of now.
+            if breaker is not None and not (breaker.is_open or breaker.is_asked_about):
+                del self._breakers[key]
 
     def note_refusal(self, sent: Attempted, tried: Tried, failure: Failure, status: int) -> None:
         """Do to the key what the provider's refusal asks for."""
@@ -155,38 +182,52 @@ class Health:
             told_ms = None if told_s is None else told_s * 1000
             tried.key.rest(sent.scope, self._clock.now_ms(), told_ms)
         elif failure.kind is FailureKind.SUSPECT:
-            self._ask_about(sent.provider, tried, partial(self._judge_key, sent.provider, tried))
+            judge = partial(self._judge_key, sent.provider, tried)
+            self._ask_about(tried.key.id, sent.provider, tried, judge)
 
-    def note_unreachable(self, sent: Attempted, error: str) -> None:
+    def note_unreachable(self, sent: Attempted, trial: Trial, error: str) -> None:
         """Count that there was no connection to the provider: no client can cause that."""
         breaker = self._breaker(sent.provider.name, "")
-        if breaker.count(self._clock.now_ms()):
+        if breaker.count(is_trial=breaker in trial):
             self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
-    def note_busy(self, sent: Attempted, failure: Failure, status: int) -> None:
+    def note_busy(self, sent: Attempted, trial: Trial, failure: Failure, status: int) -> None:
         """Count that the provider has too much to do: this scope is left alone, no key is."""
-        breaker = self._breaker(sent.provider.name, sent.scope)
-        now_ms = self._clock.now_ms()
-        if not breaker.count(now_ms):
+        name, now_ms = sent.provider.name, self._now_ms()
+        breaker = self._breaker(name, sent.scope)
+        if not breaker.count(is_trial=breaker in trial):
             return
-        reason = f"it is overloaded ({status}) for {sent.scope}"
-        breaker.pause(now_ms, reason, (failure.retry_after_s or 0) * 1000)
-        left_alone_s = breaker.pause_ms // 1000
-        _log.warning("%s: %s; left alone for %d s", sent.provider.name, reason, left_alone_s)
+        breaker.pause(
+            now_ms, f"it is overloaded for {sent.scope}", (failure.retry_after_s or 0) * 1000
+        )
+        reason = f"{sent.scope}: {failure.excerpt}"
+        _log.warning("%s is overloaded, %d s for %s", name, breaker.pause_ms // 1000, reason)
+        wall_ms = self._clock.now_ms()
+        until_ms = wall_ms + breaker.pause_ms
+        event = ProviderEvent(name, None, "overloaded", reason, status, until_ms, ACTOR, wall_ms)
+        self._enqueue(add_event, event)
 
-    def note_unanswered(self, sent: Attempted, tried: Tried, error: str, status: int) -> None:
+    def note_unanswered(
+        self, sent: Attempted, tried: Tried, trial: Trial, error: str, status: int
+    ) -> None:
         """Count a failure that may be due to what was asked: after some, the provider is asked.
 
         Args:
             sent: the request.
             tried: the key that it was sent with.
+            trial: what it was a trial of.
             error: what happened, for the operator.
             status: the provider's HTTP status, 0 when none came.
         """
-        breaker = self._breaker(sent.provider.name, "")
-        if breaker.count(self._clock.now_ms()):
-            judge = partial(self._judge_provider, sent.provider.name, breaker, error, status)
-            self._ask_about(sent.provider, tried, judge)
+        name = sent.provider.name
+        breaker = self._breaker(name, "")
+        if not breaker.count(is_trial=breaker in trial) or breaker.is_asked_about:
+            return
+        judge = partial(self._judge_provider, name, breaker, error, status)
+        # A trial that has failed must be judged; other failures can wait for another look.
+        breaker.is_asked_about = self._ask_about(
+            name, sent.provider, tried, judge, is_urgent=breaker.is_open
+        )
 
     def _breaker(self, provider: str, scope: str) -> Breaker:
         breaker = self._breakers.get((provider, scope))
@@ -203,34 +244,52 @@ class Health:
 
     # --- asking the provider itself ----------------------------------------------------------
 
-    def _ask_about(self, provider: Provider, tried: Tried, judge: Callable[[Probe], None]) -> None:
-        """Ask a provider whether it answers to a key, and let that be judged."""
-        now_ms, key = self._clock.now_ms(), tried.key
-        if now_ms - self._asked_ms.get(key.id, -ASK_AGAIN_MS) < ASK_AGAIN_MS:
-            return
-        self._asked_ms[key.id] = now_ms
+    def _ask_about(
+        self,
+        what: object,
+        provider: Provider,
+        tried: Tried,
+        judge: Callable[[Probe], None],
+        *,
+        is_urgent: bool = False,
+    ) -> bool:
+        """Ask a provider whether it answers to a key, and let that be judged; say if it is asked.
+
+        Not when the same was asked a moment ago, unless it is urgent.
+        """
+        now_ms = self._now_ms()
+        if not is_urgent and now_ms - self._asked_ms.get(what, -ASK_AGAIN_MS) < ASK_AGAIN_MS:
+            return False
+        self._asked_ms[what] = now_ms
 
         async def ask() -> None:
-            judge(await self._ask(provider, key.secret))
+            try:
+                found = await self._ask(provider, tried.key.secret)
+            except Exception:  # noqa: BLE001 - our own mistake: it must not count against anybody
+                _log.exception("%s could not be asked", provider.name)
+                found = Probe("unknown", 0, "an internal error")
+            judge(found)
 
         task = asyncio.get_running_loop().create_task(ask())
         self._asking.add(task)
         task.add_done_callback(self._asking.discard)
+        return True
 
-    def _judge_key(self, provider: Provider, tried: Tried, probe: Probe) -> None:
-        if probe.refuses_key:
+    def _judge_key(self, provider: Provider, tried: Tried, found: Probe) -> None:
+        if found.refuses_key:
             del self._asked_ms[tried.key.id]  # enabled again, it is to be asked about again
-            self._take_out(provider, tried, _State("dead", probe.message, probe.status))
+            self._take_out(provider, tried, _State("dead", found.message, found.status))
 
     def _judge_provider(
-        self, name: str, breaker: Breaker, error: str, status: int, probe: Probe
+        self, name: str, breaker: Breaker, error: str, status: int, found: Probe
     ) -> None:
+        breaker.is_asked_about = False
         if self._breakers.get((name, "")) is not breaker:
-            return  # it has answered others meanwhile
-        if probe.is_down:
+            return  # the operator has had a word, or a trial has been answered meanwhile
+        if found.is_down:
             self._pause(name, breaker, FAILS, error, status or None)
             return
-        self._forget(name)
+        del self._breakers[name, ""]
         if breaker.is_open:
             self._resume(name)
 
@@ -246,9 +305,25 @@ class Health:
     ) -> None:
         """Pause a provider: users are told the reason, the operator also what happened."""
         now_ms = self._clock.now_ms()
-        breaker.pause(now_ms, reason)
+        breaker.pause(self._now_ms(), reason)
         _log.warning("%s is paused for %d s: %s: %s", name, breaker.pause_ms // 1000, reason, error)
-        self._enqueue(_write_pause, breaker, name, f"{reason}: {error}", status, now_ms)
+        pause = _Pause(name, f"{reason}: {error}", status, now_ms, now_ms + breaker.pause_ms)
+        self._enqueue(self._write_pause, breaker, pause)
+
+    def _write_pause(self, tx: Tx, breaker: Breaker, pause: "_Pause") -> None:
+        is_in_force = self._breakers.get((pause.name, "")) is breaker
+        if not is_in_force or key_pool.find_provider(tx, pause.name) is None:
+            return  # resumed, or removed, before it came to this
+        key_pool.pause_provider(
+            tx,
+            pause.name,
+            reason=pause.reason,
+            actor=ACTOR,
+            now_ms=pause.at_ms,
+            until_ms=pause.until_ms,
+            upstream_status=pause.upstream_status,
+        )
+        breaker.is_stored = True
 
     def _resume(self, name: str) -> None:
         _log.warning("%s answers again", name)
@@ -260,13 +335,15 @@ class Health:
             return
         reason = "it answers again"
         now_ms = self._clock.now_ms()
-        key_pool.resume_provider(tx, name, actor=ACTOR, now_ms=now_ms, reason=reason)
+        key_pool.end_pause(tx, name, actor=ACTOR, now_ms=now_ms, reason=reason)
         breaker = self._breakers.get((name, ""))
         if breaker is not None and breaker.is_stored:
             # Taken from the database meanwhile, which knew no better.
             del self._breakers[name, ""]
 
     def _take_out(self, provider: Provider, tried: Tried, state: "_State") -> None:
+        if not tried.is_as_it_was:
+            return
         _log.warning(
             "provider key %s of %s is now %s: %s",
             *(tried.key.name, provider.name, state.name, state.reason),
@@ -274,12 +351,21 @@ class Health:
         self._set_key_state(tried, state)
 
     def _set_key_state(self, tried: Tried, state: "_State") -> None:
-        key = tried.key
-        if key.state != tried.state:
+        if not tried.is_as_it_was:
             return  # while this attempt ran, another one or the operator has had a newer word
         # In memory at once; again when it is written, should an older state be read meanwhile.
-        key.state, key.until_ms = state.name, state.until_ms
+        tried.key.state, tried.key.until_ms = state.name, state.until_ms
         self._enqueue(_write_key_state, tried, state, self._clock.now_ms())
+
+
+class _Pause(NamedTuple):
+    """A pause as it is written; times by the clock on the wall."""
+
+    name: str
+    reason: str
+    upstream_status: int | None
+    at_ms: int
+    until_ms: int
 
 
 class _State(NamedTuple):
@@ -306,20 +392,3 @@ def _write_key_state(tx: Tx, tried: Tried, state: _State, now_ms: int) -> None:
     )
     if is_changed:
         key.state, key.until_ms = state.name, state.until_ms
-
-
-def _write_pause(
-    tx: Tx, breaker: Breaker, name: str, reason: str, status: int | None, now_ms: int
-) -> None:
-    if key_pool.find_provider(tx, name) is None:
-        return  # removed meanwhile
-    key_pool.pause_provider(
-        tx,
-        name,
-        reason=reason,
-        actor=ACTOR,
-        now_ms=now_ms,
-        until_ms=breaker.until_ms,
-        upstream_status=status,
-    )
-    breaker.is_stored = True

@@ -40,6 +40,8 @@ class Provider(msgspec.Struct, frozen=True):
     paused_reason: str | None
     paused_by: str | None
     paused_until_ms: int | None
+    resumed_at_ms: int | None
+    """When an operator has last said that it is to be used, whatever was wrong with it."""
     created_at_ms: int
 
     @property
@@ -71,7 +73,7 @@ class ProviderKey(msgspec.Struct, frozen=True):
 
 _PROVIDERS = """
 SELECT id, name, dialect, base_url, injects_usage, paused_at_ms, paused_reason, paused_by,
-       paused_until_ms, created_at_ms
+       paused_until_ms, resumed_at_ms, created_at_ms
 FROM providers
 """
 
@@ -152,7 +154,7 @@ def count_open_requests(tx: Tx, name: str) -> int:
     return int(row[0])
 
 
-def remove_provider(tx: Tx, name: str) -> None:
+def remove_provider(tx: Tx, name: str, *, actor: str, now_ms: int) -> None:
     """Forget a provider and its keys; what was sent to it stays in the history.
 
     Raises:
@@ -164,10 +166,15 @@ def remove_provider(tx: Tx, name: str) -> None:
         raise NotFoundError(msg)
     tx.execute("DELETE FROM provider_keys WHERE provider_id = ?", (row[0],))
     tx.execute("DELETE FROM providers WHERE id = ?", (row[0],))
+    add_event(tx, ProviderEvent(name, None, "removed", None, None, None, actor, now_ms))
 
 
-def set_base_url(tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_ms: int) -> Provider:
+def set_base_url(
+    tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_ms: int, actor: str = "cli"
+) -> Provider:
     """Point a provider somewhere else and seal its keys again, which are bound to the URL.
+
+    What was wrong where it was says nothing any more: a pause because it failed ends.
 
     Raises:
         NotFoundError: no such provider.
@@ -184,6 +191,8 @@ def set_base_url(tx: Tx, name: str, base_url: str, *, vault: Vault | None, now_m
         sealed = vault.seal(secret, row_id=key.id, provider=name, base_url=base_url)
         tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, key.id))
     tx.execute("UPDATE providers SET base_url = ? WHERE id = ?", (base_url, provider.id))
+    if not provider.is_paused_by_operator:
+        resume_provider(tx, name, actor=actor, now_ms=now_ms, reason=f"it is at {base_url} now")
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
@@ -272,10 +281,18 @@ def pause_provider(
 def resume_provider(
     tx: Tx, name: str, *, actor: str, now_ms: int, reason: str | None = None
 ) -> Provider:
-    """Let requests through to a provider again, if it was paused."""
+    """Let requests through to a provider again, also where only a server's memory keeps them."""
+    provider = ensure_provider(tx, name, now_ms=now_ms)
+    tx.execute("UPDATE providers SET resumed_at_ms = ? WHERE id = ?", (now_ms, provider.id))
+    end_pause(tx, name, actor=actor, now_ms=now_ms, reason=reason)
+    return ensure_provider(tx, name, now_ms=now_ms)
+
+
+def end_pause(tx: Tx, name: str, *, actor: str, now_ms: int, reason: str | None = None) -> None:
+    """End the pause of a provider, if there is one."""
     provider = ensure_provider(tx, name, now_ms=now_ms)
     if provider.paused_at_ms is None:
-        return provider
+        return
     tx.execute(
         """UPDATE providers SET paused_at_ms = NULL, paused_reason = NULL, paused_by = NULL,
                   paused_until_ms = NULL
@@ -283,7 +300,6 @@ def resume_provider(
         (provider.id,),
     )
     add_event(tx, ProviderEvent(name, None, "active", reason, None, None, actor, now_ms))
-    return ensure_provider(tx, name, now_ms=now_ms)
 
 
 def add_provider_key(

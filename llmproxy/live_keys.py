@@ -71,7 +71,8 @@ class LiveKey:
             return left_ms
         else:
             wait_ms = REST_MS_FIRST if last is None else min(last.for_ms * 2, REST_MS_MAX)
-        self._rests = {name: rest for name, rest in self._rests.items() if rest.until_ms > now_ms}
+        forgotten_ms = now_ms - REST_MS_MAX  # until then it is remembered how long the last one was
+        self._rests = {n: rest for n, rest in self._rests.items() if rest.until_ms > forgotten_ms}
         self._rests[scope] = _Rest(now_ms + wait_ms, wait_ms)
         return wait_ms
 

@@ -6,7 +6,7 @@ the operator's organization and project, which some providers name in them.
 
 import re
 
-from llmproxy.headers import Headers, without_secret
+from llmproxy.headers import Headers, secret_forms, without_secret
 
 MASK = b"***"
 _ID = re.compile(rb"(?:org[-_]|proj_)[A-Za-z0-9]{8,64}")
@@ -53,6 +53,9 @@ class MaskedBody:
 
     def _secret_begun(self, data: bytes) -> int:
         """Return how many bytes at the end could be the beginning of the secret."""
-        secret = self._secret.encode()
-        sizes = range(min(len(secret) - 1, len(data)), 0, -1)
-        return next((size for size in sizes if data.endswith(secret[:size])), 0)
+        return max((_begun(data, form) for form in secret_forms(self._secret)), default=0)
+
+
+def _begun(data: bytes, secret: bytes) -> int:
+    sizes = range(min(len(secret) - 1, len(data)), 0, -1)
+    return next((size for size in sizes if data.endswith(secret[:size])), 0)

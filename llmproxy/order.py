@@ -17,6 +17,7 @@ from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
 from llmproxy.trace import Trace
 from llmproxy.upstream import Upstream
+from llmproxy.usage import Movers
 from llmproxy.watchdog import Watchdog
 
 T = TypeVar("T")
@@ -81,12 +82,16 @@ class Order(NamedTuple):
     @property
     def scope(self) -> str:
         """What the provider limits the request's rate by; see `scope_of`."""
-        return scope_of(self.endpoint, self.model_id)
+        return scope_of(self.endpoint, self.model_id, self.facts.movers)
 
 
-def scope_of(endpoint: Endpoint, model_id: str) -> str:
-    """Return what a provider limits requests by: their model; free ones have limits of their own.
+def scope_of(endpoint: Endpoint, model_id: str, movers: Movers) -> str:
+    """Return what a provider limits requests by: their model, and its tier and speed.
 
-    That one key is limited for one scope says nothing of others.
+    Free endpoints have limits of their own. That one key is limited for one scope says nothing of
+    others.
     """
-    return f"{endpoint.name} {model_id}" if endpoint.is_free else model_id
+    if endpoint.is_free:
+        return f"{model_id} ({endpoint.name})"
+    tier = movers.service_tier or movers.speed
+    return f"{model_id} ({tier})" if tier else model_id

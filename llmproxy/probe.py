@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from llmproxy import __version__
 from llmproxy.clock import Clock
 from llmproxy.dialects.failures import FailureKind, classify
-from llmproxy.fetch import FetchError, fetch
+from llmproxy.fetch import Fetched, FetchError, fetch
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.key_pool import Provider
 from llmproxy.presets import PRESETS
@@ -39,7 +39,7 @@ class Probe(NamedTuple):
     @property
     def is_down(self) -> bool:
         """Say whether the provider cannot be reached, or is broken itself."""
-        return self.status is None or self.status >= 500
+        return self.status is None or (self.status >= 500 and self.status != 501)
 
 
 def probe(provider: Provider, secret: str) -> Probe:
@@ -53,19 +53,24 @@ def probe(provider: Provider, secret: str) -> Probe:
     except FetchError as error:
         return Probe("unreachable", None, str(error))
     if got.status == 200:
-        # Successful answers pass unchanged: from such a server they would hand the key to clients.
-        if secret and secret.encode() in got.body:
-            return Probe("refused", 200, "200: it sends the key back, which clients would see")
-        count = _count_models(got.body)
-        if count is not None:
-            return Probe("ok", 200, f"{count:,} models", got.date)
-        if not path.endswith(_MODELS):
-            return Probe("ok", 200, "it knows the key", got.date)
-        return Probe("refused", 200, "200: its answer is no list of models; is the base URL right?")
+        return _welcomed(got, path, secret)
     if got.location:
         where = without_secret(got.location.encode(), secret).decode(errors="replace")[:200]
         return Probe("refused", got.status, f"{got.status}: it is at {where} now")
     return _refused(got.status, got.body, secret, got.date)
+
+
+def _welcomed(got: Fetched, path: str, secret: str) -> Probe:
+    """Return what to make of a 200."""
+    # Successful answers pass unchanged: from such a server they would hand the key to clients.
+    if secret and secret.encode() in got.body:
+        return Probe("refused", 200, "200: it sends the key back, which clients would see")
+    count = _count_models(got.body)
+    if count is not None:
+        return Probe("ok", 200, f"{count:,} models", got.date)
+    if not path.endswith(_MODELS):
+        return Probe("ok", 200, "it knows the key", got.date)
+    return Probe("refused", 200, "200: its answer is no list of models; is the base URL right?")
 
 
 async def ask(upstream: Upstream, provider: Provider, secret: str) -> Probe:
@@ -99,7 +104,7 @@ def _question(provider: Provider, secret: str) -> tuple[str, Headers]:
 
 
 def _refused(status: int, body: bytes, secret: str, date: str = "") -> Probe:
-    failure = classify(status, {}, without_secret(body, secret), Clock().now_ms())
+    failure = classify(status, {}, body, Clock().now_ms(), secret=secret)
     refuses_key = failure.kind in {FailureKind.DEAD, FailureKind.SUSPECT}
     return Probe("refused", status, failure.excerpt, date, refuses_key)
 

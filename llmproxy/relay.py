@@ -192,7 +192,7 @@ class Relay:
             if facts.previous_response_id is not None:
                 facts, only_key_id = await self._go_on(facts, route.provider, principal)
             quote = None if endpoint.is_free else await self._quote(route, facts, principal)
-            scope = scope_of(endpoint, quote.model.id if quote else model)
+            scope = scope_of(endpoint, quote.model.id if quote else model, facts.movers)
             provider, keys = await self._choose_keys(route.provider, scope, principal, only_key_id)
             hold = None
             if quote is not None:

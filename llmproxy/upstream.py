@@ -6,6 +6,7 @@ request and its answer look on the wire is `upstream_connection.py`'s (docs/deci
 """
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -26,6 +27,10 @@ SWEEP_INTERVAL_S = 5.0
 ADDRESSES_KEPT_S = 10.0
 NEXT_ADDRESS_AFTER_S = 0.25
 """RFC 8305: how long one address of a host is tried alone before the next one is tried too."""
+_OUR_LACKS = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+"""Of files, memory or ports: no word on the provider."""
 
 
 class Upstream:
@@ -65,7 +70,8 @@ class Upstream:
         """
         base = self._base(base_url)
         head = _head(b"POST", base, path, headers, len(body))
-        return await self._send(base, head, body, on_sending)
+        connection = base.site.take() or await self._connect(base.site)
+        return await self._send_on(connection, head, body, on_sending)
 
     async def get(self, base_url: str, path: str, headers: Headers) -> Answer:
         """Send a GET and return its answer once the head has come; see `post`.
@@ -74,7 +80,9 @@ class Upstream:
             UpstreamError: no answer.
         """
         base = self._base(base_url)
-        return await self._send(base, _head(b"GET", base, path, headers, 0), b"", _nothing)
+        head = _head(b"GET", base, path, headers, 0)
+        # A connection of its own: one that was kept may be about to be closed, and proves nothing.
+        return await self._send_on(await self._connect(base.site), head, b"", _nothing)
 
     def _base(self, base_url: str) -> "_Base":
         base = self._bases.get(base_url)
@@ -82,10 +90,10 @@ class Upstream:
             base = self._bases[base_url] = self._take_apart(base_url)
         return base
 
-    async def _send(
-        self, base: "_Base", head: bytes, body: bytes, on_sending: Callable[[], None]
+    @staticmethod
+    async def _send_on(
+        connection: Connection, head: bytes, body: bytes, on_sending: Callable[[], None]
     ) -> Answer:
-        connection = base.site.take() or await self._connect(base.site)
         if connection.is_closed:
             what = "it closed a new connection at once"
             raise UpstreamError(what, was_sent=False)
@@ -107,7 +115,8 @@ class Upstream:
             raise UpstreamError(what, was_sent=False) from error
         except (OSError, UnicodeError) as error:  # ssl.SSLError among them; a name that is none
             what = (str(error) or type(error).__name__)[:200]
-            raise UpstreamError(what, was_sent=False) from error
+            is_ours = isinstance(error, OSError) and error.errno in _OUR_LACKS
+            raise UpstreamError(what, was_sent=False, is_ours=is_ours) from error
 
     async def close(self) -> None:
         """Close all idle connections; those in use are their answers' to close."""

@@ -29,10 +29,11 @@ class UpstreamError(LlmproxyError):
     been generated.
     """
 
-    def __init__(self, what: str, *, was_sent: bool) -> None:
-        """Take a short description without any secret in it."""
+    def __init__(self, what: str, *, was_sent: bool, is_ours: bool = False) -> None:
+        """Take a short description without any secret in it, and whether it is our own lack."""
         super().__init__(what)
         self.was_sent = was_sent
+        self.is_ours = is_ours
 
 
 class Answer:

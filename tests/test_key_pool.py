@@ -62,7 +62,9 @@ def names(pool: Pool, *, model: str = "m", user: int = 1, now_ms: int = NOW_MS) 
 def orders(users: range, key_ids: list[int]) -> dict[int, list[int]]:
     """In which order each user's requests would try keys."""
     pool = Pool(None)
-    provider = key_pool.Provider(1, "openai", "openai", "http://x", False, None, None, None, 0)
+    provider = key_pool.Provider(
+        *(1, "openai", "openai", "http://x", False), *(None, None, None, None, None), 0
+    )
     rows = [
         key_pool.ProviderKey(
             *(key_id, "openai", f"key-{key_id}", key_pool.KEYLESS, "", "active"),
@@ -246,6 +248,9 @@ def test_a_rest_that_nobody_told_grows_until_the_key_is_answered(tx: Tx, vault: 
         # What was sent before it is refused too, and makes it no longer.
         assert key.rest("m", now_ms + 1000, None) == wanted_s * 1000 - 1000
         now_ms += wanted_s * 1000
+    assert key.rest("other", now_ms, None) == 5_000  # that it rests for another changes nothing
+    assert key.rest("m", now_ms + 1, None) == 60_000
+    now_ms += 60_001
     key.note_answer("m", now_ms)
     assert key.rest("m", now_ms, None) == 5_000
     assert key.rest("m", now_ms, 9_000) == 9_000

@@ -65,3 +65,10 @@ def test_ids_in_headers_are_masked() -> None:
 
 def test_an_id_that_ends_as_the_key_begins_is_masked_whole() -> None:
     assert masked(b"org-AbCdEfGhsk-", b" x") == masked(b"org-AbCdEfGhsk- x") == b"***- x"
+
+
+def test_a_key_with_slashes_is_masked_however_json_writes_them() -> None:
+    secret = "sk-ab/cd/ef"
+    for text in (b'{"m":"sk-ab/cd/ef"}', b'{"m":"sk-ab\\/cd\\/ef"}'):
+        for cut in range(len(text)):
+            assert masked(text[:cut], text[cut:], secret=secret) == b'{"m":"***"}'

@@ -235,7 +235,9 @@ def set_provider(
             vault = sealing_vault(tx, find_paths()) if moves_keys else None
             provider = key_pool.ensure_provider(tx, name, now_ms=now_ms)
             if url is not None:
-                provider = key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
+                provider = key_pool.set_base_url(
+                    tx, name, url, vault=vault, now_ms=now_ms, actor=opening.actor()
+                )
             if stream_options is not None:
                 provider = key_pool.set_injects_usage(tx, provider, wanted=stream_options)
             keys = key_pool.list_provider_keys(tx, name)
@@ -279,7 +281,7 @@ def remove(name: Name, yes: Yes = False, as_json: Json = False) -> None:
             has = f"{output.counted(keys, 'key')} and {output.counted(requests, 'open request')}"
             output.confirm(f"{name} has {has}. Forget it and its keys?", yes=yes)
         with database.write() as tx:
-            key_pool.remove_provider(tx, name)
+            key_pool.remove_provider(tx, name, actor=opening.actor(), now_ms=opening.now_ms())
     if as_json:
         output.print_json({"name": name, "state": "removed"})
         return

@@ -14,7 +14,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 EXCERPT_CHARS_MAX = 300
-COOLDOWN_S_MAX = 60
+COOLDOWN_S_MAX = 3600
+"""Whatever the provider says, once in an hour it is tried again."""
 DATE_CHARS_MAX = 64
 
 
@@ -86,11 +87,11 @@ _DEAD_MESSAGE = re.compile(
     re.IGNORECASE,
 )
 
-# A key with restricted rights (OpenAI, 401), an account whose rest does not pay for so large a
-# maximum (OpenRouter, 402): whoever sends other requests with it is served.
+# A key with restricted rights (OpenAI, 401), an account without the long context (Anthropic, 429):
+# whoever sends other requests with it is served.
 _UNFIT_MESSAGE = re.compile(
     r"you have insufficient permissions for this operation\b|missing scopes:"
-    r"|this request requires more credits, or fewer max_tokens\b",
+    r"|extra usage is required for long context requests\b",
     re.IGNORECASE,
 )
 # A 429 about the size of this one request: it would fail with every key, at any time.
@@ -98,7 +99,7 @@ _TOO_LARGE_MESSAGE = re.compile(r"request too large\b", re.IGNORECASE)
 
 
 def classify(  # noqa: PLR0911 - one line a row of the table
-    status: int, headers: Mapping[str, str], body: bytes, now_ms: int
+    status: int, headers: Mapping[str, str], body: bytes, now_ms: int, *, secret: str = ""
 ) -> Failure:
     """Say what an answer that is no success means.
 
@@ -107,21 +108,24 @@ def classify(  # noqa: PLR0911 - one line a row of the table
         headers: its headers, names in lower case.
         body: the beginning of its body.
         now_ms: the time since the epoch, for a `retry-after` that is a date.
+        secret: the provider key that was sent, which the excerpt must not show.
     """
     words, message, retry_delay = _read_error(body)
     # JSON's escapes can spell half characters, which no database takes.
-    excerpt = f"{status}: {message}"[:EXCERPT_CHARS_MAX].encode(errors="replace").decode()
+    shown = message.replace(secret, "***") if secret else message
+    excerpt = f"{status}: {shown}"[:EXCERPT_CHARS_MAX].encode(errors="replace").decode()
     is_key_status = status in {400, 401, 402, 403, 429}
-    if status in {401, 402, 403} and _UNFIT_MESSAGE.match(message):
+    if status in {401, 403, 429} and _UNFIT_MESSAGE.match(message):
         return Failure(FailureKind.UNFIT, excerpt)
     if is_key_status and (words & _DEAD_CODES or _DEAD_MESSAGE.fullmatch(message)):
         return Failure(FailureKind.DEAD, excerpt)
-    if is_key_status and (words & _QUOTA_CODES or _QUOTA_MESSAGE.fullmatch(message)):
+    if is_key_status and _is_out_of_quota(status, words, message):
         return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
     if status == 401 or (status == 403 and words & _SUSPECT_CODES):
         return Failure(FailureKind.SUSPECT, excerpt)
     if status == 402 and "retry-after" not in headers:
-        return Failure(FailureKind.OUT_OF_QUOTA, excerpt)
+        # Perhaps of the account, perhaps of this one request: nobody else is to pay for that.
+        return Failure(FailureKind.UNFIT, excerpt)
     if status == 429 and _TOO_LARGE_MESSAGE.match(message):
         return Failure(FailureKind.CLIENT, excerpt)
     told_s = _told_s(headers.get("retry-after") or retry_delay, now_ms)
@@ -132,6 +136,12 @@ def classify(  # noqa: PLR0911 - one line a row of the table
     if status >= 500 or status < 400:
         return Failure(FailureKind.UNKNOWN, excerpt)
     return Failure(FailureKind.CLIENT, excerpt)
+
+
+def _is_out_of_quota(status: int, words: set[str], message: str) -> bool:
+    if words & _QUOTA_CODES or _QUOTA_MESSAGE.fullmatch(message):
+        return True
+    return status == 402 and "RESOURCE_EXHAUSTED" in words  # Gemini; with a 429 it is a rate
 
 
 def _read_error(body: bytes) -> tuple[set[str], str, str]:
@@ -151,7 +161,7 @@ def _read_error(body: bytes) -> tuple[set[str], str, str]:
     words = {
         source[key]
         for source in sources
-        for key in ("code", "type", "error_code", "reason")
+        for key in ("code", "type", "error_code", "reason", "status")
         if isinstance(source.get(key), str)
     }
     delays = [source["retryDelay"] for source in sources if "retryDelay" in source]

@@ -399,6 +399,7 @@ def m005_days(db: Database) -> None:
 def m006_provider_states(db: Database) -> None:
     """Let a provider be paused for a while, and keep the history of providers and their keys."""
     db.execute("ALTER TABLE providers ADD COLUMN paused_until_ms INTEGER")
+    db.execute("ALTER TABLE providers ADD COLUMN resumed_at_ms INTEGER")
     db.execute(
         """
         CREATE TABLE provider_events(

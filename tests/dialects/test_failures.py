@@ -101,7 +101,7 @@ def test_a_refusal_that_the_request_may_have_caused_is_to_be_asked_about(
     [
         (401, "You have insufficient permissions for this operation. Missing scopes: api.x."),
         (403, "Missing scopes: model.request"),
-        (402, "This request requires more credits, or fewer max_tokens. You requested up to 9."),
+        (429, "Extra usage is required for long context requests."),
     ],
 )
 def test_a_key_that_cannot_serve_just_this_request_is_unfit_for_it(
@@ -109,6 +109,26 @@ def test_a_key_that_cannot_serve_just_this_request_is_unfit_for_it(
 ) -> None:
     assert kind(status, error(message)) is UNFIT
     assert kind(status, error(f"Invalid value: {message}")) is not UNFIT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error("This request requires more credits, or fewer max_tokens. You requested up to 9."),
+        error("Prompt tokens limit exceeded: 12345 > 2000"),
+        error("insufficient credit balance", code="insufficient_credit"),
+        b"",
+    ],
+)
+def test_a_402_that_may_be_about_one_request_takes_the_key_from_nobody_else(body: bytes) -> None:
+    assert kind(402, body) is UNFIT
+
+
+@pytest.mark.parametrize("echo", ["sk-ab\\/cd+ef", "sk-ab/cd\\u002bef", "sk-ab/cd+ef"])
+def test_an_excerpt_never_shows_the_key_however_it_is_escaped(echo: str) -> None:
+    body = b'{"error":{"message":"no: ' + echo.encode() + b'"}}'
+    found = classify(401, {}, body, NOW_MS, secret="sk-ab/cd+ef")
+    assert found.excerpt == "401: no: ***"
 
 
 @pytest.mark.parametrize(
@@ -131,8 +151,8 @@ def test_a_key_that_cannot_serve_just_this_request_is_unfit_for_it(
         (400, error(LIMITS.format(" workspace", UNTIL))),
         (402, error("x", type="billing_error")),
         (402, error("Insufficient Balance")),
-        (402, b""),
         (403, error("x", type="billing_error")),
+        (402, error("Prepaid credit is gone", status="RESOURCE_EXHAUSTED")),
     ],
 )
 def test_an_account_that_is_empty_or_at_its_limit_is_out_of_quota(status: int, body: bytes) -> None:
@@ -171,9 +191,9 @@ def test_a_429_is_a_rate_limit(body: bytes) -> None:
         ("0.2", 1),
         ("1.2", 2),  # never sooner than told
         ("60", 60),
-        ("61", 60),
-        ("99999999999999999999", 60),
-        ("inf", 60),
+        ("3601", 3600),
+        ("99999999999999999999", 3600),
+        ("inf", 3600),
         ("-1", None),
         ("nan", None),
         ("soon", None),
@@ -184,8 +204,8 @@ def test_a_429_is_a_rate_limit(body: bytes) -> None:
         ("Sun, 06 Nov 1994 08:49:57 -0000", 20),
         ("Sun, 06 Nov 1994 09:49:57 +0100", 20),
         ("Sun, 06 Nov 1994 08:49:38 GMT", 1),
-        ("Sun, 06 Nov 1994 08:50:38 GMT", 60),
-        ("Wed, 21 Oct 2037 07:28:00 GMT", 60),
+        ("Sun, 06 Nov 1994 08:50:38 GMT", 61),
+        ("Wed, 21 Oct 2037 07:28:00 GMT", 3600),
         ("Sun, 06 Nov 1994 08:49:37 GMT", None),  # past: it tells nothing
         ("Sat, 05 Nov 1994 08:49:57 GMT", None),
         ("Sun, 31 Feb 1994 08:49:57 GMT", None),
@@ -204,7 +224,7 @@ def test_a_key_rests_five_seconds_when_nothing_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("delay", "seconds"),
-    [("34s", 34), ("1.5s", 2), ("900s", 60), ("x", None), (7, None), ("-3s", None)],
+    [("34s", 34), ("1.5s", 2), ("9000s", 3600), ("x", None), (7, None), ("-3s", None)],
 )
 def test_geminis_own_way_to_tell_is_read(delay: object, seconds: int | None) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}

@@ -315,3 +315,18 @@ def test_a_limit_of_a_free_endpoint_leaves_the_paid_ones_alone(site: Site) -> No
     assert site.ask(site.visitor(), MESSAGES, message()).status == 200
     assert site.ask(site.visitor(), COUNT_TOKENS, message()).status == 429
     renew(site, "anthropic")
+
+
+def test_a_limit_of_one_tier_leaves_the_others_alone(site: Site) -> None:
+    async def handle(request: SeenRequest, out: Out) -> None:
+        if b"flex" in request.body:
+            await out.json(429, {"error": {"message": "slow"}}, [("retry-after", "60")])
+        else:
+            await out.json(200, openai_chat())
+
+    renew(site, "openai")
+    site.stub.handle = handle
+    flex = chat(model="gpt-5", max_completion_tokens=100, service_tier="flex")
+    assert site.ask(site.visitor(), CHAT, flex).error()["code"] == "rate_limit_exceeded"
+    assert site.ask(site.visitor(), CHAT, chat(model="gpt-5")).status == 200
+    renew(site, "openai")
