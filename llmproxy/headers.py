@@ -91,7 +91,7 @@ def to_client(headers: Headers, secret: str) -> Headers:
 
 
 def secret_forms(secret: str) -> list[bytes]:
-    """Return how a provider may write a key in its answer: as it is, and in JSON with `\\/`."""
+    r"""Return how a provider may write a key in its answer: as it is, and in JSON with `\\/`."""
     forms = {secret.encode(), secret.replace("/", "\\/").encode()}
     return sorted(forms - {b""})
 
