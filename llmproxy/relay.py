@@ -18,8 +18,8 @@ from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
+    compressed_body,
     invalid_api_key,
-    invalid_request,
     ledger_busy,
     no_active_provider_keys,
     provider_paused,
@@ -260,7 +260,7 @@ class Relay:
     async def _read_body(request: Request) -> bytes:
         for name, value in request.headers:
             if name == b"content-encoding" and value.lower() != b"identity":
-                raise invalid_request("Compressed request bodies are not read. Send it plain.")
+                raise compressed_body()
         return await request.read_body()
 
     async def _quote(self, route: Route, facts: RequestFacts, principal: Principal) -> Quote:

@@ -40,6 +40,7 @@ TYPES = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
     502: "api_error",
@@ -178,7 +179,7 @@ CASES = {
         is_chunked=True,
     ),
     "compressed": Case(
-        400,
+        415,
         "invalid_request",
         r"Compressed request bodies are not read\. Send it plain\.",
         body=b"\x1f\x8b",
@@ -331,16 +332,23 @@ def test_an_offer_of_http2_is_declined_and_the_request_served_with_its_body(
             assert not stub.requests[-1].header("upgrade")
 
 
-@pytest.mark.parametrize(
-    "said", [b"EHLO example.com\r\n\r\n", b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\n"]
-)
+NO_HTTP = {
+    b"EHLO example.com\r\n\r\n": r"This is not a valid HTTP request\.",
+    b"CONNECT example.com:443 HTTP/1.1\r\nhost: x\r\n\r\n": r"The request line has no path .+",
+    b"GET / HTTP/2.0\r\nhost: x\r\n\r\n": r"Only HTTP/1\.1 and HTTP/1\.0 are spoken here\.",
+    b"GET / HTTP/1.1\r\n\r\n": r"A request has exactly one Host header\.",
+    b"GET / HTTP/1.1\r\nhost: x/y\r\n\r\n": r"The Host header is not a host\.",
+}
+
+
+@pytest.mark.parametrize("said", NO_HTTP)
 def test_what_is_no_http_is_refused_in_the_same_shape(proxy: RunningProxy, said: bytes) -> None:
     with RawClient(proxy.port) as client:
         client.send(said)
         head = client.recv_head()
         headers = {name.decode(): value.decode() for name, value in head.headers}
         answered = Answered(head.status, headers, client.body())
-    check_refusal(answered, bad(b"", r"This is not a valid HTTP request\."))
+    check_refusal(answered, bad(b"", NO_HTTP[said]))
 
 
 def test_a_request_that_is_too_large_is_refused_before_its_body_has_come(
