@@ -8,28 +8,13 @@ from tests.support.proxy import PROVIDER_KEY
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest
 
-IDENTITIES = [
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-real-ip",
-    "true-client-ip",
-    "cf-connecting-ip",
-    "sec-fetch-site",
-    "openai-organization",
-    "openai-project",
-    "anthropic-workspace-id",
-    "anthropic-user-profile-id",
-    "x-goog-user-project",
-    "x-goog-api-key",
-    "proxy-authorization",
-    "idempotency-key",
-    "x-llmproxy-clamp",
-    "x-http-method-override",
-    "x-method-override",
-    "x-http-method",
-    "x-original-url",
-    "x-rewrite-url",
-]
+IDENTITIES = (
+    *("x-forwarded-for", "x-forwarded-host", "x-real-ip", "true-client-ip", "cf-connecting-ip"),
+    *("sec-fetch-site", "openai-organization", "openai-project", "anthropic-workspace-id"),
+    *("anthropic-user-profile-id", "x-goog-user-project", "x-goog-api-key", "proxy-authorization"),
+    *("idempotency-key", "x-llmproxy-clamp", "x-http-method-override", "x-method-override"),
+    *("x-http-method", "x-original-url", "x-rewrite-url"),
+)
 
 
 @pytest.mark.parametrize("name", IDENTITIES)
@@ -126,22 +111,12 @@ def test_what_the_provider_names_in_connection_stays_with_the_connection(
 
 def test_of_an_answers_sixty_headers_exactly_the_unknown_pass(site: Site) -> None:
     unknown = [(f"x-new-{number}", str(number)) for number in range(60)]
-    operators = [
-        "set-cookie",
-        "set-cookie2",
-        "openai-organization",
-        "openai-project",
-        "anthropic-organization-id",
-        "www-authenticate",
-        "authentication-info",
-        "clear-site-data",
-        "content-security-policy-report-only",
-        "access-control-allow-origin",
-        "location",
-        "refresh",
-        "reporting-endpoints",
-        "x-llmproxy-cost-usd",
-    ]
+    operators = (
+        *("set-cookie", "set-cookie2", "openai-organization", "openai-project", "location"),
+        *("anthropic-organization-id", "www-authenticate", "authentication-info", "refresh"),
+        *("clear-site-data", "content-security-policy-report-only", "reporting-endpoints"),
+        *("access-control-allow-origin", "x-llmproxy-cost-usd"),
+    )
 
     async def handle(request: SeenRequest, out: Out) -> None:
         headers = [*unknown, *((name, "evil") for name in operators)]
