@@ -2,7 +2,6 @@
 
 import json
 import re
-from http.client import HTTPConnection
 from itertools import product
 from urllib.parse import quote
 
@@ -11,6 +10,7 @@ import pytest
 from llmproxy import accounts
 from llmproxy.errors import RefusedError
 from tests.proxy.helpers import CHAT, Site, chat
+from tests.security.visit import Visit
 
 SEEDS = (
     *("' OR '1'='1", "' OR 1=1--", '" OR ""="', "x'; DROP TABLE users;--", "1; DELETE FROM holds"),
@@ -27,24 +27,6 @@ AROUND = (
 ORDINARY = re.compile(r"[\w.@ -]{1,64}", re.ASCII)
 """Nothing but letters of a name, such as `NULL`: a name like any other."""
 PAYLOADS = [around.format(seed) for seed, around in product(SEEDS, AROUND)]
-
-
-class Visit:
-    """One connection that stays open: five hundred requests are many."""
-
-    def __init__(self, site: Site) -> None:
-        self._connection = HTTPConnection("127.0.0.1", site.proxy.port, timeout=20)
-
-    def ask(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> tuple[int, bytes]:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._connection.request(method, path, body, sent)
-        answer = self._connection.getresponse()
-        return answer.status, answer.read()
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 def counts(site: Site) -> list[int]:
@@ -66,7 +48,7 @@ def test_no_key_is_sql(site: Site) -> None:
     for payload in PAYLOADS:
         printable = payload.encode("ascii", "ignore").decode().replace("\0", "")
         headers = {"authorization": f"Bearer {printable}", "x_api_key": printable}
-        status, _ = visit.ask("GET", f"/v1/key?key={quote(payload)}", **headers)
+        status, _ = visit.ask("GET", f"/v1/key?key={quote(payload)}", None, **headers)
         assert status == 401, payload
     visit.close()
     assert counts(site) == before

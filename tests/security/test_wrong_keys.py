@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy import vault
 from tests.proxy.helpers import CHAT, Site, chat
-from tests.security.test_sql_in_names import Visit
+from tests.security.visit import Visit
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
