@@ -103,6 +103,8 @@ def check_page(page: dict[str, Any]) -> None:
 
 @given(queries(), st.sampled_from(["", "text/csv", "application/json", "*/*", "\xff"]))
 @example("group=day&limit=1", "")
+@example("from=2026-02-30", "")
+@example("to=0001-01-01T00:00:00%2B23:59", "")
 @example("from=9999-12-31&to=0001-01-01", "")
 @OWN
 def test_usage_is_a_page_a_table_or_a_refusal(
