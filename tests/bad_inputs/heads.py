@@ -204,6 +204,7 @@ def _upgrades() -> Iterator[Bad]:
         "responses": responses,
         "realtime": realtime,
         "root": b"/",
+        "own-key": b"/v1/key",
         "messages": MESSAGES,
     }.items():
         line = b"GET " + path + b" HTTP/1.1"

@@ -76,3 +76,6 @@ def test_no_proxy_of_the_environment_hears_of_a_request(
         site.stub.handle = plain(openai_chat())
         assert site.ask(site.visitor(), CHAT, chat()).status == 200
         assert_sent_home(site)
+        seen = len(site.stub.requests)
+        site.proxy.try_run("providers", "check", "openai")  # asks by another client (fetch.py)
+        assert len(site.stub.requests) > seen
