@@ -66,7 +66,11 @@ def read_head(version: str, target: bytes, headers: Headers) -> Head:
     # RFC 9112, 3.2; HTTP/1.0 knows no such header, and may do without.
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise HeadRefusedError(400, "A request has exactly one Host header.")
-    return Head(*_split(target), awaits_continue)
+    if target.startswith(b"/") and b"#" not in target:
+        path, _, query = target.partition(b"?")
+    else:
+        path, query = _split_absolute(target)
+    return Head(path, query, awaits_continue)
 
 
 def _check_coding(version: str, value: bytes) -> None:
@@ -77,11 +81,8 @@ def _check_coding(version: str, value: bytes) -> None:
         raise HeadRefusedError(400, "HTTP/1.0 has no Transfer-Encoding.")
 
 
-def _split(target: bytes) -> tuple[bytes, bytes]:
-    """Return path and query of a request target (RFC 9112, 3.2); a host in it leads nowhere."""
-    if target.startswith(b"/") and b"#" not in target:
-        path, _, query = target.partition(b"?")
-        return path, query
+def _split_absolute(target: bytes) -> tuple[bytes, bytes]:
+    """Return path and query of a URL as a target (RFC 9112, 3.2.2); its host leads nowhere."""
     found = _ABSOLUTE.fullmatch(target)
     if found is not None:
         return found[1] or b"/", found[2] or b""

@@ -1,12 +1,17 @@
 """S21: guessing keys costs the guesser, and neither the database nor those who have one."""
 
+import re
+import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from llmproxy import vault
+from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.security.visit import Visit
+from tests.service.helpers import ask
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -33,6 +38,30 @@ def test_no_key_with_one_wrong_character_lets_anybody_in(site: Site) -> None:
         assert visit.ask("GET", "/v1/key", x_api_key=mutant)[0] == 401
     assert visit.ask("GET", "/v1/key", x_api_key=visitor.key)[0] == 200
     visit.close()
+
+
+def commits(metrics_port: int) -> int:
+    """How often the writer has had the database: a second look at a key is one of its turns."""
+    said = ask(metrics_port, "GET", "/metrics").body.decode()
+    found = re.search(r"^llmproxy_writer_commits_total (\d+)", said, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def test_a_mistyped_key_is_refused_without_a_look_at_the_database(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = int(server.getsockname()[1])
+    with running_site(tmp_path, {"LLMPROXY_METRICS_PORT": str(port)}) as site:
+        key, visit = site.visitor().key, Visit(site)
+        assert visit.ask("GET", "/v1/key", x_api_key=key)[0] == 200
+        before = commits(port)
+        for mutant in mutants(key):
+            assert visit.ask("GET", "/v1/key", x_api_key=mutant)[0] == 401
+        assert commits(port) == before
+        for _ in range(10):  # these could be keys that were made a moment ago
+            assert visit.ask("GET", "/v1/key", x_api_key=vault.new_api_key())[0] == 401
+        assert commits(port) == before + 10
+        visit.close()
 
 
 @pytest.mark.slow
