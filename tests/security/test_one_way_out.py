@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+from functools import cache
 from pathlib import Path
 
 import llmproxy
@@ -12,16 +13,26 @@ from llmproxy.order import Order
 PACKAGE = Path(llmproxy.__file__).parent
 
 
+@cache
+def named() -> dict[str, set[str]]:
+    """What each module names with a dot in it, or calls: `upstream.post`, `Order`."""
+    return {
+        path.relative_to(PACKAGE).as_posix(): {
+            ast.unparse(node if isinstance(node, ast.Attribute) else node.func)
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, (ast.Attribute, ast.Call))
+        }
+        for path in PACKAGE.rglob("*.py")
+    }
+
+
 def callers(name: str) -> set[str]:
     """The modules that call something of this name, or pass it on."""
-    found = set()
-    for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(name):
-                found.add(path.relative_to(PACKAGE).as_posix())
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(name.lstrip(".")):
-                found.add(path.relative_to(PACKAGE).as_posix())
-    return found
+    return {
+        module
+        for module, names in named().items()
+        if any(each == name or each.endswith(f".{name}") for each in names)
+    }
 
 
 def test_requests_leave_by_one_call() -> None:
@@ -37,7 +48,7 @@ def test_who_sends_must_have_an_order() -> None:
 
 
 def test_sockets_and_processes_are_opened_where_it_is_known() -> None:
-    assert callers(".create_connection") == {"upstream.py"}
+    assert callers("create_connection") == {"upstream.py"}
     assert callers("urllib.request.build_opener") == {"fetch.py"}
     starters = callers("subprocess.run") | callers("subprocess.Popen") | callers("os.system")
     starters |= callers("create_subprocess_exec") | callers("create_subprocess_shell")
