@@ -43,7 +43,7 @@ _REQUEST_DROPPED = _all_spellings(
     | {b"anthropic-user-profile-id", b"x-goog-user-project"}
     # Some servers and gateways take another method, path or host from these than from the request.
     | {b"x-http-method", b"x-http-method-override", b"x-method-override"}
-    | {b"x-original-url", b"x-rewrite-url", b"x-host", b"helicone-target-url"}
+    | {b"x-original-url", b"x-rewrite-url", b"x-host"}
     # What is read as JSON here is called so: by another type or charset it could mean other things.
     | {b"content-type"}
     # Ours to keep (idempotency.py): upstream all users are one account, where one user's key might
@@ -51,7 +51,11 @@ _REQUEST_DROPPED = _all_spellings(
     | {b"idempotency-key"}
 )
 _REQUEST_DROPPED_PREFIXES = tuple(
-    _all_spellings((b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-", b"x-portkey-"))
+    _all_spellings(
+        {b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-"}
+        # These command gateways: another model, host or account.
+        | {b"x-portkey-", b"x-litellm-", b"helicone-"}
+    )
 )
 _ADDED = [
     (b"content-type", b"application/json"),  # every endpoint that there is (routes.py)
@@ -61,11 +65,13 @@ _ANSWER_DROPPED = _HOP_BY_HOP | {
     *(b"content-length", b"set-cookie", b"set-cookie2", b"alt-svc", b"strict-transport-security"),
     *(b"content-security-policy", b"content-security-policy-report-only", b"clear-site-data"),
     *(b"report-to", b"reporting-endpoints", b"nel", b"server", b"date"),
+    # A web server in front of us would send one of its files, or another answer, for these.
+    *(b"x-sendfile", b"x-lighttpd-send-file", b"x-lighttpd-send-tempfile", b"x-reproxy-url"),
     *(b"location", b"content-location", b"refresh", b"www-authenticate", b"authentication-info"),
     *(b"openai-organization", b"openai-project"),
     *(b"anthropic-organization-id", b"anthropic-workspace-id"),
 }
-_ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-")
+_ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-", b"x-accel-")
 _BLANKS = " \t"
 """Around a value (RFC 9110, 5.5). `str.strip` alone takes more for blank than HTTP does."""
 

@@ -115,7 +115,8 @@ def test_of_an_answers_sixty_headers_exactly_the_unknown_pass(site: Site) -> Non
         *("set-cookie", "set-cookie2", "openai-organization", "openai-project", "location"),
         *("anthropic-organization-id", "www-authenticate", "authentication-info", "refresh"),
         *("clear-site-data", "content-security-policy-report-only", "reporting-endpoints"),
-        *("access-control-allow-origin", "x-llmproxy-cost-usd"),
+        *("access-control-allow-origin", "x-llmproxy-cost-usd", "x-accel-redirect", "x-sendfile"),
+        *("x-accel-limit-rate", "x-accel-buffering", "x-lighttpd-send-file", "x-reproxy-url"),
     )
 
     async def handle(request: SeenRequest, out: Out) -> None:

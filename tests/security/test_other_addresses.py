@@ -18,6 +18,12 @@ MEMBERS = (
 HEADERS = (
     *("x-portkey-custom-host", "x-portkey-provider", "x-portkey-config", "helicone-target-url"),
     *("x-forwarded-host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-server"),
+    *(
+        "x-litellm-api-base",
+        "x-litellm-model",
+        "helicone-model-override",
+        "helicone-openai-api-base",
+    ),
     *("x-original-url", "x-rewrite-url", "x-host", "forwarded", "x-forwarded-prefix"),
 )
 IGNORED_BY_PROVIDERS = ("x-api-base", "api-base", "x-base-url", "base-url", "x-target", "x-proxy")
