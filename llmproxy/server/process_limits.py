@@ -18,5 +18,6 @@ def set_process_limits() -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(OSError, ValueError):  # macOS allows less than it says
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    if soft:  # where the service manager has set none, it may also have forbidden the call
+        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
