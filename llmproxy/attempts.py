@@ -185,7 +185,8 @@ class Attempts:
 
         Its usage could not be read as it passes, nor our key be found in it.
         """
-        if answer.header(b"content-encoding").lower() in {b"", b"identity"}:
+        codings = [value for name, value in answer.headers if name == b"content-encoding"]
+        if all(coding.lower() in {b"", b"identity"} for coding in codings):
             return
         answer.close()
         error = UpstreamError("a content-encoding", was_sent=True)

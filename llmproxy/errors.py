@@ -74,6 +74,7 @@ _ERROR_TYPES = {
     405: "invalid_request_error",
     409: "conflict_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     422: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
@@ -181,6 +182,14 @@ def wrong_method(allowed: str) -> ApiError:
     """Return the 405 for a path that takes only the allowed method."""
     error = ApiError(405, "invalid_request", f"Use {allowed} for this path.")
     error.extra_headers = ((b"allow", allowed.encode()),)
+    return error
+
+
+def compressed_body() -> ApiError:
+    """Return the 415 for a body that would have to be unpacked first."""
+    message = "Compressed request bodies are not read. Send it plain."
+    error = ApiError(415, "invalid_request", message)
+    error.extra_headers = ((b"accept-encoding", b"identity"),)
     return error
 
 

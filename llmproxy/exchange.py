@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
 from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
+from llmproxy.dialects.sse import EventTooLargeError
 from llmproxy.errors import ApiError, DatabaseError, credit_ended, ledger_busy, proxy_error
 from llmproxy.growing import GrowingHold
 from llmproxy.headers import Headers, to_client
@@ -171,6 +172,8 @@ class Exchange:
             await self._pass_events(answer, reader)
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
+        except EventTooLargeError as error:
+            broken = f"{provider.name} was broken off: {error}"
         except _NotCoveredError as refusal:
             self._ending.end(reader.reading(), refusal.reason)
             answer.close()  # before anything is waited for: what is generated now nobody pays for
@@ -194,6 +197,7 @@ class Exchange:
 
         Raises:
             UpstreamError: the provider broke off.
+            EventTooLargeError: it sends what must not be kept.
             _NotCoveredError: the hold cannot grow any more.
         """
         growing = self._growing_hold()

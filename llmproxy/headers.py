@@ -1,10 +1,12 @@
 """Owns which headers pass, both ways, and where clients put their API key.
 
 Unknown headers pass (new SDKs must keep working); connection-level ones, identities and anything
-that could act on the operator's account do not (reference wire.md F.3, F.6, F.7).
+that could act on the operator's account, or on the browser of whoever reads an answer, do not
+(reference wire.md F.3, F.6, F.7).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from operator import itemgetter
 from urllib.parse import parse_qsl
 
@@ -16,25 +18,62 @@ _HOP_BY_HOP = frozenset(
 )
 _CREDENTIALS = (b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key")
 _AUTHORIZATION = 0
-_REQUEST_DROPPED = (
+
+
+def _spellings(name: bytes) -> Iterator[bytes]:
+    """Yield a name with each hyphen as it is or as an underscore.
+
+    Servers that make variables of headers (CGI, WSGI, PHP) take all of them for the same one.
+    """
+    first, *others = name.split(b"-")
+    for separators in product((b"-", b"_"), repeat=len(others)):
+        yield first + b"".join(map(bytes.__add__, separators, others))
+
+
+def _all_spellings(names: Iterable[bytes]) -> frozenset[bytes]:
+    return frozenset(spelling for name in names for spelling in _spellings(name))
+
+
+_REQUEST_DROPPED = _all_spellings(
     _HOP_BY_HOP
     | frozenset(_CREDENTIALS)
     | {b"host", b"content-length", b"expect", b"accept-encoding", b"cookie", b"forwarded"}
     | {b"x-real-ip", b"via", b"true-client-ip", b"referer", b"origin"}
     | {b"openai-organization", b"openai-project", b"anthropic-workspace-id"}
     | {b"anthropic-user-profile-id", b"x-goog-user-project"}
+    # Some servers and gateways take another method, path or host from these than from the request.
+    | {b"x-http-method", b"x-http-method-override", b"x-method-override"}
+    | {b"x-original-url", b"x-rewrite-url", b"x-host"}
+    # What is read as JSON here is called so: by another type or charset it could mean other things.
+    | {b"content-type"}
     # Ours to keep (idempotency.py): upstream all users are one account, where one user's key might
     # be answered with what another had asked under the same one.
     | {b"idempotency-key"}
 )
-_REQUEST_DROPPED_PREFIXES = (b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-")
+_REQUEST_DROPPED_PREFIXES = tuple(
+    _all_spellings(
+        {b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-"}
+        # These command gateways: another model, host or account.
+        | {b"x-portkey-", b"x-litellm-", b"helicone-"}
+    )
+)
+_ADDED = [
+    (b"content-type", b"application/json"),  # every endpoint that there is (routes.py)
+    (b"accept-encoding", b"identity"),  # compressed answers could not be metered as they pass
+]
 _ANSWER_DROPPED = _HOP_BY_HOP | {
-    *(b"content-length", b"set-cookie", b"alt-svc", b"strict-transport-security"),
-    *(b"content-security-policy", b"report-to", b"nel", b"server", b"date"),
+    *(b"content-length", b"set-cookie", b"set-cookie2", b"alt-svc", b"strict-transport-security"),
+    *(b"content-security-policy", b"content-security-policy-report-only", b"clear-site-data"),
+    *(b"report-to", b"reporting-endpoints", b"nel", b"server", b"date"),
+    # A web server in front of us would send one of its files, or another answer, for these.
+    *(b"x-sendfile", b"x-lighttpd-send-file", b"x-lighttpd-send-tempfile", b"x-reproxy-url"),
+    *(b"location", b"content-location", b"refresh", b"www-authenticate", b"authentication-info"),
     *(b"openai-organization", b"openai-project"),
     *(b"anthropic-organization-id", b"anthropic-workspace-id"),
 }
-_ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-")
+_ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-", b"x-accel-")
+_BLANKS = " \t"
+"""Around a value (RFC 9110, 5.5). `str.strip` alone takes more for blank than HTTP does."""
 
 
 def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
@@ -43,12 +82,12 @@ def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
     if len(given) > 1:
         given.sort(key=itemgetter(0))
     for place, value in given:
-        text = value.decode("latin-1").strip()
+        text = value.decode("latin-1").strip(_BLANKS)
         if place == _AUTHORIZATION:
             scheme, _, text = text.partition(" ")
             if scheme.lower() != "bearer":
                 continue
-        yield text.strip()
+        yield text.strip(_BLANKS)
     if b"key=" in query:
         yield from (value for name, value in parse_qsl(query.decode("latin-1")) if name == "key")
 
@@ -58,17 +97,13 @@ def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
 
     An empty secret is a provider that needs no key: no credential is sent then.
     """
-    dropped = _REQUEST_DROPPED
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
-            dropped |= {part.strip().lower() for part in value.split(b",")}
+    dropped = _with_hop_by_hop(_REQUEST_DROPPED, headers)
     passed = [
         (name, value)
         for name, value in headers
         if name not in dropped and not name.startswith(_REQUEST_DROPPED_PREFIXES)
     ]
-    # Compressed answers could not be metered as they pass.
-    passed.append((b"accept-encoding", b"identity"))
+    passed += _ADDED
     if not secret:
         return passed
     if dialect == "anthropic":
@@ -81,19 +116,28 @@ def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
 def to_client(headers: Headers, secret: str) -> Headers:
     """Return the provider's headers that the client may see; names are in lower case."""
     hidden = secret.encode()
+    dropped = _with_hop_by_hop(_ANSWER_DROPPED, headers)
     return [
         (name, value)
         for name, value in headers
-        if name not in _ANSWER_DROPPED
+        if name not in dropped
         and not name.startswith(_ANSWER_DROPPED_PREFIXES)
         and not (hidden and hidden in value)
     ]
 
 
 def secret_forms(secret: str) -> list[bytes]:
-    r"""Return how a provider may write a key in its answer: as it is, and in JSON with `\\/`."""
+    r"""Return how a provider may write a key in its answer: as it is, and in JSON with `\/`."""
     forms = {secret.encode(), secret.replace("/", "\\/").encode()}
     return sorted(forms - {b""})
+
+
+def _with_hop_by_hop(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
+    """Return what is dropped, and what `connection` says is for the next hop (RFC 9110, 7.6.1)."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
+            dropped |= {part.strip().lower() for part in value.split(b",")}
+    return dropped
 
 
 def without_secret(data: bytes, secret: str) -> bytes:

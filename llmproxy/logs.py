@@ -1,6 +1,7 @@
 """Owns how the server logs: one line an event on stderr, never a secret, a prompt or an answer."""
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -44,13 +45,35 @@ class _JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line).decode()
+        return _json(line).decode()
+
+
+class _TextLines(logging.Formatter):
+    """Short lines for a person; what a provider said must not steer their terminal."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        lines = super().format(record).split("\n")  # a traceback has several
+        return "\n".join(_printable(line) for line in lines)
+
+
+def _json(line: dict[str, object]) -> bytes:
+    """Return a line as JSON; what a terminal would obey is written with escapes."""
+    encoded = _ENCODER.encode(line)
+    if encoded.isascii():
+        return encoded
+    text = encoded.decode()
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text).encode()
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def set_up_logs(level: str) -> None:
     """Send our log to stderr: plain lines on a terminal, JSON lines elsewhere."""
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-8s %(message)s", datefmt="%H:%M:%S")
+    plain = _TextLines("%(asctime)s %(levelname)-8s %(message)s", datefmt="%H:%M:%S")
     handler.setFormatter(plain if sys.stderr.isatty() else _JsonLines())
     root = logging.getLogger()
     root.handlers = [handler]
@@ -159,7 +182,7 @@ def _json_line(trace: Trace, at: str) -> bytes:
         "bytes_in": trace.bytes_in,
         "bytes_out": trace.bytes_out,
     }
-    return _ENCODER.encode(line) + b"\n"
+    return _json(line) + b"\n"
 
 
 def _text_line(trace: Trace, at: str) -> bytes:
@@ -182,7 +205,7 @@ def _text_line(trace: Trace, at: str) -> bytes:
         parts += [trace.code, trace.request_id[:SHORT_ID_CHARS]]
     text = " ".join(part for part in parts if part)
     # A model that does not exist is the client's text: it must not steer the terminal.
-    return "".join(c if c.isprintable() else "?" for c in text).encode(errors="replace") + b"\n"
+    return _printable(text).encode(errors="replace") + b"\n"
 
 
 def _input_tokens(tokens: dict[str, int]) -> int:

@@ -20,8 +20,8 @@ from llmproxy.errors import (
     ApiError,
     DatabaseError,
     all_keys_cooling,
+    compressed_body,
     invalid_api_key,
-    invalid_request,
     ledger_busy,
     no_active_provider_keys,
     previous_response_not_found,
@@ -269,7 +269,7 @@ class Relay:
     async def _read_body(request: Request) -> bytes:
         for name, value in request.headers:
             if name == b"content-encoding" and value.lower() != b"identity":
-                raise invalid_request("Compressed request bodies are not read. Send it plain.")
+                raise compressed_body()
         return await request.read_body()
 
     async def _go_on(

@@ -113,7 +113,7 @@ class Routes:
     def _refusal(self, raw_path: bytes) -> ApiError:
         if raw_path in self._post:
             return wrong_method("POST")
-        if raw_path in self._get:
+        if raw_path in self._get or self._model(raw_path):
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
         # Of an endpoint that is served, "cannot be metered" would be a lie.

@@ -16,6 +16,7 @@ from llmproxy.errors import LlmproxyError
 HEAD_BYTES_MAX = 64 * 1024
 """Of an answer's headers."""
 HEAD_TOO_LARGE = "the head of its answer is too large"
+LITTLE_BUT_FRAMING = "its answer is little but framing"
 WAITING_BYTES_MAX = 256 * 1024
 """As much of an answer may wait to be read before nothing more is taken from the provider."""
 
@@ -147,7 +148,9 @@ class Connection(asyncio.Protocol):
         self._is_spoiled = False
         """Something came that nobody had asked for: it could be taken for the next answer."""
         self._head_bytes = 0
-        self._headless_bytes = 0
+        self._unread_bytes = 0
+        """What has come since anything of it was handed on: of a head that does not end, or of
+        fields behind a body, which the parser keeps until each is complete."""
         self._has_length = False
         self.idle_since_s = 0.0
 
@@ -162,7 +165,7 @@ class Connection(asyncio.Protocol):
         assert self._answer is None
         self._answer = answer = Answer(self, self._loop)
         self._has_length = False
-        self._head_bytes = self._headless_bytes = 0
+        self._head_bytes = self._unread_bytes = 0
         self._transport.writelines((head, body))
         return answer
 
@@ -200,27 +203,26 @@ class Connection(asyncio.Protocol):
         if self._answer is None:
             self.abort()  # nobody has asked
             return
+        self._unread_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             self._fail("it answered with another protocol")
         except httptools.HttpParserError:
             self._fail(self._invalid())
-        self._check(len(data))
+        self._check()
 
     def _invalid(self) -> str:
         has_head = self._answer is not None and self._answer.has_head
         return "its body is no valid HTTP" if has_head else "its answer is no valid HTTP"
 
-    def _check(self, read_bytes: int) -> None:
-        """Hang up after what must not be: more than the answer, or a head without an end."""
+    def _check(self) -> None:
+        """Hang up after what must not be: more than the answer, or what comes without an end."""
         if self._answer is None:
             if self._is_spoiled:
                 self.abort()
-        elif not self._answer.has_head:
-            self._headless_bytes += read_bytes
-            if self._headless_bytes > HEAD_BYTES_MAX:
-                self._fail(HEAD_TOO_LARGE)
+        elif self._unread_bytes > HEAD_BYTES_MAX:
+            self._fail(LITTLE_BUT_FRAMING if self._answer.has_head else HEAD_TOO_LARGE)
 
     @override
     def eof_received(self) -> None:
@@ -275,12 +277,14 @@ class Connection(asyncio.Protocol):
         if self._head_bytes > HEAD_BYTES_MAX:
             self._fail(HEAD_TOO_LARGE)
             return
+        self._unread_bytes = 0
         answer.status = status
         answer.has_head = True
         answer.wake()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of the body."""
+        self._unread_bytes = 0
         if self._answer is not None and self._answer.take(body) and not self._is_paused:
             assert self._socket is not None
             self._is_paused = True

@@ -1,7 +1,7 @@
 """Owns the splitting of server-sent events: bytes in, the same bytes out, a copy read.
 
 Events end at a blank line; lines end in LF, CR or CRLF and nothing else (WHATWG; wire.md A.9).
-There is no limit on the length of a line: a provider's last event may repeat a whole answer.
+A line may be long: a provider's last event may repeat a whole answer, with images in it.
 """
 
 import re
@@ -9,10 +9,16 @@ from collections.abc import Callable
 
 HELD_BACK_BYTES_MAX = 16 * 1024
 """A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
+EVENT_BYTES_MAX = 64 * 1024 * 1024
+"""It is in memory until it is complete: one without an end must not fill it."""
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _END_BYTES_MAX = 4
 _BOM = b"\xef\xbb\xbf"
+
+
+class EventTooLargeError(ValueError):
+    """An event is longer than any that a provider means to send."""
 
 
 class EventStream:
@@ -35,7 +41,11 @@ class EventStream:
         """After an event that ended in CR, which a LF may still follow: was it passed on?"""
 
     def feed(self, chunk: bytes) -> bytes:
-        """Take the next bytes of the stream; return the bytes to send to the client now."""
+        """Take the next bytes of the stream; return the bytes to send to the client now.
+
+        Raises:
+            EventTooLargeError: no more should be read of this stream.
+        """
         if chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self._tail:
             data = chunk[6:-2]
             # One line of data alone, the ordinary case: there is nothing to take apart.
@@ -90,6 +100,9 @@ class EventStream:
             start = end
         del tail[:start]
         self._searched = len(tail)
+        if len(tail) > EVENT_BYTES_MAX:
+            msg = f"an event has more than {EVENT_BYTES_MAX:,} bytes"
+            raise EventTooLargeError(msg)
         if self._holds_back and (self._passed_on or len(tail) > HELD_BACK_BYTES_MAX):
             passed.append(bytes(tail[self._passed_on :]))
             self._passed_on = len(tail)

@@ -21,9 +21,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.errors import invalid_request
 from llmproxy.server.cycle import CYCLE, Cycle
+from llmproxy.server.head_gate import HeadRefusedError, read_head
 
 HEAD_BYTES_MAX = 64 * 1024
 """Of a request line and headers; what one read brings may come on top."""
+FRAMING_BYTES_MAX = 16
+"""For each byte of a chunked body; a chunk of one byte has five, and extensions may come on top."""
 SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -48,6 +51,8 @@ class ProxyProtocol(HttpToolsProtocol):
     """How many requests have begun."""
     _head_bytes = 0
     _body_bytes = 0
+    _raw_bytes = 0
+    """Of the body as it comes, its chunks' framing and what stands behind them included."""
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,17 +65,40 @@ class ProxyProtocol(HttpToolsProtocol):
         """Parse what has come."""
         if not self._reading_since_s and not self._is_answer_due():
             self._begin_head()  # here, since the parser does not tell of empty lines before it
-        head = self._heads
+        head, was_in_head = self._heads, self._is_in_head
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._go_on_without_upgrade(data[offer.args[0] :])
-        except httptools.HttpParserError:
+        except httptools.HttpParserError as error:
+            self._refuse_invalid(error)
+        if self._heads == head:  # the same request is still not complete
+            if self._is_in_head:
+                self._count_head(len(data))
+            elif self._reading_since_s and not was_in_head:
+                self._count_framing(len(data))
+
+    def _refuse_invalid(self, error: httptools.HttpParserError) -> None:
+        refusal = error.__context__  # what one of the parser's callbacks has raised
+        if isinstance(refusal, HeadRefusedError):
+            self._refuse(refusal.status, str(refusal))
+        else:
             self._refuse(400, "This is not a valid HTTP request.")
-        if self._is_in_head and self._heads == head:  # the same one is still not complete
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+
+    def _count_head(self, read_bytes: int) -> None:
+        self._head_bytes += read_bytes
+        if self._head_bytes > HEAD_BYTES_MAX:
+            self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+
+    def _count_framing(self, read_bytes: int) -> None:
+        """Refuse a body of little but framing: extensions of chunks, or fields behind them.
+
+        The limit of bodies does not see those, and the parser keeps a field until it is complete.
+        """
+        self._raw_bytes += read_bytes
+        framing_bytes = self._raw_bytes - self._body_bytes
+        if framing_bytes > HEAD_BYTES_MAX + FRAMING_BYTES_MAX * self._body_bytes:
+            self._refuse(400, "The chunks of the request's body have more framing than body.")
 
     def _begin_head(self) -> None:
         self._reading_since_s = self.loop.time()
@@ -122,9 +150,9 @@ class ProxyProtocol(HttpToolsProtocol):
 
     @override
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header."""
-        if not self._is_repeating_head:
-            super().on_header(name, value)
+        """Take a header; fields behind a chunked body are none (RFC 9110, 6.5.1)."""
+        if self._is_in_head and not self._is_repeating_head:
+            self.headers.append((name.lower(), value))
 
     @override
     def on_headers_complete(self) -> None:
@@ -134,19 +162,20 @@ class ProxyProtocol(HttpToolsProtocol):
         self._is_repeating_head = False
         self._reading_since_s = self.loop.time()
         self._is_in_head = False
-        self._body_bytes = 0
+        self._body_bytes = self._raw_bytes = 0
 
     def _begin_cycle(self) -> None:
         """Do what uvicorn does here, but with a cycle of our own."""
         version = self.parser.get_http_version()
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
+        head = read_head(version, self.url, self.headers)
+        self.expect_100_continue = head.awaits_continue
+        path = head.path.decode("ascii")
         scope: dict[str, Any] = self.scope  # type: ignore[assignment]
         scope["http_version"] = version
         scope["method"] = self.parser.get_method().decode("ascii")
         scope["path"] = unquote(path) if "%" in path else path
-        scope["raw_path"] = url.path
-        scope["query_string"] = url.query or b""
+        scope["raw_path"] = head.path
+        scope["query_string"] = head.query
         before = self.cycle
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
@@ -201,6 +230,8 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, msg: str) -> None:
         """Answer in our own envelope, unless another answer has its place there, and hang up."""
+        if self.transport.is_closing():
+            return  # it has been refused already
         is_due = self._is_answer_due()
         if self._is_in_head:
             may_answer = not is_due

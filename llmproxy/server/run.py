@@ -40,6 +40,7 @@ from llmproxy.server.banner import Started
 from llmproxy.server.boot import advice, begin_boot
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.notify import READY, STOPPING, notify
+from llmproxy.server.process_limits import set_process_limits
 from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
@@ -68,6 +69,7 @@ def serve(config: Config) -> int:
         DatabaseError: the database has failed while it was served.
     """
     os.umask(0o077)
+    set_process_limits()
     set_up_logs(config.settings.log_level)
     catalog = LiveCatalog(partial(find_catalog, config))
     pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))

@@ -14,10 +14,10 @@ import msgspec
 from llmproxy import reports
 from llmproxy.accounts import Principal
 from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text, rfc3339
-from llmproxy.errors import invalid_request, wrong_method
+from llmproxy.errors import invalid_request, websocket_unsupported, wrong_method
 from llmproxy.exchange import Client
 from llmproxy.headers import Headers
-from llmproxy.relay import Relay, Request, answer_failure
+from llmproxy.relay import Relay, Request, answer_failure, asks_websocket
 from llmproxy.server.usage_query import UsageQuery, read_usage_query
 from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader, ReadTimeoutError
@@ -66,6 +66,8 @@ class SelfService:
             answer_failure(client, error, trace)
 
     async def _answer(self, request: Request) -> tuple[bytes, Headers]:
+        if asks_websocket(request.headers):
+            raise websocket_unsupported()
         if request.method not in {"GET", "HEAD"}:
             raise wrong_method("GET, HEAD")
         principal = await self._relay.authenticate(request)

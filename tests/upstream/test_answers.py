@@ -125,6 +125,9 @@ def test_headers_behind_a_chunked_body_go_nowhere(stub: StubProvider) -> None:
     assert with_upstream(act) == [(b"transfer-encoding", b"chunked")]
 
 
+CHUNKED_GOOD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\n"
+
+
 @pytest.mark.parametrize(
     ("parts", "what"),
     [
@@ -133,6 +136,14 @@ def test_headers_behind_a_chunked_body_go_nowhere(stub: StubProvider) -> None:
         (
             [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ngood\r\nzz\r\n"],
             "its body is no valid HTTP",
+        ),
+        (
+            [CHUNKED_GOOD + b"0\r\nX: ", *[b"x" * 65_536] * 40],
+            "little but framing",
+        ),
+        (
+            [CHUNKED_GOOD + b"1;x=", *[b"x" * 65_536] * 40],
+            "little but framing",
         ),
     ],
 )
