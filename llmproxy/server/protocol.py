@@ -19,11 +19,13 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.errors import invalid_request
+from llmproxy.errors import invalid_request, overloaded
 from llmproxy.server.cycle import CYCLE, Cycle
 
-HEAD_BYTES_MAX = 64 * 1024
-"""Of a request line and headers; what one read brings may come on top."""
+SURPLUS_MAX = 100
+"""So many connections beyond the most are told so; others are dropped."""
+SURPLUS_PATIENCE_S = 1.0
+"""How long one of them may say nothing."""
 SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -38,6 +40,11 @@ class ProxyProtocol(HttpToolsProtocol):
     Upgrades are declined, as RFC 9110 (7.8) allows: the request goes on as plain HTTP/1.1.
     """
 
+    head_bytes_max = 64 * 1024
+    """Of a request line and headers; what one read brings may come on top."""
+    connections_max = 2**31
+    _is_surplus = False
+    """There are too many connections: it is told so, and closed."""
     _is_repeating_head = False
     _reading_since_s = 0.0
     """Since when a request's head, or then its body, has been coming; 0 between requests."""
@@ -54,6 +61,10 @@ class ProxyProtocol(HttpToolsProtocol):
         """Take a connection; one that says nothing is closed as one that says nothing more."""
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
+        surplus = len(self.server_state.connections) - self.connections_max
+        self._is_surplus = surplus > 0
+        if surplus > SURPLUS_MAX:
+            transport.abort()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -69,8 +80,9 @@ class ProxyProtocol(HttpToolsProtocol):
             self._refuse(400, "This is not a valid HTTP request.")
         if self._is_in_head and self._heads == head:  # the same one is still not complete
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES_MAX:
-                self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+            most = self.head_bytes_max
+            if self._head_bytes > most:
+                self._refuse(431, f"The request's head is larger than {most} bytes.")
 
     def _begin_head(self) -> None:
         self._reading_since_s = self.loop.time()
@@ -87,7 +99,8 @@ class ProxyProtocol(HttpToolsProtocol):
             return
         if not self._reading_since_s:
             is_idle = not self._is_answer_due()
-            if is_idle and now_s - self._idle_since_s > self.timeout_keep_alive:
+            patience_s = SURPLUS_PATIENCE_S if self._is_surplus else self.timeout_keep_alive
+            if is_idle and now_s - self._idle_since_s > patience_s:
                 self.transport.close()
             return
         if self.flow.read_paused:  # it is us who wait: with a pipelined request, for its turn
@@ -150,11 +163,12 @@ class ProxyProtocol(HttpToolsProtocol):
         before = self.cycle
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
+        app = _refuse_surplus if self._is_surplus else self.app
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(self.cycle, app)
         else:  # a pipelined request waits for its turn
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((self.cycle, app))
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -221,6 +235,27 @@ class ProxyProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join(lines) + b"\r\n" + body)
         self.transport.close()
+
+
+async def _refuse_surplus(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+    """Answer a request on a connection that is one too many, and hang up."""
+    del scope, receive
+    request_id = request_id_text(RequestIds().new(Clock().now_ms()))
+    error = overloaded("The proxy has too many connections now.")
+    body = error.body(request_id)
+    headers = [
+        *error.headers(request_id),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def protocol_for(head_bytes_max: int, connections_max: int) -> type[ProxyProtocol]:
+    """Return the protocol with its limits: bytes of a head, connections at once."""
+    limits = {"head_bytes_max": head_bytes_max, "connections_max": connections_max}
+    return type("ProxyProtocol", (ProxyProtocol,), limits)
 
 
 class ProxyServer(uvicorn.Server):

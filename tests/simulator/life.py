@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmproxy import ledger
 from llmproxy.body_reader import BodyReader
 from llmproxy.errors import DatabaseError
+from llmproxy.gate import Gate
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
 from llmproxy.metrics import Metrics
@@ -77,6 +78,7 @@ class Process:
             LiveCatalog(lambda: world.catalog_path),
             world.clock,
             BodyReader(),
+            Gate(self.writer, world.clock),
         )
         policy = HoldPolicy(world.plan.hold_stream_output_tokens)
         self._relay = Relay(services, self.writer, Pool(world.vault), policy)
