@@ -2,17 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytest
 
 from llmproxy.accounts import NEVER_MS, Principal
+from llmproxy.catalog import Model
 from llmproxy.clock import Clock, RequestIds
+from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError, DatabaseError
 from llmproxy.gate import Gate
 from llmproxy.limits import Limits
 from llmproxy.meters import Spent
+from llmproxy.pricing import Bound
 from llmproxy.quote import Quote
+from tests.support.books import PRICES
 
 T = TypeVar("T")
 NOTHING = Spent(0, 0, [], [])
@@ -38,11 +42,13 @@ class HandQueue:
         self.written.append((function, *args))
 
 
-class Costs:
-    """A quote of one amount."""
-
-    def __init__(self, amount_nanousd: int) -> None:
-        self.amount_nanousd = amount_nanousd
+def costing(amount_nanousd: int) -> Quote:
+    """A quote of so many tokens of output, each of which costs a nano-dollar."""
+    body = b'{"model": "m", "max_tokens": 1, "messages": []}'
+    model = Model("p", "m", (), "chat", PRICES, 1_000_000, None, None, reasoning=False)
+    bound = Bound(0, 1_000_000)
+    facts = OpenAIChat().read_request(body)
+    return Quote(facts, model, bound, 0, amount_nanousd, amount_nanousd, 1_000_000)
 
 
 def principal(limits: Limits) -> Principal:
@@ -52,7 +58,7 @@ def principal(limits: Limits) -> Principal:
 class Scene:
     """A gate with one limited key."""
 
-    def __init__(self, **limits: int) -> None:
+    def __init__(self, **limits: Any) -> None:  # noqa: ANN401
         self.queue = HandQueue()
         self.gate = Gate(self.queue, Clock())
         self.principal = principal(Limits(1, **limits))
@@ -64,8 +70,7 @@ class Scene:
 
     async def reserve(self, amount: int = 10) -> bytes:
         hold_id = self._ids.new(Clock().now_ms())
-        quote = cast("Quote", Costs(amount))
-        await self.gate.reserve(self.principal, quote, hold_id, may_fit=False)
+        await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
         return hold_id
 
 
