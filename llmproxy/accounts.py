@@ -145,17 +145,25 @@ def set_user(
 
 
 _LIMITS = """
-  OF.id, OF.requests_per_minute, OF.tokens_per_minute, OF.concurrent_max,
-  OF.daily_budget_nanousd, OF.monthly_budget_nanousd, OF.spend_per_hour_nanousd,
-  OF.models, OF.providers, OF.networks,
-  OF.suspended_at_ms, OF.suspended_reason, OF.resumed_at_ms
+  limits.id, requests_per_minute, tokens_per_minute, concurrent_max, daily_budget_nanousd,
+  monthly_budget_nanousd, spend_per_hour_nanousd, models, providers, networks, suspended_at_ms,
+  suspended_reason, resumed_at_ms
 """
+_ALL_LIMITS = (
+    """
+SELECT
+"""
+    + _LIMITS
+    + """
+FROM limits
+"""
+)
 _USERS = (
     """
 SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
        wallets.id AS wallet_id, balance_nanousd, held_nanousd,
 """
-    + _LIMITS.replace("OF", "limits")
+    + _LIMITS
     + """
 FROM users JOIN wallets ON wallets.user_id = users.id
            LEFT JOIN limits ON limits.id = users.limits_id
@@ -301,44 +309,21 @@ _KEYS = (
 SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
        expires_at_ms, revoked_at_ms,
 """
-    + _LIMITS.replace("OF", "limits")
+    + _LIMITS
     + """
 FROM api_keys JOIN users ON users.id = user_id
               LEFT JOIN limits ON limits.id = api_keys.limits_id
 """
 )
 _KEY_COLUMNS = 7
-_PRINCIPALS = "".join(
-    (
-        """
-SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
-       users.rate_multiplier_micro,
-       min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
-       users.disabled_at_ms,
-""",
-        _LIMITS.replace("OF", "own"),
-        ",",
-        _LIMITS.replace("OF", "of_user"),
-        """
-FROM api_keys JOIN users ON users.id = api_keys.user_id
-              JOIN wallets ON wallets.user_id = users.id
-              LEFT JOIN limits AS own ON own.id = api_keys.limits_id
-              LEFT JOIN limits AS of_user ON of_user.id = users.limits_id
-WHERE ends > :now
-""",
-    )
-)
-_PRINCIPAL_COLUMNS = 9
-_LIMIT_COLUMNS = len(Limits.__struct_fields__)
 
 
 def list_api_keys(
     tx: Tx, user: User | None, *, limit: int, live_at_ms: int | None = None
 ) -> list[ApiKey]:
     """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
-    statement = _KEYS
     rows = tx.execute(
-        statement
+        _KEYS
         + """WHERE (:user_id IS NULL OR user_id = :user_id)
              AND (:live_at IS NULL OR (coalesce(revoked_at_ms, :never) > :live_at
                                        AND coalesce(expires_at_ms, :never) > :live_at))
@@ -375,12 +360,17 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
 
     Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
     """
-    statement = _PRINCIPALS
-    rows = tx.execute(statement, {"never": NEVER_MS, "now": now_ms})
-    return {row[0]: _principal(row) for row in rows}
-
-
-def _principal(row: sqlite3.Row) -> Principal:
-    end = _PRINCIPAL_COLUMNS + _LIMIT_COLUMNS
-    own, of_user = limits_from(row[_PRINCIPAL_COLUMNS:end]), limits_from(row[end:])
-    return Principal(*(*row[1:_PRINCIPAL_COLUMNS], own, of_user))
+    limits = {row[0]: limits_from(tuple(row)) for row in tx.execute(_ALL_LIMITS).fetchall()}
+    rows = tx.execute(
+        """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
+                  users.rate_multiplier_micro,
+                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
+                  users.disabled_at_ms, api_keys.limits_id, users.limits_id
+           FROM api_keys JOIN users ON users.id = api_keys.user_id
+                         JOIN wallets ON wallets.user_id = users.id
+           WHERE ends > :now""",
+        {"never": NEVER_MS, "now": now_ms},
+    )
+    return {
+        row[0]: Principal(*(*row[1:9], limits.get(row[9]), limits.get(row[10]))) for row in rows
+    }

@@ -63,7 +63,7 @@ class Authentication:
         if principal.is_disabled:
             raise user_disabled()
         if not self._is_let_in(principal, headers, peer):
-            raise not_allowed("network_not_allowed", "may not be used from this address")
+            raise not_allowed("may not be used from this address", code="network_not_allowed")
         return principal
 
     def find(self, headers: Headers, query: bytes) -> Principal | None:

@@ -226,7 +226,7 @@ def user_disabled() -> ApiError:
     return ApiError(403, "user_disabled", message)
 
 
-def not_allowed(code: str, what: str) -> NotAllowedError:
+def not_allowed(what: str, *, code: str) -> NotAllowedError:
     """Return the 403 for what an API key may not do; `what` says what that is."""
     return NotAllowedError(403, code, f"This API key {what}. An administrator can change that.")
 
@@ -234,7 +234,7 @@ def not_allowed(code: str, what: str) -> NotAllowedError:
 def api_key_suspended(reason: str, command: str) -> NotAllowedError:
     """Return the 403 for an API key that was suspended; the command lifts it."""
     message = f"This API key is suspended: {reason}. An administrator can resume it: {command}"
-    return NotAllowedError(403, "api_key_suspended", message)
+    return NotAllowedError(403, message=message, code="api_key_suspended")
 
 
 def provider_paused(provider: str, reason: str) -> ApiError:

@@ -167,7 +167,7 @@ class Gate:
         if limits is not None:
             self._require_not_suspended(principal, limits)
             if not limits.allows_provider(provider):
-                raise not_allowed("provider_not_allowed", f"may not use provider {provider}")
+                raise not_allowed(f"may not use provider {provider}", code="provider_not_allowed")
         scopes = self._scopes(principal)
         now_s = self._clock.monotonic_s()
         for scope in scopes:
@@ -346,7 +346,7 @@ def require_model(principal: Principal, model_id: str) -> None:
     """
     if principal.limits is not None and not principal.limits.allows_model(model_id):
         what = f'may not use model "{model_id:.100}"' if model_id else "must name a model"
-        raise not_allowed("model_not_allowed", what)
+        raise not_allowed(what, code="model_not_allowed")
 
 
 def _too_fast(limits: Limits) -> str:

@@ -24,8 +24,11 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
         key_ids: the keys that have the name now: one, or two while one replaces the other.
         changes: by the names of the fields of `Limits`; None lifts a limit.
     """
-    known = [_limits_id(tx, "SELECT limits_id FROM api_keys WHERE id = ?", key) for key in key_ids]
-    limits_id = next((each for each in known if each is not None), None) or _new_row(tx)
+    limits_id = None
+    for key in key_ids:
+        row = tx.execute("SELECT limits_id FROM api_keys WHERE id = ?", (key,)).fetchone()
+        limits_id = limits_id or row[0]
+    limits_id = limits_id or _new_row(tx)
     for key in key_ids:
         tx.execute("UPDATE api_keys SET limits_id = ? WHERE id = ?", (limits_id, key))
     return _change(tx, limits_id, changes)
@@ -33,7 +36,7 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
 
 def set_user_limits(tx: Tx, user_id: int, changes: dict[str, object]) -> Limits:
     """Change a user's limits, which hold for all their API keys together; see `set_key_limits`."""
-    limits_id = _limits_id(tx, "SELECT limits_id FROM users WHERE id = ?", user_id)
+    limits_id = tx.execute("SELECT limits_id FROM users WHERE id = ?", (user_id,)).fetchone()[0]
     if limits_id is None:
         limits_id = _new_row(tx)
         tx.execute("UPDATE users SET limits_id = ? WHERE id = ?", (limits_id, user_id))
@@ -56,11 +59,6 @@ def resume(tx: Tx, limits_id: int, *, now_ms: int) -> None:
            WHERE id = :id""",
         {"now": now_ms, "id": limits_id},
     )
-
-
-def _limits_id(tx: Tx, statement: str, of: int) -> int | None:
-    row = tx.execute(statement, (of,)).fetchone()
-    return None if row is None or row[0] is None else int(row[0])
 
 
 def _new_row(tx: Tx) -> int:

@@ -243,7 +243,7 @@ def budget_exceeded(quote: Quote, room: Room) -> NotAllowedError:
         "resets_at": resets_at,
         "max_tokens_affordable": fitting,
     }
-    return NotAllowedError(402, "budget_exceeded", message, fields=fields)
+    return NotAllowedError(402, code="budget_exceeded", message=message, fields=fields)
 
 
 def _hint(fitting: int) -> str:

@@ -190,9 +190,10 @@ def set_user(
     concurrent: limits.Concurrent = None,
     as_json: Json = False,
 ) -> None:
-    """Change a user's rate multiplier, or limits of all their API keys together.
+    """Change a user's rate multiplier or limits.
 
-    It counts for requests from now on; `none` lifts a limit.
+    They count for requests from now on. The limits hold for all API keys of the user together;
+    `none` lifts one.
     """
     from llmproxy.money import parse_multiplier
 

@@ -83,6 +83,9 @@ def test_the_key_tells_what_its_user_has_and_has_spent(
             "charged_usd": format_usd(spent),
         },
         "limits": {},
+        "limits_used": {},
+        "user_limits": {},
+        "suspended": None,
         "expires_at": None,
     }
 

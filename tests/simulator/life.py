@@ -193,6 +193,7 @@ class Process:
             "raw_path": FREE_PATH if visit.ask.is_free else PATHS[visit.ask.dialect],
             "query_string": b"",
             "headers": _headers(visit),
+            "client": ("127.0.0.1", 0),
         }
         serving = serve_request(self._door, handle, scope, connection)
         return Stepped(serving, visit.ask.cancelled_at)
