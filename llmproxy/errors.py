@@ -79,6 +79,7 @@ _ERROR_TYPES = {
     422: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
 }
 
 

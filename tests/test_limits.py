@@ -8,7 +8,10 @@ import pytest
 from llmproxy import accounts, limit_store
 from llmproxy.accounts import User
 from llmproxy.limits import Limits, client_address, parse_address, parse_networks
+from llmproxy.meters import DAY_MS
+from llmproxy.reports import LimitsUse, find_limits_use
 from llmproxy.storage.database import Tx
+from llmproxy.usage import Leg
 from llmproxy.vault import hash_api_key
 from tests.support.books import NOW_MS, Book
 
@@ -156,6 +159,37 @@ def test_a_new_key_of_a_used_name_has_no_limits(book: Book) -> None:
         accounts.revoke_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
         accounts.create_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
         assert accounts.list_api_keys(tx, ann(tx), limit=-1)[-1].limits is None
+
+
+def test_what_is_used_is_what_the_database_knows(book: Book) -> None:
+    begin_ms = NOW_MS - NOW_MS % DAY_MS + 3_600_000
+    book.now_ms = begin_ms
+    with book.write() as tx:
+        limits_id = limit_store.set_key_limits(tx, key_ids(tx), {"tokens_per_minute": 5}).id
+        other = accounts.create_user(tx, "ben", now_ms=NOW_MS)
+    book.settled(Leg(input=1000, cache_read=30, output=100))
+    cost = book_cost(book)
+    book.placed("0.5")
+
+    def used(after_ms: int, user_id: int = 1, resumed_at_ms: int = 0) -> LimitsUse:
+        now_ms = begin_ms + after_ms
+        with book.read() as tx:
+            return find_limits_use(
+                tx, user_id, limits_id, now_ms=now_ms, resumed_at_ms=resumed_at_ms
+            )
+
+    assert used(5_000) == LimitsUse(2, 1130, 1, cost, cost, cost)
+    assert used(70_000) == LimitsUse(0, 0, 1, cost, cost, cost)
+    assert used(70_000, resumed_at_ms=begin_ms + 60_000) == LimitsUse(0, 0, 1, cost, cost, 0)
+    assert used(700_000) == LimitsUse(0, 0, 1, cost, cost, 0)
+    assert used(DAY_MS) == LimitsUse(0, 0, 1, 0, cost, 0)
+    assert used(40 * DAY_MS) == LimitsUse(0, 0, 1, 0, 0, 0)
+    assert used(5_000, user_id=other.id) == LimitsUse(0, 0, 0, 0, 0, 0)
+
+
+def book_cost(book: Book) -> int:
+    with book.read() as tx:
+        return int(tx.execute("SELECT sum(cost_nanousd) FROM requests").fetchone()[0])
 
 
 def test_a_suspension_lasts_until_it_is_lifted_and_an_older_one_does_not_come_back(

@@ -253,9 +253,9 @@ def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
         ("state", key.state(now_ms)),
     ]
     if key.limits is not None and key.limits.is_suspended:
-        since = output.short_time(key.limits.suspended_at_ms)
         fields += [
-            ("suspended", f"since {since} UTC: {key.limits.suspended_reason}"),
+            ("since", output.short_time(key.limits.suspended_at_ms) + " UTC"),
+            ("reason", key.limits.suspended_reason or ""),
             ("resume it", f"llmproxy keys resume {shlex.join((user, name))}"),
         ]
     ends_at = output.short_time(key.ends_at_ms)

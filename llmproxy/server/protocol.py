@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +20,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.errors import invalid_request, overloaded
+from llmproxy.errors import ApiError, invalid_request, overloaded
 from llmproxy.server.cycle import CYCLE, Cycle
 
 SURPLUS_MAX = 100
@@ -41,7 +42,7 @@ class ProxyProtocol(HttpToolsProtocol):
     """
 
     head_bytes_max = 64 * 1024
-    """Of a request line and headers; what one read brings may come on top."""
+    """Of a request line and headers."""
     connections_max = 2**31
     _is_surplus = False
     """There are too many connections: it is told so, and closed."""
@@ -54,6 +55,9 @@ class ProxyProtocol(HttpToolsProtocol):
     _heads = 0
     """How many requests have begun."""
     _head_bytes = 0
+    """What earlier reads have brought of the head that is coming."""
+    _read_bytes = 0
+    """What the present read has brought, of whatever."""
     _body_bytes = 0
 
     @override
@@ -72,6 +76,7 @@ class ProxyProtocol(HttpToolsProtocol):
         if not self._reading_since_s and not self._is_answer_due():
             self._begin_head()  # here, since the parser does not tell of empty lines before it
         head = self._heads
+        self._read_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -82,7 +87,7 @@ class ProxyProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             most = self.head_bytes_max
             if self._head_bytes > most:
-                self._refuse(431, f"The request's head is larger than {most} bytes.")
+                self._refuse(431, _too_large_head(most))
 
     def _begin_head(self) -> None:
         self._reading_since_s = self.loop.time()
@@ -163,12 +168,25 @@ class ProxyProtocol(HttpToolsProtocol):
         before = self.cycle
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
-        app = _refuse_surplus if self._is_surplus else self.app
+        app = self._refusal() or self.app
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, app)
         else:  # a pipelined request waits for its turn
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, app))
+
+    def _refusal(self) -> Callable[..., Any] | None:
+        """Return what answers a request that may not be served; None if it may."""
+        if self._is_surplus:
+            return partial(_refuse, overloaded("The proxy has too many connections now."))
+        most = self.head_bytes_max
+        if self._head_bytes + self._read_bytes <= most:  # nearly always
+            return None
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size <= most:
+            return None
+        error = ApiError(431, "invalid_request", _too_large_head(most))
+        return partial(_refuse, error)
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -237,11 +255,14 @@ class ProxyProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-async def _refuse_surplus(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
-    """Answer a request on a connection that is one too many, and hang up."""
+def _too_large_head(most: int) -> str:
+    return f"The request's head is larger than {most} bytes."
+
+
+async def _refuse(error: ApiError, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+    """Answer a request that may not be served, and hang up."""
     del scope, receive
     request_id = request_id_text(RequestIds().new(Clock().now_ms()))
-    error = overloaded("The proxy has too many connections now.")
     body = error.body(request_id)
     headers = [
         *error.headers(request_id),
