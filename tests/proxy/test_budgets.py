@@ -279,7 +279,8 @@ def test_a_key_that_replaces_another_goes_on_with_its_budget(site: Site) -> None
 def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:
     site.stub.handle = either
     ann = site.visitor()
-    limit_key(site.books, ann.name, daily_budget_nanousd=1)
+    # A second try would be told of the other limit.
+    limit_key(site.books, ann.name, daily_budget_nanousd=1, requests_per_minute=1)
     with (
         openai.OpenAI(base_url=f"{site.proxy.url}/v1/openai", api_key=ann.key) as client,
         pytest.raises(openai.APIStatusError, match="daily budget of this API key") as raised,
@@ -288,10 +289,7 @@ def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:
             model="gpt-4o", max_tokens=10, messages=[{"role": "user", "content": "hi"}]
         )
     assert raised.value.code == "budget_exceeded"
-    # One request came; the row of a later one tells that there will be no more of it.
-    assert site.ask(ann, "/v1/anthropic/messages/count_tokens", message()).status == 200
-    wait_until(lambda: len(site.books.rows(ann.name)) >= 2)
-    assert [row["state"] for row in site.books.rows(ann.name)] == ["refused", "settled"]
+    assert site.ask(ann, CHAT, chat()).status == 429
 
 
 def test_free_requests_need_no_budget(site: Site) -> None:

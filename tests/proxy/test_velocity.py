@@ -7,7 +7,7 @@ import pytest
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.support.answers import openai_chat, openai_chat_stream, openai_usage, plain, stream
-from tests.support.limits import Held, limit_key
+from tests.support.limits import Held, limit_key, refused_row
 from tests.support.waiting import wait_until
 
 COST = 10 * 2500 + 20 * 10_000
@@ -37,9 +37,7 @@ def test_a_key_that_spends_too_fast_is_suspended(site: Site, is_stream: bool) ->
     assert error["message"].endswith(f"resume it: llmproxy keys resume {ann.name} test")
     assert "its last ten minutes were spent faster than 0.0027 USD per hour" in error["message"]
     assert refused.header("x-should-retry") == b"false"
-    wait_until(lambda: len(site.books.rows(ann.name)) == 4)
-    row = site.books.rows(ann.name)[-1]
-    assert (row["state"], row["status"]) == ("refused", 403)
+    assert refused_row(site, ann, CHAT, body)["status"] == 403
 
     def listed() -> str:
         keys = site.proxy.json("keys", "list", ann.name)

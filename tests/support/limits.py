@@ -1,7 +1,6 @@
 """Setting limits as the command line does it, and an upstream that answers when it may."""
 
 import asyncio
-import json
 import re
 import threading
 from typing import TYPE_CHECKING, Any
@@ -9,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from llmproxy import accounts, limit_store
 from llmproxy.clock import Clock
 from tests.support.answers import openai_chat
+from tests.support.waiting import wait_until
 
 if TYPE_CHECKING:
+    from tests.proxy.helpers import Site, Visitor
     from tests.service.helpers import Books
     from tests.support.stub_provider import Out, SeenRequest
 
@@ -56,9 +57,18 @@ class Held:
         self._go.set()
 
 
-def error_of(body: bytes) -> dict[str, Any]:
-    error: dict[str, Any] = json.loads(body)["error"]
-    return error
+def refused_row(site: "Site", visitor: "Visitor", path: str, body: bytes) -> dict[str, Any]:
+    """Ask until a refusal has left its row, and return that: only so many of a second leave one."""
+    found: list[dict[str, Any]] = []
+
+    def has_left_one() -> bool:
+        assert site.ask(visitor, path, body).status >= 400
+        rows = site.books.rows(visitor.name)
+        found.extend(row for row in rows if row["state"] == "refused")
+        return bool(found)
+
+    wait_until(has_left_one)
+    return found[-1]
 
 
 def rate_limits(header: bytes | None) -> dict[str, dict[str, str]]:
