@@ -87,6 +87,11 @@ class Principal(msgspec.Struct, frozen=True):
     """The limits of the key, and of the user with all their keys; None where there are none."""
 
     @property
+    def is_limited(self) -> bool:
+        """Say whether anything of either is limited."""
+        return self.limits is not None or self.user_limits is not None
+
+    @property
     def is_disabled(self) -> bool:
         """Say whether the user is disabled."""
         return self.disabled_at_ms is not None

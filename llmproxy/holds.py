@@ -59,7 +59,10 @@ class Holds:
             ApiError: 402; 403 for a suspended key; 409 or 422 when an earlier request has the
                 idempotency key.
         """
-        quote = await self._gate.reserve(principal, quote, request_id, may_fit=may_fit)
+        if principal.limits is not None:
+            quote = await self._gate.reserve(
+                principal, principal.limits, quote, request_id, may_fit=may_fit
+            )
         try:
             placed = await self._place(
                 endpoint, quote, principal, request_id, may_fit=may_fit, once=once

@@ -170,7 +170,7 @@ class Relay:
             self._unheld.record(request_id, route, principal)
             return
         entry = None
-        if principal.limits is not None or principal.user_limits is not None:
+        if principal.is_limited:
             principal, entry = await self._enter(request, route, principal, request_id)
         try:
             order = await self._admit(request, route, route.endpoint, principal, request_id)

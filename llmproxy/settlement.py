@@ -297,9 +297,9 @@ class Settlement(_Row):
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)
-        self._services.gate.note_end(
-            self._order.principal, self._hold.id, cost.nanousd, self._tokens(usage)
-        )
+        principal = self._order.principal
+        tokens = self._tokens(usage) if principal.is_limited else 0
+        self._services.gate.note_end(principal, self._hold.id, cost.nanousd, tokens)
         self._note_end("settled", basis, usage, cost.nanousd)
 
     def _tokens(self, usage: Usage | None) -> int:

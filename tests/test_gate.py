@@ -70,7 +70,9 @@ class Scene:
 
     async def reserve(self, amount: int = 10) -> bytes:
         hold_id = self._ids.new(Clock().now_ms())
-        await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
+        limits = self.principal.limits
+        assert limits is not None
+        await self.gate.reserve(self.principal, limits, costing(amount), hold_id, may_fit=False)
         return hold_id
 
 
