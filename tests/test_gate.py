@@ -4,14 +4,17 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 
+from llmproxy import ledger
 from llmproxy.accounts import NEVER_MS, Principal
 from llmproxy.catalog import Model
 from llmproxy.clock import Clock, RequestIds
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError, DatabaseError
 from llmproxy.gate import Gate
+from llmproxy.growing import GrowingHold
 from llmproxy.limits import Limits
 from llmproxy.meters import Spent
 from llmproxy.pricing import Bound
@@ -27,10 +30,11 @@ class HandQueue:
 
     def __init__(self) -> None:
         self.asked: list[asyncio.Future[Any]] = []
+        self.arguments: list[tuple[object, ...]] = []
         self.written: list[tuple[object, ...]] = []
 
     def submit(self, function: Callable[..., T], *args: object) -> asyncio.Future[T]:
-        del function, args
+        self.arguments.append((function, *args))
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self.asked.append(future)
         return future
@@ -192,5 +196,56 @@ def test_a_key_is_suspended_once_and_by_the_time_of_the_trip() -> None:
         assert len(scene.queue.written) == 1
         scene.gate.note_end(resumed, hold_id, 1)
         assert len(scene.queue.written) == 2
+
+    asyncio.run(run())
+
+
+def growing(scene: Scene, hold_id: bytes) -> GrowingHold:
+    """A stream of up to 5,000 tokens whose hold begins with 1,000 of them."""
+    quote = msgspec.structs.replace(costing(5000), held_output_tokens=1000)
+    hold = ledger.Hold(hold_id, 1, 1, 1, 1, "chat", 1_000_000, 1_000_000, 1000, 0)
+    return GrowingHold(scene.queue, scene.gate, scene.principal, quote, hold)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_credit_did_not_allow_a_stream_to_hold_is_left_of_the_budget(fails: bool) -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=10_000)
+        first = asyncio.ensure_future(scene.reserve(1000))
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        stream = growing(scene, await first)
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        # It asks for 1,000 more tokens; there is credit for 500, or the ledger cannot be written.
+        with pytest.raises(ApiError):
+            await scene.reserve(8000)
+        if fails:
+            scene.queue.asked[-1].set_exception(DatabaseError("full"))
+        else:
+            scene.queue.asked[-1].set_result(1500)
+        await asyncio.wait({covering})
+        held = 1000 if fails else 1500
+        with pytest.raises(ApiError):
+            await scene.reserve(10_001 - held)
+        await scene.reserve(10_000 - held)
+
+    asyncio.run(run())
+
+
+def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=3000, monthly_budget_nanousd=1400)
+        first = asyncio.ensure_future(scene.reserve(1000))
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        stream = growing(scene, await first)
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        assert scene.queue.arguments[-1][-1] == 1400
+        scene.queue.asked[-1].set_result(1400)
+        assert await covering
+        assert stream.is_budget_short
+        assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
 
     asyncio.run(run())
