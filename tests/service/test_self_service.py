@@ -109,6 +109,8 @@ def test_the_key_tells_its_limits_and_what_is_used_of_them(
         networks=networks,
     )
     limit_user(books, name, concurrent_max=8)
+    # A request that meets the change on its way is admitted anew, and leaves two rows.
+    wait_until(lambda: get(proxy, "/v1/key", key).json()["user_limits"] == {"concurrent_max": 8})
     assert proxy.post(CHAT, chat_body(), key).status == 200
     books.settled_wallet(name)
     found = get(proxy, "/v1/key", key).json()
