@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.limits import Limits
-from llmproxy.meters import DAY_MS, Books, Spent, Window, month_end_ms, month_start_ms
+from llmproxy.meters import (
+    DAY_MS,
+    Books,
+    Meter,
+    Spent,
+    Window,
+    month_end_ms,
+    month_start_ms,
+)
 
 NOTHING = Spent(0, 0, [], [])
 STEPS = st.lists(st.tuples(st.floats(0, 45), st.integers(0, 9)), max_size=60)
@@ -166,6 +174,44 @@ def test_what_ends_while_the_database_is_read_counts_once() -> None:
     assert rooms(books, now_ms) == [(134, 0), (239, 0)]
     assert books.velocity.total(100.0) == 11 + 30 + 4 + 5
     assert books.velocity.total(320.0) == 30 + 4 + 5
+
+
+def test_only_budgets_that_are_set_have_room_and_strangers_change_nothing() -> None:
+    books = Books()
+    books.fill(NOTHING, 0, 0.0)
+    books.hold(b"one", 10, 0)
+    books.change(b"another", 99)
+    assert books.rooms(Limits(1), 0) == []
+    (room,) = books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"one")
+    assert (room.name, room.held, room.left) == ("monthly", 10, 5)
+    assert books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"another") == []
+    books.end(b"another", 0, 0, 0.0)
+    assert books.velocity.total(0.0) == 0
+
+
+def test_a_suspension_ends_with_a_later_resumption() -> None:
+    meter = Meter()
+    assert not meter.is_tripped(Limits(1))
+    meter.tripped_at_ms = 5
+    assert meter.is_tripped(Limits(1, resumed_at_ms=4))
+    assert not meter.is_tripped(Limits(1, resumed_at_ms=5))
+    meter.note_resumed(Limits(1, resumed_at_ms=5))  # without any books
+    meter.books = Books()
+    meter.books.velocity.add(7, 0.0)
+    meter.note_resumed(Limits(1, resumed_at_ms=5))
+    assert meter.books.velocity.total(0.0) == 7
+    meter.note_resumed(Limits(1, resumed_at_ms=6))
+    assert meter.books.velocity.total(0.0) == 0
+    assert Window(60).next_s(0.0) == 60
+
+
+def test_what_has_left_cannot_be_taken_back() -> None:
+    window = Window(60)
+    window.take_back(1, 0.5)
+    assert window.total(1) == 0
+    window.add(1, 10.5)
+    window.take_back(1, 9.5)
+    assert window.total(11) == 1
 
 
 def test_a_clock_that_is_set_back_gives_no_budget_twice() -> None:
