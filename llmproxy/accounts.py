@@ -4,11 +4,13 @@ Every function that writes is `f(tx, …)` over an open transaction.
 """
 
 import re
+import sqlite3
 
 import msgspec
 
 from llmproxy import vault
 from llmproxy.errors import NotFoundError, RefusedError
+from llmproxy.limits import Limits, limits_from
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.storage.database import Tx
 
@@ -28,6 +30,8 @@ class User(msgspec.Struct, frozen=True):
     wallet_id: int
     balance_nanousd: int
     held_nanousd: int
+    limits: Limits | None = None
+    """Those that hold for all the user's API keys together."""
 
     @property
     def available_nanousd(self) -> int:
@@ -49,6 +53,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     created_at_ms: int
     expires_at_ms: int | None
     revoked_at_ms: int | None
+    limits: Limits | None = None
 
     @property
     def ends_at_ms(self) -> int | None:
@@ -56,8 +61,10 @@ class ApiKey(msgspec.Struct, frozen=True):
         return min((at for at in (self.expires_at_ms, self.revoked_at_ms) if at), default=None)
 
     def state(self, now_ms: int) -> str:
-        """Return `live`, `replaced` (works until it ends), `expired` or `revoked`."""
+        """Return `live`, `replaced` (works until it ends), `suspended`, `expired` or `revoked`."""
         if self.ends_at_ms is None or self.ends_at_ms > now_ms:
+            if self.limits is not None and self.limits.is_suspended:
+                return "suspended"
             return "live" if self.revoked_at_ms is None else "replaced"
         return "revoked" if self.ends_at_ms == self.revoked_at_ms else "expired"
 
@@ -75,6 +82,14 @@ class Principal(msgspec.Struct, frozen=True):
     """When the key stops working; NEVER_MS when no end is set."""
     disabled_at_ms: int | None
     """Since when the user is disabled: the key is known, and nothing may be done with it."""
+    limits: Limits | None = None
+    user_limits: Limits | None = None
+    """The limits of the key, and of the user with all their keys; None where there are none."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Say whether anything of either is limited."""
+        return self.limits is not None or self.user_limits is not None
 
     @property
     def is_disabled(self) -> bool:
@@ -134,11 +149,32 @@ def set_user(
     return find_user(tx, name)
 
 
-_USERS = """
-SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
-       wallets.id AS wallet_id, balance_nanousd, held_nanousd
-FROM users JOIN wallets ON wallets.user_id = users.id
+_LIMITS = """
+  limits.id, requests_per_minute, tokens_per_minute, concurrent_max, daily_budget_nanousd,
+  monthly_budget_nanousd, spend_per_hour_nanousd, models, providers, networks, suspended_at_ms,
+  suspended_reason, resumed_at_ms
 """
+_ALL_LIMITS = (
+    """
+SELECT
+"""
+    + _LIMITS
+    + """
+FROM limits
+"""
+)
+_USERS = (
+    """
+SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
+       wallets.id AS wallet_id, balance_nanousd, held_nanousd,
+"""
+    + _LIMITS
+    + """
+FROM users JOIN wallets ON wallets.user_id = users.id
+           LEFT JOIN limits ON limits.id = users.limits_id
+"""
+)
+_USER_COLUMNS = 8
 
 
 def find_user(tx: Tx, name: str) -> User:
@@ -151,13 +187,17 @@ def find_user(tx: Tx, name: str) -> User:
     if row is None:
         msg = f"There is no user {name!r:.80}. See: llmproxy users list"
         raise NotFoundError(msg)
-    return User(*row)
+    return _user(row)
 
 
 def list_users(tx: Tx, *, limit: int) -> list[User]:
     """Return up to `limit` users by name."""
     rows = tx.execute(_USERS + "ORDER BY users.name LIMIT ?", (limit,))
-    return [User(*row) for row in rows]
+    return [_user(row) for row in rows]
+
+
+def _user(row: sqlite3.Row) -> User:
+    return User(*(*row[:_USER_COLUMNS], limits_from(row[_USER_COLUMNS:])))
 
 
 def create_api_key(
@@ -214,7 +254,7 @@ def rotate_api_key(
     """Replace an API key by a new one of the same name, and return the new one.
 
     The old one works on for `overlap_ms` (at most until its own end). The new one ends at
-    `expires_at_ms`, or when the old one would have.
+    `expires_at_ms`, or when the old one would have. Both share their limits, and what is used.
 
     Raises:
         NotFoundError: the user has no live key of that name.
@@ -225,7 +265,13 @@ def rotate_api_key(
         raise _no_live_key(user, name)
     tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms + overlap_ms, old[0]))
     ends_at_ms = old[1] if expires_at_ms is None else expires_at_ms
-    return create_api_key(tx, user, name, now_ms=now_ms, expires_at_ms=ends_at_ms)
+    api_key = create_api_key(tx, user, name, now_ms=now_ms, expires_at_ms=ends_at_ms)
+    tx.execute(
+        """UPDATE api_keys SET limits_id = (SELECT limits_id FROM api_keys WHERE id = ?)
+           WHERE hash = ?""",
+        (old[0], vault.hash_api_key(api_key)),
+    )
+    return api_key
 
 
 def _live_key(tx: Tx, user: User, name: str) -> tuple[int, int | None] | None:
@@ -263,15 +309,27 @@ def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> int:
     return done.rowcount
 
 
+_KEYS = (
+    """
+SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
+       expires_at_ms, revoked_at_ms,
+"""
+    + _LIMITS
+    + """
+FROM api_keys JOIN users ON users.id = user_id
+              LEFT JOIN limits ON limits.id = api_keys.limits_id
+"""
+)
+_KEY_COLUMNS = 7
+
+
 def list_api_keys(
     tx: Tx, user: User | None, *, limit: int, live_at_ms: int | None = None
 ) -> list[ApiKey]:
     """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
     rows = tx.execute(
-        """SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
-                  expires_at_ms, revoked_at_ms
-           FROM api_keys JOIN users ON users.id = user_id
-           WHERE (:user_id IS NULL OR user_id = :user_id)
+        _KEYS
+        + """WHERE (:user_id IS NULL OR user_id = :user_id)
              AND (:live_at IS NULL OR (coalesce(revoked_at_ms, :never) > :live_at
                                        AND coalesce(expires_at_ms, :never) > :live_at))
            ORDER BY users.name, api_keys.id LIMIT :limit""",
@@ -282,7 +340,24 @@ def list_api_keys(
             "limit": limit,
         },
     )
-    return [ApiKey(*row) for row in rows]
+    return [_api_key(row) for row in rows]
+
+
+def _api_key(row: sqlite3.Row) -> ApiKey:
+    return ApiKey(*(*row[:_KEY_COLUMNS], limits_from(row[_KEY_COLUMNS:])))
+
+
+def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey]:
+    """Return the API keys of a name that work: one, or two while one replaces the other.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    keys = list_api_keys(tx, user, limit=-1, live_at_ms=now_ms)
+    found = [key for key in keys if key.name == name]
+    if not found:
+        raise _no_live_key(user, name)
+    return found
 
 
 def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
@@ -290,14 +365,17 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
 
     Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
     """
+    limits = {row[0]: limits_from(tuple(row)) for row in tx.execute(_ALL_LIMITS).fetchall()}
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
                   users.rate_multiplier_micro,
                   min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
-                  users.disabled_at_ms
+                  users.disabled_at_ms, api_keys.limits_id, users.limits_id
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
            WHERE ends > :now""",
         {"never": NEVER_MS, "now": now_ms},
     )
-    return {row[0]: Principal(*row[1:]) for row in rows}
+    return {
+        row[0]: Principal(*(*row[1:9], limits.get(row[9]), limits.get(row[10]))) for row in rows
+    }

@@ -16,6 +16,7 @@ import platformdirs
 
 from llmproxy import master_key
 from llmproxy.errors import ConfigError
+from llmproxy.limits import Network, parse_networks
 from llmproxy.vault import Vault
 
 HOME_VARIABLE = "LLMPROXY_HOME"
@@ -37,6 +38,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     catalog_file: str = ""
     hold_stream_output_tokens: int = 4096
     strict: bool = False
+    trusted_proxies: str = ""
+    connections_max: int = 4096
+    head_bytes_max: int = 64 * 1024
     body_bytes_max: int = 32 * 1024 * 1024
     body_bytes_in_flight_max: int = 256 * 1024 * 1024
     header_timeout_s: int = 10
@@ -84,6 +88,20 @@ SETTINGS = (
         "strict",
         "Hold what no honest answer can cost more than, and refuse requests without such a bound: "
         "true or false.",
+    ),
+    Setting(
+        "trusted_proxies",
+        "Addresses and networks of reverse proxies, with commas between them: from these the last "
+        "other address in `x-forwarded-for` counts as the client's, for the networks of API keys.",
+    ),
+    Setting(
+        "connections_max",
+        "Connections of clients at once; more are told to come again in a moment.",
+        1,
+        1_000_000,
+    ),
+    Setting(
+        "head_bytes_max", "Largest request line and headers, in bytes.", 1024, 16 * 1024 * 1024
     ),
     Setting("body_bytes_max", "Largest request body, in bytes.", 1024, 256 * 1024 * 1024),
     Setting(
@@ -238,7 +256,21 @@ def _checked_text(setting: Setting, value: object, origin: str) -> str:
                 f"not {value!r:.60}."
             )
             raise ConfigError(msg)
+    if setting.name == "trusted_proxies":
+        try:
+            parse_networks(value)
+        except ValueError as error:
+            msg = (
+                f"trusted_proxies (from {origin}) must be addresses or networks such as "
+                f"127.0.0.1,10.0.0.0/8: {error}."
+            )
+            raise ConfigError(msg) from error
     return value
+
+
+def trusted_networks(settings: Settings) -> tuple[Network, ...]:
+    """Return where trusted reverse proxies are."""
+    return parse_networks(settings.trusted_proxies)
 
 
 def _checked_switch(setting: Setting, value: object, origin: str) -> bool:

@@ -9,6 +9,7 @@
     ├── RefusedError              exists already, is running already, or must not be done
     ├── DatabaseError             the database cannot be used as it is
     └── ApiError                  an answer to a client: status, code, wording, retry advice
+        └── NotAllowedError       a limit of the API key forbids it
 
 Domain modules raise these with a message that says what to do; they become text in two places
 only, `server/` (the envelope) and `cli/app.py` (exit codes). Imports nothing of ours.
@@ -62,6 +63,7 @@ class DatabaseError(LlmproxyError):
 
 
 LEDGER_RETRY_AFTER_S = 5
+OVERLOADED_RETRY_AFTER_S = 2
 RETRY_AFTER_S_MAX = 60
 """Longer waits are slept through by some SDKs for as long as told (reference wire.md D.3)."""
 
@@ -78,6 +80,7 @@ _ERROR_TYPES = {
     422: "invalid_request_error",
     426: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
 }
 
 
@@ -158,6 +161,10 @@ class ApiError(LlmproxyError):
         return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
 
 
+class NotAllowedError(ApiError):
+    """A refusal by a limit of the API key, which the operator may have changed meanwhile."""
+
+
 def _encodable(text: str) -> str:
     """Return a text that may quote what a client sent, without its half characters."""
     return text.encode(errors="replace").decode()
@@ -229,6 +236,17 @@ def user_disabled() -> ApiError:
     return ApiError(403, "user_disabled", message)
 
 
+def not_allowed(what: str, *, code: str) -> NotAllowedError:
+    """Return the 403 for what an API key may not do; `what` says what that is."""
+    return NotAllowedError(403, code, f"This API key {what}. An administrator can change that.")
+
+
+def api_key_suspended(reason: str, command: str) -> NotAllowedError:
+    """Return the 403 for an API key that was suspended; the command lifts it."""
+    message = f"This API key is suspended: {reason}. An administrator can resume it: {command}"
+    return NotAllowedError(403, message=message, code="api_key_suspended")
+
+
 def provider_paused(provider: str, reason: str) -> ApiError:
     """Return the 429 for a provider that an operator has paused."""
     message = f"Provider {provider} is paused: {reason}. An administrator can resume it."
@@ -292,11 +310,29 @@ def credit_ended() -> ApiError:
     )
 
 
+def budget_ended() -> ApiError:
+    """Return the end of an answer that has used up a budget of its API key while it ran."""
+    return ApiError(
+        402,
+        "budget_exceeded",
+        "The budget of this API key is used up — the answer was ended where the budget did, and "
+        "what came of it was charged. An administrator can raise it.",
+    )
+
+
 def ledger_busy() -> ApiError:
     """Return the 503 for a moment in which nothing can be written; the log says why, not this."""
     message = "The ledger cannot be written now. Try again in a moment."
     return ApiError(
         503, "ledger_busy", message, should_retry=None, retry_after_s=LEDGER_RETRY_AFTER_S
+    )
+
+
+def overloaded(what: str) -> ApiError:
+    """Return the 503 for more than may be in memory at once."""
+    message = f"{what} Try again in a moment."
+    return ApiError(
+        503, "overloaded", message, should_retry=True, retry_after_s=OVERLOADED_RETRY_AFTER_S
     )
 
 

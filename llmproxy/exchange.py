@@ -12,7 +12,14 @@ from llmproxy.attempts import Attempts, ClientLeftError, unreachable
 from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.dialects.sse import EventTooLargeError
-from llmproxy.errors import ApiError, DatabaseError, credit_ended, ledger_busy, proxy_error
+from llmproxy.errors import (
+    ApiError,
+    DatabaseError,
+    budget_ended,
+    credit_ended,
+    ledger_busy,
+    proxy_error,
+)
 from llmproxy.growing import GrowingHold
 from llmproxy.headers import Headers, to_client
 from llmproxy.masking import MaskedBody, without_ids
@@ -216,7 +223,8 @@ class Exchange:
         order = self._order
         if order.quote is None or order.hold is None or not order.quote.grows:
             return None
-        return GrowingHold(self._services.writer, order.quote, order.hold)
+        services = self._services
+        return GrowingHold(services.writer, services.gate, order.principal, order.quote, order.hold)
 
     @staticmethod
     async def _require_cover(growing: GrowingHold, seen_bytes: int) -> None:
@@ -225,8 +233,12 @@ class Exchange:
         except DatabaseError as error:
             what = "the ledger could not be written while the answer ran"
             raise _NotCoveredError(what, ledger_busy()) from error
-        if not is_covered:
-            raise _NotCoveredError("the credit ended before the answer", credit_ended())
+        if is_covered:
+            return
+        if growing.is_budget_short:
+            what = "the budget of the API key ended before the answer"
+            raise _NotCoveredError(what, budget_ended())
+        raise _NotCoveredError("the credit ended before the answer", credit_ended())
 
     async def _relay_plain(self, answer: Answer) -> None:
         """Pass a plain answer on, metered before it is sent, or while when it is large."""
@@ -330,6 +342,8 @@ class Exchange:
         quote = self._order.quote
         if quote is not None and quote.fitted_max is not None:
             headers.append((b"x-llmproxy-max-tokens", b"%d" % quote.fitted_max))
+        if self._order.entry is not None:
+            headers += self._order.entry.headers()
         return headers
 
     def _note_start(self, status: int) -> None:

@@ -1,16 +1,19 @@
 """Owns the hold of a stream while it grows: extended ahead of need, until the credit ends.
 
-As prepaid telephony does (RFC 8506): what has not been held is not passed on. Must not end holds.
+As prepaid telephony does (RFC 8506): what has not been held is not passed on. A budget of the API
+key counts as credit does. Must not end holds.
 """
 
 from asyncio import Future
 from contextlib import suppress
 
 from llmproxy import ledger
+from llmproxy.accounts import Principal
 from llmproxy.errors import DatabaseError
-from llmproxy.order import Queue
+from llmproxy.gate import Gate
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
+from llmproxy.storage.queue import Queue
 
 SEEN_BYTES_PER_TOKEN = 2
 """Fewer than almost any text has, in any script: what is held covers what the provider counts."""
@@ -19,9 +22,15 @@ SEEN_BYTES_PER_TOKEN = 2
 class GrowingHold:
     """One stream's hold; asked before the stream is passed on beyond `look_at_bytes`."""
 
-    def __init__(self, writer: Queue, quote: Quote, hold: ledger.Hold) -> None:
-        """Take the hold as it was placed."""
+    def __init__(
+        self, writer: Queue, gate: Gate, principal: Principal, quote: Quote, hold: ledger.Hold
+    ) -> None:
+        """Take the hold as it was placed, and whose it is."""
         self._writer = writer
+        self._gate = gate
+        self._principal = principal
+        self.is_budget_short = False
+        """It was a budget of the API key that did not cover what was last asked for."""
         self._quote = quote
         self._hold = hold
         self._step_tokens = quote.held_output_tokens
@@ -77,18 +86,31 @@ class GrowingHold:
             DatabaseError: the ledger cannot be written.
         """
         wanted = self._quote.output_tokens
-        self._held_tokens = await self._writer.submit(
-            _extend, self._hold, self._quote, self._held_tokens, wanted
-        )
+        extension = self._extend(wanted)
+        try:
+            self._held_tokens = await extension
+        finally:
+            self._note_held()
         return self._held_tokens == wanted
 
     def _ask_beyond(self, seen_tokens: int) -> Future[int]:
         wanted = max(self._held_tokens, seen_tokens) + self._step_tokens
         self._asked_tokens = min(wanted, self._quote.output_tokens)
-        self._extension = self._writer.submit(
-            _extend, self._hold, self._quote, self._held_tokens, self._asked_tokens
-        )
+        self._extension = self._extend(self._asked_tokens)
         return self._extension
+
+    def _extend(self, wanted_tokens: int) -> Future[int]:
+        """Ask for as much of what is wanted as the budgets cover."""
+        granted = self._gate.extend(
+            self._principal, self._quote, self._hold.id, self._held_tokens, wanted_tokens
+        )
+        self.is_budget_short = granted < wanted_tokens
+        return self._writer.submit(_extend, self._hold, self._quote, self._held_tokens, granted)
+
+    def _note_held(self) -> None:
+        """Give back what was reserved of the budgets and not held."""
+        amount_nanousd = self._quote.cost_nanousd(self._held_tokens)
+        self._gate.change(self._principal, self._hold.id, amount_nanousd)
 
     async def _take(self, extension: Future[int]) -> None:
         """Take what was granted, once it is known.
@@ -100,6 +122,7 @@ class GrowingHold:
         try:
             self._held_tokens = await extension
         finally:
+            self._note_held()
             is_short = self._held_tokens < self._asked_tokens
             self.look_at_bytes = self._next_look(is_short=is_short)
 

@@ -70,6 +70,8 @@ _ANSWER_DROPPED = _HOP_BY_HOP | {
     *(b"location", b"content-location", b"refresh", b"www-authenticate", b"authentication-info"),
     *(b"openai-organization", b"openai-project"),
     *(b"anthropic-organization-id", b"anthropic-workspace-id"),
+    # These tell of the origin that was asked, which is us: the provider's are the operator's own.
+    *(b"ratelimit", b"ratelimit-policy"),
 }
 _ANSWER_DROPPED_PREFIXES = (b"access-control-", b"x-llmproxy-", b"x-accel-")
 _BLANKS = " \t"

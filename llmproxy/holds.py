@@ -11,9 +11,10 @@ from llmproxy.accounts import Principal
 from llmproxy.catalog import Model, Prices
 from llmproxy.clock import Clock, arrival_ms
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.gate import Gate
 from llmproxy.headers import Headers
 from llmproxy.idempotency import Once, idempotency_key_taken
-from llmproxy.quote import Quote, fit, insufficient_credit
+from llmproxy.quote import Quote, covered, insufficient_credit
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 from llmproxy.unheld import unsent
@@ -31,9 +32,10 @@ def may_be_lowered(endpoint: Endpoint, facts: RequestFacts, headers: Headers) ->
 class Holds:
     """Places holds, each with the prices that it is pinned to."""
 
-    def __init__(self, writer: Writer[Any], clock: Clock) -> None:
+    def __init__(self, writer: Writer[Any], gate: Gate, clock: Clock) -> None:
         """Begin without any price pinned; `boot_id` must be set before the first hold."""
         self._writer = writer
+        self._gate = gate
         self._clock = clock
         self._price_versions: dict[tuple[str, str], tuple[Prices, int]] = {}
         self.boot_id = 0
@@ -50,12 +52,37 @@ class Holds:
     ) -> tuple[Quote, ledger.Hold]:
         """Set the bound of the cost aside, durably, before anything is sent.
 
-        Where it is not available and `may_fit`, the bound of the largest maximum of output that
-        is; the returned quote says so.
+        Where it is not available, or a budget of the API key does not cover it, and `may_fit`, the
+        bound of the largest maximum of output that is; the returned quote says so.
 
         Raises:
-            ApiError: 402; 409 or 422 when an earlier request has the idempotency key.
+            ApiError: 402; 403 for a suspended key; 409 or 422 when an earlier request has the
+                idempotency key.
         """
+        if principal.limits is not None:
+            quote = await self._gate.reserve(
+                principal, principal.limits, quote, request_id, may_fit=may_fit
+            )
+        try:
+            placed = await self._place(
+                endpoint, quote, principal, request_id, may_fit=may_fit, once=once
+            )
+        except BaseException:
+            self._gate.note_end(principal, request_id)
+            raise
+        self._gate.change(principal, request_id, placed[1].amount_nanousd)
+        return placed
+
+    async def _place(
+        self,
+        endpoint: Endpoint,
+        quote: Quote,
+        principal: Principal,
+        request_id: bytes,
+        *,
+        may_fit: bool,
+        once: Once | None,
+    ) -> tuple[Quote, ledger.Hold]:
         now_ms = self._clock.now_ms()
         hold = ledger.Hold(
             id=request_id,
@@ -86,6 +113,7 @@ class Holds:
 
     def release(self, hold: ledger.Hold, quote: Quote, principal: Principal, reason: str) -> None:
         """End a hold whose request is not sent after all."""
+        self._gate.note_end(principal, hold.id)
         self._writer.enqueue(ledger.end_hold, hold, self._released(quote, principal, reason))
 
     def _released(
@@ -118,18 +146,12 @@ def _place(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
 def _place_fitting(tx: Tx, hold: ledger.Hold, quote: Quote) -> _Placed:
     """Place a hold, for less output where an answer of full length is not covered.
 
-    A maximum that the request sets is lowered only where it would be refused: a hold that grows
-    may do without. All in one transaction: nobody can come between.
+    All in one transaction: nobody can come between.
     """
     standing = ledger.standing(tx, hold.wallet_id)
-    # A request that sets no maximum goes without one only if its longest answer is covered, also
-    # where the hold grows: else the provider is to end it, properly. One that is set is the
-    # client's own word, and stands as long as its first hold can be placed.
-    sets_none = quote.facts.output_max is None
-    needed = quote.cost_nanousd(quote.output_tokens) if sets_none else quote.amount_nanousd
-    if needed <= standing.available_nanousd:
-        return _place(tx, hold, quote)
-    fitted = fit(quote, standing.available_nanousd)
-    if fitted is None:
+    fitting = covered(quote, standing.available_nanousd)
+    if fitting is None:
         return ledger.find_earlier_hold(tx, hold) or standing
-    return _place(tx, msgspec.structs.replace(hold, amount_nanousd=fitted.amount_nanousd), fitted)
+    if fitting is not quote:
+        hold = msgspec.structs.replace(hold, amount_nanousd=fitting.amount_nanousd)
+    return _place(tx, hold, fitting)

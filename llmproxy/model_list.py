@@ -5,11 +5,14 @@ from datetime import UTC, datetime
 
 from llmproxy.catalog import Catalog, Model
 from llmproxy.errors import model_not_found
+from llmproxy.limits import Limits
 from llmproxy.routes import Route
 
 
-def models_body(catalog: Catalog, route: Route) -> bytes:
+def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) -> bytes:
     """Return the JSON of the models that can be used, or of the one in the route (wire.md F.5).
+
+    What the limits of an API key do not allow is not there for it.
 
     Raises:
         ApiError: 404, there is no model of that name.
@@ -18,17 +21,27 @@ def models_body(catalog: Catalog, route: Route) -> bytes:
     updated = datetime.strptime(catalog.updated, "%Y-%m-%d").replace(tzinfo=UTC)
     if route.model_id is not None:
         model = catalog.find(route.provider, route.model_id)
-        if model is None:
+        if model is None or not _is_allowed(model, limits):
             raise model_not_found(route.provider, route.model_id)
         return json.dumps(describe(model, updated)).encode()
     # No endpoint for images is served: nobody should pick one of these from a list.
-    models = [model for model in catalog.models(route.provider) if model.mode != "image"]
+    models = [
+        model
+        for model in catalog.models(route.provider)
+        if model.mode != "image" and _is_allowed(model, limits)
+    ]
     data = [describe(model, updated) for model in models]
     if route.dialect != "anthropic":
         return json.dumps({"object": "list", "data": data}).encode()
     first, last = (models[0].id, models[-1].id) if models else (None, None)
     page = {"data": data, "has_more": False, "first_id": first, "last_id": last}
     return json.dumps(page).encode()
+
+
+def _is_allowed(model: Model, limits: Limits | None) -> bool:
+    if limits is None:
+        return True
+    return limits.allows_provider(model.provider) and limits.allows_model(model.id)
 
 
 def _describe_openai(model: Model, updated: datetime) -> dict[str, object]:

@@ -1,39 +1,24 @@
 """Owns the value between the two halves of the request path: an admitted request."""
 
-from asyncio import Future
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 from llmproxy import ledger
 from llmproxy.accounts import Principal
 from llmproxy.body_reader import BodyReader
 from llmproxy.clock import Clock, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.gate import Entry, Gate
 from llmproxy.headers import Headers
 from llmproxy.health import Health
 from llmproxy.key_pool import Provider
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
+from llmproxy.storage.queue import Queue
 from llmproxy.trace import Trace
 from llmproxy.upstream import Upstream
 from llmproxy.usage import Movers
 from llmproxy.watchdog import Watchdog
-
-T = TypeVar("T")
-
-
-class Queue(Protocol):
-    """What an exchange needs of the storage writer."""
-
-    def submit(self, function: Callable[..., T], *args: object) -> Future[T]:
-        """Queue a write; the future resolves after COMMIT."""
-
-    def enqueue(self, function: Callable[..., object], *args: object) -> None:
-        """Queue a write that must happen."""
-
-    def offer(self, function: Callable[..., object], *args: object) -> None:
-        """Queue a write that may be left out in times of trouble."""
 
 
 class Services(NamedTuple):
@@ -46,6 +31,7 @@ class Services(NamedTuple):
     clock: Clock
     bodies: BodyReader
     health: Health
+    gate: Gate
 
 
 class Order(NamedTuple):
@@ -68,6 +54,8 @@ class Order(NamedTuple):
     only_key_id: int | None = None
     """The one provider key that can serve it, as it made the response that the request goes on
     from."""
+    entry: Entry | None = None
+    """Its place within the limits of its key and user; None where there are none."""
 
     @property
     def request_id(self) -> str:

@@ -5,11 +5,13 @@ from typing import NamedTuple
 import msgspec
 
 from llmproxy.catalog import Model
+from llmproxy.clock import rfc3339
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.dialects.json_gate import with_output_max
-from llmproxy.errors import ApiError
+from llmproxy.errors import ApiError, NotAllowedError
 from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
+from llmproxy.meters import Room
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
 from llmproxy.pricing import Bound, bound, unpriced_mover
 
@@ -160,6 +162,20 @@ def fit(quote: Quote, available_nanousd: int) -> Quote | None:
     )
 
 
+def covered(quote: Quote, available_nanousd: int) -> Quote | None:
+    """Return the quote as an amount covers it, with less output where need be, if it can be.
+
+    A maximum that the request sets is lowered only where it would be refused: a hold that grows
+    may do without.
+    """
+    # A request that sets no maximum goes without one only if its longest answer is covered, also
+    # where the hold grows: else the provider is to end it, properly. One that is set is the
+    # client's own word, and stands as long as its first hold can be placed.
+    sets_none = quote.facts.output_max is None
+    needed = quote.cost_nanousd(quote.output_tokens) if sets_none else quote.amount_nanousd
+    return quote if needed <= available_nanousd else fit(quote, available_nanousd)
+
+
 def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
     """Return a request's body with the maximum of output that its quote counts with.
 
@@ -191,7 +207,7 @@ def insufficient_credit(quote: Quote, standing: Standing) -> ApiError:
     """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
     fitting = _fitting_max(quote, standing.available_nanousd)
     needed, available = format_usd(quote.amount_nanousd), format_usd(standing.available_nanousd)
-    hint = f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"
+    hint = _hint(fitting)
     message = (
         "Insufficient credit balance — top up or lower max_tokens. "
         f"Needed {needed} USD, available {available} USD; {hint}."
@@ -203,3 +219,32 @@ def insufficient_credit(quote: Quote, standing: Standing) -> ApiError:
         "max_tokens_affordable": fitting,
     }
     return ApiError(402, "insufficient_credit", message, fields=fields)
+
+
+def budget_exceeded(quote: Quote, room: Room) -> NotAllowedError:
+    """Return the 402 for a quote that a budget of the API key does not cover; no retry helps."""
+    left = max(0, room.left)
+    fitting = _fitting_max(quote, left)
+    amounts = {
+        "needed_usd": format_usd(quote.amount_nanousd),
+        "budget_usd": format_usd(room.budget),
+        "spent_usd": format_usd(room.spent),
+        "held_usd": format_usd(room.held),
+    }
+    resets_at = rfc3339(room.resets_at_ms) or ""
+    message = (
+        f"The {room.name} budget of this API key does not cover this request — lower max_tokens, "
+        f"or wait until {resets_at[:16]}Z. Needed {amounts['needed_usd']} USD, "
+        f"{format_usd(left)} of {amounts['budget_usd']} USD left; {_hint(fitting)}."
+    )
+    fields: dict[str, object] = {
+        "budget": room.name,
+        **amounts,
+        "resets_at": resets_at,
+        "max_tokens_affordable": fitting,
+    }
+    return NotAllowedError(402, code="budget_exceeded", message=message, fields=fields)
+
+
+def _hint(fitting: int) -> str:
+    return f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"

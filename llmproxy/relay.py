@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmproxy import stored_responses, vault
+from llmproxy import stored_responses
 from llmproxy.accounts import Principal
+from llmproxy.authentication import Authentication
 from llmproxy.catalog_overrides import Overrides
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts, StoredContext
 from llmproxy.errors import (
     ApiError,
     DatabaseError,
+    NotAllowedError,
     all_keys_cooling,
     compressed_body,
-    invalid_api_key,
     ledger_busy,
     no_active_provider_keys,
     previous_response_not_found,
@@ -29,14 +30,15 @@ from llmproxy.errors import (
     provider_paused,
     proxy_error,
     unknown_model_pricing,
-    user_disabled,
     websocket_unsupported,
 )
 from llmproxy.exchange import Client, Exchange
-from llmproxy.headers import Headers, given_api_keys
+from llmproxy.gate import Entry, require_model
+from llmproxy.headers import Headers
 from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.idempotency import given_keys, read_once
 from llmproxy.key_pool import Provider, ProviderKey
+from llmproxy.limits import Network
 from llmproxy.live_keys import LiveKey, Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services, scope_of
@@ -72,6 +74,8 @@ class Request(NamedTuple):
     """Raises ApiError for a body that is too large, ClientGoneError when it never comes."""
     trace: Trace
     """What becomes known of the request is noted here, for its log line and the metrics."""
+    peer: str = ""
+    """The address at the other end of the connection."""
 
 
 class _ChangedError(Exception):
@@ -94,7 +98,12 @@ class Relay:
     """Takes requests and sees them through; everything in the server's memory is here."""
 
     def __init__(
-        self, services: Services, writer: Writer[Snapshot], pool: Pool, policy: HoldPolicy
+        self,
+        services: Services,
+        writer: Writer[Snapshot],
+        pool: Pool,
+        policy: HoldPolicy,
+        trusted_proxies: tuple[Network, ...] = (),
     ) -> None:
         """Take the shared services; `publish` must be called before the first request."""
         self._services = services
@@ -104,17 +113,19 @@ class Relay:
         self._clock = services.clock
         self._catalog = services.catalog
         self._ids = RequestIds()
-        self._principals: dict[bytes, Principal] = {}
         self._routes = Routes(())
         self._generation = 0
         self._unheld = UnheldRows(services)
-        self.holds = Holds(writer, services.clock)
+        self._gate = services.gate
+        self._authentication = Authentication(services.clock, writer.refresh, trusted_proxies)
+        self.holds = Holds(writer, services.gate, services.clock)
         self.is_draining = False
 
     def publish(self, snapshot: Snapshot) -> None:
         """Replace what is known of users, keys, providers and the operator's own prices."""
         self._generation += 1
-        self._principals = snapshot.principals
+        self._authentication.publish(snapshot.principals)
+        self._gate.publish(snapshot.principals)
         self._pool.publish(snapshot.providers, snapshot.provider_keys)
         self._services.health.publish(snapshot.providers)
         self._catalog.publish(snapshot.overrides)
@@ -125,7 +136,7 @@ class Relay:
     @property
     def has_api_keys(self) -> bool:
         """Say whether anybody could be let in."""
-        return any(not principal.is_disabled for principal in self._principals.values())
+        return self._authentication.has_api_keys
 
     async def handle(self, request: Request, client: Client) -> None:
         """See one request through, from its path to its settled hold."""
@@ -160,11 +171,44 @@ class Relay:
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
         principal = await self.authenticate(request)
         if route.endpoint is None:
-            _answer(client, models_body(self._catalog.current, route), request_id)
+            body = models_body(self._catalog.current, route, principal.limits)
+            _answer(client, body, request_id)
             self._unheld.record(request_id, route, principal)
             return
-        order = await self._admit(request, route, route.endpoint, principal, request_id)
-        await Exchange(self._services, order, client).run()
+        entry = None
+        if principal.is_limited:
+            principal, entry = await self._enter(request, route, principal, request_id)
+        try:
+            order = await self._admit(request, route, route.endpoint, principal, request_id)
+            if entry is not None:
+                order = order._replace(entry=entry)
+            await Exchange(self._services, order, client).run()
+        except _ChangedError:
+            if entry is not None:
+                entry.uncount()
+            raise
+        finally:
+            if entry is not None:
+                entry.leave()
+
+    async def _enter(
+        self, request: Request, route: Route, principal: Principal, request_id: bytes
+    ) -> tuple[Principal, Entry]:
+        """Let a request in within the limits of its key and user, as the database has them now.
+
+        Raises:
+            ApiError: 401 or 403; 429 when a limit is reached.
+        """
+        try:
+            return principal, self._gate.enter(principal, route.provider)
+        except ApiError:
+            await self._refresh()
+        principal = await self.authenticate(request)
+        try:
+            return principal, self._gate.enter(principal, route.provider)
+        except ApiError as error:
+            self._unheld.record(request_id, route, principal, error=error)
+            raise
 
     async def _admit(
         self,
@@ -192,7 +236,9 @@ class Relay:
             if facts.previous_response_id is not None:
                 facts, only_key_id = await self._go_on(facts, route.provider, principal)
             quote = None if endpoint.is_free else await self._quote(route, facts, principal)
-            scope = scope_of(endpoint, quote.model.id if quote else model, facts.movers)
+            model_id = quote.model.id if quote else self._model_id(route.provider, model)
+            require_model(principal, model_id)
+            scope = scope_of(endpoint, model_id, facts.movers)
             provider, keys = await self._choose_keys(route.provider, scope, principal, only_key_id)
             hold = None
             if quote is not None:
@@ -205,6 +251,10 @@ class Relay:
                     endpoint, quote, principal, request_id, may_fit=may_fit, once=once
                 )
         except ApiError as error:
+            if isinstance(error, NotAllowedError):
+                await self._refresh()
+                if generation != self._generation:
+                    raise _ChangedError(body) from error
             self._unheld.record(request_id, route, principal, model, error)
             raise
         order = Order(
@@ -233,29 +283,11 @@ class Relay:
         """Return who the request speaks for: the first given key that is known counts.
 
         Raises:
-            ApiError: 401, or 403 when the user is disabled.
+            ApiError: 401; 403 when the user is disabled, or the key may not be used from there.
         """
-        given = list(given_api_keys(request.headers, request.query))
-        principal = self._find_principal(given)
-        is_let_in = principal is not None and not principal.is_disabled
-        # A key that fails its checksum was never made here: no second look, however many come.
-        if not is_let_in and any(vault.is_well_formed(key) for key in given):
-            await self._refresh()
-            principal = self._find_principal(given)
-        if principal is None:
-            raise invalid_api_key(given=bool(given))
-        request.trace.user, request.trace.api_key = principal.user, principal.api_key
-        if principal.is_disabled:
-            raise user_disabled()
-        return principal
-
-    def _find_principal(self, given: list[str]) -> Principal | None:
-        for key in given:
-            principal = self._principals.get(vault.hash_api_key(key))
-            # A key may end while nothing is committed that would tell of it.
-            if principal is not None and principal.ends_at_ms > self._clock.now_ms():
-                return principal
-        return None
+        return await self._authentication.authenticate(
+            request.headers, request.query, request.peer, request.trace
+        )
 
     async def _refresh(self) -> None:
         """Look at the database again before saying no.
@@ -305,6 +337,11 @@ class Relay:
             raise unknown_model_pricing(facts.model, nearest)
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
+    def _model_id(self, provider: str, name: str) -> str:
+        """Return the catalog's id of a model that a free request names, if it has one."""
+        model = self._catalog.current.find(provider, name)
+        return name if model is None else model.id
+
     async def _choose_keys(
         self, name: str, scope: str, principal: Principal, only_id: int | None
     ) -> tuple[Provider, list[LiveKey]]:
@@ -347,8 +384,7 @@ class Relay:
 
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
         """Say whether the user, the provider, its keys and the prices are as they were."""
-        given = list(given_api_keys(request.headers, request.query))
-        if self._find_principal(given) != order.principal:
+        if self._authentication.find(request.headers, request.query) != order.principal:
             return False
         now_ms, name = self._clock.now_ms(), order.provider.name
         found = self._usable_keys(name, order.scope, order.principal, now_ms, order.only_key_id)

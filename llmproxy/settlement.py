@@ -210,6 +210,7 @@ class Settlement(_Row):
         end = ledger.released(outcome, at_ms=self._services.clock.now_ms())
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)
+        self._services.gate.note_end(self._order.principal, self._hold.id)
         self._note_end("released", "none")
 
     def note_seen(self, read: Callable[[], Reading]) -> None:
@@ -306,7 +307,19 @@ class Settlement(_Row):
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)
+        principal = self._order.principal
+        tokens = self._tokens(usage) if principal.is_limited else 0
+        self._services.gate.note_end(principal, self._hold.id, cost.nanousd, tokens)
         self._note_end("settled", basis, usage, cost.nanousd)
+
+    def _tokens(self, usage: Usage | None) -> int:
+        """Return how many tokens count for a limit: of input, cached or not, and of output."""
+        if usage is None:  # the whole hold was charged
+            return self._quote.input_tokens + self._quote.held_output_tokens
+        return sum(
+            leg.input + leg.cache_read + leg.cache_write_5m + leg.cache_write_1h + leg.output
+            for leg in usage.legs
+        )
 
 
 def _is_empty(reading: Reading) -> bool:

@@ -17,6 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 SQL_FROM_CONSTANTS = {
     ("reports/requests.py", "statement"),
     ("reports/own.py", "statement"),
+    ("reports/spending.py", "statement"),
     ("reports/summary.py", "statement"),
     ("rollup_check.py", "statement"),
     ("storage/database.py", "pragma"),

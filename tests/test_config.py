@@ -59,6 +59,7 @@ def test_every_setting_is_described_and_its_default_is_within_its_bounds() -> No
         ("LOG_LEVEL", "loud"),
         ("LOG_REQUESTS", "perhaps"),
         ("PUBLIC_URL", "llm.example.org"),
+        *(("TRUSTED_PROXIES", text) for text in ("localhost", "10.0.0.1/8", "127.0.0.1;::1")),
         ("PUBLIC_URL", "https://user:secret@llm.example.org"),
         ("METRICS_PORT", "65536"),
         ("BODY_BYTES_MAX", "12"),

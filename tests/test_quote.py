@@ -14,11 +14,14 @@ from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_responses import OpenAIResponses
 from llmproxy.errors import ApiError
 from llmproxy.ledger import Standing
+from llmproxy.meters import Room
 from llmproxy.money import format_usd
 from llmproxy.pricing import Bound
 from llmproxy.quote import (
     HoldPolicy,
     Quote,
+    budget_exceeded,
+    covered,
     fit,
     insufficient_credit,
     make_quote,
@@ -177,6 +180,49 @@ def test_a_402_says_when_not_even_a_token_would_fit() -> None:
     error = insufficient_credit(quote, Standing(quote.cost_nanousd(1) - 1, 0))
     assert error.fields["max_tokens_affordable"] == 0
     assert "no max_tokens would fit" in error.message
+
+
+def test_a_budget_that_does_not_cover_it_says_what_is_left_and_until_when() -> None:
+    quote = quoted(OpenAIChat(), stream=False)
+    left = quote.cost_nanousd(700)
+    room = Room("monthly", left + 7 * 10**9, 5 * 10**9, 2 * 10**9, 1_796_083_200_000)
+    error = budget_exceeded(quote, room)
+    assert (error.status, error.code, error.should_retry) == (402, "budget_exceeded", False)
+    assert error.fields == {
+        "budget": "monthly",
+        "needed_usd": format_usd(quote.amount_nanousd),
+        "budget_usd": format_usd(left + 7 * 10**9),
+        "spent_usd": "5.00",
+        "held_usd": "2.00",
+        "resets_at": "2026-12-01T00:00:00.000Z",
+        "max_tokens_affordable": 700,
+    }
+    assert error.message == (
+        "The monthly budget of this API key does not cover this request — lower max_tokens, or "
+        f"wait until 2026-12-01T00:00Z. Needed {format_usd(quote.amount_nanousd)} USD, "
+        f"{format_usd(left)} of {format_usd(left + 7 * 10**9)} USD left; "
+        "max_tokens up to 700 would fit."
+    )
+    overspent = budget_exceeded(quote, room._replace(spent=9 * 10**9))
+    assert overspent.fields["max_tokens_affordable"] == 0
+    assert "USD, 0.00 of " in overspent.message
+
+
+def test_an_amount_covers_a_quote_as_it_is_or_with_less_output() -> None:
+    quote = quoted(OpenAIChat())
+    # It sets no maximum: its longest answer is to be covered, though it holds little at first.
+    assert covered(quote, quote.cost_nanousd(MOST)) is quote
+    fitting = covered(quote, quote.cost_nanousd(MOST) - 1)
+    assert fitting is not None
+    assert fitting.fitted_max == MOST - 1
+    assert covered(quote, quote.cost_nanousd(1023)) is None
+    # Its own maximum stands as long as its first hold is covered.
+    own = quoted(OpenAIChat(), max_tokens=MOST)
+    assert covered(own, own.amount_nanousd) is own
+    fitting = covered(own, own.amount_nanousd - 1)
+    assert fitting is not None
+    assert fitting.fitted_max == 4095
+    assert covered(own, -1) is None
 
 
 def test_every_choice_may_be_as_long_as_the_longest_and_a_prediction_comes_on_top() -> None:

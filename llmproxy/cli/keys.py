@@ -1,10 +1,11 @@
 """Commands `keys …`: the API keys that users send."""
 
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output
+from llmproxy.cli import limits, opening, output
 from llmproxy.cli.completion import user_names
 from llmproxy.cli.options import (
     LIMIT_DEFAULT,
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from llmproxy.accounts import ApiKey
 
 app = noun(
-    "Make, list, replace and revoke users' API keys.",
+    "Make, list, limit, replace and revoke users' API keys.",
     "llmproxy keys create ann --name laptop",
+    "llmproxy keys set ann laptop --rpm 60 --daily-budget 5",
     "llmproxy keys list ann --live",
 )
 KeyName = Annotated[str, typer.Argument(metavar="NAME", help="The key's name.")]
@@ -34,7 +36,7 @@ Expires = Annotated[str | None, typer.Option("--expires", metavar="TIME", help=E
 @app.command(
     epilog=examples(
         "llmproxy keys create ann --name laptop",
-        "llmproxy keys create ann --name course --expires 2026-12-31",
+        "llmproxy keys create ann --name course --expires 2026-12-31 --daily-budget 2",
         "KEY=$(llmproxy keys create ann --name ci --quiet)",
     )
 )
@@ -42,13 +44,30 @@ def create(
     user: UserName,
     name: Annotated[str, typer.Option(metavar="NAME", help="What the key is for.")] = "default",
     expires: Expires = None,
+    rpm: limits.Rpm = None,
+    tpm: limits.Tpm = None,
+    concurrent: limits.Concurrent = None,
+    daily_budget: limits.DailyBudget = None,
+    monthly_budget: limits.MonthlyBudget = None,
+    spend_per_hour: limits.SpendPerHour = None,
+    models: limits.Models = None,
+    providers: limits.Providers = None,
+    networks: limits.Networks = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Make an API key. It is printed on stdout, this once: it cannot be shown again."""
-    from llmproxy import accounts
+    """Make an API key. It is printed on stdout, this once: it cannot be shown again.
+
+    Limits may be set with it, as by `keys set`.
+    """
+    from llmproxy import accounts, limit_store
     from llmproxy.clock import rfc3339
 
+    changes = {
+        **limits.parse_rates(rpm, tpm, concurrent),
+        **limits.parse_money(daily_budget, monthly_budget, spend_per_hour),
+        **limits.parse_lists(models, providers, networks),
+    }
     now_ms = opening.now_ms()
     expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
@@ -56,6 +75,9 @@ def create(
         api_key = accounts.create_api_key(
             tx, owner, name, now_ms=now_ms, expires_at_ms=expires_at_ms
         )
+        if changes:
+            made = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
+            limit_store.set_key_limits(tx, [made.id], changes)
     if as_json:
         expires_at = rfc3339(expires_at_ms)
         output.print_json(
@@ -136,6 +158,8 @@ def key_json(key: "ApiKey", now_ms: int) -> dict[str, object]:
         "created_at": rfc3339(key.created_at_ms),
         "expires_at": rfc3339(key.expires_at_ms),
         "revoked_at": rfc3339(key.revoked_at_ms),
+        "limits": key.limits.as_json() if key.limits else {},
+        "suspended_reason": key.limits.suspended_reason if key.limits else None,
     }
 
 
@@ -156,7 +180,8 @@ def list_keys(
 ) -> None:
     """List API keys, ended ones too. The keys themselves are not stored.
 
-    A replaced key works until it ends: see `keys rotate`.
+    A replaced key works until it ends: see `keys rotate`. `keys show` has the limits of one, and
+    why it is suspended.
     """
     from llmproxy import accounts
 
@@ -195,6 +220,121 @@ def list_keys(
             for key in keys
         ),
     )
+
+
+@app.command(epilog=examples("llmproxy keys show ann laptop"))
+def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
+    """Show an API key, its limits, and what is used of them.
+
+    What is used is what the database knows: a running server counts tokens and requests itself.
+    """
+    from llmproxy import accounts, reports
+
+    now_ms = opening.now_ms()
+    with opening.reading() as tx:
+        owner = accounts.find_user(tx, user)
+        key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
+        used = None
+        if key.limits is not None:
+            used = reports.find_limits_use(
+                tx,
+                owner.id,
+                key.limits.id,
+                now_ms=now_ms,
+                resumed_at_ms=key.limits.resumed_at_ms,
+            )
+    if as_json:
+        output.print_json({**key_json(key, now_ms), "limits_used": used.as_json() if used else {}})
+        return
+    fields = [
+        ("user", key.user),
+        ("name", key.name),
+        ("key", key.masked),
+        ("state", key.state(now_ms)),
+    ]
+    if key.limits is not None and key.limits.is_suspended:
+        fields += [
+            ("since", output.short_time(key.limits.suspended_at_ms) + " UTC"),
+            ("reason", key.limits.suspended_reason or ""),
+            ("resume it", f"llmproxy keys resume {shlex.join((user, name))}"),
+        ]
+    ends_at = output.short_time(key.ends_at_ms)
+    fields += [
+        ("created", output.short_time(key.created_at_ms) + " UTC"),
+        ("ends", f"{ends_at} UTC" if ends_at else "never"),
+    ]
+    output.print_fields([*fields, *limits.limit_fields(key.limits, used)])
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "llmproxy keys set ann laptop --rpm 60 --tpm 100000 --concurrent 4",
+        "llmproxy keys set ann laptop --daily-budget 5 --monthly-budget none",
+        "llmproxy keys set ann ci --models 'gpt-4o-mini,claude-*' --networks 10.0.0.0/8",
+    ),
+)
+def set_key(
+    user: UserName,
+    name: KeyName,
+    rpm: limits.Rpm = None,
+    tpm: limits.Tpm = None,
+    concurrent: limits.Concurrent = None,
+    daily_budget: limits.DailyBudget = None,
+    monthly_budget: limits.MonthlyBudget = None,
+    spend_per_hour: limits.SpendPerHour = None,
+    models: limits.Models = None,
+    providers: limits.Providers = None,
+    networks: limits.Networks = None,
+    as_json: Json = False,
+) -> None:
+    """Set limits of an API key. They count for requests from now on; `none` lifts one.
+
+    A key that this one replaces and that still works shares the limits, and what is used of them.
+    """
+    from llmproxy import accounts, limit_store
+
+    changes = {
+        **limits.parse_rates(rpm, tpm, concurrent),
+        **limits.parse_money(daily_budget, monthly_budget, spend_per_hour),
+        **limits.parse_lists(models, providers, networks),
+    }
+    if not changes:
+        msg = "Say what to set, such as --rpm 60; see llmproxy keys set --help."
+        raise typer.BadParameter(msg)
+    now_ms = opening.now_ms()
+    with opening.writing() as tx:
+        owner = accounts.find_user(tx, user)
+        keys = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)
+        limit_store.set_key_limits(tx, [key.id for key in keys], changes)
+        key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
+    if as_json:
+        output.print_json(key_json(key, now_ms))
+        return
+    output.print_fields(
+        [("user", key.user), ("name", key.name), *limits.limit_fields(key.limits, None)]
+    )
+
+
+@app.command(epilog=examples("llmproxy keys resume ann laptop"))
+def resume(user: UserName, name: KeyName, as_json: Json = False) -> None:
+    """Let a suspended API key work again. What it spent before does not suspend it anew."""
+    from llmproxy import accounts, limit_store
+
+    now_ms = opening.now_ms()
+    with opening.writing() as tx:
+        owner = accounts.find_user(tx, user)
+        key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
+        was_suspended = key.limits is not None and key.limits.is_suspended
+        if key.limits is not None:
+            limit_store.resume(tx, key.limits.id, now_ms=now_ms)
+    if as_json:
+        output.print_json(
+            {"user": user, "name": name, "was_suspended": was_suspended, "state": "live"}
+        )
+        return
+    how = "works again" if was_suspended else "was not suspended"
+    output.print_line(f"API key {name!r} of {user} {how}.")
 
 
 @app.command(epilog=examples("llmproxy keys revoke ann laptop"))

@@ -34,6 +34,7 @@ _STYLES = {
     "live": "green",
     "warn": "yellow",
     "paused": "yellow",
+    "suspended": "red",
     "out_of_quota": "yellow",
     "expired": "yellow",
     "replaced": "yellow",

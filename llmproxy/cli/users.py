@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llmproxy.cli import opening, output
+from llmproxy.cli import limits, opening, output
 from llmproxy.cli.completion import user_names
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Quiet, examples, noun, rows_to_fetch
 from llmproxy.cli.output import Column
@@ -35,6 +35,7 @@ def user_json(user: "User") -> dict[str, object]:
         "available_usd": format_usd(user.available_nanousd),
         "rate_multiplier": format_multiplier(user.rate_multiplier_micro),
         "disabled": user.disabled_at_ms is not None,
+        "limits": user.limits.as_json() if user.limits else {},
         "created_at": rfc3339(user.created_at_ms),
     }
 
@@ -166,22 +167,42 @@ def _print_user(user: "User", live_keys: list[str]) -> None:
             ("state", "disabled" if user.disabled_at_ms else "active"),
             ("API keys", ", ".join(live_keys) or "none"),
             ("created", output.short_time(user.created_at_ms) + " UTC"),
+            *limits.limit_fields(user.limits, None),
         )
     )
 
 
-@app.command("set", epilog=examples("llmproxy users set ann --rate-multiplier 1.2"))
+@app.command(
+    "set",
+    epilog=examples(
+        "llmproxy users set ann --rate-multiplier 1.2",
+        "llmproxy users set ann --rpm 120 --tpm none --concurrent 8",
+    ),
+)
 def set_user(
     name: Name,
     rate_multiplier: Annotated[
-        str, typer.Option(metavar="FACTOR", help="What this user's costs are multiplied by.")
-    ],
+        str | None,
+        typer.Option(metavar="FACTOR", help="What this user's costs are multiplied by."),
+    ] = None,
+    rpm: limits.Rpm = None,
+    tpm: limits.Tpm = None,
+    concurrent: limits.Concurrent = None,
     as_json: Json = False,
 ) -> None:
-    """Change a user's rate multiplier. It counts for requests from now on."""
+    """Change a user's rate multiplier or limits.
+
+    They count for requests from now on. The limits hold for all API keys of the user together;
+    `none` lifts one.
+    """
     from llmproxy.money import parse_multiplier
 
-    _change(name, as_json=as_json, multiplier=parse_multiplier(rate_multiplier))
+    changes = limits.parse_rates(rpm, tpm, concurrent)
+    if rate_multiplier is None and not changes:
+        msg = "Say what to set: --rate-multiplier, --rpm, --tpm or --concurrent."
+        raise typer.BadParameter(msg)
+    multiplier = None if rate_multiplier is None else parse_multiplier(rate_multiplier)
+    _change(name, as_json=as_json, multiplier=multiplier, limit_changes=changes)
 
 
 @app.command(epilog=examples("llmproxy users disable ann"))
@@ -201,9 +222,14 @@ def enable(name: Name, as_json: Json = False) -> None:
 
 
 def _change(
-    name: str, *, as_json: bool, multiplier: int | None = None, is_disabled: bool | None = None
+    name: str,
+    *,
+    as_json: bool,
+    multiplier: int | None = None,
+    is_disabled: bool | None = None,
+    limit_changes: dict[str, object] | None = None,
 ) -> None:
-    from llmproxy import accounts
+    from llmproxy import accounts, limit_store
     from llmproxy.money import format_multiplier
 
     with opening.writing() as tx:
@@ -214,9 +240,14 @@ def _change(
             rate_multiplier_micro=multiplier,
             is_disabled=is_disabled,
         )
+        if limit_changes:
+            limit_store.set_user_limits(tx, user.id, limit_changes)
+            user = accounts.find_user(tx, name)
     if as_json:
         output.print_json(user_json(user))
         return
     state = "disabled" if user.disabled_at_ms else "active"
     factor = format_multiplier(user.rate_multiplier_micro)
     output.print_line(f"User {user.name} is {state}, costs × {factor}.")
+    if limit_changes:
+        output.print_fields(limits.limit_fields(user.limits, None))

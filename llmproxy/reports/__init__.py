@@ -18,6 +18,7 @@ from llmproxy.reports.requests import (
     list_requests,
     request_pages,
 )
+from llmproxy.reports.spending import LimitsUse, find_limits_use, find_spent
 from llmproxy.reports.standing import (
     CreditEntry,
     Standing,
@@ -37,6 +38,7 @@ __all__ = (
     "PAGE_ROWS",
     "USAGE_CLASSES",
     "CreditEntry",
+    "LimitsUse",
     "OwnKey",
     "OwnSums",
     "Receipt",
@@ -47,10 +49,12 @@ __all__ = (
     "Sums",
     "count_open_holds",
     "count_rows",
+    "find_limits_use",
     "find_own_key",
     "find_receipt",
     "find_request",
     "find_request_ids",
+    "find_spent",
     "list_credits",
     "list_requests",
     "newest_request_ms",

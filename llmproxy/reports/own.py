@@ -6,9 +6,11 @@ Every question names the user; no answer holds a row of anybody else's.
 import msgspec
 
 from llmproxy.clock import rfc3339
+from llmproxy.limits import Limits
 from llmproxy.money import format_multiplier, format_usd
 from llmproxy.reports.days import Part, split_span
 from llmproxy.reports.requests import id_bound
+from llmproxy.reports.spending import LimitsUse, find_limits_use
 from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
@@ -50,6 +52,10 @@ class OwnKey(msgspec.Struct, frozen=True):
     created_at_ms: int
     expires_at_ms: int | None
     today: OwnSums
+    limits: Limits | None = None
+    user_limits: Limits | None = None
+    used: LimitsUse | None = None
+    """What is used of the key's own limits."""
 
     def as_json(self) -> dict[str, object]:
         """Return what `GET /v1/key` answers."""
@@ -61,14 +67,25 @@ class OwnKey(msgspec.Struct, frozen=True):
             "available_usd": format_usd(self.balance_nanousd - self.held_nanousd),
             "rate_multiplier": format_multiplier(self.rate_multiplier_micro),
             "usage_today": self.today.as_json(),
-            "limits": {},
+            "limits": self.limits.as_json() if self.limits else {},
+            "limits_used": self.used.as_json() if self.used else {},
+            "user_limits": self.user_limits.as_json() if self.user_limits else {},
+            "suspended": self.limits.suspended_reason if self.limits else None,
             "created_at": rfc3339(self.created_at_ms),
             "expires_at": rfc3339(self.expires_at_ms),
         }
 
 
-def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKey:
-    """Return an API key, its user's wallet, and the user's sums since midnight UTC."""
+def find_own_key(
+    tx: Tx,
+    user_id: int,
+    api_key_id: int,
+    *,
+    now_ms: int,
+    limits: Limits | None = None,
+    user_limits: Limits | None = None,
+) -> OwnKey:
+    """Return an API key with its limits, its user's wallet, and their sums since midnight UTC."""
     row = tx.execute(
         """SELECT api_keys.name, users.name, rate_multiplier_micro, balance_nanousd, held_nanousd,
                   api_keys.created_at_ms, api_keys.expires_at_ms
@@ -80,7 +97,12 @@ def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKe
     today_ms = now_ms - now_ms % DAY_MS
     sums = sum_own(tx, user_id, "", since_ms=today_ms, until_ms=now_ms + DAY_MS, limit=1)
     today = sums[0] if sums else OwnSums("", 0, 0, 0, 0, 0)
-    return OwnKey(*(*row, today))
+    used = None
+    if limits is not None:
+        used = find_limits_use(
+            tx, user_id, limits.id, now_ms=now_ms, resumed_at_ms=limits.resumed_at_ms
+        )
+    return OwnKey(*(*row, today, limits, user_limits, used))
 
 
 _SUMS = """

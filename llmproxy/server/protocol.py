@@ -9,6 +9,7 @@ import contextlib
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 from urllib.parse import unquote
@@ -19,14 +20,16 @@ from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.errors import invalid_request
+from llmproxy.errors import ApiError, invalid_request, overloaded
 from llmproxy.server.cycle import CYCLE, Cycle
 from llmproxy.server.head_gate import HeadRefusedError, read_head
 
-HEAD_BYTES_MAX = 64 * 1024
-"""Of a request line and headers; what one read brings may come on top."""
 FRAMING_BYTES_MAX = 16
 """For each byte of a chunked body; a chunk of one byte has five, and extensions may come on top."""
+SURPLUS_MAX = 100
+"""So many connections beyond the most are told so; others are dropped."""
+SURPLUS_PATIENCE_S = 1.0
+"""How long one of them may say nothing."""
 SWEEP_TICKS = 10
 """uvicorn ticks ten times a second."""
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -41,6 +44,11 @@ class ProxyProtocol(HttpToolsProtocol):
     Upgrades are declined, as RFC 9110 (7.8) allows: the request goes on as plain HTTP/1.1.
     """
 
+    head_bytes_max = 64 * 1024
+    """Of a request line and headers."""
+    connections_max = 2**31
+    _is_surplus = False
+    """There are too many connections: it is told so, and closed."""
     _is_repeating_head = False
     _reading_since_s = 0.0
     """Since when a request's head, or then its body, has been coming; 0 between requests."""
@@ -50,6 +58,9 @@ class ProxyProtocol(HttpToolsProtocol):
     _heads = 0
     """How many requests have begun."""
     _head_bytes = 0
+    """What earlier reads have brought of the head that is coming."""
+    _read_bytes = 0
+    """What the present read has brought, of whatever."""
     _body_bytes = 0
     _raw_bytes = 0
     """Of the body as it comes, its chunks' framing and what stands behind them included."""
@@ -59,6 +70,10 @@ class ProxyProtocol(HttpToolsProtocol):
         """Take a connection; one that says nothing is closed as one that says nothing more."""
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
+        surplus = len(self.server_state.connections) - self.connections_max
+        self._is_surplus = surplus > 0
+        if surplus > SURPLUS_MAX:
+            transport.abort()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -66,6 +81,7 @@ class ProxyProtocol(HttpToolsProtocol):
         if not self._reading_since_s and not self._is_answer_due():
             self._begin_head()  # here, since the parser does not tell of empty lines before it
         head, was_in_head = self._heads, self._is_in_head
+        self._read_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
@@ -87,8 +103,8 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def _count_head(self, read_bytes: int) -> None:
         self._head_bytes += read_bytes
-        if self._head_bytes > HEAD_BYTES_MAX:
-            self._refuse(431, f"The request's head is larger than {HEAD_BYTES_MAX} bytes.")
+        if self._head_bytes > self.head_bytes_max:
+            self._refuse(431, _too_large_head(self.head_bytes_max))
 
     def _count_framing(self, read_bytes: int) -> None:
         """Refuse a body of little but framing: extensions of chunks, or fields behind them.
@@ -97,7 +113,7 @@ class ProxyProtocol(HttpToolsProtocol):
         """
         self._raw_bytes += read_bytes
         framing_bytes = self._raw_bytes - self._body_bytes
-        if framing_bytes > HEAD_BYTES_MAX + FRAMING_BYTES_MAX * self._body_bytes:
+        if framing_bytes > self.head_bytes_max + FRAMING_BYTES_MAX * self._body_bytes:
             self._refuse(400, "The chunks of the request's body have more framing than body.")
 
     def _begin_head(self) -> None:
@@ -115,7 +131,8 @@ class ProxyProtocol(HttpToolsProtocol):
             return
         if not self._reading_since_s:
             is_idle = not self._is_answer_due()
-            if is_idle and now_s - self._idle_since_s > self.timeout_keep_alive:
+            patience_s = SURPLUS_PATIENCE_S if self._is_surplus else self.timeout_keep_alive
+            if is_idle and now_s - self._idle_since_s > patience_s:
                 self.transport.close()
             return
         if self.flow.read_paused:  # it is us who wait: with a pipelined request, for its turn
@@ -179,11 +196,25 @@ class ProxyProtocol(HttpToolsProtocol):
         before = self.cycle
         keep_alive = version != "1.0" and self.parser.should_keep_alive()
         self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
+        app = self._refusal() or self.app
         if before is None or before.response_complete:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start_asgi_task(self.cycle, app)
         else:  # a pipelined request waits for its turn
             self.flow.pause_reading()
-            self.pipeline.appendleft((self.cycle, self.app))
+            self.pipeline.appendleft((self.cycle, app))
+
+    def _refusal(self) -> Callable[..., Any] | None:
+        """Return what answers a request that may not be served; None if it may."""
+        if self._is_surplus:
+            return partial(_refuse, overloaded("The proxy has too many connections now."))
+        most = self.head_bytes_max
+        if self._head_bytes + self._read_bytes <= most:  # nearly always
+            return None
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size <= most:
+            return None
+        error = ApiError(431, "invalid_request", _too_large_head(most))
+        return partial(_refuse, error)
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -252,6 +283,30 @@ class ProxyProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join(lines) + b"\r\n" + body)
         self.transport.close()
+
+
+def _too_large_head(most: int) -> str:
+    return f"The request's head is larger than {most} bytes."
+
+
+async def _refuse(error: ApiError, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+    """Answer a request that may not be served, and hang up."""
+    del scope, receive
+    request_id = request_id_text(RequestIds().new(Clock().now_ms()))
+    body = error.body(request_id)
+    headers = [
+        *error.headers(request_id),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def protocol_for(head_bytes_max: int, connections_max: int) -> type[ProxyProtocol]:
+    """Return the protocol with its limits: bytes of a head, connections at once."""
+    limits = {"head_bytes_max": head_bytes_max, "connections_max": connections_max}
+    return type("ProxyProtocol", (ProxyProtocol,), limits)
 
 
 class ProxyServer(uvicorn.Server):

@@ -5,15 +5,13 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from llmproxy.clock import Clock
-from llmproxy.errors import ApiError
+from llmproxy.errors import ApiError, overloaded
 from llmproxy.headers import Headers
 from llmproxy.logs import RequestLog
 from llmproxy.metrics import Metrics
 from llmproxy.relay import ClientGoneError, Request
 from llmproxy.server.cycle import DisconnectedError
 from llmproxy.trace import Trace
-
-OVERLOADED_RETRY_AFTER_S = 2
 
 
 class BodyBudget:
@@ -32,13 +30,7 @@ class BodyBudget:
             ApiError: 503, nothing was counted.
         """
         if self._in_flight + size > self._in_flight_max:
-            raise ApiError(
-                503,
-                "overloaded",
-                "The proxy is reading too many large requests now. Try again in a moment.",
-                should_retry=True,
-                retry_after_s=OVERLOADED_RETRY_AFTER_S,
-            )
+            raise overloaded("The proxy is reading too many large requests now.")
         self._in_flight += size
 
     def give_back(self, size: int) -> None:
@@ -169,6 +161,7 @@ async def serve_request(
         headers=headers,
         read_body=partial(body.read, headers),
         trace=trace,
+        peer=scope["client"][0] if scope["client"] else "",
     )
     client = HttpClient(connection, door.observer.clock)
     began_s = door.observer.begin()

@@ -23,8 +23,16 @@ from llmproxy import accounts, key_pool
 from llmproxy.body_reader import BodyReader
 from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
-from llmproxy.config import Config, Settings, find_catalog, load_vault, notify_socket
+from llmproxy.config import (
+    Config,
+    Settings,
+    find_catalog,
+    load_vault,
+    notify_socket,
+    trusted_networks,
+)
 from llmproxy.errors import DatabaseError, RefusedError
+from llmproxy.gate import Gate
 from llmproxy.health import Health
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
@@ -41,7 +49,7 @@ from llmproxy.server.boot import advice, begin_boot
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.notify import READY, STOPPING, notify
 from llmproxy.server.process_limits import set_process_limits
-from llmproxy.server.protocol import ProxyProtocol, ProxyServer, signals_restored
+from llmproxy.server.protocol import ProxyServer, protocol_for, signals_restored
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
@@ -115,7 +123,8 @@ async def _serve(
     health = Health(
         writer.enqueue, clock, partial(ask, upstream), config.settings.pause_after_failures
     )
-    services = Services(writer, upstream, watchdog, catalog, clock, bodies, health)
+    gate = Gate(writer, clock)
+    services = Services(writer, upstream, watchdog, catalog, clock, bodies, health, gate)
     try:
         await _serve_with(services, config, pool, writer, begin, listeners)
     finally:
@@ -135,7 +144,8 @@ async def _serve_with(
     settings, clock = config.settings, services.clock
     watchdog, catalog = services.watchdog, services.catalog
     policy = HoldPolicy(settings.hold_stream_output_tokens, is_strict=settings.strict)
-    relay = Relay(services, writer, pool, policy)
+    trusted = trusted_networks(settings)
+    relay = Relay(services, writer, pool, policy, trusted)
     writer.start(partial(_load_snapshot, clock=clock), relay.publish)
     relay.holds.boot_id = await begin()
     observer = _observer(settings, clock)
@@ -226,7 +236,7 @@ def _limits(settings: Settings) -> Limits:
 def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=ProxyProtocol,
+        http=protocol_for(settings.head_bytes_max, settings.connections_max),
         ws="none",
         lifespan="off",
         log_config=None,

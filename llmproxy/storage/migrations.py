@@ -10,7 +10,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 _migrations = Migrations("llmproxy")
 
@@ -438,6 +438,38 @@ def m007_stored_responses(db: Database) -> None:
         ) STRICT
         """
     )
+
+
+_LIMIT_TABLE = """
+CREATE TABLE limits(
+  -- Never given twice: what has been counted in memory for one must not count for its successor.
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  -- NULL is no limit.
+  requests_per_minute INTEGER CHECK(requests_per_minute > 0),
+  tokens_per_minute INTEGER CHECK(tokens_per_minute > 0),
+  concurrent_max INTEGER CHECK(concurrent_max > 0),
+  daily_budget_nanousd INTEGER CHECK(daily_budget_nanousd >= 0),
+  monthly_budget_nanousd INTEGER CHECK(monthly_budget_nanousd >= 0),
+  spend_per_hour_nanousd INTEGER CHECK(spend_per_hour_nanousd >= 0),
+  -- Lists have commas between their members.
+  models TEXT,
+  providers TEXT,
+  networks TEXT,
+  suspended_at_ms INTEGER,
+  suspended_reason TEXT,
+  resumed_at_ms INTEGER NOT NULL DEFAULT 0,
+  CHECK((suspended_at_ms IS NULL) = (suspended_reason IS NULL))
+) STRICT
+"""
+
+
+@_migrations()
+def m008_limits(db: Database) -> None:
+    """Give users and API keys limits; a key and the one that replaces it share a row."""
+    db.execute(_LIMIT_TABLE)
+    db.execute("ALTER TABLE users ADD COLUMN limits_id INTEGER REFERENCES limits(id)")
+    db.execute("ALTER TABLE api_keys ADD COLUMN limits_id INTEGER REFERENCES limits(id)")
+    db.execute("CREATE INDEX api_keys_limits ON api_keys(limits_id) WHERE limits_id IS NOT NULL")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

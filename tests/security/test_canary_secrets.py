@@ -96,7 +96,8 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     home = tmp_path_factory.mktemp("canary")
-    environ = {"LLMPROXY_LOG_LEVEL": "debug"}
+    # The provider fails all the time, and is to be asked all the same.
+    environ = {"LLMPROXY_LOG_LEVEL": "debug", "LLMPROXY_PAUSE_AFTER_FAILURES": "0"}
     with StubProvider() as stub, RunningProxy(home, environ) as proxy:
         world = World(proxy, stub)
         for provider, url, secret in (

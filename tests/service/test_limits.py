@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.support.answers import openai_chat, openai_chat_stream, plain, stream
 from tests.support.proxy import RunningProxy
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
+from tests.support.waiting import wait_until
 
 BODY_MAX = 2_500_000
 IN_FLIGHT_MAX = 3_000_000
@@ -168,6 +169,85 @@ def test_an_idle_connection_is_kept(proxy: RunningProxy, key: str) -> None:
             time.sleep(2.5)
         client.post(CHAT, json.dumps(chat_body()).encode(), bearer(key))
         assert client.recv_head().status == 200
+
+
+@pytest.fixture
+def tight(tmp_path: Path, upstream: StubProvider) -> Iterator[RunningProxy]:
+    """A server for small heads and few connections."""
+    environ = {"LLMPROXY_HEAD_BYTES_MAX": "2048", "LLMPROXY_CONNECTIONS_MAX": "3"}
+    with RunningProxy(tmp_path, environ) as proxy:
+        proxy.use_provider("openai", f"{upstream.url}/v1")
+        proxy.start()
+        yield proxy
+        proxy.verify_ledger()
+
+
+def test_the_largest_head_is_a_setting(tight: RunningProxy) -> None:
+    key = tight.new_user("ann")
+    body = json.dumps(chat_body()).encode()
+    start = len(head(key, len(body), more="long: \r\n"))
+    # With the body right behind it, in one read or in several.
+    for size, status in ((2000 - start, 200), (2100 - start, 431), (20_000, 431)):
+        request = head(key, len(body), more=f"long: {'x' * size}\r\n") + body
+        for pieces in (1, 3):
+            with RawClient(tight.port) as client:
+                step = -(-len(request) // pieces)
+                with suppress(ConnectionError):
+                    for at in range(0, len(request), step):
+                        client.send(request[at : at + step])
+                        time.sleep(0.05 if pieces > 1 else 0)
+                answer = client.recv_head()
+                assert answer.status == status
+                if status == 431:
+                    error = json.loads(client.body())["error"]
+                    assert error["type"] == "invalid_request_error"
+                    assert "larger than 2048 bytes" in error["message"]
+
+
+# --- connections ---
+
+
+def test_a_connection_too_many_is_told_so_and_closed(tight: RunningProxy) -> None:
+    key = tight.new_user("ann")
+    body = json.dumps(chat_body()).encode()
+    with RawClient(tight.port) as one, RawClient(tight.port) as two, RawClient(tight.port) as three:
+        for client in (one, two, three):
+            client.post(CHAT, body, bearer(key))
+            assert client.recv_head().status == 200
+            client.body()
+        for path in (CHAT, "/healthz"):
+            with RawClient(tight.port) as surplus:
+                surplus.post(path, body, bearer(key))
+                refused = surplus.recv_head()
+                assert (refused.status, refused.header("retry-after")) == (503, b"2")
+                assert refused.header("connection") == b"close"
+                error = json.loads(surplus.body())["error"]
+                assert error["code"] == "overloaded"
+                assert "too many connections" in error["message"]
+                assert_hung_up(surplus)
+        # One that says nothing does not stay either.
+        with RawClient(tight.port, timeout_s=LATEST_S) as silent:
+            assert_hung_up(silent)
+        # Those that there are go on, and when one leaves there is room again.
+        two.post(CHAT, body, bearer(key))
+        assert two.recv_head().status == 200
+        three.close()
+        wait_until(lambda: ask(tight.port, "POST", CHAT, body, bearer(key)).status == 200)
+
+
+def test_a_flood_of_connections_is_dropped(tight: RunningProxy) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(tight.port, timeout_s=5)) for _ in range(250)]
+        last = clients[-1]
+        assert last._read() == b""
+    wait_until(lambda: ask_or_none(tight.port) == 200)
+
+
+def ask_or_none(port: int) -> int | None:
+    try:
+        return ask(port, "GET", "/healthz").status
+    except OSError:
+        return None
 
 
 # --- bodies ---

@@ -7,18 +7,22 @@ import re
 import subprocess
 import time
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmproxy import accounts, reports
+from llmproxy import accounts, limit_store, reports
 from llmproxy.clock import Clock, arrival_ms
 from llmproxy.money import format_usd
 from llmproxy.server.usage_query import PARAMETERS
 from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer, chat_body
+from tests.support.answers import openai_chat, openai_usage, plain
+from tests.support.limits import limit_key, limit_user
 from tests.support.proxy import Answered, RunningProxy
 from tests.support.raw_client import RawClient
+from tests.support.stub_provider import StubProvider
 from tests.support.waiting import wait_until
 
 API_PAGE = Path(__file__).parents[2] / "docs" / "api.md"
@@ -83,8 +87,53 @@ def test_the_key_tells_what_its_user_has_and_has_spent(
             "charged_usd": format_usd(spent),
         },
         "limits": {},
+        "limits_used": {},
+        "user_limits": {},
+        "suspended": None,
         "expires_at": None,
     }
+
+
+def test_the_key_tells_its_limits_and_what_is_used_of_them(
+    proxy: RunningProxy, books: Books, stub: StubProvider
+) -> None:
+    stub.handle = plain(openai_chat(usage=openai_usage(10, 20)))
+    name, key = books.user()
+    networks = (ip_network("127.0.0.0/8"),)
+    limits_id = limit_key(
+        books,
+        name,
+        requests_per_minute=60,
+        daily_budget_nanousd=5_000_000_000,
+        models=("gpt-4o",),
+        networks=networks,
+    )
+    limit_user(books, name, concurrent_max=8)
+    # A request that meets the change on its way is admitted anew, and leaves two rows.
+    wait_until(lambda: get(proxy, "/v1/key", key).json()["user_limits"] == {"concurrent_max": 8})
+    assert proxy.post(CHAT, chat_body(), key).status == 200
+    books.settled_wallet(name)
+    found = get(proxy, "/v1/key", key).json()
+    assert found["limits"] == {
+        "requests_per_minute": 60,
+        "daily_budget_usd": "5.00",
+        "models": ["gpt-4o"],
+        "networks": ["127.0.0.0/8"],
+    }
+    assert found["user_limits"] == {"concurrent_max": 8}
+    cost = format_usd(10 * 2500 + 20 * 10_000)
+    assert found["limits_used"] == {
+        "requests_last_minute": 1,
+        "tokens_last_minute": 30,
+        "running": 0,
+        "spent_today_usd": cost,
+        "spent_month_usd": cost,
+        "spent_10_minutes_usd": cost,
+    }
+    # A suspended key may still ask why.
+    with books.write() as tx:
+        limit_store.suspend(tx, limits_id, "too fast", Clock().now_ms())
+    wait_until(lambda: get(proxy, "/v1/key", key).json()["suspended"] == "too fast")
 
 
 def test_rows_come_newest_first_page_by_page_and_only_ones_own(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llmproxy import ledger
 from llmproxy.body_reader import BodyReader
 from llmproxy.errors import DatabaseError
+from llmproxy.gate import Gate
 from llmproxy.health import Health
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import Pool
@@ -82,6 +83,7 @@ class Process:
             world.clock,
             BodyReader(),
             health,
+            Gate(self.writer, world.clock),
         )
         policy = HoldPolicy(world.plan.hold_stream_output_tokens)
         self._relay = Relay(services, self.writer, Pool(world.vault), policy)
@@ -196,6 +198,7 @@ class Process:
             "raw_path": FREE_PATH if visit.ask.is_free else PATHS[visit.ask.dialect],
             "query_string": b"",
             "headers": _headers(visit),
+            "client": ("127.0.0.1", 0),
         }
         serving = serve_request(self._door, handle, scope, connection)
         return Stepped(serving, visit.ask.cancelled_at)

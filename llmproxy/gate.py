@@ -1,0 +1,372 @@
+"""Owns whether a request is within the limits of its API key and user, and what it uses of them.
+
+What is counted stands in memory: minutes begin anew with the process, budgets and the speed of
+spending are read from the database when a key is first used. The steps of one request:
+
+    enter    before its body is read: suspended? provider? requests, tokens, concurrent requests
+    reserve  before its hold: budgets; `change` when it held something else, `extend` as it grows
+    note_end with its settlement: what it has cost, its tokens; may suspend the key
+    leave    when it is over, whatever became of it
+"""
+
+import logging
+import shlex
+from asyncio import Future, shield
+from collections.abc import Iterator
+from functools import partial
+
+from llmproxy import limit_store, reports
+from llmproxy.accounts import Principal
+from llmproxy.clock import Clock, arrival_ms
+from llmproxy.errors import ApiError, api_key_suspended, not_allowed
+from llmproxy.headers import Headers
+from llmproxy.limits import VELOCITY_SPANS_PER_HOUR, Limits
+from llmproxy.meters import MINUTE_S, Books, Meter, Spent
+from llmproxy.money import format_usd
+from llmproxy.quote import Quote, budget_exceeded, covered
+from llmproxy.storage.queue import Queue
+
+CONCURRENT_RETRY_AFTER_S = 2
+"""Nobody knows when a running request will end."""
+
+_log = logging.getLogger("llmproxy.relay")
+
+
+class Entry:
+    """One request's place within the limits: what it counts for, until it leaves."""
+
+    __slots__ = ("_clock", "_entered_s", "_scopes")
+
+    def __init__(self, scopes: "list[_Scope]", clock: Clock) -> None:
+        """Count one more request, and one that runs."""
+        self._scopes = scopes
+        self._clock = clock
+        self._entered_s = clock.monotonic_s()
+        for scope in scopes:
+            scope.meter.running += 1
+            scope.meter.requests.add(1, self._entered_s)
+
+    def leave(self) -> None:
+        """Count it as running no more."""
+        for scope in self._scopes:
+            scope.meter.running -= 1
+
+    def uncount(self) -> None:
+        """Let it not have been one of the minute's requests: it will be counted again."""
+        for scope in self._scopes:
+            scope.meter.requests.take_back(1, self._entered_s)
+
+    def headers(self) -> Headers:
+        """Return the headers that tell what is left at this moment; none without such limits."""
+        return _headers(self._scopes, self._clock.monotonic_s())
+
+
+class _Scope:
+    """Limits, whose they are, and what is counted for them."""
+
+    __slots__ = ("limits", "meter", "prefix", "who")
+
+    def __init__(self, who: str, prefix: str, limits: Limits, meter: Meter) -> None:
+        self.who = who
+        self.prefix = prefix
+        self.limits = limits
+        self.meter = meter
+
+    def refusal(self, now_s: float) -> tuple[str, float] | None:
+        """Say which limit is reached and in how many seconds it is not; None when none is."""
+        limits, meter = self.limits, self.meter
+        most = limits.requests_per_minute
+        if most is not None and meter.requests.total(now_s) >= most:
+            wait_s = meter.requests.wait_s(most - 1, now_s)
+            return f"{self.who} may make {most:,} requests per minute", wait_s
+        most = limits.tokens_per_minute
+        if most is not None and meter.tokens.total(now_s) >= most:
+            wait_s = meter.tokens.wait_s(most - 1, now_s)
+            return f"{self.who} may use {most:,} tokens per minute", wait_s
+        most = limits.concurrent_max
+        if most is not None and meter.running >= most:
+            what = f"{self.who} may have {most:,} requests running at once"
+            return what, CONCURRENT_RETRY_AFTER_S
+        return None
+
+    def policies(self, now_s: float) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the items of `ratelimit-policy` and of `ratelimit` for each limit."""
+        limits, meter = self.limits, self.meter
+        if (most := limits.requests_per_minute) is not None:
+            left = max(0, most - meter.requests.total(now_s))
+            name = f'"{self.prefix}requests"'
+            yield _items(name, f"q={most};w={MINUTE_S}", left, meter.requests.next_s(now_s))
+        if (most := limits.tokens_per_minute) is not None:
+            left = max(0, most - meter.tokens.total(now_s))
+            policy = f'q={most};qu="tokens";w={MINUTE_S}'
+            yield _items(f'"{self.prefix}tokens"', policy, left, meter.tokens.next_s(now_s))
+        if (most := limits.concurrent_max) is not None:
+            policy = f'q={most};qu="concurrent-requests"'
+            yield _items(f'"{self.prefix}concurrent"', policy, max(0, most - meter.running))
+
+
+def _items(
+    name: str, policy: str, left: int, more_in_s: float | None = None
+) -> tuple[bytes, bytes]:
+    state = f"{name};r={left}"
+    if more_in_s is not None:
+        state += f";t={_whole_s(more_in_s)}"
+    return f"{name};{policy}".encode(), state.encode()
+
+
+def _whole_s(seconds: float) -> int:
+    """Return seconds as clients are told them: whole ones, 1 to 60."""
+    return min(MINUTE_S, max(1, -int(-seconds // 1)))
+
+
+def _headers(scopes: list[_Scope], now_s: float) -> Headers:
+    pairs = [pair for scope in scopes for pair in scope.policies(now_s)]
+    if not pairs:
+        return []
+    policies, states = zip(*pairs, strict=True)
+    return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states))]
+
+
+class Gate:
+    """Counts what API keys and users use, and refuses what is beyond their limits."""
+
+    def __init__(self, writer: Queue, clock: Clock) -> None:
+        """Begin with nothing counted; `publish` must be called before the first request."""
+        self._writer = writer
+        self._clock = clock
+        self._meters: dict[int, Meter] = {}
+        self._limits: dict[int, Limits] = {}
+        """The limits of API keys as they are now, by their ids."""
+        self._limits_of_key: dict[int, Limits] = {}
+        """The same by the ids of the keys."""
+
+    def publish(self, principals: dict[bytes, Principal]) -> None:
+        """Take the limits as the operator has set them."""
+        limited = [each for each in principals.values() if each.limits or each.user_limits]
+        self._limits_of_key = {each.api_key_id: each.limits for each in limited if each.limits}
+        self._limits = {limits.id: limits for limits in self._limits_of_key.values()}
+        known = {each.user_limits.id for each in limited if each.user_limits} | set(self._limits)
+        for limits_id in [each for each in self._meters if each not in known]:
+            meter = self._meters[limits_id]
+            meter.books = None  # what is spent meanwhile is not noted: to be read again
+            if not meter.running:
+                del self._meters[limits_id]
+        for limits in self._limits.values():
+            if limits.id in self._meters:
+                self._meters[limits.id].note_resumed(limits)
+
+    # --- a request comes -----------------------------------------------------------------------
+
+    def enter(self, principal: Principal, provider: str) -> Entry:
+        """Let a request in, or refuse it; nothing is counted for one that is refused.
+
+        Raises:
+            ApiError: 403 for a suspended key, or a provider that it may not use; 429.
+        """
+        limits = principal.limits
+        if limits is not None:
+            self._require_not_suspended(principal, limits)
+            if not limits.allows_provider(provider):
+                raise not_allowed(f"may not use provider {provider}", code="provider_not_allowed")
+        scopes = self._scopes(principal)
+        now_s = self._clock.monotonic_s()
+        for scope in scopes:
+            refusal = scope.refusal(now_s)
+            if refusal is not None:
+                raise _too_many(*refusal, _headers(scopes, now_s))
+        return Entry(scopes, self._clock)
+
+    def _scopes(self, principal: Principal) -> list[_Scope]:
+        scopes = []
+        if (own := principal.limits) is not None:
+            scopes.append(_Scope("This API key", "", own, self._meter(own)))
+        if (of_user := principal.user_limits) is not None:
+            whose = "The user of this API key"
+            scopes.append(_Scope(whose, "user-", of_user, self._meter(of_user)))
+        return scopes
+
+    def _meter(self, limits: Limits) -> Meter:
+        meter = self._meters.get(limits.id)
+        if meter is None:
+            meter = self._meters[limits.id] = Meter()
+            meter.note_resumed(limits)
+        return meter
+
+    def _require_not_suspended(self, principal: Principal, limits: Limits) -> None:
+        meter = self._meters.get(limits.id)
+        if limits.is_suspended:
+            reason = limits.suspended_reason or ""
+        elif meter is not None and meter.is_tripped(limits):
+            reason = _too_fast(limits)
+        else:
+            return
+        names = shlex.join((principal.user, principal.api_key))
+        raise api_key_suspended(reason, f"llmproxy keys resume {names}")
+
+    # --- its money -----------------------------------------------------------------------------
+
+    async def reserve(
+        self,
+        principal: Principal,
+        limits: Limits,
+        quote: Quote,
+        hold_id: bytes,
+        *,
+        may_fit: bool,
+    ) -> Quote:
+        """Count what a request will hold for the budgets of its key, before it is held.
+
+        Returns the quote, with less output where only that is left and `may_fit`.
+
+        Raises:
+            ApiError: 402, a budget does not cover it; 403, the key has just been suspended.
+            DatabaseError: what has been spent cannot be read.
+        """
+        if not limits.needs_books:
+            return quote
+        books = await self._books(principal, limits)
+        self._require_not_suspended(principal, limits)
+        now_ms = self._clock.now_ms()
+        rooms = books.rooms(limits, now_ms)
+        if rooms:
+            tightest = min(rooms, key=lambda room: room.left)
+            fitting = covered(quote, tightest.left) if may_fit else quote
+            if fitting is None or fitting.amount_nanousd > tightest.left:
+                raise budget_exceeded(quote, tightest)
+            quote = fitting
+        books.hold(hold_id, quote.amount_nanousd, now_ms)
+        return quote
+
+    def change(self, principal: Principal, hold_id: bytes, amount_nanousd: int) -> None:
+        """Note that a request holds another amount than was reserved."""
+        books = self._known_books(principal)
+        if books is not None:
+            books.change(hold_id, amount_nanousd)
+
+    def extend(
+        self, principal: Principal, quote: Quote, hold_id: bytes, held_tokens: int, wanted: int
+    ) -> int:
+        """Reserve more output for a running request; return how many tokens the budgets cover."""
+        books = self._known_books(principal)
+        limits = principal.limits
+        if books is None or limits is None:
+            return wanted
+        held = quote.cost_nanousd(held_tokens)
+        for room in books.rooms_of(self._limits.get(limits.id, limits), hold_id):
+            if quote.cost_nanousd(wanted) - held > room.left:
+                wanted = max(held_tokens, quote.affordable_output_tokens(held + room.left))
+        books.change(hold_id, quote.cost_nanousd(wanted))
+        return wanted
+
+    def _known_books(self, principal: Principal) -> Books | None:
+        limits = principal.limits
+        meter = None if limits is None else self._meters.get(limits.id)
+        return None if meter is None else meter.books
+
+    async def _books(self, principal: Principal, limits: Limits) -> Books:
+        """Return what the key has spent, reading it at first."""
+        meter = self._meter(limits)
+        while meter.books is None or not meter.books.is_filled:
+            filled = meter.filled
+            if meter.books is None or filled is None:
+                filled = meter.filled = self._read_books(principal, limits, meter)
+            # Shielded: who asks no longer takes it from nobody else.
+            await shield(filled)
+        return meter.books
+
+    def _read_books(self, principal: Principal, limits: Limits, meter: Meter) -> Future[None]:
+        """Ask the database what has been spent; the future resolves when that is in the books.
+
+        Ends that are queued before the question are in its answer, those behind it are noted in
+        the new books: writes run in their order.
+        """
+        books = meter.books = Books()
+        find = partial(
+            reports.find_spent, now_ms=self._clock.now_ms(), resumed_at_ms=limits.resumed_at_ms
+        )
+        reading = self._writer.submit(find, principal.user_id, limits.id)
+        # Not the reading itself: it is done a moment before its callback runs.
+        filled: Future[None] = reading.get_loop().create_future()
+
+        def fill(reading: Future[Spent]) -> None:
+            error = reading.exception()
+            if error is None:
+                books.fill(reading.result(), self._clock.now_ms(), self._clock.monotonic_s())
+            if meter.books is not books:
+                pass  # the limits were lifted meanwhile: who waits asks anew
+            elif error is None:
+                self._trip_if_too_fast(limits, meter)
+            else:
+                meter.books = None
+                filled.set_exception(error)
+                filled.exception()  # else asyncio complains when nobody waits any more
+                return
+            filled.set_result(None)
+
+        reading.add_done_callback(fill)
+        return filled
+
+    # --- a request ends ------------------------------------------------------------------------
+
+    def note_end(
+        self, principal: Principal, hold_id: bytes, cost_nanousd: int = 0, tokens: int = 0
+    ) -> None:
+        """Count what a request has cost, which holds nothing any more.
+
+        To be called with every settlement and release, in the same moment as it is queued.
+        """
+        if tokens:
+            for limits in (principal.limits, principal.user_limits):
+                if limits is not None and (meter := self._meters.get(limits.id)) is not None:
+                    meter.tokens.add(tokens, self._clock.monotonic_s())
+        # The key may have got its limits while the request ran.
+        limits = self._limits_of_key.get(principal.api_key_id, principal.limits)
+        meter = None if limits is None else self._meters.get(limits.id)
+        if limits is None or meter is None or meter.books is None:
+            return
+        meter.books.end(hold_id, cost_nanousd, arrival_ms(hold_id), self._clock.monotonic_s())
+        if cost_nanousd:
+            self._trip_if_too_fast(limits, meter)
+
+    def _trip_if_too_fast(self, limits: Limits, meter: Meter) -> None:
+        """Suspend the keys that spend faster than they may, durably."""
+        most, books = limits.spend_per_hour_nanousd, meter.books
+        if most is None or books is None or limits.is_suspended or meter.is_tripped(limits):
+            return
+        spent = books.velocity.total(self._clock.monotonic_s())
+        if spent * VELOCITY_SPANS_PER_HOUR <= most:
+            return
+        # A resumption of this very millisecond was of an earlier suspension.
+        meter.tripped_at_ms = max(self._clock.now_ms(), limits.resumed_at_ms + 1)
+        reason = _too_fast(limits)
+        _log.warning("API keys with limits %d are suspended: %s", limits.id, reason)
+        self._writer.enqueue(limit_store.suspend, limits.id, reason, meter.tripped_at_ms)
+
+
+def require_model(principal: Principal, model_id: str) -> None:
+    """Refuse a model that the API key may not use.
+
+    Raises:
+        ApiError: 403.
+    """
+    if principal.limits is not None and not principal.limits.allows_model(model_id):
+        what = f'may not use model "{model_id:.100}"' if model_id else "must name a model"
+        raise not_allowed(what, code="model_not_allowed")
+
+
+def _too_fast(limits: Limits) -> str:
+    most = format_usd(limits.spend_per_hour_nanousd or 0)
+    return f"its last ten minutes were spent faster than {most} USD per hour"
+
+
+def _too_many(what: str, wait_s: float, headers: Headers) -> ApiError:
+    seconds = _whole_s(wait_s)
+    error = ApiError(
+        429,
+        "rate_limit_exceeded",
+        f"{what}. Try again in {seconds} s.",
+        should_retry=None,
+        retry_after_s=seconds,
+    )
+    error.extra_headers = tuple(headers)
+    return error

@@ -1,0 +1,102 @@
+"""Owns what API keys that share limits have used of them, as far as the database knows.
+
+Budgets count requests by the day (UTC) of their arrival, at what their answers have cost.
+"""
+
+from typing import NamedTuple
+
+from llmproxy.limits import VELOCITY_SPAN_S
+from llmproxy.meters import DAY_MS, MINUTE_S, Spent, month_start_ms
+from llmproxy.money import format_usd
+from llmproxy.reports.requests import id_bound
+from llmproxy.rollups import REQUESTS_AS_DAYS
+from llmproxy.storage.database import Tx
+
+ANSWER_MS_MAX = 86_400_000
+"""No answer takes longer (`total_timeout_s`): what ended lately came not before that."""
+
+
+class LimitsUse(NamedTuple):
+    """What is used of limits; money in nano-USD."""
+
+    requests_last_minute: int
+    tokens_last_minute: int
+    running: int
+    today: int
+    month: int
+    last_10_minutes: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return it with money as exact decimal strings of USD."""
+        return {
+            "requests_last_minute": self.requests_last_minute,
+            "tokens_last_minute": self.tokens_last_minute,
+            "running": self.running,
+            "spent_today_usd": format_usd(self.today),
+            "spent_month_usd": format_usd(self.month),
+            "spent_10_minutes_usd": format_usd(self.last_10_minutes),
+        }
+
+
+def find_spent(
+    tx: Tx, user_id: int, limits_id: int, *, now_ms: int, resumed_at_ms: int = 0
+) -> Spent:
+    """Return what the API keys with these limits have spent and hold; see `Spent`."""
+    day = now_ms // DAY_MS
+    keys = {"user": user_id, "limits": limits_id}
+    today, month = tx.execute(
+        """SELECT coalesce(sum(iif(day = :day, cost_nanousd, 0)), 0),
+                  coalesce(sum(cost_nanousd), 0)
+           FROM requests_by_day
+           WHERE user_id = :user AND day >= :first_day
+             AND api_key_id IN (SELECT id FROM api_keys WHERE limits_id = :limits)""",
+        {**keys, "day": day, "first_day": month_start_ms(now_ms) // DAY_MS},
+    ).fetchone()
+    open_holds = tx.execute(
+        """SELECT id, amount_nanousd, created_at_ms FROM holds INDEXED BY holds_open
+           WHERE state = 'open' AND wallet_id = (SELECT id FROM wallets WHERE user_id = :user)
+             AND api_key_id IN (SELECT id FROM api_keys WHERE limits_id = :limits)""",
+        keys,
+    ).fetchall()
+    since_ms = max(now_ms - VELOCITY_SPAN_S * 1000, resumed_at_ms)
+    recent = tx.execute(
+        """SELECT created_at_ms + duration_ms AS ended, cost_nanousd
+           FROM requests INDEXED BY requests_user
+           WHERE user_id = :user AND id >= :first AND cost_nanousd > 0 AND ended > :since
+             AND api_key_id IN (SELECT id FROM api_keys WHERE limits_id = :limits)
+           ORDER BY ended""",
+        {**keys, "first": id_bound(since_ms - ANSWER_MS_MAX, 0), "since": since_ms},
+    ).fetchall()
+    return Spent(today, month, [tuple(row) for row in open_holds], [tuple(row) for row in recent])
+
+
+_LAST_MINUTE = """
+SELECT count(*), coalesce(sum(input + cache_read + cache_write_5m + cache_write_1h + output), 0)
+FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :first AND requests > 0
+  AND api_key_id IN (SELECT id FROM api_keys WHERE limits_id = :limits)
+""".replace("REQUESTS_AS_DAYS", REQUESTS_AS_DAYS)
+
+
+def find_limits_use(
+    tx: Tx, user_id: int, limits_id: int, *, now_ms: int, resumed_at_ms: int = 0
+) -> LimitsUse:
+    """Return what the API keys with these limits have used of them.
+
+    The last minute is that of the arrival of requests; of running ones no tokens are known yet.
+    """
+    spent = find_spent(tx, user_id, limits_id, now_ms=now_ms, resumed_at_ms=resumed_at_ms)
+    statement = _LAST_MINUTE
+    minute_ago_ms = now_ms - MINUTE_S * 1000
+    requests, tokens = tx.execute(
+        statement,
+        {"user": user_id, "limits": limits_id, "first": id_bound(minute_ago_ms, 0)},
+    ).fetchone()
+    running = sum(came_ms >= minute_ago_ms for _, _, came_ms in spent.open_holds)
+    return LimitsUse(
+        requests_last_minute=requests + running,
+        tokens_last_minute=tokens,
+        running=len(spent.open_holds),
+        today=spent.today,
+        month=spent.month,
+        last_10_minutes=sum(cost for _, cost in spent.recent),
+    )

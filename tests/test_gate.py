@@ -1,0 +1,251 @@
+"""The gate by itself: what happens between two turns of the loop, where no client can look."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+
+from llmproxy import ledger
+from llmproxy.accounts import NEVER_MS, Principal
+from llmproxy.catalog import Model
+from llmproxy.clock import Clock, RequestIds
+from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.errors import ApiError, DatabaseError
+from llmproxy.gate import Gate
+from llmproxy.growing import GrowingHold
+from llmproxy.limits import Limits
+from llmproxy.meters import Spent
+from llmproxy.pricing import Bound
+from llmproxy.quote import Quote
+from tests.support.books import PRICES
+
+T = TypeVar("T")
+NOTHING = Spent(0, 0, [], [])
+
+
+class HandQueue:
+    """A writer whose writes are answered by the test."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[Any]] = []
+        self.arguments: list[tuple[object, ...]] = []
+        self.written: list[tuple[object, ...]] = []
+
+    def submit(self, function: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        self.arguments.append((function, *args))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.asked.append(future)
+        return future
+
+    def enqueue(self, function: Callable[..., object], *args: object) -> None:
+        self.written.append((function, *args))
+
+    def offer(self, function: Callable[..., object], *args: object) -> None:
+        self.written.append((function, *args))
+
+
+def costing(amount_nanousd: int) -> Quote:
+    """A quote of so many tokens of output, each of which costs a nano-dollar."""
+    body = b'{"model": "m", "max_tokens": 1, "messages": []}'
+    model = Model("p", "m", (), "chat", PRICES, 1_000_000, None, None, reasoning=False)
+    bound = Bound(0, 1_000_000)
+    facts = OpenAIChat().read_request(body)
+    return Quote(facts, model, bound, 0, amount_nanousd, amount_nanousd, 1_000_000)
+
+
+def principal(limits: Limits) -> Principal:
+    return Principal(1, "ann", 1, 1, "laptop", 1_000_000, NEVER_MS, None, limits)
+
+
+class Scene:
+    """A gate with one limited key."""
+
+    def __init__(self, **limits: Any) -> None:  # noqa: ANN401
+        self.queue = HandQueue()
+        self.gate = Gate(self.queue, Clock())
+        self.principal = principal(Limits(1, **limits))
+        self.publish(self.principal)
+        self._ids = RequestIds()
+
+    def publish(self, *principals: Principal) -> None:
+        self.gate.publish({bytes([n]): each for n, each in enumerate(principals)})
+
+    async def reserve(self, amount: int = 10) -> bytes:
+        hold_id = self._ids.new(Clock().now_ms())
+        limits = self.principal.limits
+        assert limits is not None
+        await self.gate.reserve(self.principal, limits, costing(amount), hold_id, may_fit=False)
+        return hold_id
+
+
+async def turns() -> None:
+    """Let everything run that is due."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_who_comes_just_when_the_database_has_answered_is_served() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=25)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        # Its callbacks have not run yet: the answer is there, and in no books.
+        await asyncio.wait_for(scene.reserve(), 5)
+        await first
+        assert len(scene.queue.asked) == 1
+
+    asyncio.run(run())
+
+
+def test_all_who_come_meanwhile_share_one_question() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=25)
+        waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(3)]
+        await turns()
+        waiting[0].cancel()
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        done = await asyncio.gather(*waiting[1:])
+        assert len(done) == 2
+        assert len(scene.queue.asked) == 1
+        with pytest.raises(ApiError, match="daily budget"):
+            await scene.reserve()
+
+    asyncio.run(run())
+
+
+def test_a_question_that_failed_is_put_again() -> None:
+    async def run() -> None:
+        scene = Scene(monthly_budget_nanousd=25)
+        waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(2)]
+        await turns()
+        scene.queue.asked[0].set_exception(DatabaseError("busy"))
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in results] == [DatabaseError] * 2
+        again = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[1].set_result(NOTHING)
+        await again
+
+    asyncio.run(run())
+
+
+def test_limits_lifted_and_set_again_while_the_database_is_asked() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=25)
+        entry = scene.gate.enter(scene.principal, "openai")
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.publish()
+        scene.publish(scene.principal)
+        second = asyncio.ensure_future(scene.reserve())
+        await turns()
+        for question in scene.queue.asked:
+            question.set_result(Spent(15, 15, [], []))
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        # Each of the two asked; there is room for one, and what was spent counts once.
+        assert len(scene.queue.asked) == 2
+        assert [isinstance(each, ApiError) for each in results].count(True) == 1
+        entry.leave()
+
+    asyncio.run(run())
+
+
+def test_ends_that_are_queued_behind_the_question_are_counted_once() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=100)
+        running = RequestIds().new(Clock().now_ms())
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.gate.note_end(scene.principal, running, 30)
+        scene.queue.asked[0].set_result(Spent(0, 0, [(running, 90, Clock().now_ms())], []))
+        await first
+        # 30 are spent and 10 held: 60 are left, not 61.
+        with pytest.raises(ApiError):
+            await scene.reserve(61)
+        await scene.reserve(60)
+
+    asyncio.run(run())
+
+
+def test_a_key_is_suspended_once_and_by_the_time_of_the_trip() -> None:
+    async def run() -> None:
+        scene = Scene(spend_per_hour_nanousd=60)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        hold_id = await first
+        scene.gate.note_end(scene.principal, hold_id, 10)
+        assert scene.queue.written == []  # exactly at the limit
+        for _ in range(3):
+            scene.gate.note_end(scene.principal, hold_id, 1)
+        assert len(scene.queue.written) == 1
+        with pytest.raises(ApiError, match="llmproxy keys resume ann laptop"):
+            scene.gate.enter(scene.principal, "openai")
+        _, limits_id, _, at_ms = scene.queue.written[0]
+        assert (limits_id, isinstance(at_ms, int)) == (1, True)
+        # The operator resumes it: it works, and what was spent before is forgotten.
+        assert isinstance(at_ms, int)
+        resumed = principal(Limits(1, spend_per_hour_nanousd=60, resumed_at_ms=at_ms))
+        scene.publish(resumed)
+        scene.gate.enter(resumed, "openai").leave()
+        scene.gate.note_end(resumed, hold_id, 10)
+        assert len(scene.queue.written) == 1
+        scene.gate.note_end(resumed, hold_id, 1)
+        assert len(scene.queue.written) == 2
+
+    asyncio.run(run())
+
+
+def growing(scene: Scene, hold_id: bytes) -> GrowingHold:
+    """A stream of up to 5,000 tokens whose hold begins with 1,000 of them."""
+    quote = msgspec.structs.replace(costing(5000), held_output_tokens=1000)
+    hold = ledger.Hold(hold_id, 1, 1, 1, 1, "chat", 1_000_000, 1_000_000, 1000, 0)
+    return GrowingHold(scene.queue, scene.gate, scene.principal, quote, hold)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_credit_did_not_allow_a_stream_to_hold_is_left_of_the_budget(fails: bool) -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=10_000)
+        first = asyncio.ensure_future(scene.reserve(1000))
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        stream = growing(scene, await first)
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        # It asks for 1,000 more tokens; there is credit for 500, or the ledger cannot be written.
+        with pytest.raises(ApiError):
+            await scene.reserve(8000)
+        if fails:
+            scene.queue.asked[-1].set_exception(DatabaseError("full"))
+        else:
+            scene.queue.asked[-1].set_result(1500)
+        await asyncio.wait({covering})
+        held = 1000 if fails else 1500
+        with pytest.raises(ApiError):
+            await scene.reserve(10_001 - held)
+        await scene.reserve(10_000 - held)
+
+    asyncio.run(run())
+
+
+def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=3000, monthly_budget_nanousd=1400)
+        first = asyncio.ensure_future(scene.reserve(1000))
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        stream = growing(scene, await first)
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        assert scene.queue.arguments[-1][-1] == 1400
+        scene.queue.asked[-1].set_result(1400)
+        assert await covering
+        assert stream.is_budget_short
+        assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
+
+    asyncio.run(run())
