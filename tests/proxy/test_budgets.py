@@ -292,6 +292,17 @@ def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:
     assert site.ask(ann, CHAT, chat()).status == 429
 
 
+def test_a_repeat_hears_of_the_first_request_whatever_the_budget_has_left(site: Site) -> None:
+    hold = hold_of(site)
+    ann = site.visitor()
+    limit_key(site.books, ann.name, daily_budget_nanousd=hold)
+    once = {"idempotency-key": "once"}
+    assert site.ask(ann, CHAT, chat(), once).status == 200
+    repeat = site.ask(ann, CHAT, chat(), once)
+    assert (repeat.status, repeat.error()["first_cost_usd"]) == (409, format_usd(COST))
+    assert_beyond(site.ask(ann, CHAT, chat(), {"idempotency-key": "twice"}))
+
+
 def test_free_requests_need_no_budget(site: Site) -> None:
     site.stub.handle = plain(b'{"input_tokens": 5}')
     ann = site.visitor()
