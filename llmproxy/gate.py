@@ -206,13 +206,7 @@ class Gate:
     # --- its money -----------------------------------------------------------------------------
 
     async def reserve(
-        self,
-        principal: Principal,
-        limits: Limits,
-        quote: Quote,
-        hold_id: bytes,
-        *,
-        may_fit: bool,
+        self, principal: Principal, quote: Quote, hold_id: bytes, *, may_fit: bool
     ) -> Quote:
         """Count what a request will hold for the budgets of its key, before it is held.
 
@@ -222,7 +216,8 @@ class Gate:
             ApiError: 402, a budget does not cover it; 403, the key has just been suspended.
             DatabaseError: what has been spent cannot be read.
         """
-        if not limits.needs_books:
+        limits = principal.limits
+        if limits is None or not limits.needs_books:
             return quote
         books = await self._books(principal, limits)
         self._require_not_suspended(principal, limits)

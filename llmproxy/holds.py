@@ -11,6 +11,7 @@ from llmproxy.accounts import Principal
 from llmproxy.catalog import Model, Prices
 from llmproxy.clock import Clock, arrival_ms
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.errors import NotAllowedError
 from llmproxy.gate import Gate
 from llmproxy.headers import Headers
 from llmproxy.idempotency import Once, idempotency_key_taken
@@ -59,30 +60,6 @@ class Holds:
             ApiError: 402; 403 for a suspended key; 409 or 422 when an earlier request has the
                 idempotency key.
         """
-        if principal.limits is not None:
-            quote = await self._gate.reserve(
-                principal, principal.limits, quote, request_id, may_fit=may_fit
-            )
-        try:
-            placed = await self._place(
-                endpoint, quote, principal, request_id, may_fit=may_fit, once=once
-            )
-        except BaseException:
-            self._gate.note_end(principal, request_id)
-            raise
-        self._gate.change(principal, request_id, placed[1].amount_nanousd)
-        return placed
-
-    async def _place(
-        self,
-        endpoint: Endpoint,
-        quote: Quote,
-        principal: Principal,
-        request_id: bytes,
-        *,
-        may_fit: bool,
-        once: Once | None,
-    ) -> tuple[Quote, ledger.Hold]:
         now_ms = self._clock.now_ms()
         hold = ledger.Hold(
             id=request_id,
@@ -99,6 +76,34 @@ class Holds:
             body_hash=once.body_hash if once else None,
             is_stream=quote.facts.is_stream,
         )
+        if principal.limits is None:
+            return await self._place(quote, hold, principal, may_fit=may_fit)
+        quote = await self._reserve(quote, hold, principal, may_fit=may_fit)
+        try:
+            hold = msgspec.structs.replace(hold, amount_nanousd=quote.amount_nanousd)
+            placed = await self._place(quote, hold, principal, may_fit=may_fit)
+        except BaseException:
+            self._gate.note_end(principal, request_id)
+            raise
+        self._gate.change(principal, request_id, placed[1].amount_nanousd)
+        return placed
+
+    async def _reserve(
+        self, quote: Quote, hold: ledger.Hold, principal: Principal, *, may_fit: bool
+    ) -> Quote:
+        """Count the hold for the budgets of the API key; a repeat is told so whatever they say."""
+        try:
+            return await self._gate.reserve(principal, quote, hold.id, may_fit=may_fit)
+        except NotAllowedError:
+            if hold.idempotency_hash is not None:
+                earlier = await self._writer.submit(ledger.find_earlier_hold, hold)
+                if earlier is not None:
+                    raise idempotency_key_taken(earlier, hold.body_hash) from None
+            raise
+
+    async def _place(
+        self, quote: Quote, hold: ledger.Hold, principal: Principal, *, may_fit: bool
+    ) -> tuple[Quote, ledger.Hold]:
         try:
             placed = await self._writer.submit(_place_fitting if may_fit else _place, hold, quote)
         except asyncio.CancelledError:

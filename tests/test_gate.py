@@ -74,9 +74,7 @@ class Scene:
 
     async def reserve(self, amount: int = 10) -> bytes:
         hold_id = self._ids.new(Clock().now_ms())
-        limits = self.principal.limits
-        assert limits is not None
-        await self.gate.reserve(self.principal, limits, costing(amount), hold_id, may_fit=False)
+        await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
         return hold_id
 
 

@@ -1,5 +1,8 @@
 """Budgets of API keys: no more is spent, whatever runs at once, grows or is restarted."""
 
+import asyncio
+import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +15,11 @@ from llmproxy.clock import Clock
 from llmproxy.money import format_usd
 from tests.proxy.conftest import INPUT, OUTPUT, STEP, running_site
 from tests.proxy.helpers import CHAT, MESSAGES, Got, Site, Visitor, chat, message
-from tests.proxy.test_growing import Pieces, dear_chat, seen_text
+from tests.proxy.test_growing import PIECE, Pieces, dear_chat, seen_text
 from tests.service.helpers import either
-from tests.support.answers import openai_chat, openai_usage, plain
+from tests.support.answers import openai_chat, openai_chat_stream, openai_usage, plain
 from tests.support.limits import Held, limit_key
+from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
 
 COST = 10 * 2500 + 20 * 10_000
@@ -142,19 +146,48 @@ def test_a_request_without_a_maximum_gets_what_the_budget_covers(site: Site) -> 
     assert site.ended(ann)["hold_nanousd"] <= 30_000_000
 
 
+class Paced:
+    """A chat stream without end that is never far ahead of those who read it.
+
+    On a busy machine much may come at once otherwise, and what has come is charged.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self._may_send = threading.Semaphore(ahead)
+
+    async def __call__(self, request: SeenRequest, out: Out) -> None:
+        events = openai_chat_stream([PIECE])
+        await out.head(200, [("content-type", "text/event-stream")])
+        with contextlib.suppress(ConnectionError):
+            await out.chunk(events[0])
+            while True:
+                await asyncio.to_thread(self._may_send.acquire, timeout=20)
+                await out.chunk(events[1])
+
+    def take(self, site: Site, visitor: Visitor) -> Got:
+        """Ask for the stream and read it, each piece making room for another."""
+        with site.send(visitor, CHAT, dear_chat()) as client:
+            head = client.recv_head()
+            body, pieces = b"", 0
+            for _, part in client.recv_chunks():
+                body += part
+                fresh = body.count(PIECE.encode()) - pieces
+                pieces += fresh
+                for _ in range(fresh):
+                    self._may_send.release()
+            self._may_send.release(10)  # it is to notice that nobody reads any more
+            return Got(head.status, head.headers, body, client.clean_end, client.reset)
+
+
 def test_a_stream_ends_where_the_budget_does(dear: Site) -> None:
-    dear.stub.handle = pieces = Pieces(at_once=2, later=200)
+    dear.stub.handle = paced = Paced(ahead=2)
     ann = dear.visitor()
     budget = 3 * STEP * OUTPUT
     limit_key(dear.books, ann.name, daily_budget_nanousd=budget)
-    with dear.send(ann, CHAT, dear_chat()) as client:
-        head = client.recv_head()
-        pieces.let_go()
-        body = client.body()
-    got = Got(head.status, head.headers, body, client.clean_end, client.reset)
+    got = paced.take(dear, ann)
     name, data = got.last_event()
     assert (name, data["error"]["code"]) == (b"error", "budget_exceeded")
-    assert b"[DONE]" not in body
+    assert b"[DONE]" not in got.body
     row = dear.ended(ann)
     assert row["reason"] == "the budget of the API key ended before the answer"
     assert 0 < row["cost_nanousd"] <= row["hold_nanousd"] <= budget
@@ -164,15 +197,12 @@ def test_a_stream_ends_where_the_budget_does(dear: Site) -> None:
 
 
 def test_streams_that_race_for_the_last_of_a_budget_stay_within_it(dear: Site) -> None:
-    dear.stub.handle = pieces = Pieces(at_once=1, later=100)
+    dear.stub.handle = paced = Paced(ahead=3)
     ann = dear.visitor()
     budget = 6 * STEP * OUTPUT
     limit_key(dear.books, ann.name, monthly_budget_nanousd=budget)
-    before = len(dear.stub.requests)
     with ThreadPoolExecutor(3) as threads:
-        answers = [threads.submit(dear.ask, ann, CHAT, dear_chat()) for _ in range(3)]
-        dear.stub.wait_for_requests(before + 3)
-        pieces.let_go()
+        answers = [threads.submit(paced.take, dear, ann) for _ in range(3)]
         codes = [answer.result(30).last_event()[1]["error"]["code"] for answer in answers]
     assert codes == ["budget_exceeded"] * 3
     assert 0 < spent(dear, ann) <= budget
@@ -290,6 +320,17 @@ def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:
         )
     assert raised.value.code == "budget_exceeded"
     assert site.ask(ann, CHAT, chat()).status == 429
+
+
+def test_a_repeat_hears_of_the_first_request_whatever_the_budget_has_left(site: Site) -> None:
+    hold = hold_of(site)
+    ann = site.visitor()
+    limit_key(site.books, ann.name, daily_budget_nanousd=hold)
+    once = {"idempotency-key": "once"}
+    assert site.ask(ann, CHAT, chat(), once).status == 200
+    repeat = site.ask(ann, CHAT, chat(), once)
+    assert (repeat.status, repeat.error()["first_cost_usd"]) == (409, format_usd(COST))
+    assert_beyond(site.ask(ann, CHAT, chat(), {"idempotency-key": "twice"}))
 
 
 def test_free_requests_need_no_budget(site: Site) -> None:
