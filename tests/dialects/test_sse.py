@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from llmproxy.dialects.sse import HELD_BACK_BYTES_MAX, EventStream
+from llmproxy.dialects import sse
+from llmproxy.dialects.sse import HELD_BACK_BYTES_MAX, EventStream, EventTooLargeError
 
 Event = tuple[bytes, bytes]
 
@@ -200,3 +201,11 @@ def test_an_event_of_nothing_but_comments_reaches_no_reader() -> None:
     splitter = Splitter(holds_back=True)
     assert splitter.run(b": ping\n\n: ping\r\n\r\n") == b": ping\n\n: ping\r\n\r\n"
     assert splitter.events == []
+
+
+def test_an_event_that_does_not_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1000)
+    stream = EventStream(lambda _name, _data: False, holds_back=False)
+    stream.feed(b"data: " + b"x" * 994)
+    with pytest.raises(EventTooLargeError, match="1,000 bytes"):
+        stream.feed(b"y")
