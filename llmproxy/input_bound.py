@@ -18,6 +18,8 @@ TOOLS_TOKENS = 1000
 MEDIA_TOKENS = 6000
 """Of an image, or of a document that is linked."""
 PDF_PAGE_TOKENS = 3000
+THOUGHTS_TOKENS = 25_000
+"""Of reasoning that the provider fills in: as much as OpenAI advises to leave room for."""
 SEARCH_TOKENS = 20_000
 """Of what one web search brings in."""
 ADVISED_BYTES = 48
@@ -40,7 +42,7 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
         return max(text_tokens, _strict_window(given, model))
     bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
-    beside = _media_tokens(given) + _stored_tokens(given)
+    beside = _media_tokens(given) + _stored_tokens(given) + _thought_tokens(given, model)
     return text_tokens + beside + facts.searches * SEARCH_TOKENS
 
 
@@ -53,6 +55,12 @@ def input_estimate(given: InputFacts) -> int:
 def _stored_tokens(given: InputFacts) -> int:
     """Return what is read again of the response that a request goes on from: all of it."""
     return given.stored.tokens if given.stored is not None else 0
+
+
+def _thought_tokens(given: InputFacts, model: Model) -> int:
+    """Return what earlier reasoning may amount to that only its id stands for."""
+    tokens = given.thoughts_by_id * THOUGHTS_TOKENS
+    return tokens if model.max_input_tokens is None else min(tokens, model.max_input_tokens)
 
 
 def _media_tokens(given: InputFacts) -> int:

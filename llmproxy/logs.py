@@ -49,7 +49,14 @@ class _JsonLines(logging.Formatter):
 
 
 class _TextLines(logging.Formatter):
-    """Short lines for a person; what a provider said must not steer their terminal."""
+    """Short lines for a person.
+
+    What a provider said must not steer their terminal, nor look like a line of ours.
+    """
+
+    @override
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _printable(super().formatMessage(record))
 
     @override
     def format(self, record: logging.LogRecord) -> str:

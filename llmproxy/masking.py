@@ -9,8 +9,9 @@ import re
 from llmproxy.headers import Headers, secret_forms, without_secret
 
 MASK = b"***"
-_ID = re.compile(rb"(?:org[-_]|proj_)[A-Za-z0-9]{8,64}")
-"""As OpenAI (`org-`, `proj_`) and Groq (`org_`) write them."""
+_ID = re.compile(rb"(?:org[-_]|proj_)(?=[A-Za-z]{0,63}[0-9])[A-Za-z0-9]{16,64}")
+"""As OpenAI (`org-`, `proj_`) and Groq (`org_`) write them; a user's `org_directory_lookup` is
+none."""
 _BEGUN = re.compile(rb"(?:(?:org[-_]|proj_)[A-Za-z0-9]{0,64}|or?g?|pr?o?j?)\Z")
 """What one piece of a body ends with, and the next one may make an id, or more of one, of."""
 

@@ -300,7 +300,7 @@ class Relay:
     @staticmethod
     async def _read_body(request: Request) -> bytes:
         for name, value in request.headers:
-            if name == b"content-encoding" and value.lower() != b"identity":
+            if name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
                 raise compressed_body()
         return await request.read_body()
 

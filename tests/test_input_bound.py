@@ -72,18 +72,28 @@ def test_what_is_read_again_of_an_earlier_response_is_held_and_estimated_in_full
     assert input_estimate(given) == 1000 + 5000
 
 
-def test_strictly_reasoning_that_is_only_named_may_be_all_that_the_model_takes() -> None:
+def test_reasoning_that_is_only_named_has_an_amount_strictly_all_that_the_model_takes() -> None:
     named = {"type": "reasoning", "id": "rs_1", "summary": []}
     for item, bound in (
         (named, 200_000),
         ({**named, "encrypted_content": None}, 200_000),
         ({**named, "encrypted_content": "x" * 9}, None),
+        ({**named, "content": [{}]}, 200_000),
         ({**named, "content": [{"type": "reasoning_text", "text": "so"}]}, None),
     ):
         body = json.dumps({"model": "m", "max_output_tokens": 9, "input": [item]}).encode()
         read = OpenAIResponses().read_request(body)
         assert input_bound(read, MODEL, is_strict=True) == (bound or len(body) + 1600)
-        assert input_bound(read, MODEL, is_strict=False) == len(body) // 3 + 600
+        amount = 25_000 if bound else 0
+        assert input_bound(read, MODEL, is_strict=False) == len(body) // 3 + 600 + amount
+
+
+def test_ten_of_them_are_no_more_than_the_model_takes() -> None:
+    items = [{"type": "reasoning", "id": f"rs_{number}", "summary": []} for number in range(10)]
+    body = json.dumps({"model": "m", "max_output_tokens": 9, "input": items}).encode()
+    read = OpenAIResponses().read_request(body)
+    assert input_bound(read, MODEL, is_strict=False) == len(body) // 3 + 600 + 200_000
+    assert input_bound(read, WINDOWLESS, is_strict=False) == len(body) // 3 + 600 + 250_000
 
 
 def test_strictly_another_models_count_of_it_says_nothing() -> None:

@@ -8,8 +8,17 @@ from llmproxy.masking import MaskedBody, without_ids
 
 SECRET = "sk-proj_secretsecret-org-1"
 WORDS = (
-    *(SECRET, SECRET[:9], SECRET[9:], "org-", "org_", "proj_", "org-AbCdEfGh", "proj_12345678"),
-    *("org-AbCdEfG", "o", "or", "pro", "A" * 70, "sk", "-", " ", "\\n", "***"),
+    *(
+        SECRET,
+        SECRET[:9],
+        SECRET[9:],
+        "org-",
+        "org_",
+        "proj_",
+        "org-AbCdEfGh12345678",
+        "proj_1234567890123456",
+    ),
+    *("org-AbCdEfGh1234567", "o", "or", "pro", "A" * 70, "sk", "-", " ", "\\n", "***"),
 )
 
 
@@ -21,14 +30,16 @@ def masked(*pieces: bytes, secret: str = SECRET) -> bytes:
 @pytest.mark.parametrize(
     ("text", "seen"),
     [
-        (b"in organization org-AbCdEfGh12 on", b"in organization *** on"),
-        (b"proj_AbCdEfGh12: no", b"***: no"),
-        (b"`org_01hfgabcdef`", b"`***`"),
-        (b"\\norg-AbCdEfGh12\\n", b"\\n***\\n"),
-        (b"an org-wide limit, org-1234567, organization-level", None),
+        (b"in organization org-AbCdEfGh12345678 on", b"in organization *** on"),
+        (b"proj_AbCdEfGh12345678: no", b"***: no"),
+        (b"`org_01hfgabcdefghijk`", b"`***`"),
+        (b"\\norg-AbCdEfGh12345678\\n", b"\\n***\\n"),
+        (b"an org-wide limit, org-123456789012345, organization-level", None),
         (b"key sk-proj_secretsecret-org-1.", b"key ***."),
-        (b"sk-proj_secretsecret-org-12345678", b"***2345678"),
-        (b"org-AbCdEfGh12" + SECRET.encode(), b"******"),
+        (b"sk-proj_secretsecret-org-1234567890123456", b"***234567890123456"),
+        (b"org-AbCdEfGh12345678" + SECRET.encode(), b"******"),
+        (b"Invalid schema for function 'org_directory_lookup': 'proj_settings'", None),
+        (b"org_" + b"a" * 30, None),  # no digit: a name that somebody has chosen
         (b"", b""),
     ],
 )
@@ -55,16 +66,20 @@ def test_byte_by_byte_it_is_the_same_and_little_is_held_back() -> None:
 
 
 def test_without_a_secret_the_ids_are_masked_all_the_same() -> None:
-    assert masked(b"to org-AbCd", b"EfGh12 now", secret="") == b"to *** now"
+    assert masked(b"to org-AbCd", b"EfGh12345678 now", secret="") == b"to *** now"
 
 
 def test_ids_in_headers_are_masked() -> None:
-    headers = [(b"x-org", b"org-AbCdEfGh12"), (b"x-request-id", b"req_1")]
+    headers = [(b"x-org", b"org-AbCdEfGh12345678"), (b"x-request-id", b"req_1")]
     assert without_ids(headers) == [(b"x-org", b"***"), (b"x-request-id", b"req_1")]
 
 
 def test_an_id_that_ends_as_the_key_begins_is_masked_whole() -> None:
-    assert masked(b"org-AbCdEfGhsk-", b" x") == masked(b"org-AbCdEfGhsk- x") == b"***- x"
+    assert (
+        masked(b"org-AbCdEfGh12345678sk-", b" x")
+        == masked(b"org-AbCdEfGh12345678sk- x")
+        == b"***- x"
+    )
 
 
 def test_a_key_with_slashes_is_masked_however_json_writes_them() -> None:

@@ -88,10 +88,12 @@ def list_providers(as_json: Json = False) -> None:
 )
 def show(
     name: Name,
-    limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many events.")] = 10,
+    events_shown: Annotated[
+        int, typer.Option("--events", metavar="N", min=0, help="How many events, latest first.")
+    ] = 10,
     as_json: Json = False,
 ) -> None:
-    """Show one provider, its keys, and what happened to them, the latest first."""
+    """Show one provider, its keys, and what happened to them."""
     from llmproxy.errors import NotFoundError
     from llmproxy.presets import PRESETS
     from llmproxy.provider_events import list_events
@@ -102,7 +104,7 @@ def show(
         raise NotFoundError(msg)
     provider, own_keys = providers.get(name), keys.get(name, [])
     with opening.reading() as tx:
-        events = list_events(tx, name, limit)
+        events = list_events(tx, name, events_shown)
     if as_json:
         shown = provider_views.provider_json(name, provider, own_keys)
         output.print_json(

@@ -22,6 +22,12 @@ from llmproxy.dialects.media import in_data_url
 
 _SEARCH = "it searches the web for a fee that is not reported with the answer"
 _SEVERAL = "another model or host could answer at another price"
+_OWN_CONTENT = {
+    "image_generation_call": "result",
+    "compaction": "encrypted_content",
+    "message": "content",
+}
+"""Where items have what they are about: without it, the provider would look for it by the id."""
 _BY_ID = f"whose item it is cannot be told; send the item itself, or `{PREVIOUS}`"
 _HIDDEN = "what it asks for beyond the ordinary has no price here"
 _LATER = "the answer would be fetched later, unmetered"
@@ -148,7 +154,7 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
     for part in parts(*contents):
         kind = part.get("type")
         if kind == "reasoning":
-            thoughts += not (part.get("encrypted_content") or part.get("content"))
+            thoughts += not (part.get("encrypted_content") or _has_text(part.get("content")))
         if kind in _UNPRICED_PARTS or "input_audio" in part:
             name = kind if kind in _UNPRICED_PARTS else "input_audio"
             raise not_metered(name, "only text, images and documents have a price here")
@@ -168,6 +174,11 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
             pdf_pages += embedded.pdf_pages
             media += not embedded.pdf_pages
     return Contents(media, pdf_pages, data_bytes, thoughts)
+
+
+def _has_text(content: object) -> bool:
+    pieces = content if isinstance(content, list) else ()
+    return any(isinstance(piece, dict) and piece.get("text") for piece in pieces)
 
 
 def refuse_kept(part: dict[str, Any]) -> None:
@@ -194,9 +205,10 @@ def refuse_references(items: object) -> None:
         # The type may be left out: then an item with nothing but its id is a reference.
         if kind == "item_reference" or (kind is None and "id" in item and "role" not in item):
             raise not_metered("item_reference", _BY_ID)
-        # So is a picture that was made before and does not come along.
-        if kind == "image_generation_call" and item.get("result") is None:
-            raise not_metered("image_generation_call", _BY_ID)
+        # So is what was made before and does not come along.
+        own = _OWN_CONTENT.get(kind) if isinstance(kind, str) else None
+        if own is not None and not item.get(own):
+            raise not_metered(str(kind), _BY_ID)
 
 
 def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def test_the_operators_organization_and_project_are_masked(site: Site, status: i
         b'{"error":{"message":"Request too large for gpt-4o in organization '
         b'%b on project %b. Members of an org-wide or a Groq %b."}}'
     )
-    given = text % (b"org-AbCdEfGh12345678", b"proj_Zyx987Zyx987", b"org_01hfgabcdefgh")
+    given = text % (b"org-AbCdEfGh12345678", b"proj_Zyx987Zyx987Zyx987", b"org_01hfgabcdefghijkl")
     site.stub.handle = failing(CannedError(status, [("x-of", "org-AbCdEfGh12345678")], given))
     got = site.ask(site.visitor(), CHAT, chat())
     assert got.status == status
