@@ -162,6 +162,45 @@ def test_what_finishes_the_last_step_may_be_somebody_else(filled: Quick) -> None
     database.close()
 
 
+# --- nothing that is sealed ---
+
+
+@pytest.fixture
+def emptied(filled: Quick) -> Quick:
+    """The keys are removed; what is left is a provider that needs none."""
+    for provider in SECRETS:
+        filled.ok("provider-keys", "remove", provider, "key-1", "--yes")
+    return filled
+
+
+@pytest.mark.parametrize("has_keyless", [False, True])
+def test_with_nothing_sealed_the_new_master_key_takes_the_old_ones_place(
+    emptied: Quick, has_keyless: bool
+) -> None:
+    if not has_keyless:
+        emptied.ok("provider-keys", "remove", "ollama", "none", "--yes")
+    old = path_of(emptied).read_text()
+    assert emptied.json("provider-keys", "rekey", "--yes")["sealed"] == 0
+    new = path_of(emptied).read_text()
+    assert new != old
+    assert not master_key.path_of_new(path_of(emptied)).exists()
+    for provider, secret in SECRETS.items():
+        emptied.ok("provider-keys", "add", provider, stdin=secret)
+    assert opened(emptied, Vault(new)) == SECRETS
+    assert path_of(emptied).read_text() == new
+
+
+def test_cut_short_with_nothing_sealed_the_next_key_is_sealed_under_the_new_one(
+    emptied: Quick,
+) -> None:
+    new = new_master_key()
+    master_key.write_new(path_of(emptied), new)
+    emptied.ok("provider-keys", "add", "openai", stdin=SECRETS["openai"])
+    assert path_of(emptied).read_text().strip() == new
+    assert not master_key.path_of_new(path_of(emptied)).exists()
+    assert opened(emptied, Vault(new)) == {"openai": SECRETS["openai"]}
+
+
 # --- a master key that is handed over ---
 
 
