@@ -71,9 +71,16 @@ def read_new(path: Path) -> str | None:
     """Return the key that waits to take the place of the one at `path`, None without one.
 
     To be asked before `path` is read: should it take its place meanwhile, it is read there.
+
+    Raises:
+        VaultError: it is there, and cannot be read, or others can read or own it.
     """
-    new = path_of_new(path)
-    return read(new) if new.exists() else None
+    try:
+        return read(path_of_new(path))
+    except VaultError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def make(path: Path) -> str:

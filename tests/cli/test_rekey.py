@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -160,6 +161,36 @@ def test_what_finishes_the_last_step_may_be_somebody_else(filled: Quick) -> None
         sealing.finish(database, find_paths())
         assert path_of(filled).read_text().strip() == new
     database.close()
+
+
+def test_whoever_reads_while_the_new_key_takes_its_place_finds_one_of_the_two(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "master.key"
+    path.touch(mode=0o600)
+    is_over = Event()
+
+    def change_it() -> None:
+        for _ in range(3000):
+            master_key.path_of_new(path).touch(mode=0o600)
+            master_key.path_of_new(path).replace(path)
+        is_over.set()
+
+    changing = Thread(target=change_it)
+    changing.start()
+    try:
+        while not is_over.is_set():
+            assert master_key.read_new(path) in {None, ""}
+            assert master_key.read(path) == ""
+    finally:
+        changing.join()
+
+
+def test_a_new_key_that_others_can_read_is_refused_and_not_passed_over(filled: Quick) -> None:
+    loose = master_key.path_of_new(path_of(filled))
+    loose.write_text(new_master_key())
+    loose.chmod(0o644)
+    assert f"chmod 600 {loose}" in filled.fails(1, "provider-keys", "rekey", "--yes")
 
 
 # --- nothing that is sealed ---
