@@ -20,19 +20,21 @@ def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
     only so is the key still the right one when what it sealed is committed.
 
     Raises:
-        VaultError: the master key cannot be read or is none.
+        VaultError: the master key cannot be read, is none, or is not the one in use: sealed under
+            it, a further secret would be lost to whoever hands over the right one.
     """
     found = config.find_master_key(paths)
     if found is None:
         return None
     current = Vault(found.text)
-    if found.path is None or found.new_text is None or key_pool.can_open(tx, current):
-        return current
-    following = _vault_or_none(found.new_text)
-    if following is None:
-        return current
-    # With nothing sealed the new key is due as well: whoever wrote it wants the old one gone.
-    if key_pool.has_sealed(tx) and not key_pool.can_open(tx, following):
+    following = None if found.new_text is None else _vault_or_none(found.new_text)
+    if key_pool.has_sealed(tx):
+        if key_pool.can_open(tx, current):
+            return current
+        if following is None or not key_pool.can_open(tx, following):
+            raise VaultError(_opens_nothing(found.origin))
+    # With nothing sealed a new key is due as well: whoever wrote it wants the old one gone.
+    if following is None or found.path is None:
         return current
     master_key.put_in_place(found.path)
     return following
@@ -78,7 +80,8 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         keys = key_pool.seal_anew(tx, old, new)
         if found.path is not None:
             master_key.write_new(found.path, text)
-    finish(database, paths)
+    if found.path is not None:
+        finish(database, paths)
     return Rekeyed(keys, found.path, found.origin)
 
 
@@ -86,6 +89,15 @@ def finish(database: "AdminDatabase", paths: "Paths") -> None:
     """Let the new master key take the old one's place, now that all is sealed with it."""
     with database.write() as tx:
         sealing_vault(tx, paths)
+
+
+def _opens_nothing(origin: str) -> str:
+    return (
+        f"The master key from {origin} opens none of the stored provider keys, which are sealed "
+        "under another one. Nothing is sealed under it: no single master key would open all of "
+        "them. Hand over the right one, or if it is lost, remove the keys that it has sealed: "
+        "llmproxy provider-keys remove"
+    )
 
 
 def _must_be_given(origin: str) -> str:

@@ -301,3 +301,57 @@ def test_what_cannot_be_the_new_master_key_is_refused(
 def test_without_a_master_key_there_is_none_to_change(quick: Quick) -> None:
     quick.ok("users", "create", "ann")
     assert "There is no master key yet" in quick.fails(1, "provider-keys", "rekey", "--yes")
+
+
+# --- a master key that is not the one in use ---
+
+
+def test_nothing_is_sealed_under_the_old_key_of_a_shell_that_still_has_it(
+    filled: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = path_of(filled).read_text().strip(), new_master_key()
+    path_of(filled).unlink()
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", old)
+    filled.ok("provider-keys", "rekey", "--new-key-file", "-", "--yes", stdin=new)
+    move = ("providers", "set", "openai", "--base-url", "https://gateway.example.com/v1", "--yes")
+    for command in (("provider-keys", "add", "xai"), move, ("provider-keys", "rekey", "--yes")):
+        ran = filled.run(*command, stdin="xai-0123456789")
+        assert ran.code != 0
+        assert "LLMPROXY_MASTER_KEY" in ran.err
+    assert "opens none of the stored" in filled.fails(
+        1, "provider-keys", "add", "xai", stdin="xai-0123456789"
+    )
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", new)
+    filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+    assert opened(filled, Vault(new)) == {**SECRETS, "xai": "xai-0123456789"}
+
+
+@pytest.mark.parametrize("is_another_waiting", [False, True])
+def test_under_a_file_that_opens_nothing_nothing_is_sealed_until_the_lost_keys_are_removed(
+    filled: Quick, is_another_waiting: bool
+) -> None:
+    right, wrong = path_of(filled).read_text(), new_master_key()
+    path_of(filled).write_text(wrong)
+    if is_another_waiting:
+        master_key.write_new(path_of(filled), new_master_key())
+    add = ("provider-keys", "add", "xai")
+    err = filled.fails(1, *add, stdin="xai-0123456789")
+    assert f"{path_of(filled)} opens none" in err
+    assert "provider-keys remove" in err
+    assert path_of(filled).read_text() == wrong
+    assert opened(filled, Vault(right)) == SECRETS
+    for provider in SECRETS:
+        filled.ok("provider-keys", "remove", provider, "key-1", "--yes")
+    filled.ok(*add, stdin="xai-0123456789")
+    assert opened(filled) == {"xai": "xai-0123456789"}
+
+
+def test_one_damaged_key_does_not_keep_others_from_being_added(filled: Quick) -> None:
+    database = AdminDatabase(filled.database)
+    with database.write() as tx:
+        tx.execute("UPDATE provider_keys SET sealed = x'0102' WHERE id = 1")
+    database.close()
+    filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+    filled.ok("provider-keys", "remove", "openai", "key-1", "--yes")
+    expected = {"anthropic": SECRETS["anthropic"], "xai": "xai-0123456789"}
+    assert opened(filled) == expected
