@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmproxy import config, key_pool, master_key
-from llmproxy.errors import RefusedError, VaultError
+from llmproxy.errors import LlmproxyError, RefusedError, VaultError
 from llmproxy.vault import Vault, new_master_key
 
 if TYPE_CHECKING:
@@ -78,11 +78,29 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
             msg = "That is the present master key. Give another one: openssl rand -hex 32"
             raise RefusedError(msg)
         keys = key_pool.seal_anew(tx, old, new)
-        if found.path is not None:
-            master_key.write_new(found.path, text)
-    if found.path is not None:
+        path = found.path
+        if path is not None and not master_key.can_be_replaced(path, found.text):
+            if given is None:
+                raise RefusedError(_must_be_given(found.origin))
+            path = None
+        if path is not None:
+            master_key.write_new(path, text)
+    if path is not None:
+        _finish_or_say(database, paths, path)
+    return Rekeyed(keys, path, found.origin)
+
+
+def _finish_or_say(database: "AdminDatabase", paths: "Paths", path: "Path") -> None:
+    """Do the last step; whatever goes wrong, say that all is sealed under the new key by now."""
+    try:
         finish(database, paths)
-    return Rekeyed(keys, found.path, found.origin)
+    except (LlmproxyError, OSError) as error:
+        msg = (
+            "All provider keys are sealed under the new master key, but the change did not come "
+            f"to its end. The new key is in {master_key.path_of_new(path)}: keep that file, or "
+            f"where it is gone {path}, whose place it takes. What went wrong: {error}"
+        )
+        raise VaultError(msg) from error
 
 
 def finish(database: "AdminDatabase", paths: "Paths") -> None:

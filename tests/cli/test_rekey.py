@@ -13,39 +13,14 @@ from llmproxy.errors import VaultError
 from llmproxy.storage.database import AdminDatabase
 from llmproxy.vault import Vault, new_master_key
 from tests.cli.conftest import Quick
-
-SECRETS = {"openai": "sk-openai-0123456789", "anthropic": "sk-ant-0123456789abc"}
+from tests.cli.rekeying import SECRETS, fill, opened, path_of
 
 
 @pytest.fixture
 def filled(quick: Quick) -> Quick:
     """Two providers with a key each, and one that needs none."""
-    for provider, secret in SECRETS.items():
-        quick.ok("provider-keys", "add", provider, stdin=secret)
-    url = ("--base-url", "http://127.0.0.1:11434/v1")
-    quick.ok("providers", "add", "ollama", *url, "--dialect", "openai", "--no-key")
+    fill(quick)
     return quick
-
-
-def path_of(quick: Quick) -> Path:
-    return quick.home / "config" / "master.key"
-
-
-def opened(quick: Quick, vault: Vault | None = None) -> dict[str, str]:
-    """The secrets as whoever opens them now gets them."""
-    vault = vault or load_vault(find_paths())
-    assert vault is not None
-    database = AdminDatabase(quick.database)
-    with database.read() as tx:
-        urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
-        keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
-    database.close()
-    return {
-        key.provider: vault.open(
-            key.sealed, row_id=key.id, provider=key.provider, base_url=urls[key.provider]
-        )
-        for key in keys
-    }
 
 
 def seal_without_end(quick: Quick, new: str, *, is_committed: bool) -> None:
