@@ -196,11 +196,20 @@ def set_base_url(
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
+def has_sealed(tx: Tx) -> bool:
+    """Say whether anything is sealed; providers that need no key have nothing that is."""
+    return any(not key.is_keyless for key in list_provider_keys(tx))
+
+
 def can_open(tx: Tx, vault: Vault) -> bool:
-    """Say whether a vault opens what is sealed; all of it is sealed under one master key."""
+    """Say whether a vault opens what is sealed; all of it is sealed under one master key.
+
+    One that it opens is enough: another may be damaged. Where nothing is sealed, none is opened.
+    """
     base_urls = {provider.name: provider.base_url for provider in list_providers(tx)}
-    sealed = [key for key in list_provider_keys(tx) if not key.is_keyless]
-    for key in sealed:
+    for key in list_provider_keys(tx):
+        if key.is_keyless:
+            continue
         try:
             vault.open(
                 key.sealed,
@@ -211,7 +220,7 @@ def can_open(tx: Tx, vault: Vault) -> bool:
         except VaultError:
             continue
         return True
-    return not sealed
+    return False
 
 
 def seal_anew(tx: Tx, old: Vault, new: Vault) -> int:

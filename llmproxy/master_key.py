@@ -11,9 +11,14 @@ Killed between them, both files are there, and one of the two keys opens all tha
 only opens tries both (`Vault`). Whoever is about to seal looks which one it is and does step 3
 where it is due (`cli/sealing.py`). Files are changed only by who holds the database's write
 transaction, so no two of them meet.
+
+Before the first step the file is replaced by a copy of itself: one that is mounted into a
+container by itself cannot be, and after step 2 it would be too late to find out.
 """
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE
 
@@ -24,6 +29,8 @@ from llmproxy.vault import new_master_key
 NEW_SUFFIX = ".new"
 FILE_BYTES_MAX = 4096
 LOOSE_MODE = 0o077
+_FIXED = frozenset({errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM})
+"""What a file answers that is a mount of its own, or is in a directory closed to us."""
 
 
 def path_of_new(path: Path) -> Path:
@@ -71,9 +78,16 @@ def read_new(path: Path) -> str | None:
     """Return the key that waits to take the place of the one at `path`, None without one.
 
     To be asked before `path` is read: should it take its place meanwhile, it is read there.
+
+    Raises:
+        VaultError: it is there, and cannot be read, or others can read or own it.
     """
-    new = path_of_new(path)
-    return read(new) if new.exists() else None
+    try:
+        return read(path_of_new(path))
+    except VaultError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def make(path: Path) -> str:
@@ -104,17 +118,47 @@ def write_new(path: Path, text: str) -> None:
         raise _unwritable(new, error) from error
 
 
+def can_be_replaced(path: Path, text: str) -> bool:
+    """Say whether step 3 will be possible, by letting a copy of a file take its place.
+
+    Args:
+        path: the master key's file.
+        text: what is in it.
+
+    Raises:
+        VaultError: the copy cannot be written for another reason, such as a full disk.
+    """
+    new = path_of_new(path)
+    try:
+        write_private(new, text.strip() + "\n", is_new=False)
+        new.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        if error.errno in _FIXED:
+            return False
+        raise _unwritable(path, error) from error
+    return True
+
+
 def put_in_place(path: Path) -> None:
     """Step 3: let the new key take the place of the one at `path`.
 
     Raises:
         VaultError: it cannot; both stay where they are.
     """
+    new = path_of_new(path)
     try:
-        path_of_new(path).replace(path)
+        new.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        msg = (
+            f"The master key {new} cannot take the place of {path}: {error.strerror}. The "
+            f"provider keys are sealed under {new} already: keep that file, and put it in the "
+            f"place of {path} yourself."
+        )
+        raise VaultError(msg) from error
 
 
 def _unwritable(path: Path, error: OSError) -> VaultError:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, NamedTuple
 
 from llmproxy import config, key_pool, master_key
-from llmproxy.errors import RefusedError, VaultError
+from llmproxy.errors import LlmproxyError, RefusedError, VaultError
 from llmproxy.vault import Vault, new_master_key
 
 if TYPE_CHECKING:
@@ -20,16 +20,21 @@ def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
     only so is the key still the right one when what it sealed is committed.
 
     Raises:
-        VaultError: the master key cannot be read or is none.
+        VaultError: the master key cannot be read, is none, or is not the one in use: sealed under
+            it, a further secret would be lost to whoever hands over the right one.
     """
     found = config.find_master_key(paths)
     if found is None:
         return None
     current = Vault(found.text)
-    if found.path is None or found.new_text is None or key_pool.can_open(tx, current):
-        return current
-    following = _vault_or_none(found.new_text)
-    if following is None or not key_pool.can_open(tx, following):
+    following = None if found.new_text is None else _vault_or_none(found.new_text)
+    if key_pool.has_sealed(tx):
+        if key_pool.can_open(tx, current):
+            return current
+        if following is None or not key_pool.can_open(tx, following):
+            raise VaultError(_opens_nothing(found.origin))
+    # With nothing sealed a new key is due as well: whoever wrote it wants the old one gone.
+    if following is None or found.path is None:
         return current
     master_key.put_in_place(found.path)
     return following
@@ -73,16 +78,44 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
             msg = "That is the present master key. Give another one: openssl rand -hex 32"
             raise RefusedError(msg)
         keys = key_pool.seal_anew(tx, old, new)
-        if found.path is not None:
-            master_key.write_new(found.path, text)
-    finish(database, paths)
-    return Rekeyed(keys, found.path, found.origin)
+        path = found.path
+        if path is not None and not master_key.can_be_replaced(path, found.text):
+            if given is None:
+                raise RefusedError(_must_be_given(found.origin))
+            path = None
+        if path is not None:
+            master_key.write_new(path, text)
+    if path is not None:
+        _finish_or_say(database, paths, path)
+    return Rekeyed(keys, path, found.origin)
+
+
+def _finish_or_say(database: "AdminDatabase", paths: "Paths", path: "Path") -> None:
+    """Do the last step; whatever goes wrong, say that all is sealed under the new key by now."""
+    try:
+        finish(database, paths)
+    except (LlmproxyError, OSError) as error:
+        msg = (
+            "All provider keys are sealed under the new master key, but the change did not come "
+            f"to its end. The new key is in {master_key.path_of_new(path)}: keep that file, or "
+            f"where it is gone {path}, whose place it takes. What went wrong: {error}"
+        )
+        raise VaultError(msg) from error
 
 
 def finish(database: "AdminDatabase", paths: "Paths") -> None:
     """Let the new master key take the old one's place, now that all is sealed with it."""
     with database.write() as tx:
         sealing_vault(tx, paths)
+
+
+def _opens_nothing(origin: str) -> str:
+    return (
+        f"The master key from {origin} opens none of the stored provider keys, which are sealed "
+        "under another one. Nothing is sealed under it: no single master key would open all of "
+        "them. Hand over the right one, or if it is lost, remove the keys that it has sealed: "
+        "llmproxy provider-keys remove"
+    )
 
 
 def _must_be_given(origin: str) -> str:

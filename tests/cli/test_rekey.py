@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -12,39 +13,14 @@ from llmproxy.errors import VaultError
 from llmproxy.storage.database import AdminDatabase
 from llmproxy.vault import Vault, new_master_key
 from tests.cli.conftest import Quick
-
-SECRETS = {"openai": "sk-openai-0123456789", "anthropic": "sk-ant-0123456789abc"}
+from tests.cli.rekeying import SECRETS, fill, opened, path_of
 
 
 @pytest.fixture
 def filled(quick: Quick) -> Quick:
     """Two providers with a key each, and one that needs none."""
-    for provider, secret in SECRETS.items():
-        quick.ok("provider-keys", "add", provider, stdin=secret)
-    url = ("--base-url", "http://127.0.0.1:11434/v1")
-    quick.ok("providers", "add", "ollama", *url, "--dialect", "openai", "--no-key")
+    fill(quick)
     return quick
-
-
-def path_of(quick: Quick) -> Path:
-    return quick.home / "config" / "master.key"
-
-
-def opened(quick: Quick, vault: Vault | None = None) -> dict[str, str]:
-    """The secrets as whoever opens them now gets them."""
-    vault = vault or load_vault(find_paths())
-    assert vault is not None
-    database = AdminDatabase(quick.database)
-    with database.read() as tx:
-        urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
-        keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
-    database.close()
-    return {
-        key.provider: vault.open(
-            key.sealed, row_id=key.id, provider=key.provider, base_url=urls[key.provider]
-        )
-        for key in keys
-    }
 
 
 def seal_without_end(quick: Quick, new: str, *, is_committed: bool) -> None:
@@ -162,6 +138,75 @@ def test_what_finishes_the_last_step_may_be_somebody_else(filled: Quick) -> None
     database.close()
 
 
+def test_whoever_reads_while_the_new_key_takes_its_place_finds_one_of_the_two(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "master.key"
+    path.touch(mode=0o600)
+    is_over = Event()
+
+    def change_it() -> None:
+        for _ in range(3000):
+            master_key.path_of_new(path).touch(mode=0o600)
+            master_key.path_of_new(path).replace(path)
+        is_over.set()
+
+    changing = Thread(target=change_it)
+    changing.start()
+    try:
+        while not is_over.is_set():
+            assert master_key.read_new(path) in {None, ""}
+            assert master_key.read(path) == ""
+    finally:
+        changing.join()
+
+
+def test_a_new_key_that_others_can_read_is_refused_and_not_passed_over(filled: Quick) -> None:
+    loose = master_key.path_of_new(path_of(filled))
+    loose.write_text(new_master_key())
+    loose.chmod(0o644)
+    assert f"chmod 600 {loose}" in filled.fails(1, "provider-keys", "rekey", "--yes")
+
+
+# --- nothing that is sealed ---
+
+
+@pytest.fixture
+def emptied(filled: Quick) -> Quick:
+    """The keys are removed; what is left is a provider that needs none."""
+    for provider in SECRETS:
+        filled.ok("provider-keys", "remove", provider, "key-1", "--yes")
+    return filled
+
+
+@pytest.mark.parametrize("has_keyless", [False, True])
+def test_with_nothing_sealed_the_new_master_key_takes_the_old_ones_place(
+    emptied: Quick, has_keyless: bool
+) -> None:
+    if not has_keyless:
+        emptied.ok("provider-keys", "remove", "ollama", "none", "--yes")
+    old = path_of(emptied).read_text()
+    assert emptied.json("provider-keys", "rekey", "--yes")["sealed"] == 0
+    new = path_of(emptied).read_text()
+    assert new != old
+    assert not master_key.path_of_new(path_of(emptied)).exists()
+    for provider, secret in SECRETS.items():
+        emptied.ok("provider-keys", "add", provider, stdin=secret)
+    assert opened(emptied, Vault(new)) == SECRETS
+    assert path_of(emptied).read_text() == new
+
+
+def test_cut_short_with_nothing_sealed_the_next_key_is_sealed_under_the_new_one(
+    emptied: Quick,
+) -> None:
+    new = new_master_key()
+    master_key.write_new(path_of(emptied), new)
+    emptied.ok("provider-keys", "add", "openai", stdin=SECRETS["openai"])
+    assert path_of(emptied).read_text().strip() == new
+    assert not master_key.path_of_new(path_of(emptied)).exists()
+    assert opened(emptied, Vault(new)) == {"openai": SECRETS["openai"]}
+
+
 # --- a master key that is handed over ---
 
 
@@ -231,3 +276,57 @@ def test_what_cannot_be_the_new_master_key_is_refused(
 def test_without_a_master_key_there_is_none_to_change(quick: Quick) -> None:
     quick.ok("users", "create", "ann")
     assert "There is no master key yet" in quick.fails(1, "provider-keys", "rekey", "--yes")
+
+
+# --- a master key that is not the one in use ---
+
+
+def test_nothing_is_sealed_under_the_old_key_of_a_shell_that_still_has_it(
+    filled: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = path_of(filled).read_text().strip(), new_master_key()
+    path_of(filled).unlink()
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", old)
+    filled.ok("provider-keys", "rekey", "--new-key-file", "-", "--yes", stdin=new)
+    move = ("providers", "set", "openai", "--base-url", "https://gateway.example.com/v1", "--yes")
+    for command in (("provider-keys", "add", "xai"), move, ("provider-keys", "rekey", "--yes")):
+        ran = filled.run(*command, stdin="xai-0123456789")
+        assert ran.code != 0
+        assert "LLMPROXY_MASTER_KEY" in ran.err
+    assert "opens none of the stored" in filled.fails(
+        1, "provider-keys", "add", "xai", stdin="xai-0123456789"
+    )
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", new)
+    filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+    assert opened(filled, Vault(new)) == {**SECRETS, "xai": "xai-0123456789"}
+
+
+@pytest.mark.parametrize("is_another_waiting", [False, True])
+def test_under_a_file_that_opens_nothing_nothing_is_sealed_until_the_lost_keys_are_removed(
+    filled: Quick, is_another_waiting: bool
+) -> None:
+    right, wrong = path_of(filled).read_text(), new_master_key()
+    path_of(filled).write_text(wrong)
+    if is_another_waiting:
+        master_key.write_new(path_of(filled), new_master_key())
+    add = ("provider-keys", "add", "xai")
+    err = filled.fails(1, *add, stdin="xai-0123456789")
+    assert f"{path_of(filled)} opens none" in err
+    assert "provider-keys remove" in err
+    assert path_of(filled).read_text() == wrong
+    assert opened(filled, Vault(right)) == SECRETS
+    for provider in SECRETS:
+        filled.ok("provider-keys", "remove", provider, "key-1", "--yes")
+    filled.ok(*add, stdin="xai-0123456789")
+    assert opened(filled) == {"xai": "xai-0123456789"}
+
+
+def test_one_damaged_key_does_not_keep_others_from_being_added(filled: Quick) -> None:
+    database = AdminDatabase(filled.database)
+    with database.write() as tx:
+        tx.execute("UPDATE provider_keys SET sealed = x'0102' WHERE id = 1")
+    database.close()
+    filled.ok("provider-keys", "add", "xai", stdin="xai-0123456789")
+    filled.ok("provider-keys", "remove", "openai", "key-1", "--yes")
+    expected = {"anthropic": SECRETS["anthropic"], "xai": "xai-0123456789"}
+    assert opened(filled) == expected
