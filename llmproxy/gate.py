@@ -143,6 +143,7 @@ class Gate:
     def publish(self, principals: dict[bytes, Principal]) -> None:
         """Take the limits as the operator has set them."""
         limited = [each for each in principals.values() if each.limits or each.user_limits]
+        before = self._limits
         self._limits_of_key = {each.api_key_id: each.limits for each in limited if each.limits}
         self._limits = {limits.id: limits for limits in self._limits_of_key.values()}
         known = {each.user_limits.id for each in limited if each.user_limits} | set(self._limits)
@@ -152,8 +153,12 @@ class Gate:
             if not meter.running:
                 del self._meters[limits_id]
         for limits in self._limits.values():
-            if limits.id in self._meters:
-                self._meters[limits.id].note_resumed(limits)
+            meter = self._meters.get(limits.id)
+            if meter is None:
+                continue
+            if not _are_same_books(before.get(limits.id), limits):
+                meter.books = None  # as above
+            meter.note_resumed(limits)
 
     # --- a request comes -----------------------------------------------------------------------
 
@@ -275,10 +280,10 @@ class Gate:
         Ends that are queued before the question are in its answer, those behind it are noted in
         the new books: writes run in their order.
         """
+        limits = self._limits.get(limits.id, limits)
         books = meter.books = Books()
-        find = partial(
-            reports.find_spent, now_ms=self._clock.now_ms(), resumed_at_ms=limits.resumed_at_ms
-        )
+        asked_ms, asked_s = self._clock.now_ms(), self._clock.monotonic_s()
+        find = partial(reports.find_spent, now_ms=asked_ms, resumed_at_ms=limits.resumed_at_ms)
         reading = self._writer.submit(find, principal.user_id, limits.id)
         # Not the reading itself: it is done a moment before its callback runs.
         filled: Future[None] = reading.get_loop().create_future()
@@ -286,7 +291,7 @@ class Gate:
         def fill(reading: Future[Spent]) -> None:
             error = reading.exception()
             if error is None:
-                books.fill(reading.result(), self._clock.now_ms(), self._clock.monotonic_s())
+                books.fill(reading.result(), asked_ms, asked_s)
             if meter.books is not books:
                 pass  # the limits were lifted meanwhile: who waits asks anew
             elif error is None:
@@ -347,6 +352,13 @@ def require_model(principal: Principal, model_id: str) -> None:
     if principal.limits is not None and not principal.limits.allows_model(model_id):
         what = f'may not use model "{model_id:.100}"' if model_id else "must name a model"
         raise not_allowed(what, code="model_not_allowed")
+
+
+def _are_same_books(before: Limits | None, now: Limits) -> bool:
+    """Say whether books that were kept for limits tell all that must be known since a change."""
+    if before is None or not (before.needs_books and now.needs_books):
+        return False
+    return before.spend_per_hour_nanousd is not None or now.spend_per_hour_nanousd is None
 
 
 def _too_fast(limits: Limits) -> str:

@@ -59,21 +59,37 @@ def principal(limits: Limits) -> Principal:
     return Principal(1, "ann", 1, 1, "laptop", 1_000_000, NEVER_MS, None, limits)
 
 
+class HandClock(Clock):
+    """A clock whose calendar the test sets."""
+
+    def __init__(self) -> None:
+        self.later_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.later_ms
+
+
 class Scene:
     """A gate with one limited key."""
 
     def __init__(self, **limits: Any) -> None:  # noqa: ANN401
         self.queue = HandQueue()
-        self.gate = Gate(self.queue, Clock())
+        self.clock = HandClock()
+        self.gate = Gate(self.queue, self.clock)
         self.principal = principal(Limits(1, **limits))
         self.publish(self.principal)
         self._ids = RequestIds()
+
+    def set_limits(self, **limits: Any) -> None:  # noqa: ANN401
+        """Do as the operator who changes the limits of the key."""
+        self.principal = principal(Limits(1, **limits))
+        self.publish(self.principal)
 
     def publish(self, *principals: Principal) -> None:
         self.gate.publish({bytes([n]): each for n, each in enumerate(principals)})
 
     async def reserve(self, amount: int = 10) -> bytes:
-        hold_id = self._ids.new(Clock().now_ms())
+        hold_id = self._ids.new(self.clock.now_ms())
         await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
         return hold_id
 
@@ -165,6 +181,63 @@ def test_ends_that_are_queued_behind_the_question_are_counted_once() -> None:
         with pytest.raises(ApiError):
             await scene.reserve(61)
         await scene.reserve(60)
+
+    asyncio.run(run())
+
+
+def test_a_budget_that_is_set_again_counts_what_was_spent_without_it() -> None:
+    async def run() -> None:
+        scene = Scene(requests_per_minute=60, daily_budget_nanousd=100)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        await first
+        scene.set_limits(requests_per_minute=60)
+        scene.clock.later_ms = 86_400_000
+        await scene.reserve(90)  # which asks nobody, and of which nothing is noted
+        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=100)
+        again = asyncio.ensure_future(scene.reserve(11))
+        await turns()
+        scene.queue.asked[1].set_result(Spent(90, 90, [], []))
+        with pytest.raises(ApiError, match="daily budget"):
+            await again
+        await scene.reserve(10)
+        # A change that leaves the budget as it is puts no new question.
+        scene.set_limits(daily_budget_nanousd=100)
+        with pytest.raises(ApiError, match="daily budget"):
+            await scene.reserve(1)
+
+    asyncio.run(run())
+
+
+def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=100)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        await first
+        scene.set_limits(daily_budget_nanousd=100, spend_per_hour_nanousd=60)
+        again = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[1].set_result(Spent(11, 11, [], [(scene.clock.now_ms() - 1000, 11)]))
+        with pytest.raises(ApiError, match="faster than"):
+            await again
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_comes_after_midnight_is_of_the_day_before() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=25)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.clock.later_ms = 86_400_000
+        scene.queue.asked[0].set_result(Spent(25, 25, [], []))
+        await turns()
+        # The one that asked has waited over midnight: it belongs to the new day.
+        await first
+        await scene.reserve(15)
 
     asyncio.run(run())
 
