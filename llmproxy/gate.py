@@ -130,10 +130,16 @@ def _headers(scopes: list[_Scope], now_s: float) -> Headers:
 class Gate:
     """Counts what API keys and users use, and refuses what is beyond their limits."""
 
-    def __init__(self, writer: Queue, clock: Clock) -> None:
-        """Begin with nothing counted; `publish` must be called before the first request."""
+    def __init__(
+        self, writer: Queue, clock: Clock, answer_s_max: int = reports.ANSWER_S_MAX
+    ) -> None:
+        """Begin with nothing counted; `publish` must be called before the first request.
+
+        `answer_s_max` is how long an answer may take (`total_timeout_s`).
+        """
         self._writer = writer
         self._clock = clock
+        self._answer_s_max = answer_s_max
         self._meters: dict[int, Meter] = {}
         self._limits: dict[int, Limits] = {}
         """The limits of API keys as they are now, by their ids."""
@@ -153,12 +159,11 @@ class Gate:
             if not meter.running:
                 del self._meters[limits_id]
         for limits in self._limits.values():
-            meter = self._meters.get(limits.id)
-            if meter is None:
-                continue
-            if not _are_same_books(before.get(limits.id), limits):
-                meter.books = None  # as above
-            meter.note_resumed(limits)
+            if limits.id in self._meters:
+                meter = self._meters[limits.id]
+                if not _are_same_books(before.get(limits.id), limits):
+                    meter.books = None  # as above
+                meter.note_resumed(limits)
 
     # --- a request comes -----------------------------------------------------------------------
 
@@ -283,7 +288,14 @@ class Gate:
         limits = self._limits.get(limits.id, limits)
         books = meter.books = Books()
         asked_ms, asked_s = self._clock.now_ms(), self._clock.monotonic_s()
-        find = partial(reports.find_spent, now_ms=asked_ms, resumed_at_ms=limits.resumed_at_ms)
+        # It keeps the writer, and the loop, for as long as it takes: nothing more is asked for.
+        find = partial(
+            reports.find_spent,
+            now_ms=asked_ms,
+            resumed_at_ms=limits.resumed_at_ms,
+            answer_s_max=self._answer_s_max,
+            with_recent=limits.spend_per_hour_nanousd is not None,
+        )
         reading = self._writer.submit(find, principal.user_id, limits.id)
         # Not the reading itself: it is done a moment before its callback runs.
         filled: Future[None] = reading.get_loop().create_future()

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from typing_extensions import override
 
-from llmproxy import ledger
+from llmproxy import accounts, ledger, limit_store
 from llmproxy.accounts import NEVER_MS, Principal
 from llmproxy.catalog import Model
 from llmproxy.clock import Clock, RequestIds
@@ -19,7 +21,8 @@ from llmproxy.limits import Limits
 from llmproxy.meters import Spent
 from llmproxy.pricing import Bound
 from llmproxy.quote import Quote
-from tests.support.books import PRICES
+from llmproxy.usage import Leg
+from tests.support.books import PRICES, Book
 
 T = TypeVar("T")
 NOTHING = Spent(0, 0, [], [])
@@ -65,7 +68,9 @@ class HandClock(Clock):
     def __init__(self) -> None:
         self.later_ms = 0
 
+    @override
     def now_ms(self) -> int:
+        """Return the machine's time, moved."""
         return super().now_ms() + self.later_ms
 
 
@@ -75,7 +80,7 @@ class Scene:
     def __init__(self, **limits: Any) -> None:  # noqa: ANN401
         self.queue = HandQueue()
         self.clock = HandClock()
-        self.gate = Gate(self.queue, self.clock)
+        self.gate = Gate(self.queue, self.clock, answer_s_max=600)
         self.principal = principal(Limits(1, **limits))
         self.publish(self.principal)
         self._ids = RequestIds()
@@ -223,6 +228,39 @@ def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> N
         scene.queue.asked[1].set_result(Spent(11, 11, [], [(scene.clock.now_ms() - 1000, 11)]))
         with pytest.raises(ApiError, match="faster than"):
             await again
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("limits", "came_s_ago", "is_read"),
+    [
+        ({"daily_budget_nanousd": 100}, 1, False),  # nobody wants to know
+        ({"spend_per_hour_nanousd": 100}, 1, True),
+        ({"spend_per_hour_nanousd": 100}, 1250, True),
+        ({"spend_per_hour_nanousd": 100}, 1300, False),  # no answer takes so long
+    ],
+)
+def test_the_database_is_asked_for_no_more_requests_than_there_must_be(
+    limits: dict[str, Any], came_s_ago: int, is_read: bool, tmp_path: Path
+) -> None:
+    book = Book(tmp_path / "llmproxy.db")
+    with book.write() as tx:
+        (key,) = accounts.list_api_keys(tx, None, limit=-1)
+        limits_id = limit_store.set_key_limits(tx, [key.id], {"concurrent_max": 1}).id
+    book.now_ms = Clock().now_ms() - came_s_ago * 1000
+    book.settled(Leg(output=100))
+    with book.write() as tx:
+        tx.execute("UPDATE requests SET duration_ms = ?", (came_s_ago * 1000,))
+
+    async def run() -> None:
+        scene = Scene(**limits)
+        asking = asyncio.ensure_future(scene.reserve())
+        await turns()
+        find: Callable[..., Spent] = scene.queue.arguments[0][0]  # type: ignore[assignment]
+        with book.read() as tx:
+            assert bool(find(tx, book.user_id, limits_id).recent) == is_read
+        asking.cancel()
 
     asyncio.run(run())
 
