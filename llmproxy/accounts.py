@@ -8,7 +8,7 @@ import sqlite3
 
 import msgspec
 
-from llmproxy import vault
+from llmproxy import limit_store, vault
 from llmproxy.errors import NotFoundError, RefusedError
 from llmproxy.limits import Limits, limits_from
 from llmproxy.money import MULTIPLIER_ONE
@@ -266,11 +266,8 @@ def rotate_api_key(
     tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms + overlap_ms, old[0]))
     ends_at_ms = old[1] if expires_at_ms is None else expires_at_ms
     api_key = create_api_key(tx, user, name, now_ms=now_ms, expires_at_ms=ends_at_ms)
-    tx.execute(
-        """UPDATE api_keys SET limits_id = (SELECT limits_id FROM api_keys WHERE id = ?)
-           WHERE hash = ?""",
-        (old[0], vault.hash_api_key(api_key)),
-    )
+    new = tx.execute("SELECT id FROM api_keys WHERE hash = ?", (vault.hash_api_key(api_key),))
+    limit_store.share_limits(tx, [old[0], new.fetchone()[0]])
     return api_key
 
 

@@ -24,6 +24,15 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
         key_ids: the keys that have the name now: one, or two while one replaces the other.
         changes: by the names of the fields of `Limits`; None lifts a limit.
     """
+    return _change(tx, share_limits(tx, key_ids), changes)
+
+
+def share_limits(tx: Tx, key_ids: list[int]) -> int:
+    """Let API keys have the limits of the first of them that has any; return their id.
+
+    Without any they share an empty row: what one of them spends counts for limits that the others
+    are given when it has ended.
+    """
     limits_id = None
     for key in key_ids:
         row = tx.execute("SELECT limits_id FROM api_keys WHERE id = ?", (key,)).fetchone()
@@ -31,7 +40,7 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
     limits_id = limits_id or _new_row(tx)
     for key in key_ids:
         tx.execute("UPDATE api_keys SET limits_id = ? WHERE id = ?", (limits_id, key))
-    return _change(tx, limits_id, changes)
+    return int(limits_id)
 
 
 def set_user_limits(tx: Tx, user_id: int, changes: dict[str, object]) -> Limits:

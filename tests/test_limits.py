@@ -9,7 +9,7 @@ from llmproxy import accounts, limit_store
 from llmproxy.accounts import User
 from llmproxy.limits import Limits, client_address, parse_address, parse_networks
 from llmproxy.meters import DAY_MS
-from llmproxy.reports import LimitsUse, find_limits_use
+from llmproxy.reports import LimitsUse, find_limits_use, find_spent
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Leg
 from llmproxy.vault import hash_api_key
@@ -151,6 +151,17 @@ def test_limits_set_while_one_key_replaces_another_hold_for_both(book: Book) -> 
         limit_store.set_key_limits(tx, key_ids(tx), {"concurrent_max": 1})
         old, new = accounts.list_api_keys(tx, ann(tx), limit=-1)
         assert old.limits == new.limits == Limits(1, concurrent_max=1)
+
+
+def test_a_budget_counts_what_was_spent_with_a_key_that_has_been_replaced(book: Book) -> None:
+    book.settled(Leg(output=100))
+    with book.write() as tx:
+        # Nothing is limited yet; the old key ends at once.
+        new_key = accounts.rotate_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
+        assert accounts.load_principals(tx, now_ms=NOW_MS)[hash_api_key(new_key)].limits is None
+        limits = limit_store.set_key_limits(tx, key_ids(tx), {"daily_budget_nanousd": 1})
+        spent = find_spent(tx, book.user_id, limits.id, now_ms=book.now_ms)
+    assert spent.today == spent.month == book_cost(book) > 0
 
 
 def test_a_new_key_of_a_used_name_has_no_limits(book: Book) -> None:
