@@ -16,6 +16,12 @@ FROM limits
 """
 
 
+def find_limits(tx: Tx, limits_id: int | None) -> Limits | None:
+    """Return the limits with an id; None where there are none, or nothing is limited."""
+    row = tx.execute(_COLUMNS + "WHERE id = ?", (limits_id,)).fetchone()
+    return None if row is None else limits_from(tuple(row))
+
+
 def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Limits:
     """Change limits that some API keys of one name share; what is not given stays.
 
@@ -75,8 +81,7 @@ def _new_row(tx: Tx) -> int:
 
 
 def _change(tx: Tx, limits_id: int, changes: dict[str, object]) -> Limits:
-    row = tx.execute(_COLUMNS + "WHERE id = ?", (limits_id,)).fetchone()
-    before = limits_from(tuple(row)) or Limits(limits_id)
+    before = find_limits(tx, limits_id) or Limits(limits_id)
     limits = msgspec.structs.replace(before, **changes)
     tx.execute(
         """UPDATE limits SET requests_per_minute = ?, tokens_per_minute = ?, concurrent_max = ?,
