@@ -154,15 +154,6 @@ _LIMITS = """
   monthly_budget_nanousd, spend_per_hour_nanousd, models, providers, networks, suspended_at_ms,
   suspended_reason, resumed_at_ms
 """
-_ALL_LIMITS = (
-    """
-SELECT
-"""
-    + _LIMITS
-    + """
-FROM limits
-"""
-)
 _USERS = (
     """
 SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
@@ -362,7 +353,6 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
 
     Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
     """
-    limits = {row[0]: limits_from(tuple(row)) for row in tx.execute(_ALL_LIMITS).fetchall()}
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
                   users.rate_multiplier_micro,
@@ -372,7 +362,8 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
                          JOIN wallets ON wallets.user_id = users.id
            WHERE ends > :now""",
         {"never": NEVER_MS, "now": now_ms},
-    )
+    ).fetchall()
+    limits = limit_store.load_limits(tx, {limits_id for row in rows for limits_id in row[9:]})
     return {
         row[0]: Principal(*(*row[1:9], limits.get(row[9]), limits.get(row[10]))) for row in rows
     }

@@ -22,6 +22,12 @@ def find_limits(tx: Tx, limits_id: int | None) -> Limits | None:
     return None if row is None else limits_from(tuple(row))
 
 
+def load_limits(tx: Tx, ids: set[int]) -> dict[int, Limits | None]:
+    """Return the limits with some ids; None where nothing is limited."""
+    rows = tx.execute(_COLUMNS).fetchall()
+    return {row[0]: limits_from(tuple(row)) for row in rows if row[0] in ids}
+
+
 def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Limits:
     """Change limits that some API keys of one name share; what is not given stays.
 

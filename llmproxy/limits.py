@@ -3,6 +3,7 @@
 Amounts are nano-USD. Must not count anything: that is meters.py.
 """
 
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -19,6 +20,7 @@ from llmproxy.money import format_usd
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+ROWS_KEPT_MAX = 10_000
 VELOCITY_SPAN_S = 600
 VELOCITY_SPANS_PER_HOUR = 6
 """The speed of spending is measured over ten minutes and told per hour."""
@@ -104,19 +106,21 @@ def _matches(pattern: str, model_id: str) -> bool:
     return model_id == pattern
 
 
+@lru_cache(ROWS_KEPT_MAX)
 def limits_from(row: tuple[object, ...]) -> Limits | None:
     """Return the limits of a row of the table `limits`, None where nothing is limited.
 
-    Lists are stored as texts with commas between their members.
+    Lists are stored as texts with commas between their members. What was read is kept: a server
+    reads the rows of all keys with each change of any.
     """
     if row[0] is None:
         return None
     fields = dict(zip(Limits.__struct_fields__, row, strict=True))
     for name in LISTS:
         text = fields[name]
-        fields[name] = None if text is None else tuple(str(text).split(","))
-    if fields["networks"] is not None:
-        fields["networks"] = tuple(map(ip_network, fields["networks"]))  # type: ignore[call-overload]
+        if text is not None:
+            parts = str(text).split(",")
+            fields[name] = tuple(map(ip_network, parts) if name == "networks" else parts)
     limits = Limits(**fields)  # type: ignore[arg-type]
     return None if limits.is_nothing else limits
 

@@ -164,6 +164,19 @@ def test_a_budget_counts_what_was_spent_with_a_key_that_has_been_replaced(book: 
     assert spent.today == spent.month == book_cost(book) > 0
 
 
+def test_only_the_limits_of_live_keys_are_read_and_each_once(book: Book) -> None:
+    with book.write() as tx:
+        ended = limit_store.set_key_limits(tx, key_ids(tx), EVERY)
+        accounts.revoke_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
+        tx.execute("UPDATE limits SET networks = 'nobody reads this' WHERE id = ?", (ended.id,))
+        key = hash_api_key(accounts.create_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS))
+        live = limit_store.set_key_limits(tx, key_ids(tx), EVERY)
+        assert live.id != ended.id
+        found = [accounts.load_principals(tx, now_ms=NOW_MS)[key].limits for _ in range(2)]
+    assert found == [live, live]
+    assert found[0] is found[1]
+
+
 def test_a_new_key_of_a_used_name_has_no_limits(book: Book) -> None:
     with book.write() as tx:
         limit_store.set_key_limits(tx, key_ids(tx), {"requests_per_minute": 5})
