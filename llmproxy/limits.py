@@ -24,6 +24,8 @@ ROWS_KEPT_MAX = 10_000
 VELOCITY_SPAN_S = 600
 VELOCITY_SPANS_PER_HOUR = 6
 """The speed of spending is measured over ten minutes and told per hour."""
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses within IPv6 (RFC 4291, 2.5.5.2)."""
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrent_max")
 AMOUNTS = ("daily_budget_nanousd", "monthly_budget_nanousd", "spend_per_hour_nanousd")
 LISTS = ("models", "providers", "networks")
@@ -120,7 +122,7 @@ def limits_from(row: tuple[object, ...]) -> Limits | None:
         text = fields[name]
         if text is not None:
             parts = str(text).split(",")
-            fields[name] = tuple(map(ip_network, parts) if name == "networks" else parts)
+            fields[name] = tuple(map(_network, parts) if name == "networks" else parts)
     limits = Limits(**fields)  # type: ignore[arg-type]
     return None if limits.is_nothing else limits
 
@@ -128,10 +130,20 @@ def limits_from(row: tuple[object, ...]) -> Limits | None:
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Return addresses and networks that stand in a text with commas between them.
 
+    Networks of IPv4 addresses within IPv6 count as what they are, as such addresses do.
+
     Raises:
         ValueError: one is none, or has bits set behind its prefix.
     """
-    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
+    return tuple(_network(each.strip()) for each in text.split(",") if each.strip())
+
+
+def _network(text: str) -> Network:
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        address = network.network_address.ipv4_mapped
+        return IPv4Network(f"{address}/{network.prefixlen - _MAPPED.prefixlen}")
+    return network
 
 
 def parse_address(text: str) -> Address | None:

@@ -89,6 +89,20 @@ def test_the_last_address_that_is_no_proxys_is_the_clients() -> None:
     assert client_address("127.0.0.1", asked, ()) == ip_address("127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("fe80::/10", "fe80::/10"),
+    ],
+)
+def test_a_network_of_ipv4_within_ipv6_is_what_it_stands_for(text: str, network: str) -> None:
+    assert parse_networks(text) == (ip_network(network),)
+
+
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "1.2.3"])
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
