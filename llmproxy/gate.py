@@ -158,12 +158,19 @@ class Gate:
             meter.books = None  # what is spent meanwhile is not noted: to be read again
             if not meter.running:
                 del self._meters[limits_id]
-        for limits in self._limits.values():
-            if limits.id in self._meters:
+        for principal in {each.limits.id: each for each in limited if each.limits}.values():
+            limits = principal.limits
+            if limits is not None and limits.id in self._meters:
                 meter = self._meters[limits.id]
                 if not _are_same_books(before.get(limits.id), limits):
-                    meter.books = None  # as above
+                    self._renew_books(principal, limits, meter)
                 meter.note_resumed(limits)
+
+    def _renew_books(self, principal: Principal, limits: Limits, meter: Meter) -> None:
+        """Forget what was spent; read it again where running requests may soon hold more."""
+        meter.books = None
+        if meter.running and limits.needs_books:
+            meter.filled = self._read_books(principal, limits, meter)
 
     # --- a request comes -----------------------------------------------------------------------
 

@@ -184,9 +184,17 @@ class Books:
         return self._rooms(limits, (self._daily, self._monthly))
 
     def rooms_of(self, limits: Limits, hold_id: bytes) -> list[Room]:
-        """Return what each budget has left for a running request."""
+        """Return what each budget has left for a running request; nothing for one that is unknown.
+
+        Until the books are filled no request is known, and none is kept to any budget.
+        """
         held = self._held.get(hold_id)
-        return [] if held is None else self._rooms(limits, held.periods)
+        if held is not None:
+            return self._rooms(limits, held.periods)
+        if not self.is_filled:
+            return []
+        rooms = self._rooms(limits, (self._daily, self._monthly))
+        return [room._replace(held=room.budget - room.spent) for room in rooms]
 
     def hold(self, hold_id: bytes, amount: int, now_ms: int) -> None:
         """Hold an amount for a request that comes now."""

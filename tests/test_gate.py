@@ -358,3 +358,23 @@ def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
         assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
 
     asyncio.run(run())
+
+
+def test_a_running_stream_is_kept_to_a_budget_that_is_set_while_it_runs() -> None:
+    async def run() -> None:
+        scene = Scene(requests_per_minute=60)
+        entry = scene.gate.enter(scene.principal, "openai")
+        hold_id = await scene.reserve(1000)
+        stream = growing(scene, hold_id)
+        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=1400)
+        # It is asked at once what is spent: no other request need come.
+        scene.queue.asked[0].set_result(Spent(0, 0, [(hold_id, 1000, scene.clock.now_ms())], []))
+        await turns()
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        assert scene.queue.arguments[-1][-1] == 1400
+        assert stream.is_budget_short
+        covering.cancel()
+        entry.leave()
+
+    asyncio.run(run())

@@ -184,7 +184,9 @@ def test_only_budgets_that_are_set_have_room_and_strangers_change_nothing() -> N
     assert books.rooms(Limits(1), 0) == []
     (room,) = books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"one")
     assert (room.name, room.held, room.left) == ("monthly", 10, 5)
-    assert books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"another") == []
+    (room,) = books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"another")
+    assert (room.name, room.left) == ("monthly", 0)
+    assert Books().rooms_of(Limits(1, monthly_budget_nanousd=15), b"one") == []
     books.end(b"another", 0, 0, 0.0)
     assert books.velocity.total(0.0) == 0
 
