@@ -8,7 +8,7 @@ import sqlite3
 
 import msgspec
 
-from llmproxy import vault
+from llmproxy import limit_store, vault
 from llmproxy.errors import NotFoundError, RefusedError
 from llmproxy.limits import Limits, limits_from
 from llmproxy.money import MULTIPLIER_ONE
@@ -154,15 +154,6 @@ _LIMITS = """
   monthly_budget_nanousd, spend_per_hour_nanousd, models, providers, networks, suspended_at_ms,
   suspended_reason, resumed_at_ms
 """
-_ALL_LIMITS = (
-    """
-SELECT
-"""
-    + _LIMITS
-    + """
-FROM limits
-"""
-)
 _USERS = (
     """
 SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
@@ -266,11 +257,8 @@ def rotate_api_key(
     tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms + overlap_ms, old[0]))
     ends_at_ms = old[1] if expires_at_ms is None else expires_at_ms
     api_key = create_api_key(tx, user, name, now_ms=now_ms, expires_at_ms=ends_at_ms)
-    tx.execute(
-        """UPDATE api_keys SET limits_id = (SELECT limits_id FROM api_keys WHERE id = ?)
-           WHERE hash = ?""",
-        (old[0], vault.hash_api_key(api_key)),
-    )
+    new = tx.execute("SELECT id FROM api_keys WHERE hash = ?", (vault.hash_api_key(api_key),))
+    limit_store.share_limits(tx, [old[0], new.fetchone()[0]])
     return api_key
 
 
@@ -365,7 +353,6 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
 
     Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
     """
-    limits = {row[0]: limits_from(tuple(row)) for row in tx.execute(_ALL_LIMITS).fetchall()}
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
                   users.rate_multiplier_micro,
@@ -375,7 +362,8 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
                          JOIN wallets ON wallets.user_id = users.id
            WHERE ends > :now""",
         {"never": NEVER_MS, "now": now_ms},
-    )
+    ).fetchall()
+    limits = limit_store.load_limits(tx, {limits_id for row in rows for limits_id in row[9:]})
     return {
         row[0]: Principal(*(*row[1:9], limits.get(row[9]), limits.get(row[10]))) for row in rows
     }

@@ -130,10 +130,16 @@ def _headers(scopes: list[_Scope], now_s: float) -> Headers:
 class Gate:
     """Counts what API keys and users use, and refuses what is beyond their limits."""
 
-    def __init__(self, writer: Queue, clock: Clock) -> None:
-        """Begin with nothing counted; `publish` must be called before the first request."""
+    def __init__(
+        self, writer: Queue, clock: Clock, answer_s_max: int = reports.ANSWER_S_MAX
+    ) -> None:
+        """Begin with nothing counted; `publish` must be called before the first request.
+
+        `answer_s_max` is how long an answer may take (`total_timeout_s`).
+        """
         self._writer = writer
         self._clock = clock
+        self._answer_s_max = answer_s_max
         self._meters: dict[int, Meter] = {}
         self._limits: dict[int, Limits] = {}
         """The limits of API keys as they are now, by their ids."""
@@ -143,6 +149,7 @@ class Gate:
     def publish(self, principals: dict[bytes, Principal]) -> None:
         """Take the limits as the operator has set them."""
         limited = [each for each in principals.values() if each.limits or each.user_limits]
+        before = self._limits
         self._limits_of_key = {each.api_key_id: each.limits for each in limited if each.limits}
         self._limits = {limits.id: limits for limits in self._limits_of_key.values()}
         known = {each.user_limits.id for each in limited if each.user_limits} | set(self._limits)
@@ -151,9 +158,19 @@ class Gate:
             meter.books = None  # what is spent meanwhile is not noted: to be read again
             if not meter.running:
                 del self._meters[limits_id]
-        for limits in self._limits.values():
-            if limits.id in self._meters:
-                self._meters[limits.id].note_resumed(limits)
+        for principal in {each.limits.id: each for each in limited if each.limits}.values():
+            limits = principal.limits
+            if limits is not None and limits.id in self._meters:
+                meter = self._meters[limits.id]
+                if not _are_same_books(before.get(limits.id), limits):
+                    self._renew_books(principal, limits, meter)
+                meter.note_resumed(limits)
+
+    def _renew_books(self, principal: Principal, limits: Limits, meter: Meter) -> None:
+        """Forget what was spent; read it again where running requests may soon hold more."""
+        meter.books = None
+        if meter.running and limits.needs_books:
+            meter.filled = self._read_books(principal, limits, meter)
 
     # --- a request comes -----------------------------------------------------------------------
 
@@ -275,9 +292,16 @@ class Gate:
         Ends that are queued before the question are in its answer, those behind it are noted in
         the new books: writes run in their order.
         """
+        limits = self._limits.get(limits.id, limits)
         books = meter.books = Books()
+        asked_ms, asked_s = self._clock.now_ms(), self._clock.monotonic_s()
+        # It keeps the writer, and the loop, for as long as it takes: nothing more is asked for.
         find = partial(
-            reports.find_spent, now_ms=self._clock.now_ms(), resumed_at_ms=limits.resumed_at_ms
+            reports.find_spent,
+            now_ms=asked_ms,
+            resumed_at_ms=limits.resumed_at_ms,
+            answer_s_max=self._answer_s_max,
+            with_recent=limits.spend_per_hour_nanousd is not None,
         )
         reading = self._writer.submit(find, principal.user_id, limits.id)
         # Not the reading itself: it is done a moment before its callback runs.
@@ -286,7 +310,7 @@ class Gate:
         def fill(reading: Future[Spent]) -> None:
             error = reading.exception()
             if error is None:
-                books.fill(reading.result(), self._clock.now_ms(), self._clock.monotonic_s())
+                books.fill(reading.result(), asked_ms, asked_s)
             if meter.books is not books:
                 pass  # the limits were lifted meanwhile: who waits asks anew
             elif error is None:
@@ -347,6 +371,13 @@ def require_model(principal: Principal, model_id: str) -> None:
     if principal.limits is not None and not principal.limits.allows_model(model_id):
         what = f'may not use model "{model_id:.100}"' if model_id else "must name a model"
         raise not_allowed(what, code="model_not_allowed")
+
+
+def _are_same_books(before: Limits | None, now: Limits) -> bool:
+    """Say whether books that were kept for limits tell all that must be known since a change."""
+    if before is None or not (before.needs_books and now.needs_books):
+        return False
+    return before.spend_per_hour_nanousd is not None or now.spend_per_hour_nanousd is None
 
 
 def _too_fast(limits: Limits) -> str:

@@ -16,6 +16,18 @@ FROM limits
 """
 
 
+def find_limits(tx: Tx, limits_id: int | None) -> Limits | None:
+    """Return the limits with an id; None where there are none, or nothing is limited."""
+    row = tx.execute(_COLUMNS + "WHERE id = ?", (limits_id,)).fetchone()
+    return None if row is None else limits_from(tuple(row))
+
+
+def load_limits(tx: Tx, ids: set[int]) -> dict[int, Limits | None]:
+    """Return the limits with some ids; None where nothing is limited."""
+    rows = tx.execute(_COLUMNS).fetchall()
+    return {row[0]: limits_from(tuple(row)) for row in rows if row[0] in ids}
+
+
 def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Limits:
     """Change limits that some API keys of one name share; what is not given stays.
 
@@ -24,6 +36,15 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
         key_ids: the keys that have the name now: one, or two while one replaces the other.
         changes: by the names of the fields of `Limits`; None lifts a limit.
     """
+    return _change(tx, share_limits(tx, key_ids), changes)
+
+
+def share_limits(tx: Tx, key_ids: list[int]) -> int:
+    """Let API keys have the limits of the first of them that has any; return their id.
+
+    Without any they share an empty row: what one of them spends counts for limits that the others
+    are given when it has ended.
+    """
     limits_id = None
     for key in key_ids:
         row = tx.execute("SELECT limits_id FROM api_keys WHERE id = ?", (key,)).fetchone()
@@ -31,7 +52,7 @@ def set_key_limits(tx: Tx, key_ids: list[int], changes: dict[str, object]) -> Li
     limits_id = limits_id or _new_row(tx)
     for key in key_ids:
         tx.execute("UPDATE api_keys SET limits_id = ? WHERE id = ?", (limits_id, key))
-    return _change(tx, limits_id, changes)
+    return int(limits_id)
 
 
 def set_user_limits(tx: Tx, user_id: int, changes: dict[str, object]) -> Limits:
@@ -66,8 +87,7 @@ def _new_row(tx: Tx) -> int:
 
 
 def _change(tx: Tx, limits_id: int, changes: dict[str, object]) -> Limits:
-    row = tx.execute(_COLUMNS + "WHERE id = ?", (limits_id,)).fetchone()
-    before = limits_from(tuple(row)) or Limits(limits_id)
+    before = find_limits(tx, limits_id) or Limits(limits_id)
     limits = msgspec.structs.replace(before, **changes)
     tx.execute(
         """UPDATE limits SET requests_per_minute = ?, tokens_per_minute = ?, concurrent_max = ?,

@@ -3,6 +3,7 @@
 Amounts are nano-USD. Must not count anything: that is meters.py.
 """
 
+from functools import lru_cache
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -19,9 +20,12 @@ from llmproxy.money import format_usd
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+ROWS_KEPT_MAX = 10_000
 VELOCITY_SPAN_S = 600
 VELOCITY_SPANS_PER_HOUR = 6
 """The speed of spending is measured over ten minutes and told per hour."""
+_MAPPED = IPv6Network("::ffff:0:0/96")
+"""IPv4 addresses within IPv6 (RFC 4291, 2.5.5.2)."""
 RATES = ("requests_per_minute", "tokens_per_minute", "concurrent_max")
 AMOUNTS = ("daily_budget_nanousd", "monthly_budget_nanousd", "spend_per_hour_nanousd")
 LISTS = ("models", "providers", "networks")
@@ -104,19 +108,21 @@ def _matches(pattern: str, model_id: str) -> bool:
     return model_id == pattern
 
 
+@lru_cache(ROWS_KEPT_MAX)
 def limits_from(row: tuple[object, ...]) -> Limits | None:
     """Return the limits of a row of the table `limits`, None where nothing is limited.
 
-    Lists are stored as texts with commas between their members.
+    Lists are stored as texts with commas between their members. What was read is kept: a server
+    reads the rows of all keys with each change of any.
     """
     if row[0] is None:
         return None
     fields = dict(zip(Limits.__struct_fields__, row, strict=True))
     for name in LISTS:
         text = fields[name]
-        fields[name] = None if text is None else tuple(str(text).split(","))
-    if fields["networks"] is not None:
-        fields["networks"] = tuple(map(ip_network, fields["networks"]))  # type: ignore[call-overload]
+        if text is not None:
+            parts = str(text).split(",")
+            fields[name] = tuple(map(_network, parts) if name == "networks" else parts)
     limits = Limits(**fields)  # type: ignore[arg-type]
     return None if limits.is_nothing else limits
 
@@ -124,10 +130,20 @@ def limits_from(row: tuple[object, ...]) -> Limits | None:
 def parse_networks(text: str) -> tuple[Network, ...]:
     """Return addresses and networks that stand in a text with commas between them.
 
+    Networks of IPv4 addresses within IPv6 count as what they are, as such addresses do.
+
     Raises:
         ValueError: one is none, or has bits set behind its prefix.
     """
-    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())
+    return tuple(_network(each.strip()) for each in text.split(",") if each.strip())
+
+
+def _network(text: str) -> Network:
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        address = network.network_address.ipv4_mapped
+        return IPv4Network(f"{address}/{network.prefixlen - _MAPPED.prefixlen}")
+    return network
 
 
 def parse_address(text: str) -> Address | None:

@@ -158,21 +158,24 @@ class Books:
         self._daily = Period()
         self._monthly = Period()
         self._held: dict[bytes, _Held] = {}
-        self._early: list[tuple[bytes, int, int]] = []
+        self._early: list[tuple[bytes, int, int, float]] = []
         self.is_filled = False
         self.velocity = Window(VELOCITY_SPAN_S)
 
-    def fill(self, spent: Spent, now_ms: int, now_s: float) -> None:
-        """Take what the database knows, and book what has ended since it was asked."""
-        self._turn(now_ms)
+    def fill(self, spent: Spent, asked_ms: int, asked_s: float) -> None:
+        """Take what the database knows, and book what has ended since it was asked.
+
+        The times are those of the question: the answer tells of that day, be it over by now.
+        """
+        self._turn(asked_ms)
         self._daily.spent, self._monthly.spent = spent.today, spent.month
         for hold_id, amount, came_ms in spent.open_holds:
             self._held[hold_id] = _Held(amount, self._periods_of(came_ms))
         for ended_ms, cost in spent.recent:
-            self.velocity.add(cost, now_s - max(0, now_ms - ended_ms) / 1000)
+            self.velocity.add(cost, asked_s - max(0, asked_ms - ended_ms) / 1000)
         self.is_filled = True
-        for hold_id, cost, came_ms in self._early:
-            self.end(hold_id, cost, came_ms, now_s)
+        for end in self._early:
+            self.end(*end)
         self._early.clear()
 
     def rooms(self, limits: Limits, now_ms: int) -> list[Room]:
@@ -181,9 +184,17 @@ class Books:
         return self._rooms(limits, (self._daily, self._monthly))
 
     def rooms_of(self, limits: Limits, hold_id: bytes) -> list[Room]:
-        """Return what each budget has left for a running request."""
+        """Return what each budget has left for a running request; nothing for one that is unknown.
+
+        Until the books are filled no request is known, and none is kept to any budget.
+        """
         held = self._held.get(hold_id)
-        return [] if held is None else self._rooms(limits, held.periods)
+        if held is not None:
+            return self._rooms(limits, held.periods)
+        if not self.is_filled:
+            return []
+        rooms = self._rooms(limits, (self._daily, self._monthly))
+        return [room._replace(held=room.budget - room.spent) for room in rooms]
 
     def hold(self, hold_id: bytes, amount: int, now_ms: int) -> None:
         """Hold an amount for a request that comes now."""
@@ -199,7 +210,7 @@ class Books:
     def end(self, hold_id: bytes, cost: int, came_ms: int, now_s: float) -> None:
         """Book what a request has cost; it holds nothing any more."""
         if not self.is_filled:
-            self._early.append((hold_id, cost, came_ms))
+            self._early.append((hold_id, cost, came_ms, now_s))
             return
         held = self._held.pop(hold_id, None)
         if held is not None:
@@ -236,6 +247,7 @@ class Books:
 
     def _periods_of(self, came_ms: int) -> tuple[Period, Period]:
         """Return the periods that a request belongs to; of past ones nobody asks any more."""
+        self._turn(came_ms)
         day = came_ms // DAY_MS
         came = date.fromordinal(_DAY_0 + day)
         is_this_month = (came.year, came.month) == self._month

@@ -169,7 +169,7 @@ class Relay:
             _answer(client, b"", request_id)
             return
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
-        principal = await self.authenticate(request)
+        principal = await self._let_in(request, route, request_id)
         if route.endpoint is None:
             body = models_body(self._catalog.current, route, principal.limits)
             _answer(client, body, request_id)
@@ -191,6 +191,16 @@ class Relay:
             if entry is not None:
                 entry.leave()
 
+    async def _let_in(self, request: Request, route: Route, request_id: bytes) -> Principal:
+        """Do as `authenticate`; an API key's own refusals leave a row."""
+        try:
+            return await self.authenticate(request)
+        except NotAllowedError as error:
+            principal = self._authentication.find(request.headers, request.query)
+            if principal is not None:
+                self._unheld.record(request_id, route, principal, error=error)
+            raise
+
     async def _enter(
         self, request: Request, route: Route, principal: Principal, request_id: bytes
     ) -> tuple[Principal, Entry]:
@@ -203,7 +213,7 @@ class Relay:
             return principal, self._gate.enter(principal, route.provider)
         except ApiError:
             await self._refresh()
-        principal = await self.authenticate(request)
+        principal = await self._let_in(request, route, request_id)
         try:
             return principal, self._gate.enter(principal, route.provider)
         except ApiError as error:

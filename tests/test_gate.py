@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from typing_extensions import override
 
-from llmproxy import ledger
+from llmproxy import accounts, ledger, limit_store
 from llmproxy.accounts import NEVER_MS, Principal
 from llmproxy.catalog import Model
 from llmproxy.clock import Clock, RequestIds
@@ -19,7 +21,8 @@ from llmproxy.limits import Limits
 from llmproxy.meters import Spent
 from llmproxy.pricing import Bound
 from llmproxy.quote import Quote
-from tests.support.books import PRICES
+from llmproxy.usage import Leg
+from tests.support.books import PRICES, Book
 
 T = TypeVar("T")
 NOTHING = Spent(0, 0, [], [])
@@ -59,21 +62,39 @@ def principal(limits: Limits) -> Principal:
     return Principal(1, "ann", 1, 1, "laptop", 1_000_000, NEVER_MS, None, limits)
 
 
+class HandClock(Clock):
+    """A clock whose calendar the test sets."""
+
+    def __init__(self) -> None:
+        self.later_ms = 0
+
+    @override
+    def now_ms(self) -> int:
+        """Return the machine's time, moved."""
+        return super().now_ms() + self.later_ms
+
+
 class Scene:
     """A gate with one limited key."""
 
     def __init__(self, **limits: Any) -> None:  # noqa: ANN401
         self.queue = HandQueue()
-        self.gate = Gate(self.queue, Clock())
+        self.clock = HandClock()
+        self.gate = Gate(self.queue, self.clock, answer_s_max=600)
         self.principal = principal(Limits(1, **limits))
         self.publish(self.principal)
         self._ids = RequestIds()
+
+    def set_limits(self, **limits: Any) -> None:  # noqa: ANN401
+        """Do as the operator who changes the limits of the key."""
+        self.principal = principal(Limits(1, **limits))
+        self.publish(self.principal)
 
     def publish(self, *principals: Principal) -> None:
         self.gate.publish({bytes([n]): each for n, each in enumerate(principals)})
 
     async def reserve(self, amount: int = 10) -> bytes:
-        hold_id = self._ids.new(Clock().now_ms())
+        hold_id = self._ids.new(self.clock.now_ms())
         await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
         return hold_id
 
@@ -169,6 +190,96 @@ def test_ends_that_are_queued_behind_the_question_are_counted_once() -> None:
     asyncio.run(run())
 
 
+def test_a_budget_that_is_set_again_counts_what_was_spent_without_it() -> None:
+    async def run() -> None:
+        scene = Scene(requests_per_minute=60, daily_budget_nanousd=100)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        await first
+        scene.set_limits(requests_per_minute=60)
+        scene.clock.later_ms = 86_400_000
+        await scene.reserve(90)  # which asks nobody, and of which nothing is noted
+        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=100)
+        again = asyncio.ensure_future(scene.reserve(11))
+        await turns()
+        scene.queue.asked[1].set_result(Spent(90, 90, [], []))
+        with pytest.raises(ApiError, match="daily budget"):
+            await again
+        await scene.reserve(10)
+        # A change that leaves the budget as it is puts no new question.
+        scene.set_limits(daily_budget_nanousd=100)
+        with pytest.raises(ApiError, match="daily budget"):
+            await scene.reserve(1)
+
+    asyncio.run(run())
+
+
+def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=100)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        await first
+        scene.set_limits(daily_budget_nanousd=100, spend_per_hour_nanousd=60)
+        again = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[1].set_result(Spent(11, 11, [], [(scene.clock.now_ms() - 1000, 11)]))
+        with pytest.raises(ApiError, match="faster than"):
+            await again
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("limits", "came_s_ago", "is_read"),
+    [
+        ({"daily_budget_nanousd": 100}, 1, False),  # nobody wants to know
+        ({"spend_per_hour_nanousd": 100}, 1, True),
+        ({"spend_per_hour_nanousd": 100}, 1250, True),
+        ({"spend_per_hour_nanousd": 100}, 1300, False),  # no answer takes so long
+    ],
+)
+def test_the_database_is_asked_for_no_more_requests_than_there_must_be(
+    limits: dict[str, Any], came_s_ago: int, is_read: bool, tmp_path: Path
+) -> None:
+    book = Book(tmp_path / "llmproxy.db")
+    with book.write() as tx:
+        (key,) = accounts.list_api_keys(tx, None, limit=-1)
+        limits_id = limit_store.set_key_limits(tx, [key.id], {"concurrent_max": 1}).id
+    book.now_ms = Clock().now_ms() - came_s_ago * 1000
+    book.settled(Leg(output=100))
+    with book.write() as tx:
+        tx.execute("UPDATE requests SET duration_ms = ?", (came_s_ago * 1000,))
+
+    async def run() -> None:
+        scene = Scene(**limits)
+        asking = asyncio.ensure_future(scene.reserve())
+        await turns()
+        find: Callable[..., Spent] = scene.queue.arguments[0][0]  # type: ignore[assignment]
+        with book.read() as tx:
+            assert bool(find(tx, book.user_id, limits_id).recent) == is_read
+        asking.cancel()
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_comes_after_midnight_is_of_the_day_before() -> None:
+    async def run() -> None:
+        scene = Scene(daily_budget_nanousd=25)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.clock.later_ms = 86_400_000
+        scene.queue.asked[0].set_result(Spent(25, 25, [], []))
+        await turns()
+        # The one that asked has waited over midnight: it belongs to the new day.
+        await first
+        await scene.reserve(15)
+
+    asyncio.run(run())
+
+
 def test_a_key_is_suspended_once_and_by_the_time_of_the_trip() -> None:
     async def run() -> None:
         scene = Scene(spend_per_hour_nanousd=60)
@@ -245,5 +356,25 @@ def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
         assert await covering
         assert stream.is_budget_short
         assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
+
+    asyncio.run(run())
+
+
+def test_a_running_stream_is_kept_to_a_budget_that_is_set_while_it_runs() -> None:
+    async def run() -> None:
+        scene = Scene(requests_per_minute=60)
+        entry = scene.gate.enter(scene.principal, "openai")
+        hold_id = await scene.reserve(1000)
+        stream = growing(scene, hold_id)
+        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=1400)
+        # It is asked at once what is spent: no other request need come.
+        scene.queue.asked[0].set_result(Spent(0, 0, [(hold_id, 1000, scene.clock.now_ms())], []))
+        await turns()
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        assert scene.queue.arguments[-1][-1] == 1400
+        assert stream.is_budget_short
+        covering.cancel()
+        entry.leave()
 
     asyncio.run(run())

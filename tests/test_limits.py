@@ -9,7 +9,7 @@ from llmproxy import accounts, limit_store
 from llmproxy.accounts import User
 from llmproxy.limits import Limits, client_address, parse_address, parse_networks
 from llmproxy.meters import DAY_MS
-from llmproxy.reports import LimitsUse, find_limits_use
+from llmproxy.reports import LimitsUse, find_limits_use, find_spent
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Leg
 from llmproxy.vault import hash_api_key
@@ -89,6 +89,20 @@ def test_the_last_address_that_is_no_proxys_is_the_clients() -> None:
     assert client_address("127.0.0.1", asked, ()) == ip_address("127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.1.2.3/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", "::/0"),
+        ("fe80::/10", "fe80::/10"),
+    ],
+)
+def test_a_network_of_ipv4_within_ipv6_is_what_it_stands_for(text: str, network: str) -> None:
+    assert parse_networks(text) == (ip_network(network),)
+
+
 @pytest.mark.parametrize("text", ["10.0.0.1/8", "10.0.0.0/33", "localhost", "1.2.3"])
 def test_what_is_no_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
@@ -151,6 +165,30 @@ def test_limits_set_while_one_key_replaces_another_hold_for_both(book: Book) -> 
         limit_store.set_key_limits(tx, key_ids(tx), {"concurrent_max": 1})
         old, new = accounts.list_api_keys(tx, ann(tx), limit=-1)
         assert old.limits == new.limits == Limits(1, concurrent_max=1)
+
+
+def test_a_budget_counts_what_was_spent_with_a_key_that_has_been_replaced(book: Book) -> None:
+    book.settled(Leg(output=100))
+    with book.write() as tx:
+        # Nothing is limited yet; the old key ends at once.
+        new_key = accounts.rotate_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
+        assert accounts.load_principals(tx, now_ms=NOW_MS)[hash_api_key(new_key)].limits is None
+        limits = limit_store.set_key_limits(tx, key_ids(tx), {"daily_budget_nanousd": 1})
+        spent = find_spent(tx, book.user_id, limits.id, now_ms=book.now_ms)
+    assert spent.today == spent.month == book_cost(book) > 0
+
+
+def test_only_the_limits_of_live_keys_are_read_and_each_once(book: Book) -> None:
+    with book.write() as tx:
+        ended = limit_store.set_key_limits(tx, key_ids(tx), EVERY)
+        accounts.revoke_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS)
+        tx.execute("UPDATE limits SET networks = 'nobody reads this' WHERE id = ?", (ended.id,))
+        key = hash_api_key(accounts.create_api_key(tx, ann(tx), "laptop", now_ms=NOW_MS))
+        live = limit_store.set_key_limits(tx, key_ids(tx), EVERY)
+        assert live.id != ended.id
+        found = [accounts.load_principals(tx, now_ms=NOW_MS)[key].limits for _ in range(2)]
+    assert found == [live, live]
+    assert found[0] is found[1]
 
 
 def test_a_new_key_of_a_used_name_has_no_limits(book: Book) -> None:

@@ -184,7 +184,9 @@ def test_only_budgets_that_are_set_have_room_and_strangers_change_nothing() -> N
     assert books.rooms(Limits(1), 0) == []
     (room,) = books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"one")
     assert (room.name, room.held, room.left) == ("monthly", 10, 5)
-    assert books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"another") == []
+    (room,) = books.rooms_of(Limits(1, monthly_budget_nanousd=15), b"another")
+    assert (room.name, room.left) == ("monthly", 0)
+    assert Books().rooms_of(Limits(1, monthly_budget_nanousd=15), b"one") == []
     books.end(b"another", 0, 0, 0.0)
     assert books.velocity.total(0.0) == 0
 
@@ -222,3 +224,25 @@ def test_a_clock_that_is_set_back_gives_no_budget_twice() -> None:
     books.end(b"one", 10, now_ms, 0.0)
     assert rooms(books, now_ms - 5) == [(10, 0), (10, 0)]
     assert rooms(books, now_ms + DAY_MS) == [(0, 0), (10, 0)]
+
+
+def test_what_was_asked_before_midnight_is_of_the_day_that_is_over() -> None:
+    midnight_ms = month_end_ms(20_000 * DAY_MS)
+    books = Books()
+    books.end(b"came before", 3, midnight_ms - 40, 100.0)
+    books.end(b"came after", 4, midnight_ms + 1, 100.05)
+    asked = Spent(100, 200, [(b"runs", 7, midnight_ms - 45)], [])
+    books.fill(asked, midnight_ms - 50, 100.0)
+    # The answer comes in a new day, of a new month.
+    assert rooms(books, midnight_ms + 30) == [(4, 0), (4, 0)]
+    books.end(b"runs", 5, midnight_ms - 45, 100.1)
+    assert rooms(books, midnight_ms + 30) == [(4, 0), (4, 0)]
+    assert books.velocity.total(100.1) == 3 + 4 + 5
+
+
+def test_what_ends_on_a_new_day_before_anybody_asks_is_of_that_day() -> None:
+    midnight_ms = 20_000 * DAY_MS
+    books = Books()
+    books.fill(Spent(100, 200, [], []), midnight_ms - 50, 100.0)
+    books.end(b"one", 3, midnight_ms + 5, 100.0)
+    assert rooms(books, midnight_ms + 30) == [(3, 0), (203, 0)]

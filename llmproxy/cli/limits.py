@@ -23,7 +23,12 @@ Rpm = Annotated[
 ]
 Tpm = Annotated[
     str | None,
-    typer.Option("--tpm", metavar="N", help="Tokens per minute, in and out; none lifts it."),
+    typer.Option(
+        "--tpm",
+        metavar="N",
+        help="Tokens per minute, in and out; none lifts it. They are counted when answers end: "
+        "set --concurrent too.",
+    ),
 ]
 Concurrent = Annotated[
     str | None,

@@ -18,7 +18,7 @@ from llmproxy.reports.requests import (
     list_requests,
     request_pages,
 )
-from llmproxy.reports.spending import LimitsUse, find_limits_use, find_spent
+from llmproxy.reports.spending import ANSWER_S_MAX, LimitsUse, find_limits_use, find_spent
 from llmproxy.reports.standing import (
     CreditEntry,
     Standing,
@@ -32,6 +32,7 @@ from llmproxy.reports.standing import (
 from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
 
 __all__ = (
+    "ANSWER_S_MAX",
     "GROUPINGS",
     "ID_PREFIX_DIGITS_MIN",
     "OWN_GROUPS",

@@ -6,6 +6,7 @@ Every question names the user; no answer holds a row of anybody else's.
 import msgspec
 
 from llmproxy.clock import rfc3339
+from llmproxy.limit_store import find_limits
 from llmproxy.limits import Limits
 from llmproxy.money import format_multiplier, format_usd
 from llmproxy.reports.days import Part, split_span
@@ -57,6 +58,13 @@ class OwnKey(msgspec.Struct, frozen=True):
     used: LimitsUse | None = None
     """What is used of the key's own limits."""
 
+    @property
+    def suspended_reason(self) -> str | None:
+        """Why the key may do nothing now; None when it may."""
+        if self.limits is None or not self.limits.is_suspended:
+            return None
+        return self.limits.suspended_reason
+
     def as_json(self) -> dict[str, object]:
         """Return what `GET /v1/key` answers."""
         return {
@@ -70,25 +78,18 @@ class OwnKey(msgspec.Struct, frozen=True):
             "limits": self.limits.as_json() if self.limits else {},
             "limits_used": self.used.as_json() if self.used else {},
             "user_limits": self.user_limits.as_json() if self.user_limits else {},
-            "suspended": self.limits.suspended_reason if self.limits else None,
+            "suspended": self.suspended_reason,
             "created_at": rfc3339(self.created_at_ms),
             "expires_at": rfc3339(self.expires_at_ms),
         }
 
 
-def find_own_key(
-    tx: Tx,
-    user_id: int,
-    api_key_id: int,
-    *,
-    now_ms: int,
-    limits: Limits | None = None,
-    user_limits: Limits | None = None,
-) -> OwnKey:
+def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKey:
     """Return an API key with its limits, its user's wallet, and their sums since midnight UTC."""
-    row = tx.execute(
+    *row, limits_id, user_limits_id = tx.execute(
         """SELECT api_keys.name, users.name, rate_multiplier_micro, balance_nanousd, held_nanousd,
-                  api_keys.created_at_ms, api_keys.expires_at_ms
+                  api_keys.created_at_ms, api_keys.expires_at_ms, api_keys.limits_id,
+                  users.limits_id
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
            WHERE api_keys.id = ? AND users.id = ?""",
@@ -97,12 +98,12 @@ def find_own_key(
     today_ms = now_ms - now_ms % DAY_MS
     sums = sum_own(tx, user_id, "", since_ms=today_ms, until_ms=now_ms + DAY_MS, limit=1)
     today = sums[0] if sums else OwnSums("", 0, 0, 0, 0, 0)
-    used = None
+    limits, used = find_limits(tx, limits_id), None
     if limits is not None:
         used = find_limits_use(
             tx, user_id, limits.id, now_ms=now_ms, resumed_at_ms=limits.resumed_at_ms
         )
-    return OwnKey(*(*row, today, limits, user_limits, used))
+    return OwnKey(*(*row, today, limits, find_limits(tx, user_limits_id), used))
 
 
 _SUMS = """

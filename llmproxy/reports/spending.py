@@ -12,8 +12,10 @@ from llmproxy.reports.requests import id_bound
 from llmproxy.rollups import REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
-ANSWER_MS_MAX = 86_400_000
-"""No answer takes longer (`total_timeout_s`): what ended lately came not before that."""
+ANSWER_S_MAX = 86_400
+"""The most that `total_timeout_s` can be: what ended lately came not before that."""
+TIMEOUT_SLACK_S = 60
+"""A server that is busy may end an answer this much later than it must."""
 
 
 class LimitsUse(NamedTuple):
@@ -39,9 +41,26 @@ class LimitsUse(NamedTuple):
 
 
 def find_spent(
-    tx: Tx, user_id: int, limits_id: int, *, now_ms: int, resumed_at_ms: int = 0
+    tx: Tx,
+    user_id: int,
+    limits_id: int,
+    *,
+    now_ms: int,
+    resumed_at_ms: int = 0,
+    answer_s_max: int = ANSWER_S_MAX,
+    with_recent: bool = True,
 ) -> Spent:
-    """Return what the API keys with these limits have spent and hold; see `Spent`."""
+    """Return what the API keys with these limits have spent and hold; see `Spent`.
+
+    Args:
+        tx: an open transaction.
+        user_id: whose keys they are.
+        limits_id: the limits that they share.
+        now_ms: the present.
+        resumed_at_ms: what ended before that is not recent.
+        answer_s_max: the longest that an answer may take; the shorter, the fewer rows are read.
+        with_recent: whether to look for what ended lately, which reads all that came lately.
+    """
     day = now_ms // DAY_MS
     keys = {"user": user_id, "limits": limits_id}
     today, month = tx.execute(
@@ -59,15 +78,24 @@ def find_spent(
         keys,
     ).fetchall()
     since_ms = max(now_ms - VELOCITY_SPAN_S * 1000, resumed_at_ms)
-    recent = tx.execute(
+    recent = _find_recent(tx, keys, since_ms, answer_s_max) if with_recent else []
+    return Spent(today, month, [tuple(row) for row in open_holds], recent)
+
+
+def _find_recent(
+    tx: Tx, keys: dict[str, int], since_ms: int, answer_s_max: int
+) -> list[tuple[int, int]]:
+    """Return when each request that has ended since a time did so, and its cost; oldest first."""
+    came_ms = since_ms - (answer_s_max + TIMEOUT_SLACK_S) * 1000
+    rows = tx.execute(
         """SELECT created_at_ms + duration_ms AS ended, cost_nanousd
            FROM requests INDEXED BY requests_user
            WHERE user_id = :user AND id >= :first AND cost_nanousd > 0 AND ended > :since
              AND api_key_id IN (SELECT id FROM api_keys WHERE limits_id = :limits)
            ORDER BY ended""",
-        {**keys, "first": id_bound(since_ms - ANSWER_MS_MAX, 0), "since": since_ms},
-    ).fetchall()
-    return Spent(today, month, [tuple(row) for row in open_holds], [tuple(row) for row in recent])
+        {**keys, "first": id_bound(came_ms, 0), "since": since_ms},
+    )
+    return [tuple(row) for row in rows.fetchall()]
 
 
 _LAST_MINUTE = """

@@ -28,6 +28,8 @@ FRAMING_BYTES_MAX = 16
 """For each byte of a chunked body; a chunk of one byte has five, and extensions may come on top."""
 SURPLUS_MAX = 100
 """So many connections beyond the most are told so; others are dropped."""
+PROBE_PATHS = frozenset((b"/healthz", b"/readyz"))
+"""They are answered beyond the most too: a supervisor would restart a server that is well."""
 SURPLUS_PATIENCE_S = 1.0
 """How long one of them may say nothing."""
 SWEEP_TICKS = 10
@@ -194,7 +196,7 @@ class ProxyProtocol(HttpToolsProtocol):
         scope["raw_path"] = head.path
         scope["query_string"] = head.query
         before = self.cycle
-        keep_alive = version != "1.0" and self.parser.should_keep_alive()
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_surplus
         self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
         app = self._refusal() or self.app
         if before is None or before.response_complete:
@@ -205,7 +207,7 @@ class ProxyProtocol(HttpToolsProtocol):
 
     def _refusal(self) -> Callable[..., Any] | None:
         """Return what answers a request that may not be served; None if it may."""
-        if self._is_surplus:
+        if self._is_surplus and self.scope["raw_path"] not in PROBE_PATHS:
             return partial(_refuse, overloaded("The proxy has too many connections now."))
         most = self.head_bytes_max
         if self._head_bytes + self._read_bytes <= most:  # nearly always

@@ -123,7 +123,7 @@ async def _serve(
     health = Health(
         writer.enqueue, clock, partial(ask, upstream), config.settings.pause_after_failures
     )
-    gate = Gate(writer, clock)
+    gate = Gate(writer, clock, config.settings.total_timeout_s)
     services = Services(writer, upstream, watchdog, catalog, clock, bodies, health, gate)
     try:
         await _serve_with(services, config, pool, writer, begin, listeners)

@@ -76,12 +76,7 @@ class SelfService:
         return await self._usage(request, principal)
 
     async def _key(self, principal: Principal) -> tuple[bytes, Headers]:
-        find = partial(
-            reports.find_own_key,
-            now_ms=self._clock.now_ms(),
-            limits=principal.limits,
-            user_limits=principal.user_limits,
-        )
+        find = partial(reports.find_own_key, now_ms=self._clock.now_ms())
         found = await self._read(find, principal.user_id, principal.api_key_id)
         return _json(found.as_json())
 

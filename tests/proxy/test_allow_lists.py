@@ -119,6 +119,8 @@ def test_only_addresses_of_the_networks_are_let_in(site: Site) -> None:
     limit_key(site.books, ann.name, networks=networks("10.0.0.0/8", "::1/128"))
     refused = site.ask(ann, CHAT, chat())
     assert_forbidden(refused, "network_not_allowed", "may not be used from this address")
+    row = refused_row(site, ann, CHAT, chat())
+    assert (row["status"], row["reason"]) == (403, refused.error()["message"])
     own = ask(site.proxy.port, "GET", "/v1/key", headers=bearer(ann.key))
     assert (own.status, own.json()["error"]["code"]) == (403, "network_not_allowed")
     # Nobody is trusted here: what a header says counts for nothing.

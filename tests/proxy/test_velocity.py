@@ -6,6 +6,7 @@ import pytest
 
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
+from tests.service.helpers import ask, bearer
 from tests.support.answers import openai_chat, openai_chat_stream, openai_usage, plain, stream
 from tests.support.limits import Held, limit_key, refused_row
 from tests.support.waiting import wait_until
@@ -44,6 +45,9 @@ def test_a_key_that_spends_too_fast_is_suspended(site: Site, is_stream: bool) ->
         return str(keys[0]["state"])
 
     wait_until(lambda: listed() == "suspended")
+    # The user hears of it too, though no operator has changed anything.
+    own = ask(site.proxy.port, "GET", "/v1/key", headers=bearer(ann.key)).json()
+    assert own["suspended"] == "its last ten minutes were spent faster than 0.0027 USD per hour"
     shown = site.proxy.run("keys", "show", ann.name, "test")
     assert f"llmproxy keys resume {ann.name} test" in shown
     # Other keys work; so does this one once it is resumed, and what it spent is forgotten.

@@ -215,7 +215,7 @@ def test_a_connection_too_many_is_told_so_and_closed(tight: RunningProxy) -> Non
             client.post(CHAT, body, bearer(key))
             assert client.recv_head().status == 200
             client.body()
-        for path in (CHAT, "/healthz"):
+        for path in (CHAT, "/health"):
             with RawClient(tight.port) as surplus:
                 surplus.post(path, body, bearer(key))
                 refused = surplus.recv_head()
@@ -225,6 +225,14 @@ def test_a_connection_too_many_is_told_so_and_closed(tight: RunningProxy) -> Non
                 assert error["code"] == "overloaded"
                 assert "too many connections" in error["message"]
                 assert_hung_up(surplus)
+        # The server is well: a supervisor that asks must not restart it, nor stay connected.
+        for path in ("/healthz", "/readyz"):
+            with RawClient(tight.port) as probe:
+                probe.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+                assert (answer := probe.recv_head()).status == 200
+                assert answer.header("connection") == b"close"
+                assert json.loads(probe.body())
+                assert_hung_up(probe)
         # One that says nothing does not stay either.
         with RawClient(tight.port, timeout_s=LATEST_S) as silent:
             assert_hung_up(silent)
