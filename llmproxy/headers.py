@@ -147,3 +147,8 @@ def without_secret(data: bytes, secret: str) -> bytes:
     for form in secret_forms(secret):
         data = data.replace(form, b"***")
     return data
+
+
+def asks_websocket(headers: Headers) -> bool:
+    """Say whether a client wants to leave HTTP for WebSocket."""
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)

@@ -21,25 +21,22 @@ from llmproxy.errors import (
     ApiError,
     DatabaseError,
     NotAllowedError,
-    all_keys_cooling,
     compressed_body,
     ledger_busy,
-    no_active_provider_keys,
     previous_response_not_found,
-    previous_response_unavailable,
-    provider_paused,
     proxy_error,
     unknown_model_pricing,
     websocket_unsupported,
 )
 from llmproxy.exchange import Client, Exchange
 from llmproxy.gate import Entry, require_model
-from llmproxy.headers import Headers
+from llmproxy.headers import Headers, asks_websocket
 from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.idempotency import given_keys, read_once
+from llmproxy.key_choice import KeyChoice
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.limits import Network
-from llmproxy.live_keys import LiveKey, Pool
+from llmproxy.live_keys import Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services, scope_of
 from llmproxy.presets import PRESETS
@@ -109,6 +106,7 @@ class Relay:
         self._services = services
         self._writer = writer
         self._pool = pool
+        self._keys = KeyChoice(pool, services.health, services.clock, self._refresh)
         self._policy = policy
         self._clock = services.clock
         self._catalog = services.catalog
@@ -249,7 +247,9 @@ class Relay:
             model_id = quote.model.id if quote else self._model_id(route.provider, model)
             require_model(principal, model_id)
             scope = scope_of(endpoint, model_id, facts.movers)
-            provider, keys = await self._choose_keys(route.provider, scope, principal, only_key_id)
+            provider, keys = await self._keys.choose(
+                route.provider, scope, principal.user_id, only_key_id
+            )
             hold = None
             if quote is not None:
                 once = None
@@ -352,62 +352,18 @@ class Relay:
         model = self._catalog.current.find(provider, name)
         return name if model is None else model.id
 
-    async def _choose_keys(
-        self, name: str, scope: str, principal: Principal, only_id: int | None
-    ) -> tuple[Provider, list[LiveKey]]:
-        """Return the provider and its keys to try, best first, or the only one that will do.
-
-        Raises:
-            ApiError: 429 when it is paused or all keys are cooling down, 503 without any key, 400
-                without the only one.
-        """
-        now_ms = self._clock.now_ms()
-        found = self._usable_keys(name, scope, principal, now_ms, only_id)
-        if found is None:
-            await self._refresh()
-            found = self._usable_keys(name, scope, principal, now_ms, only_id)
-        if found is not None:
-            return found
-        provider = self._pool.providers.get(name)
-        if provider is not None and provider.is_paused_by_operator:
-            raise provider_paused(name, provider.paused_reason or "no reason given")
-        failing = self._services.health.refusal(name, scope)
-        if failing is not None:
-            raise failing
-        wait_ms = self._pool.rest_left_ms(name, scope, now_ms, only_id=only_id)
-        if wait_ms is not None:
-            raise all_keys_cooling(name, wait_ms)
-        if only_id is not None:
-            raise previous_response_unavailable()
-        raise no_active_provider_keys(name)
-
-    def _usable_keys(
-        self, name: str, scope: str, principal: Principal, now_ms: int, only_id: int | None
-    ) -> tuple[Provider, list[LiveKey]] | None:
-        provider = self._pool.providers.get(name)
-        if provider is None or provider.is_paused_by_operator:
-            return None
-        if self._services.health.refusal(name, scope) is not None:
-            return None
-        keys = self._pool.usable(name, scope, principal.user_id, now_ms, only_id=only_id)
-        return (provider, keys) if keys else None
-
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
         """Say whether the user, the provider, its keys and the prices are as they were."""
         if self._authentication.find(request.headers, request.query) != order.principal:
             return False
         now_ms, name = self._clock.now_ms(), order.provider.name
-        found = self._usable_keys(name, order.scope, order.principal, now_ms, order.only_key_id)
+        user_id = order.principal.user_id
+        found = self._keys.usable(name, order.scope, user_id, now_ms, order.only_key_id)
         if found is None or found[0] != order.provider:
             return False
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
-
-
-def asks_websocket(headers: Headers) -> bool:
-    """Say whether a client wants to leave HTTP for WebSocket."""
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
 
 
 def _answer(client: Client, body: bytes, request_id: bytes) -> None:

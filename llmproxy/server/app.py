@@ -17,10 +17,10 @@ from llmproxy.errors import (
     websocket_unsupported,
     wrong_method,
 )
-from llmproxy.headers import Headers
+from llmproxy.headers import Headers, asks_websocket
 from llmproxy.live_keys import Pool
 from llmproxy.metrics import CONTENT_TYPE
-from llmproxy.relay import Relay, Snapshot, asks_websocket
+from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.cycle import CYCLE
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.proxy import Door, serve_request

@@ -49,9 +49,10 @@ from llmproxy.server.boot import advice, begin_boot
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.notify import READY, STOPPING, notify
 from llmproxy.server.process_limits import set_process_limits
-from llmproxy.server.protocol import ProxyServer, protocol_for, signals_restored
+from llmproxy.server.protocol import protocol_for
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
+from llmproxy.server.stopping import ProxyServer, signals_restored
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.spill import Spill

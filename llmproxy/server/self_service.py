@@ -16,8 +16,8 @@ from llmproxy.accounts import Principal
 from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text, rfc3339
 from llmproxy.errors import invalid_request, websocket_unsupported, wrong_method
 from llmproxy.exchange import Client
-from llmproxy.headers import Headers
-from llmproxy.relay import Relay, Request, answer_failure, asks_websocket
+from llmproxy.headers import Headers, asks_websocket
+from llmproxy.relay import Relay, Request, answer_failure
 from llmproxy.server.usage_query import UsageQuery, read_usage_query
 from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader, ReadTimeoutError
