@@ -10,7 +10,7 @@ import pytest
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, MESSAGES, Got, Site, Visitor, chat, message
 from tests.service.helpers import ask, bearer, either
-from tests.support.limits import limit_key, refused_row
+from tests.support.limits import limit_key, make_seen, refused_row
 from tests.support.waiting import wait_until
 
 FREE = "/v1/anthropic/messages/count_tokens"
@@ -72,6 +72,7 @@ def test_an_alias_is_what_it_stands_for(site: Site) -> None:
 def test_free_requests_name_a_model_that_is_allowed(site: Site) -> None:
     ann = site.visitor()
     limit_key(site.books, ann.name, models=("claude-sonnet-4-6",))
+    make_seen(site)
     assert site.ask(ann, FREE, message()).status == 200
     refused = site.ask(ann, FREE, message(model="claude-opus-4-6"))
     assert refused.error()["code"] == "model_not_allowed"

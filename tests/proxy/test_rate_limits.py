@@ -16,6 +16,7 @@ from tests.support.limits import (
     another_key,
     limit_key,
     limit_user,
+    make_seen,
     rate_limits,
     refused_row,
 )
@@ -93,6 +94,7 @@ def test_free_requests_count_and_lists_of_models_do_not(site: Site) -> None:
     site.stub.handle = plain(b'{"input_tokens": 5}')
     ann = site.visitor()
     limit_key(site.books, ann.name, requests_per_minute=1)
+    make_seen(site)
     bearer = {"authorization": f"Bearer {ann.key}"}
     for _ in range(3):
         connection = HTTPConnection("127.0.0.1", site.proxy.port, timeout=10)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmproxy import accounts, limit_store
 from llmproxy.clock import Clock
+from tests.proxy.helpers import CHAT, chat
 from tests.support.answers import openai_chat
 from tests.support.waiting import wait_until
 
@@ -22,6 +23,14 @@ def limit_key(books: "Books", name: str, key: str = "test", **changes: object) -
         owner = accounts.find_user(tx, name)
         keys = accounts.find_live_keys(tx, owner, key, now_ms=Clock().now_ms())
         return limit_store.set_key_limits(tx, [each.id for each in keys], changes).id
+
+
+def make_seen(site: "Site") -> None:
+    """Return when the server has seen every change: it looks again for a model it does not know.
+
+    Requests that hold nothing see a change within a moment, not at once.
+    """
+    assert site.ask(site.visitor(), CHAT, chat(model="no-such-model")).status == 400
 
 
 def limit_user(books: "Books", name: str, **changes: object) -> None:
