@@ -3,6 +3,7 @@
 import asyncio
 import re
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from llmproxy import accounts, limit_store
@@ -17,12 +18,19 @@ if TYPE_CHECKING:
     from tests.support.stub_provider import Out, SeenRequest
 
 
+SEEN_WITHIN_S = 0.5
+"""A server looks for changes four times a second. A request that meets one by itself is admitted
+anew, and leaves two rows."""
+
+
 def limit_key(books: "Books", name: str, key: str = "test", **changes: object) -> int:
     """Set limits of a user's key; return their id."""
     with books.write() as tx:
         owner = accounts.find_user(tx, name)
         keys = accounts.find_live_keys(tx, owner, key, now_ms=Clock().now_ms())
-        return limit_store.set_key_limits(tx, [each.id for each in keys], changes).id
+        limits_id = limit_store.set_key_limits(tx, [each.id for each in keys], changes).id
+    time.sleep(SEEN_WITHIN_S)
+    return limits_id
 
 
 def make_seen(site: "Site") -> None:
@@ -37,6 +45,7 @@ def limit_user(books: "Books", name: str, **changes: object) -> None:
     """Set limits of a user with all their keys."""
     with books.write() as tx:
         limit_store.set_user_limits(tx, accounts.find_user(tx, name).id, changes)
+    time.sleep(SEEN_WITHIN_S)
 
 
 def another_key(books: "Books", name: str) -> str:
