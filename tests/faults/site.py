@@ -191,6 +191,9 @@ class Site:
     # --- the provider's side ---
 
     async def _answer(self, request: SeenRequest, out: Out) -> None:
+        if request.method == "GET":  # the proxy asks whether a key that was refused is good
+            await out.json(401, {})
+            return
         name = request.header(HEADER)
         assert name is not None
         if name.startswith(WARM.encode()):
