@@ -17,9 +17,8 @@ class Clock:
         """Return wall time in milliseconds since 1970 (UTC)."""
         return time.time_ns() // 1_000_000
 
-    def monotonic_s(self) -> float:
-        """Return a clock in seconds that never goes back; only differences mean something."""
-        return time.monotonic()
+    monotonic_s = staticmethod(time.monotonic)
+    """Returns a clock in seconds that never goes back; only differences mean something."""
 
 
 _UUID_MARKS = (0x7 << 76) | (0x2 << 62)

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from llmproxy.clock import Clock
 from llmproxy.money import display_usd, format_usd
-from llmproxy.trace import INPUT_CLASSES, Trace
+from llmproxy.trace import Trace
 
 UNHELD_LINES_PER_S_MAX = 20
 """As with the rows of such requests: they cost the client nothing, and must cost us as little."""
@@ -217,4 +217,4 @@ def _text_line(trace: Trace, at: str) -> bytes:
 
 def _input_tokens(tokens: dict[str, int]) -> int:
     """Return all input tokens, cached or not."""
-    return sum(tokens.get(name, 0) for name in INPUT_CLASSES)
+    return sum(tokens.values()) - tokens.get("output", 0)

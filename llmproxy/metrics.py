@@ -73,7 +73,8 @@ class Metrics:
             return
         provider = trace.provider
         for name, count in trace.tokens().items():
-            self._tokens[provider, name] += count
+            if count:
+                self._tokens[provider, name] += count
         self._cost_nanousd[provider] += trace.cost_nanousd
         self._duration.observe(provider, trace.duration_s)
         if trace.ttfb_s is not None:

@@ -47,6 +47,8 @@ class Order(NamedTuple):
     body: bytes
     keys: list[LiveKey]
     """The keys that may be tried, best first."""
+    scope: str
+    """What the provider limits the request's rate by; see `scope_of`."""
     quote: Quote | None
     hold: ledger.Hold | None
     """The quote and its hold; None for a request that costs nothing."""
@@ -66,11 +68,6 @@ class Order(NamedTuple):
     def model_id(self) -> str:
         """The catalog's id of the model; of a free request whatever it names."""
         return self.quote.model.id if self.quote else self.facts.model
-
-    @property
-    def scope(self) -> str:
-        """What the provider limits the request's rate by; see `scope_of`."""
-        return scope_of(self.endpoint, self.model_id, self.facts.movers)
 
 
 def scope_of(endpoint: Endpoint, model_id: str, movers: Movers) -> str:

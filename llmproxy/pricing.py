@@ -77,6 +77,8 @@ class Bound(msgspec.Struct, frozen=True):
 def unpriced_mover(prices: Prices, movers: Movers) -> str | None:
     """Return the option that these prices have no price for, such as `service_tier "flex"`."""
     tier, speed, geo = movers.service_tier, movers.speed, movers.geo
+    if not (tier or speed or geo):
+        return None
     priced_tiers = {name for variant in prices.variants for name in variant.service_tiers}
     priced_speeds = {name for variant in prices.variants for name in variant.speeds}
     if tier and tier not in BASE_SERVICE_TIERS | priced_tiers:
@@ -210,6 +212,8 @@ def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:
     this one: Anthropic's Priority Tier costs the ordinary rates, whatever its fast mode costs.
     """
     tier, speed = movers.service_tier, movers.speed
+    if tier is None and speed is None:
+        return prices.rates, prices.tiers
     for variant in prices.variants:
         if _applies(variant, movers):
             return variant.rates, variant.tiers

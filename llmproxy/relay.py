@@ -30,7 +30,7 @@ from llmproxy.errors import (
 )
 from llmproxy.exchange import Client, Exchange
 from llmproxy.gate import Entry, require_model
-from llmproxy.headers import Headers, asks_websocket
+from llmproxy.headers import Headers, asks_websocket, has_header
 from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.idempotency import given_keys, read_once
 from llmproxy.key_choice import KeyChoice
@@ -277,6 +277,7 @@ class Relay:
             query=passed_query(request.query),
             body=body,
             keys=keys,
+            scope=scope,
             quote=quote,
             hold=hold,
             trace=request.trace,
@@ -309,8 +310,9 @@ class Relay:
 
     @staticmethod
     async def _read_body(request: Request) -> bytes:
-        for name, value in request.headers:
-            if name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
+        if has_header(request.headers, b"content-encoding"):
+            codings = [value for name, value in request.headers if name == b"content-encoding"]
+            if any(coding.lower() not in {b"", b"identity"} for coding in codings):
                 raise compressed_body()
         return await request.read_body()
 

@@ -79,6 +79,8 @@ def thinks(fields: dict[str, Any]) -> bool:
 
     Whether a model thinks unasked says the catalog.
     """
+    if THINKING.isdisjoint(fields):
+        return False
     return any(
         given is not None and given is not False and given not in _NO_THINKING
         for given in (fields.get(key) for key in THINKING)

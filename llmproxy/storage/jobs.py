@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from llmproxy.errors import DatabaseError
 from llmproxy.storage.database import Tx
 
@@ -87,26 +89,16 @@ def passes(error: BaseException) -> bool:
     return classify(error) in {ErrorClass.FULL, ErrorClass.BUSY}
 
 
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One function to run in a transaction; `future` is None when nobody waits for it."""
 
-    __slots__ = ("args", "error", "function", "future", "may_be_lost", "result")
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        future: asyncio.Future[Any] | None = None,
-        *,
-        may_be_lost: bool = False,
-    ) -> None:
-        self.function = function
-        self.args = args
-        self.future = future
-        self.may_be_lost = may_be_lost
-        """Nobody misses it, should the database not take it."""
-        self.result: Any = None
-        self.error: Exception | None = None
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    future: asyncio.Future[Any] | None = None
+    may_be_lost: bool = False
+    """Nobody misses it, should the database not take it."""
+    result: Any = None
+    error: Exception | None = None
 
     def tell_error(self, error: Exception) -> None:
         """Tell the waiter, or the log when nobody waits, that it has failed."""
