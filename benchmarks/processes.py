@@ -8,12 +8,14 @@ import select
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from benchmarks.certificate import write_certificate
 from benchmarks.load import HOST, Order, Result
 
 SAMPLE_PAUSE_S = 0.1
@@ -93,9 +95,12 @@ def rss_mb(pids: list[int]) -> float:
 class Provider:
     """The fake provider as a process."""
 
-    def __init__(self, port: int, pid: int) -> None:
-        """Take where it listens."""
+    def __init__(self, port: int, tls_port: int, certificate: Path, pid: int) -> None:
+        """Take where it listens, and the certificate by which it is trusted under TLS."""
         self.port = port
+        self.base_url = f"http://{HOST}:{port}/v1"
+        self.tls_url = f"https://{HOST}:{tls_port}/v1"
+        self.certificate = certificate
         self.target = Target("direct", port, "/v1", {"authorization": "Bearer sk-bench"}, pid)
 
     def counts(self) -> dict[str, list[int]]:
@@ -107,15 +112,19 @@ class Provider:
 @contextlib.contextmanager
 def fake_provider() -> Iterator[Provider]:
     """Run the fake provider."""
-    command = [sys.executable, "-m", "benchmarks.provider"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if not line:
-                raise SystemExit("the fake provider did not start; its errors are above")
-            yield Provider(int(line), process.pid)
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory(prefix="llmproxy-provider-") as folder:
+        certificate = Path(folder) / "provider.pem"
+        write_certificate(certificate, HOST)
+        command = [sys.executable, "-m", "benchmarks.provider", str(certificate)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                line = process.stdout.readline() if process.stdout else ""
+                if not line:
+                    raise SystemExit("the fake provider did not start; its errors are above")
+                port, tls_port = map(int, line.split())
+                yield Provider(port, tls_port, certificate, process.pid)
+            finally:
+                process.kill()
 
 
 class Watched(NamedTuple):

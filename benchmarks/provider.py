@@ -1,9 +1,10 @@
-"""A provider that costs as little CPU as it can: `python -m benchmarks.provider`.
+"""A provider that costs as little CPU as it can: `python -m benchmarks.provider [CERTIFICATE]`.
 
-It prints its port, answers chat completions and embeddings, and counts each answer that it gives:
-`GET /control/counts` tells how many of each variant. The member `user` of a request asks for
-something else than a short answer at once: `answer_bytes=102400`, or `gap_ms=20` for a stream whose
-events come so far apart, each stamped with the time at which it was sent.
+It prints its port, and with a certificate a second one, for TLS. It answers chat completions and
+embeddings, and counts each answer that it gives: `GET /control/counts` tells how many of each
+variant. The member `user` of a request asks for something else than a short answer at once:
+`answer_bytes=102400`, or `gap_ms=20` for a stream whose events come so far apart, each stamped with
+the time at which it was sent.
 """
 
 # mypy: disable-error-code="explicit-override"
@@ -11,6 +12,8 @@ events come so far apart, each stamped with the time at which it was sent.
 
 import asyncio
 import json
+import ssl
+import sys
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -140,13 +143,23 @@ class _Connection(asyncio.Protocol):
             self._loop.call_at(due_s + gap_s, self._write_at, due_s + gap_s, gap_s, parts)
 
 
-async def _serve() -> None:
+async def _serve(certificate: str | None) -> None:
     counts = Counts()
+    servers = [await _listen(counts, None)]
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        servers.append(await _listen(counts, context))
+    print(*(server.sockets[0].getsockname()[1] for server in servers), flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers))
+
+
+async def _listen(counts: Counts, context: ssl.SSLContext | None) -> asyncio.Server:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: _Connection(counts), "127.0.0.1", 0, backlog=2048)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    return await loop.create_server(
+        lambda: _Connection(counts), "127.0.0.1", 0, backlog=2048, ssl=context
+    )
 
 
 if __name__ == "__main__":
-    uvloop.run(_serve())
+    uvloop.run(_serve(sys.argv[1] if len(sys.argv) > 1 else None))

@@ -78,7 +78,7 @@ def measure(rounds: int) -> dict[str, list[Pair]]:
         tempfile.TemporaryDirectory(prefix="llmproxy-ratio-") as temp,
     ):
         home = Home(Path(temp))
-        home.set_up(rig.provider.port)
+        home.set_up(rig.provider.base_url)
         with Server(home).running() as server:
             return {name: _pairs(rig, server.target(), bare, name, rounds) for name in SHAPES}
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from benchmarks.figures import SHARES
 from benchmarks.measure import Row
 
-WIDTH_MIN = 112
+WIDTH_MIN = 126
 BUSY_MAX = 0.9
 
 
@@ -30,7 +30,7 @@ def _tables(report: Row) -> list[RenderableType]:
         tables += [_times("first byte", report["rows"], "first_us")]
         delayed = [row for row in report["rows"] if row["delay_us"]["p50"] is not None]
         tables += [_times("delay of each event", delayed, "delay_us")] if delayed else []
-        tables += [_added(report["added"])]
+        tables += [_added(report["added"])] if report["added"] else []
     if "by_ledger_rows" in report:
         tables.append(_ledgers(report["by_ledger_rows"]))
     if "memory" in report:

@@ -75,6 +75,12 @@ SCENARIOS = (
     ),
 )
 
+TLS_SCENARIOS = (
+    Scenario("tls-32", "32 connections, a provider that speaks TLS", Shape()),
+    Scenario("tls-streams", "32 streams, a provider that speaks TLS", Shape(is_stream=True)),
+)
+"""Measured through llmproxy only, beside the same ones without TLS."""
+
 PLAIN = SCENARIOS[1]
 """32 connections: what is measured again under other conditions."""
 
@@ -93,11 +99,11 @@ OTHERS = {
 BY_NAME_ONLY = frozenset({"ledger-10m"})
 """What is not measured unless it is named: it takes many minutes."""
 
-NAMES = tuple([scenario.name for scenario in SCENARIOS] + list(OTHERS))
+NAMES = tuple([scenario.name for scenario in SCENARIOS + TLS_SCENARIOS] + list(OTHERS))
 DEFAULT = tuple(name for name in NAMES if name not in BY_NAME_ONLY)
 
 
 def about(name: str) -> str:
     """Return what a scenario is, in words."""
-    found = {scenario.name: scenario.about for scenario in SCENARIOS}
+    found = {scenario.name: scenario.about for scenario in SCENARIOS + TLS_SCENARIOS}
     return found.get(name) or OTHERS[name]

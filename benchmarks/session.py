@@ -13,7 +13,7 @@ from benchmarks.measured import measured
 from benchmarks.moments import help_times, start_times
 from benchmarks.processes import Rig, Target, allow_many_files, running_rig
 from benchmarks.rows import fill
-from benchmarks.scenarios import LEDGERS, PLAIN, SCENARIOS, Scenario, Shape
+from benchmarks.scenarios import LEDGERS, PLAIN, SCENARIOS, TLS_SCENARIOS, Scenario, Shape
 from benchmarks.site import Home
 
 MEMORY_SLICES = 20
@@ -43,7 +43,7 @@ class Session:
         self._ledgers: list[Row] = []
         self._rows: list[Row] = []
         self._homes = 0
-        self.report: Row = {"rows": self._rows, "ledgers": self._ledgers}
+        self.report: Row = {"rows": self._rows, "ledgers": self._ledgers, "added": []}
 
     def run(self) -> None:
         """Measure everything that was chosen."""
@@ -52,6 +52,8 @@ class Session:
         if scenarios:
             self._loads(scenarios)
             self._peers([each for each in scenarios if each.for_peers])
+        if secured := [each for each in TLS_SCENARIOS if each.name in names]:
+            self._behind_tls(secured)
         if sizes := {name: rows for name, rows in LEDGERS.items() if name in names}:
             self.report["by_ledger_rows"] = [
                 self._on_ledger(name, rows) for name, rows in sizes.items()
@@ -66,12 +68,12 @@ class Session:
     def _new_home(self) -> Home:
         self._homes += 1
         home = Home(self._folder / f"home-{self._homes}", self._choice.llmproxy)
-        home.set_up(self._rig.provider.port)
+        home.set_up(self._rig.provider.base_url)
         return home
 
     def _loads(self, scenarios: list[Scenario]) -> None:
         """Measure each scenario directly and through llmproxy, one after the other."""
-        added = self.report["added"] = []
+        added = self.report["added"]
         with measured(self._new_home(), self._rig, self._ledgers) as server:
             start_mb = server.memory_mb()
             for scenario in scenarios:
@@ -92,6 +94,16 @@ class Session:
                 ),
                 "rss_after_mb": server.memory_mb(),
             }
+
+    def _behind_tls(self, scenarios: list[Scenario]) -> None:
+        """Measure with a provider that speaks TLS, as those on the internet do."""
+        home, provider = self._new_home(), self._rig.provider
+        home.environ["SSL_CERT_FILE"] = str(provider.certificate)
+        home.run("providers", "set", "openai", "--base-url", provider.tls_url, "--yes")
+        with measured(home, self._rig, self._ledgers) as server:
+            for scenario in scenarios:
+                self._shows(f"{scenario.name} ({scenario.about})")
+                self._rows.append(server.measure(scenario, self._choice.seconds))
 
     def _measure(self, scenario: Scenario, target: Target) -> Row:
         row = measure(scenario, target, self._rig, self._choice.seconds)

@@ -65,14 +65,14 @@ class Home:
             raise SystemExit(f"{shown}:\n{done.stderr or done.stdout}")
         return done.stdout
 
-    def set_up(self, provider_port: int) -> None:
-        """Make a user with much credit, one with too little, and an openai provider."""
+    def set_up(self, base_url: str) -> None:
+        """Make a user with much credit, one with too little, and an openai provider at a URL."""
         for name, credit in (("rich", "1000000"), ("poor", "0.000001")):
             options = ("--credit", credit, "--rate-multiplier", MULTIPLIER)
             self.keys[name] = self.run(
                 "users", "create", name, *options, "--key", "bench", "--quiet"
             ).strip()
-        self.run("providers", "set", "openai", "--base-url", f"http://{HOST}:{provider_port}/v1")
+        self.run("providers", "set", "openai", "--base-url", base_url)
         self.run("provider-keys", "add", "openai", given="sk-benchmark-0123456789\n")
 
     def delete(self) -> None:
