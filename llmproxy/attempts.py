@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from llmproxy.dialects.base import Reading
 from llmproxy.dialects.failures import Failure, FailureKind, classify
 from llmproxy.errors import (
     ApiError,
@@ -91,9 +92,13 @@ class Attempts:
             refusals.append(got)
         raise self._last_word(refusals)
 
-    def note_end(self) -> None:
-        """Take note that a good answer has come to its end."""
-        self._services.health.note_end(self._order)
+    def note_end(self, reading: Reading) -> None:
+        """Take note that an answer has come to its end; one that ends in an error is no good one.
+
+        Nor is that a failure: such as a call of a tool that cannot be read is the client's doing.
+        """
+        if not reading.has_error:
+            self._services.health.note_end(self._order)
 
     def note_broken(self, reason: str) -> None:
         """Take note that an answer has not come to its end, and that this is the provider's doing.
@@ -223,7 +228,8 @@ class Attempts:
             answer.status, headers, body[:ERROR_BYTES_MAX], now_ms, secret=tried.key.secret
         )
         if failure.kind is FailureKind.BUSY:
-            health.note_busy(order, self._trial, failure, answer.status)
+            if not order.endpoint.is_free:  # which says nothing of what is paid for
+                health.note_busy(order, self._trial, failure, answer.status)
         elif failure.kind is FailureKind.UNKNOWN:
             health.note_unanswered(order, tried, self._trial, failure.excerpt, answer.status)
         else:

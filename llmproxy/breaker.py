@@ -41,6 +41,10 @@ class Breaker:
         """Say whether it is paused, or waits for its trial."""
         return self.pause_ms > 0
 
+    def is_paused(self, now_ms: int) -> bool:
+        """Say whether its pause is not over yet."""
+        return now_ms < self.until_ms
+
     def wait_ms(self, now_ms: int) -> int:
         """Return how long nothing may be sent; 0 when something may."""
         if now_ms < self.until_ms:

@@ -1,13 +1,13 @@
 """Owns what the providers' answers do to their keys, and to providers that fail.
 
 Each change counts in memory at once, and is then written with its history. What an answer means is
-read by `dialects/failures.py`; a doubt is settled by asking the provider ourselves (`probe.py`), so
-that nothing in a client's request can take a key or a provider out. Must not touch money.
+read by `dialects/failures.py`; a doubt is settled by asking the provider ourselves
+(`questions.py`), so that nothing in a client's request can take a key or a provider out. Must not
+touch money.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,27 +17,22 @@ from llmproxy.clock import Clock
 from llmproxy.dialects.failures import Failure, FailureKind
 from llmproxy.errors import ApiError, provider_failing
 from llmproxy.key_pool import Provider
-from llmproxy.live_keys import LiveKey
+from llmproxy.live_keys import OUT_OF_QUOTA_PARK_MS, LiveKey
 from llmproxy.probe import Probe
 from llmproxy.provider_events import ProviderEvent, add_event
+from llmproxy.questions import Ask, Questions
 from llmproxy.storage.database import Tx
 
 PROVIDER_PAUSE_MS_MAX = 300_000
 SCOPE_PAUSE_MS_MAX = 60_000
-OUT_OF_QUOTA_PARK_MS = 3_600_000
-"""How long a key without quota is left alone before the next request tries it again."""
-ASK_AGAIN_MS = 30_000
-"""A key is not asked about more often, whatever requests fail with it."""
 
 NEVER = 2**63
 UNREACHABLE = "it cannot be reached"
 FAILS = "it fails"
+ANSWERS = "it answers again"
 ACTOR = "proxy"
 
 _log = logging.getLogger("llmproxy.relay")
-
-Ask = Callable[[Provider, str], Awaitable[Probe]]
-"""Asks a provider, with the secret of one of its keys, whether it answers."""
 
 
 class Tried(NamedTuple):
@@ -88,26 +83,40 @@ class Health:
         """Take where writes go, and how many failures in a row pause a provider; 0: none do."""
         self._enqueue = enqueue
         self._clock = clock
-        self._ask = ask
+        self._questions = Questions(ask)
         self._failures_max = failures_max
         self._breakers: dict[tuple[str, str], Breaker] = {}
         """Of what has failed lately: a provider (with an empty scope), or one scope of it."""
-        self._resumed_ms: dict[str, int | None] = {}
-        self._asked_ms: dict[object, int] = {}
-        """When we have last asked about a key, by its id, or a provider, by its name."""
-        self._asking: set[asyncio.Task[None]] = set()
+        self._providers: dict[str, Provider] = {}
+        """As they are now."""
 
     def publish(self, providers: Iterable[Provider]) -> None:
         """Take note of pauses that an earlier process has left, and of those that are ended."""
-        for provider in providers:
-            name = provider.name
-            if self._resumed_ms.get(name, provider.resumed_at_ms) != provider.resumed_at_ms:
+        before, self._providers = self._providers, {one.name: one for one in providers}
+        for name, provider in before.items():
+            if self._is_outdated(provider):
                 self._forget(name)
-            self._resumed_ms[name] = provider.resumed_at_ms
-            is_new = (name, "") not in self._breakers
-            if provider.paused_until_ms and self._failures_max and is_new:
+        for name, provider in self._providers.items():
+            if not provider.paused_until_ms or (name, "") in self._breakers:
+                continue
+            if self._failures_max:
                 left_ms = max(0, provider.paused_until_ms - self._clock.now_ms())
                 self._breaker(name, "").go_on(self._now_ms(), left_ms, FAILS)
+            else:
+                self._resume(name, "pause_after_failures is 0 now")
+
+    def _is_elsewhere(self, provider: Provider) -> bool:
+        """Say whether a provider has been moved, or removed, since it was known like this."""
+        now = self._providers.get(provider.name)
+        return now is None or (now.id, now.created_at_ms, now.base_url) != (
+            *(provider.id, provider.created_at_ms, provider.base_url),
+        )
+
+    def _is_outdated(self, provider: Provider) -> bool:
+        """Say the same, or that an operator has resumed it since: what failed counts no more."""
+        if self._is_elsewhere(provider):
+            return True
+        return self._providers[provider.name].resumed_at_ms != provider.resumed_at_ms
 
     def _now_ms(self) -> int:
         """Return the time by which pauses are counted: a clock that is set moves none."""
@@ -157,11 +166,12 @@ class Health:
             if self._breakers.get(key) in trial:
                 del self._breakers[key]
                 if not key[1]:
-                    self._resume(name)
+                    _log.warning("%s answers again", name)
+                    self._resume(name, ANSWERS)
 
     def note_end(self, sent: Attempted) -> None:
         """Take note that a good answer has come to its end: what failed before it is forgotten."""
-        if not self._breakers:
+        if not self._breakers or self._is_outdated(sent.provider):
             return
         for key in ((sent.provider.name, ""), (sent.provider.name, sent.scope)):
             breaker = self._breakers.get(key)
@@ -171,6 +181,8 @@ class Health:
 
     def note_refusal(self, sent: Attempted, tried: Tried, failure: Failure, status: int) -> None:
         """Do to the key what the provider's refusal asks for."""
+        if self._is_elsewhere(sent.provider):
+            return  # what is said there says nothing of here
         if failure.kind is FailureKind.DEAD:
             self._take_out(sent.provider, tried, _State("dead", failure.excerpt, status))
         elif failure.kind is FailureKind.OUT_OF_QUOTA:
@@ -183,16 +195,21 @@ class Health:
             tried.key.rest(sent.scope, self._clock.now_ms(), told_ms)
         elif failure.kind is FailureKind.SUSPECT:
             judge = partial(self._judge_key, sent.provider, tried)
-            self._ask_about(tried.key.id, sent.provider, tried, judge)
+            asked = (tried.key.id, sent.provider, tried.key.secret)
+            self._questions.put(*asked, judge, self._now_ms())
 
     def note_unreachable(self, sent: Attempted, trial: Trial, error: str) -> None:
         """Count that there was no connection to the provider: no client can cause that."""
+        if self._is_outdated(sent.provider):
+            return
         breaker = self._breaker(sent.provider.name, "")
         if breaker.count(is_trial=breaker in trial):
             self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
     def note_busy(self, sent: Attempted, trial: Trial, failure: Failure, status: int) -> None:
         """Count that the provider has too much to do: this scope is left alone, no key is."""
+        if self._is_outdated(sent.provider):
+            return
         name, now_ms = sent.provider.name, self._now_ms()
         breaker = self._breaker(name, sent.scope)
         if not breaker.count(is_trial=breaker in trial):
@@ -219,14 +236,17 @@ class Health:
             error: what happened, for the operator.
             status: the provider's HTTP status, 0 when none came.
         """
+        if self._is_outdated(sent.provider):
+            return
         name = sent.provider.name
         breaker = self._breaker(name, "")
         if not breaker.count(is_trial=breaker in trial) or breaker.is_asked_about:
             return
         judge = partial(self._judge_provider, name, breaker, error, status)
         # A trial that has failed must be judged; other failures can wait for another look.
-        breaker.is_asked_about = self._ask_about(
-            name, sent.provider, tried, judge, is_urgent=breaker.is_open
+        asked = (name, sent.provider, tried.key.secret)
+        breaker.is_asked_about = self._questions.put(
+            *asked, judge, self._now_ms(), is_urgent=breaker.is_open
         )
 
     def _breaker(self, provider: str, scope: str) -> Breaker:
@@ -244,40 +264,9 @@ class Health:
 
     # --- asking the provider itself ----------------------------------------------------------
 
-    def _ask_about(
-        self,
-        what: object,
-        provider: Provider,
-        tried: Tried,
-        judge: Callable[[Probe], None],
-        *,
-        is_urgent: bool = False,
-    ) -> bool:
-        """Ask a provider whether it answers to a key, and let that be judged; say if it is asked.
-
-        Not when the same was asked a moment ago, unless it is urgent.
-        """
-        now_ms = self._now_ms()
-        if not is_urgent and now_ms - self._asked_ms.get(what, -ASK_AGAIN_MS) < ASK_AGAIN_MS:
-            return False
-        self._asked_ms[what] = now_ms
-
-        async def ask() -> None:
-            try:
-                found = await self._ask(provider, tried.key.secret)
-            except Exception:  # noqa: BLE001 - our own mistake: it must not count against anybody
-                _log.exception("%s could not be asked", provider.name)
-                found = Probe("unknown", 0, "an internal error")
-            judge(found)
-
-        task = asyncio.get_running_loop().create_task(ask())
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-        return True
-
     def _judge_key(self, provider: Provider, tried: Tried, found: Probe) -> None:
         if found.refuses_key:
-            del self._asked_ms[tried.key.id]  # enabled again, it is to be asked about again
+            self._questions.forget(tried.key.id)  # enabled again, it is to be asked about again
             self._take_out(provider, tried, _State("dead", found.message, found.status))
 
     def _judge_provider(
@@ -286,17 +275,19 @@ class Health:
         breaker.is_asked_about = False
         if self._breakers.get((name, "")) is not breaker:
             return  # the operator has had a word, or a trial has been answered meanwhile
+        if found.result == "unknown" or breaker.is_paused(self._now_ms()):
+            return  # nothing has been found out, or it has been paused since: once is enough
         if found.is_down:
             self._pause(name, breaker, FAILS, error, status or None)
             return
         del self._breakers[name, ""]
         if breaker.is_open:
-            self._resume(name)
+            _log.warning("%s answers again", name)
+            self._resume(name, ANSWERS)
 
     def close(self) -> None:
         """Ask no more."""
-        for task in self._asking:
-            task.cancel()
+        self._questions.close()
 
     # --- what is written ---------------------------------------------------------------------
 
@@ -325,15 +316,13 @@ class Health:
         )
         breaker.is_stored = True
 
-    def _resume(self, name: str) -> None:
-        _log.warning("%s answers again", name)
-        self._enqueue(self._write_resume, name)
+    def _resume(self, name: str, reason: str) -> None:
+        self._enqueue(self._write_resume, name, reason)
 
-    def _write_resume(self, tx: Tx, name: str) -> None:
+    def _write_resume(self, tx: Tx, name: str, reason: str) -> None:
         provider = key_pool.find_provider(tx, name)
         if provider is None or provider.is_paused_by_operator:
             return
-        reason = "it answers again"
         now_ms = self._clock.now_ms()
         key_pool.end_pause(tx, name, actor=ACTOR, now_ms=now_ms, reason=reason)
         breaker = self._breakers.get((name, ""))
@@ -342,7 +331,7 @@ class Health:
             del self._breakers[name, ""]
 
     def _take_out(self, provider: Provider, tried: Tried, state: "_State") -> None:
-        if not tried.is_as_it_was:
+        if self._is_elsewhere(provider) or not tried.is_as_it_was:
             return
         _log.warning(
             "provider key %s of %s is now %s: %s",

@@ -47,6 +47,8 @@ class Order(NamedTuple):
     body: bytes
     keys: list[LiveKey]
     """The keys that may be tried, best first."""
+    scope: str
+    """What the provider limits the request's rate by; see `scope_of`."""
     quote: Quote | None
     hold: ledger.Hold | None
     """The quote and its hold; None for a request that costs nothing."""
@@ -67,19 +69,15 @@ class Order(NamedTuple):
         """The catalog's id of the model; of a free request whatever it names."""
         return self.quote.model.id if self.quote else self.facts.model
 
-    @property
-    def scope(self) -> str:
-        """What the provider limits the request's rate by; see `scope_of`."""
-        return scope_of(self.endpoint, self.model_id, self.facts.movers)
-
 
 def scope_of(endpoint: Endpoint, model_id: str, movers: Movers) -> str:
     """Return what a provider limits requests by: their model, and its tier and speed.
 
-    Free endpoints have limits of their own. That one key is limited for one scope says nothing of
-    others.
+    Free endpoints have limits of their own, one for all models that the catalog does not know
+    (an empty id): clients choose those names, and what rests is kept in memory. That one key is
+    limited for one scope says nothing of others.
     """
     if endpoint.is_free:
-        return f"{model_id} ({endpoint.name})"
+        return f"{model_id} ({endpoint.name})" if model_id else f"({endpoint.name})"
     tier = movers.service_tier or movers.speed
     return f"{model_id} ({tier})" if tier else model_id
