@@ -19,7 +19,7 @@ from llmproxy.errors import ApiError, provider_failing
 from llmproxy.key_pool import Provider
 from llmproxy.live_keys import OUT_OF_QUOTA_PARK_MS, LiveKey
 from llmproxy.probe import Probe
-from llmproxy.provider_events import ProviderEvent, add_event
+from llmproxy.provider_events import OVERLOADED, ProviderEvent, add_event
 from llmproxy.questions import Ask, Questions
 from llmproxy.storage.database import Tx
 
@@ -221,7 +221,7 @@ class Health:
         _log.warning("%s is overloaded, %d s for %s", name, breaker.pause_ms // 1000, reason)
         wall_ms = self._clock.now_ms()
         until_ms = wall_ms + breaker.pause_ms
-        event = ProviderEvent(name, None, "overloaded", reason, status, until_ms, ACTOR, wall_ms)
+        event = ProviderEvent(name, None, OVERLOADED, reason, status, until_ms, ACTOR, wall_ms)
         self._enqueue(add_event, event)
 
     def note_unanswered(
