@@ -6,8 +6,7 @@ touch money.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.failures import Failure, FailureKind, classify
@@ -19,16 +18,13 @@ from llmproxy.errors import (
     proxy_error,
 )
 from llmproxy.headers import Headers, to_provider
-from llmproxy.health import Tried
+from llmproxy.health import NO_TRIAL, Trial, Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.quote import with_counted_max
 from llmproxy.settlement import Ending
 from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
-
-if TYPE_CHECKING:
-    from llmproxy.breaker import Breaker
 
 ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
@@ -56,7 +52,7 @@ class Attempts:
         self.secret = ""
         """The provider key that was tried last: it must not reach the client."""
         self._tried: Tried | None = None
-        self._trial: Sequence[Breaker] = ()
+        self._trial: Trial = NO_TRIAL
 
     async def obtain(self, is_client_gone: Callable[[], bool]) -> tuple[Answer, bytes]:
         """Send the request; return its answer, and the beginning of one that is an error.
@@ -74,8 +70,8 @@ class Attempts:
         try:
             return await self._obtain(body, is_client_gone)
         finally:
-            for breaker in self._trial:
-                breaker.end_trial()
+            for breaker, pause in self._trial.items():
+                breaker.end_trial(pause)
 
     async def _obtain(
         self, body: bytes, is_client_gone: Callable[[], bool]

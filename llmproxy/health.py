@@ -7,8 +7,9 @@ touch money.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from llmproxy import key_pool
@@ -72,8 +73,9 @@ class Enqueue(Protocol):
         """Queue `function(tx, *args)`."""
 
 
-Trial = Sequence[Breaker]
-"""What a request is a trial of: mostly nothing."""
+Trial = Mapping[Breaker, int]
+"""What a request is a trial of, and of which pause of it: mostly nothing."""
+NO_TRIAL: Trial = MappingProxyType({})
 
 
 class Health:
@@ -138,9 +140,9 @@ class Health:
     def begin(self, sent: Attempted) -> Trial:
         """Return what the request is a trial of; `end_trial` of each must be called at its end."""
         if not self._breakers:
-            return ()
+            return NO_TRIAL
         now_ms, concerned = self._now_ms(), self._concerned(sent.provider.name, sent.scope)
-        return [breaker for breaker in concerned if breaker.begin(now_ms)]
+        return {breaker: pause for breaker in concerned if (pause := breaker.begin(now_ms))}
 
     def is_paused(self, provider: Provider) -> bool:
         """Say whether nothing is sent to a provider at this moment."""
@@ -163,7 +165,8 @@ class Health:
             return
         name = sent.provider.name
         for key in ((name, ""), (name, sent.scope)):
-            if self._breakers.get(key) in trial:
+            breaker = self._breakers.get(key)
+            if breaker is not None and breaker in trial:
                 del self._breakers[key]
                 if not key[1]:
                     _log.warning("%s answers again", name)
@@ -203,7 +206,7 @@ class Health:
         if self._is_outdated(sent.provider):
             return
         breaker = self._breaker(sent.provider.name, "")
-        if breaker.count(is_trial=breaker in trial):
+        if breaker.count(trial.get(breaker, 0)):
             self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
     def note_busy(self, sent: Attempted, trial: Trial, failure: Failure, status: int) -> None:
@@ -212,7 +215,7 @@ class Health:
             return
         name, now_ms = sent.provider.name, self._now_ms()
         breaker = self._breaker(name, sent.scope)
-        if not breaker.count(is_trial=breaker in trial):
+        if not breaker.count(trial.get(breaker, 0)):
             return
         breaker.pause(
             now_ms, f"it is overloaded for {sent.scope}", (failure.retry_after_s or 0) * 1000
@@ -240,7 +243,7 @@ class Health:
             return
         name = sent.provider.name
         breaker = self._breaker(name, "")
-        if not breaker.count(is_trial=breaker in trial) or breaker.is_asked_about:
+        if not breaker.count(trial.get(breaker, 0)) or breaker.is_asked_about:
             return
         judge = partial(self._judge_provider, name, breaker, error, status)
         # A trial that has failed must be judged; other failures can wait for another look.

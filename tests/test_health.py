@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import pytest
 from typing_extensions import override
 
-from llmproxy.breaker import PAUSE_MS_FIRST, TRIAL_MS
+from llmproxy.breaker import PAUSE_MS_FIRST, TRIAL_MS, TRIAL_MS_MAX
 from llmproxy.clock import Clock
 from llmproxy.dialects.failures import Failure, FailureKind
 from llmproxy.errors import ApiError
-from llmproxy.health import Health, Tried
+from llmproxy.health import NO_TRIAL, Health, Tried
 from llmproxy.key_pool import KEYLESS, Provider, ProviderKey
 from llmproxy.live_keys import LiveKey
 from llmproxy.probe import Probe, unasked
@@ -80,7 +80,7 @@ class Bench:
     async def fail(self, times: int = FAILURES) -> None:
         """Let requests be sent and not be answered."""
         for _ in range(times):
-            self.health.note_unanswered(SENT, Tried.now(live_key()), (), "broke off", 0)
+            self.health.note_unanswered(SENT, Tried.now(live_key()), NO_TRIAL, "broke off", 0)
         await asyncio.sleep(0)
 
     def refusal(self) -> ApiError | None:
@@ -96,7 +96,7 @@ def test_a_provider_found_down_in_two_ways_at_once_is_paused_once() -> None:
     async def run() -> None:
         bench = Bench()
         await bench.fail()
-        bench.health.note_unreachable(SENT, (), "refused")  # while it is asked
+        bench.health.note_unreachable(SENT, NO_TRIAL, "refused")  # while it is asked
         assert bench.wait_s() == PAUSE_MS_FIRST // 1000
         await bench.answer(DOWN)
         assert bench.wait_s() == PAUSE_MS_FIRST // 1000
@@ -120,7 +120,8 @@ def test_a_question_that_could_not_be_asked_leaves_all_as_it_was() -> None:
         bench.clock.seconds += PAUSE_MS_FIRST / 1000
         trial = bench.health.begin(SENT)
         bench.health.note_unanswered(SENT, Tried.now(live_key()), trial, "broke off", 0)
-        trial[0].end_trial()
+        for breaker, number in trial.items():
+            breaker.end_trial(number)
         await asyncio.sleep(0)
         assert bench.wait_s() == TRIAL_MS // 1000  # nothing is sent while it is asked
         await bench.answer(unasked("no files"))
@@ -186,3 +187,30 @@ def test_a_key_is_not_rested_for_what_was_said_elsewhere(now: Provider) -> None:
     assert key.rest_left_ms("gpt-4o", NOW_MS) == 0
     bench.health.note_refusal(Sent(now), Tried.now(key), limited, 429)
     assert key.rest_left_ms("gpt-4o", NOW_MS) == 60_000
+
+
+def test_trials_that_ran_at_once_and_all_fail_make_a_pause_longer_once() -> None:
+    """One that waits for ten minutes has let many others go; the first to fail speaks for all."""
+
+    async def run() -> None:
+        bench = Bench()
+        bench.health.note_unreachable(SENT, NO_TRIAL, "refused")
+        for _ in range(FAILURES - 1):
+            bench.health.note_unreachable(SENT, NO_TRIAL, "refused")
+        trials = []
+        for _ in range(4):
+            bench.clock.seconds += max(PAUSE_MS_FIRST, TRIAL_MS_MAX) / 1000
+            assert bench.refusal() is None
+            trials.append(bench.health.begin(SENT))
+        for trial in trials:
+            bench.health.note_unanswered(SENT, Tried.now(live_key()), trial, "silent", 0)
+            await asyncio.sleep(0)
+            if not bench.asked[-1].done():
+                await bench.answer(DOWN)
+            for breaker, number in trial.items():
+                breaker.end_trial(number)
+        assert len(bench.asked) == 1
+        assert bench.written == ["_write_pause"] * 2
+        assert bench.wait_s() == 2 * PAUSE_MS_FIRST // 1000
+
+    asyncio.run(run())
