@@ -18,7 +18,8 @@ from llmproxy.errors import (
     proxy_error,
 )
 from llmproxy.headers import Headers, to_provider
-from llmproxy.health import NO_TRIAL, Trial, Tried
+from llmproxy.health import NO_TRIAL, Trial
+from llmproxy.key_states import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.quote import with_counted_max
@@ -223,13 +224,13 @@ class Attempts:
         failure = classify(
             answer.status, headers, body[:ERROR_BYTES_MAX], now_ms, secret=tried.key.secret
         )
-        if failure.kind is FailureKind.BUSY:
-            if not order.endpoint.is_free:  # which says nothing of what is paid for
-                health.note_busy(order, self._trial, failure, answer.status)
+        # That what is free is overloaded says nothing of what is paid for.
+        if failure.kind is FailureKind.BUSY and not order.endpoint.is_free:
+            health.note_busy(order, self._trial, failure, answer.status)
         elif failure.kind is FailureKind.UNKNOWN:
             health.note_unanswered(order, tried, self._trial, failure.excerpt, answer.status)
         else:
-            health.note_refusal(order, tried, failure, answer.status)
+            health.note_refusal(order, tried, self._trial, failure, answer.status)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
             raise unreachable(order, "answered with a redirect", error, should_retry=False)

@@ -7,7 +7,7 @@ touch money.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -18,11 +18,13 @@ from llmproxy.clock import Clock
 from llmproxy.dialects.failures import Failure, FailureKind
 from llmproxy.errors import ApiError, provider_failing
 from llmproxy.key_pool import Provider
-from llmproxy.live_keys import OUT_OF_QUOTA_PARK_MS, LiveKey
+from llmproxy.key_states import ACTOR, KeyStates, State, Tried
+from llmproxy.live_keys import OUT_OF_QUOTA_PARK_MS
 from llmproxy.probe import Probe
 from llmproxy.provider_events import OVERLOADED, ProviderEvent, add_event
 from llmproxy.questions import Ask, Questions
 from llmproxy.storage.database import Tx
+from llmproxy.storage.queue import Enqueue
 
 PROVIDER_PAUSE_MS_MAX = 300_000
 SCOPE_PAUSE_MS_MAX = 60_000
@@ -31,27 +33,8 @@ NEVER = 2**63
 UNREACHABLE = "it cannot be reached"
 FAILS = "it fails"
 ANSWERS = "it answers again"
-ACTOR = "proxy"
 
 _log = logging.getLogger("llmproxy.relay")
-
-
-class Tried(NamedTuple):
-    """A key that is tried, and the state that it had then: only that may the answer change."""
-
-    key: LiveKey
-    state: str
-    until_ms: int | None
-
-    @classmethod
-    def now(cls, key: LiveKey) -> "Tried":
-        """Return a key as it is."""
-        return cls(key, key.state, key.until_ms)
-
-    @property
-    def is_as_it_was(self) -> bool:
-        """Say whether nobody has had a newer word on the key."""
-        return (self.key.state, self.key.until_ms) == (self.state, self.until_ms)
 
 
 class Attempted(Protocol):
@@ -64,13 +47,6 @@ class Attempted(Protocol):
     @property
     def scope(self) -> str:
         """What its rate is limited by."""
-
-
-class Enqueue(Protocol):
-    """Queues a write that must happen."""
-
-    def __call__(self, function: Callable[..., object], *args: object) -> None:
-        """Queue `function(tx, *args)`."""
 
 
 Trial = Mapping[Breaker, int]
@@ -86,6 +62,7 @@ class Health:
         self._enqueue = enqueue
         self._clock = clock
         self._questions = Questions(ask)
+        self._keys = KeyStates(enqueue, clock)
         self._failures_max = failures_max
         self._breakers: dict[tuple[str, str], Breaker] = {}
         """Of what has failed lately: a provider (with an empty scope), or one scope of it."""
@@ -160,7 +137,7 @@ class Health:
         """Take note that an answer has begun as it should: a trial has gone well."""
         tried.key.note_answer(sent.scope, self._clock.now_ms())
         if tried.state == "out_of_quota":
-            self._set_key_state(tried, _State("active"))
+            self._keys.put_back(tried)
         if not trial:
             return
         name = sent.provider.name
@@ -182,16 +159,23 @@ class Health:
             if breaker is not None and not (breaker.is_open or breaker.is_asked_about):
                 del self._breakers[key]
 
-    def note_refusal(self, sent: Attempted, tried: Tried, failure: Failure, status: int) -> None:
+    def note_refusal(
+        self, sent: Attempted, tried: Tried, trial: Trial, failure: Failure, status: int
+    ) -> None:
         """Do to the key what the provider's refusal asks for."""
         if self._is_elsewhere(sent.provider):
             return  # what is said there says nothing of here
+        breaker = self._breakers.get((sent.provider.name, ""))
+        if breaker is not None and breaker in trial:
+            # Whoever sends what is refused must not be able to use up one trial after the other.
+            self._ask_about(breaker, sent, tried, "", 0)
         if failure.kind is FailureKind.DEAD:
-            self._take_out(sent.provider, tried, _State("dead", failure.excerpt, status))
+            state = State("dead", failure.excerpt, status)
+            self._keys.take_out(sent.provider.name, tried, state)
         elif failure.kind is FailureKind.OUT_OF_QUOTA:
             until_ms = self._clock.now_ms() + OUT_OF_QUOTA_PARK_MS
-            state = _State("out_of_quota", failure.excerpt, status, until_ms)
-            self._take_out(sent.provider, tried, state)
+            state = State("out_of_quota", failure.excerpt, status, until_ms)
+            self._keys.take_out(sent.provider.name, tried, state)
         elif failure.kind is FailureKind.COOLDOWN:
             told_s = failure.retry_after_s
             told_ms = None if told_s is None else told_s * 1000
@@ -241,15 +225,12 @@ class Health:
         """
         if self._is_outdated(sent.provider):
             return
-        name = sent.provider.name
-        breaker = self._breaker(name, "")
+        breaker = self._breaker(sent.provider.name, "")
         if not breaker.count(trial.get(breaker, 0)) or breaker.is_asked_about:
             return
-        judge = partial(self._judge_provider, name, breaker, error, status)
         # A trial that has failed must be judged; other failures can wait for another look.
-        asked = (name, sent.provider, tried.key.secret)
-        breaker.is_asked_about = self._questions.put(
-            *asked, judge, self._now_ms(), is_urgent=breaker.is_open
+        breaker.is_asked_about = self._ask_about(
+            breaker, sent, tried, error, status, is_urgent=breaker.is_open
         )
 
     def _breaker(self, provider: str, scope: str) -> Breaker:
@@ -267,10 +248,27 @@ class Health:
 
     # --- asking the provider itself ----------------------------------------------------------
 
+    def _ask_about(
+        self,
+        breaker: Breaker,
+        sent: Attempted,
+        tried: Tried,
+        error: str,
+        status: int,
+        *,
+        is_urgent: bool = False,
+    ) -> bool:
+        """Let a provider be asked whether it fails; say if it is."""
+        name = sent.provider.name
+        judge = partial(self._judge_provider, name, breaker, error, status)
+        asked = (name, sent.provider, tried.key.secret)
+        return self._questions.put(*asked, judge, self._now_ms(), is_urgent=is_urgent)
+
     def _judge_key(self, provider: Provider, tried: Tried, found: Probe) -> None:
-        if found.refuses_key:
+        if found.refuses_key and not self._is_elsewhere(provider):
             self._questions.forget(tried.key.id)  # enabled again, it is to be asked about again
-            self._take_out(provider, tried, _State("dead", found.message, found.status))
+            state = State("dead", found.message, found.status)
+            self._keys.take_out(provider.name, tried, state)
 
     def _judge_provider(
         self, name: str, breaker: Breaker, error: str, status: int, found: Probe
@@ -281,7 +279,7 @@ class Health:
         if found.result == "unknown" or breaker.is_paused(self._now_ms()):
             return  # nothing has been found out, or it has been paused since: once is enough
         if found.is_down:
-            self._pause(name, breaker, FAILS, error, status or None)
+            self._pause(name, breaker, FAILS, error or found.message, status or found.status)
             return
         del self._breakers[name, ""]
         if breaker.is_open:
@@ -333,22 +331,6 @@ class Health:
             # Taken from the database meanwhile, which knew no better.
             del self._breakers[name, ""]
 
-    def _take_out(self, provider: Provider, tried: Tried, state: "_State") -> None:
-        if self._is_elsewhere(provider) or not tried.is_as_it_was:
-            return
-        _log.warning(
-            "provider key %s of %s is now %s: %s",
-            *(tried.key.name, provider.name, state.name, state.reason),
-        )
-        self._set_key_state(tried, state)
-
-    def _set_key_state(self, tried: Tried, state: "_State") -> None:
-        if not tried.is_as_it_was:
-            return  # while this attempt ran, another one or the operator has had a newer word
-        # In memory at once; again when it is written, should an older state be read meanwhile.
-        tried.key.state, tried.key.until_ms = state.name, state.until_ms
-        self._enqueue(_write_key_state, tried, state, self._clock.now_ms())
-
 
 class _Pause(NamedTuple):
     """A pause as it is written; times by the clock on the wall."""
@@ -358,29 +340,3 @@ class _Pause(NamedTuple):
     upstream_status: int | None
     at_ms: int
     until_ms: int
-
-
-class _State(NamedTuple):
-    """A state that a key gets, why, by what HTTP status, and until when."""
-
-    name: str
-    reason: str | None = None
-    upstream_status: int | None = None
-    until_ms: int | None = None
-
-
-def _write_key_state(tx: Tx, tried: Tried, state: _State, now_ms: int) -> None:
-    key = tried.key
-    is_changed = key_pool.set_key_state(
-        tx,
-        key.id,
-        state.name,
-        reason=state.reason,
-        actor=ACTOR,
-        now_ms=now_ms,
-        until_ms=state.until_ms,
-        upstream_status=state.upstream_status,
-        only_from=tried.state,
-    )
-    if is_changed:
-        key.state, key.until_ms = state.name, state.until_ms

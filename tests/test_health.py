@@ -10,8 +10,9 @@ from llmproxy.breaker import PAUSE_MS_FIRST, TRIAL_MS, TRIAL_MS_MAX
 from llmproxy.clock import Clock
 from llmproxy.dialects.failures import Failure, FailureKind
 from llmproxy.errors import ApiError
-from llmproxy.health import NO_TRIAL, Health, Tried
+from llmproxy.health import NO_TRIAL, Health
 from llmproxy.key_pool import KEYLESS, Provider, ProviderKey
+from llmproxy.key_states import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.probe import Probe, unasked
 from llmproxy.questions import ASK_AGAIN_MS, Questions
@@ -136,8 +137,8 @@ def test_a_key_is_asked_about_once_in_a_while_and_at_once_after_it_was_found_dea
     async def run() -> None:
         bench, key = Bench(), live_key()
         for found in (UP, Probe("refused", 401, "401: no", refuses_key=True)):
-            bench.health.note_refusal(SENT, Tried.now(key), WORDS, 401)
-            bench.health.note_refusal(SENT, Tried.now(key), WORDS, 401)
+            bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, WORDS, 401)
+            bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, WORDS, 401)
             await asyncio.sleep(0)
             await bench.answer(found)
             bench.clock.seconds += ASK_AGAIN_MS / 1000
@@ -145,7 +146,7 @@ def test_a_key_is_asked_about_once_in_a_while_and_at_once_after_it_was_found_dea
         assert key.state == "dead"
         bench.clock.seconds -= ASK_AGAIN_MS / 1000
         key.state = "active"  # an operator has enabled it
-        bench.health.note_refusal(SENT, Tried.now(key), WORDS, 401)
+        bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, WORDS, 401)
         await asyncio.sleep(0)
         assert len(bench.asked) == 3
 
@@ -183,9 +184,9 @@ def test_a_key_is_not_rested_for_what_was_said_elsewhere(now: Provider) -> None:
     bench, key = Bench(), live_key()
     limited = Failure(FailureKind.COOLDOWN, "429: slow down", 60)
     bench.health.publish([now])
-    bench.health.note_refusal(SENT, Tried.now(key), limited, 429)
+    bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, limited, 429)
     assert key.rest_left_ms("gpt-4o", NOW_MS) == 0
-    bench.health.note_refusal(Sent(now), Tried.now(key), limited, 429)
+    bench.health.note_refusal(Sent(now), Tried.now(key), NO_TRIAL, limited, 429)
     assert key.rest_left_ms("gpt-4o", NOW_MS) == 60_000
 
 

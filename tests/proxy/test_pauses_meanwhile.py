@@ -152,6 +152,31 @@ def test_a_provider_that_is_removed_and_set_up_again_is_another_one(site: Site) 
     assert gone.ask().status == 200
 
 
+def test_nobody_keeps_a_provider_paused_by_requests_that_it_refuses(there: Place) -> None:
+    """Each of them may be the trial, and says nothing: the proxy asks for itself then."""
+    stub = there.site.stub
+    stub.handle = BROKEN
+    there.fail(500)
+    there.wait_for_pause()
+    there.site.proxy.stop()
+    there.site.proxy.start()  # it has asked nobody for the last half minute
+    there.wait_for_its_end()
+    refuse = failing(CannedError(400, [], b'{"error":{"message":"bad tools"}}'))
+
+    async def refuse_and_list(request: SeenRequest, out: Out) -> None:
+        if request.method == "GET":
+            await out.json(200, {"data": []})
+        else:
+            await refuse(request, out)
+
+    stub.handle = refuse_and_list
+    seen = len(stub.requests)
+    assert there.ask().status == 400
+    wait_until(lambda: there.row.paused_at_ms is None)
+    assert there.ask().status == 400
+    assert [request.method for request in stub.requests[seen:]] == ["POST", "GET", "POST"]
+
+
 # --- answers that have begun ---
 
 
