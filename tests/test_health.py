@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from typing_extensions import override
 
@@ -149,6 +150,18 @@ def test_a_key_is_asked_about_once_in_a_while_and_at_once_after_it_was_found_dea
         bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, WORDS, 401)
         await asyncio.sleep(0)
         assert len(bench.asked) == 3
+
+    asyncio.run(run())
+
+
+def test_a_key_that_is_asked_about_where_its_provider_was_stays_in_use() -> None:
+    async def run() -> None:
+        bench, key = Bench(), live_key()
+        bench.health.note_refusal(SENT, Tried.now(key), NO_TRIAL, WORDS, 401)
+        await asyncio.sleep(0)
+        bench.health.publish([msgspec.structs.replace(PROVIDER, base_url="http://y/v1")])
+        await bench.answer(Probe("refused", 401, "401: no", refuses_key=True))
+        assert key.state == "active"
 
     asyncio.run(run())
 

@@ -266,6 +266,45 @@ def test_what_is_cut_by_the_servers_stop_is_no_failure(tmp_path: Path) -> None:
         site.proxy.start()
 
 
+def test_an_answer_that_takes_too_long_counts_unless_it_has_begun(tmp_path: Path) -> None:
+    """How long it takes once it has begun, is up to its client too, who may read slowly."""
+    with pausing_site(tmp_path, {"LLMPROXY_TOTAL_TIMEOUT_S": "1"}) as site:
+        there = Place(site, site.stub.url)
+
+        async def endless(request: SeenRequest, out: Out) -> None:
+            if request.method == "GET":
+                await out.json(503, {})
+                return
+            await out.head(200, [("content-type", "text/event-stream")])
+            while not out.client_gone.is_set():
+                await out.chunk(openai_chat_stream()[1])
+                await asyncio.sleep(0.1)
+
+        async def never(request: SeenRequest, out: Out) -> None:
+            if request.method == "GET":
+                await BROKEN(request, out)
+            await out.client_gone.wait()
+
+        def ask_all(body: bytes) -> list[int]:
+            visitor = site.visitor()
+            with ExitStack() as clients:
+                running = [
+                    clients.enter_context(site.send(visitor, there.path, body))
+                    for _ in range(FAILURES)
+                ]
+                return [site.take(client).status for client in running]
+
+        seen = len(site.stub.requests)
+        site.stub.handle = endless
+        assert ask_all(chat(stream=True)) == [200] * FAILURES
+        site.stub.handle = GOOD
+        assert there.ask().status == 200
+        assert asked(site, seen) == 0
+        site.stub.handle = never
+        assert ask_all(chat()) == [504] * FAILURES
+        there.wait_for_pause()
+
+
 def test_that_the_proxy_has_no_file_left_to_ask_a_provider_with_does_not_pause_it(
     tmp_path: Path,
 ) -> None:
