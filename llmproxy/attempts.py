@@ -6,9 +6,9 @@ touch money.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+from llmproxy.dialects.base import Reading
 from llmproxy.dialects.failures import Failure, FailureKind, classify
 from llmproxy.errors import (
     ApiError,
@@ -18,16 +18,14 @@ from llmproxy.errors import (
     proxy_error,
 )
 from llmproxy.headers import Headers, to_provider
-from llmproxy.health import Tried
+from llmproxy.health import NO_TRIAL, Trial
+from llmproxy.key_states import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
 from llmproxy.quote import with_counted_max
 from llmproxy.settlement import Ending
 from llmproxy.upstream_connection import Answer, UpstreamError
 from llmproxy.watchdog import Times
-
-if TYPE_CHECKING:
-    from llmproxy.breaker import Breaker
 
 ATTEMPTS_MAX = 3
 ERROR_BYTES_MAX = 64 * 1024
@@ -55,7 +53,7 @@ class Attempts:
         self.secret = ""
         """The provider key that was tried last: it must not reach the client."""
         self._tried: Tried | None = None
-        self._trial: Sequence[Breaker] = ()
+        self._trial: Trial = NO_TRIAL
 
     async def obtain(self, is_client_gone: Callable[[], bool]) -> tuple[Answer, bytes]:
         """Send the request; return its answer, and the beginning of one that is an error.
@@ -73,8 +71,8 @@ class Attempts:
         try:
             return await self._obtain(body, is_client_gone)
         finally:
-            for breaker in self._trial:
-                breaker.end_trial()
+            for breaker, pause in self._trial.items():
+                breaker.end_trial(pause)
 
     async def _obtain(
         self, body: bytes, is_client_gone: Callable[[], bool]
@@ -91,9 +89,13 @@ class Attempts:
             refusals.append(got)
         raise self._last_word(refusals)
 
-    def note_end(self) -> None:
-        """Take note that a good answer has come to its end."""
-        self._services.health.note_end(self._order)
+    def note_end(self, reading: Reading) -> None:
+        """Take note that an answer has come to its end; one that ends in an error is no good one.
+
+        Nor is that a failure: such as a call of a tool that cannot be read is the client's doing.
+        """
+        if not reading.has_error:
+            self._services.health.note_end(self._order)
 
     def note_broken(self, reason: str) -> None:
         """Take note that an answer has not come to its end, and that this is the provider's doing.
@@ -222,12 +224,13 @@ class Attempts:
         failure = classify(
             answer.status, headers, body[:ERROR_BYTES_MAX], now_ms, secret=tried.key.secret
         )
-        if failure.kind is FailureKind.BUSY:
+        # That what is free is overloaded says nothing of what is paid for.
+        if failure.kind is FailureKind.BUSY and not order.endpoint.is_free:
             health.note_busy(order, self._trial, failure, answer.status)
         elif failure.kind is FailureKind.UNKNOWN:
             health.note_unanswered(order, tried, self._trial, failure.excerpt, answer.status)
         else:
-            health.note_refusal(order, tried, failure, answer.status)
+            health.note_refusal(order, tried, self._trial, failure, answer.status)
         if answer.status < 400:
             error = UpstreamError(f"redirect {answer.status}", was_sent=True)
             raise unreachable(order, "answered with a redirect", error, should_retry=False)

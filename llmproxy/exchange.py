@@ -85,7 +85,7 @@ class Exchange:
         self._client = client
         self._task = asyncio.current_task()
         self._cut_reason: str | None = None
-        self._is_abandoned = False
+        self._is_abandoned = self._is_failure = False
         self._is_event_stream = False
         self._read_so_far: Callable[[], Reading] = Reading
         self.times = Times(services.clock)
@@ -144,10 +144,10 @@ class Exchange:
         self.times.noted_s = self._services.clock.monotonic_s()
         self._ending.note_seen(self._read_so_far)
 
-    def cut(self, reason: str) -> None:
+    def cut(self, reason: str, *, is_providers: bool = False) -> None:
         """Stop waiting for the provider or the client."""
         if self._cut_reason is None and self._task is not None:
-            self._cut_reason = reason
+            self._cut_reason, self._is_failure = reason, is_providers
             self._task.cancel()
 
     def abandon(self, reason: str) -> None:
@@ -192,7 +192,7 @@ class Exchange:
             broken = f"{provider.name} ended the stream before the answer was complete"
         if broken is None or reader.is_over:
             self._ending.end(reading)
-            self._attempts.note_end()
+            self._attempts.note_end(reading)
             await self._finish(rest)
         else:
             self._ending.end(reading, broken)
@@ -256,10 +256,11 @@ class Exchange:
             what = "broke off its answer"
             self._attempts.note_broken(f"{what}: {error}")
             raise unreachable(self._order, what, error, should_retry=False) from error
-        self._attempts.note_end()
         body = b"".join(parts)
         self._note_start(answer.status)
-        cost = self._ending.end(self._order.endpoint.read_answer(body), not_covered)
+        reading = self._order.endpoint.read_answer(body)
+        self._attempts.note_end(reading)
+        cost = self._ending.end(reading, not_covered)
         headers = self._passed_headers(answer)
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-llmproxy-cost-usd", format_usd(cost).encode()))
@@ -304,8 +305,9 @@ class Exchange:
             self._attempts.note_broken(reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        self._attempts.note_end()
-        self._ending.end(large.reading(self._order.endpoint), not_covered)
+        reading = large.reading(self._order.endpoint)
+        self._attempts.note_end(reading)
+        self._ending.end(reading, not_covered)
         await self._finish(last)
 
     async def _pass_on_error(self, answer: Answer, beginning: bytes) -> None:
@@ -371,10 +373,9 @@ class Exchange:
         await self._pass(body, more=False)
 
     async def _after_cut(self, reason: str) -> None:
-        """End what the watchdog has cut: settle, and tell a client that is still there.
-
-        Only where the cut is the client's doing does it matter that it has left.
-        """
+        """End what was cut: settle, and tell the client of it, unless that is its own doing."""
+        if self._is_failure and not self._ending.has_ended:
+            self._attempts.note_broken(reason)
         if self._ending.has_ended:
             self._client.abort()
         elif self._is_abandoned:
@@ -388,7 +389,6 @@ class Exchange:
         else:
             self._ending.status = 504
             self._ending.release(reason)
-            self._attempts.note_broken(reason)
             raise proxy_error(
                 504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )

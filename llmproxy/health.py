@@ -1,14 +1,15 @@
 """Owns what the providers' answers do to their keys, and to providers that fail.
 
 Each change counts in memory at once, and is then written with its history. What an answer means is
-read by `dialects/failures.py`; a doubt is settled by asking the provider ourselves (`probe.py`), so
-that nothing in a client's request can take a key or a provider out. Must not touch money.
+read by `dialects/failures.py`; a doubt is settled by asking the provider ourselves
+(`questions.py`), so that nothing in a client's request can take a key or a provider out. Must not
+touch money.
 """
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from llmproxy import key_pool
@@ -17,45 +18,23 @@ from llmproxy.clock import Clock
 from llmproxy.dialects.failures import Failure, FailureKind
 from llmproxy.errors import ApiError, provider_failing
 from llmproxy.key_pool import Provider
-from llmproxy.live_keys import LiveKey
+from llmproxy.key_states import ACTOR, KeyStates, State, Tried
+from llmproxy.live_keys import OUT_OF_QUOTA_PARK_MS
 from llmproxy.probe import Probe
-from llmproxy.provider_events import ProviderEvent, add_event
+from llmproxy.provider_events import OVERLOADED, ProviderEvent, add_event
+from llmproxy.questions import Ask, Questions
 from llmproxy.storage.database import Tx
+from llmproxy.storage.queue import Enqueue
 
 PROVIDER_PAUSE_MS_MAX = 300_000
 SCOPE_PAUSE_MS_MAX = 60_000
-OUT_OF_QUOTA_PARK_MS = 3_600_000
-"""How long a key without quota is left alone before the next request tries it again."""
-ASK_AGAIN_MS = 30_000
-"""A key is not asked about more often, whatever requests fail with it."""
 
 NEVER = 2**63
 UNREACHABLE = "it cannot be reached"
 FAILS = "it fails"
-ACTOR = "proxy"
+ANSWERS = "it answers again"
 
 _log = logging.getLogger("llmproxy.relay")
-
-Ask = Callable[[Provider, str], Awaitable[Probe]]
-"""Asks a provider, with the secret of one of its keys, whether it answers."""
-
-
-class Tried(NamedTuple):
-    """A key that is tried, and the state that it had then: only that may the answer change."""
-
-    key: LiveKey
-    state: str
-    until_ms: int | None
-
-    @classmethod
-    def now(cls, key: LiveKey) -> "Tried":
-        """Return a key as it is."""
-        return cls(key, key.state, key.until_ms)
-
-    @property
-    def is_as_it_was(self) -> bool:
-        """Say whether nobody has had a newer word on the key."""
-        return (self.key.state, self.key.until_ms) == (self.state, self.until_ms)
 
 
 class Attempted(Protocol):
@@ -70,15 +49,9 @@ class Attempted(Protocol):
         """What its rate is limited by."""
 
 
-class Enqueue(Protocol):
-    """Queues a write that must happen."""
-
-    def __call__(self, function: Callable[..., object], *args: object) -> None:
-        """Queue `function(tx, *args)`."""
-
-
-Trial = Sequence[Breaker]
-"""What a request is a trial of: mostly nothing."""
+Trial = Mapping[Breaker, int]
+"""What a request is a trial of, and of which pause of it: mostly nothing."""
+NO_TRIAL: Trial = MappingProxyType({})
 
 
 class Health:
@@ -88,26 +61,41 @@ class Health:
         """Take where writes go, and how many failures in a row pause a provider; 0: none do."""
         self._enqueue = enqueue
         self._clock = clock
-        self._ask = ask
+        self._questions = Questions(ask)
+        self._keys = KeyStates(enqueue, clock)
         self._failures_max = failures_max
         self._breakers: dict[tuple[str, str], Breaker] = {}
         """Of what has failed lately: a provider (with an empty scope), or one scope of it."""
-        self._resumed_ms: dict[str, int | None] = {}
-        self._asked_ms: dict[object, int] = {}
-        """When we have last asked about a key, by its id, or a provider, by its name."""
-        self._asking: set[asyncio.Task[None]] = set()
+        self._providers: dict[str, Provider] = {}
+        """As they are now."""
 
     def publish(self, providers: Iterable[Provider]) -> None:
         """Take note of pauses that an earlier process has left, and of those that are ended."""
-        for provider in providers:
-            name = provider.name
-            if self._resumed_ms.get(name, provider.resumed_at_ms) != provider.resumed_at_ms:
+        before, self._providers = self._providers, {one.name: one for one in providers}
+        for name, provider in before.items():
+            if self._is_outdated(provider):
                 self._forget(name)
-            self._resumed_ms[name] = provider.resumed_at_ms
-            is_new = (name, "") not in self._breakers
-            if provider.paused_until_ms and self._failures_max and is_new:
+        for name, provider in self._providers.items():
+            if not provider.paused_until_ms or (name, "") in self._breakers:
+                continue
+            if self._failures_max:
                 left_ms = max(0, provider.paused_until_ms - self._clock.now_ms())
                 self._breaker(name, "").go_on(self._now_ms(), left_ms, FAILS)
+            else:
+                self._resume(name, "pause_after_failures is 0 now")
+
+    def _is_elsewhere(self, provider: Provider) -> bool:
+        """Say whether a provider has been moved, or removed, since it was known like this."""
+        now = self._providers.get(provider.name)
+        return now is None or (now.id, now.created_at_ms, now.base_url) != (
+            *(provider.id, provider.created_at_ms, provider.base_url),
+        )
+
+    def _is_outdated(self, provider: Provider) -> bool:
+        """Say the same, or that an operator has resumed it since: what failed counts no more."""
+        if self._is_elsewhere(provider):
+            return True
+        return self._providers[provider.name].resumed_at_ms != provider.resumed_at_ms
 
     def _now_ms(self) -> int:
         """Return the time by which pauses are counted: a clock that is set moves none."""
@@ -129,9 +117,9 @@ class Health:
     def begin(self, sent: Attempted) -> Trial:
         """Return what the request is a trial of; `end_trial` of each must be called at its end."""
         if not self._breakers:
-            return ()
+            return NO_TRIAL
         now_ms, concerned = self._now_ms(), self._concerned(sent.provider.name, sent.scope)
-        return [breaker for breaker in concerned if breaker.begin(now_ms)]
+        return {breaker: pause for breaker in concerned if (pause := breaker.begin(now_ms))}
 
     def is_paused(self, provider: Provider) -> bool:
         """Say whether nothing is sent to a provider at this moment."""
@@ -149,19 +137,21 @@ class Health:
         """Take note that an answer has begun as it should: a trial has gone well."""
         tried.key.note_answer(sent.scope, self._clock.now_ms())
         if tried.state == "out_of_quota":
-            self._set_key_state(tried, _State("active"))
+            self._keys.put_back(tried)
         if not trial:
             return
         name = sent.provider.name
         for key in ((name, ""), (name, sent.scope)):
-            if self._breakers.get(key) in trial:
+            breaker = self._breakers.get(key)
+            if breaker is not None and breaker in trial:
                 del self._breakers[key]
                 if not key[1]:
-                    self._resume(name)
+                    _log.warning("%s answers again", name)
+                    self._resume(name, ANSWERS)
 
     def note_end(self, sent: Attempted) -> None:
         """Take note that a good answer has come to its end: what failed before it is forgotten."""
-        if not self._breakers:
+        if not self._breakers or self._is_outdated(sent.provider):
             return
         for key in ((sent.provider.name, ""), (sent.provider.name, sent.scope)):
             breaker = self._breakers.get(key)
@@ -169,33 +159,47 @@ class Health:
             if breaker is not None and not (breaker.is_open or breaker.is_asked_about):
                 del self._breakers[key]
 
-    def note_refusal(self, sent: Attempted, tried: Tried, failure: Failure, status: int) -> None:
+    def note_refusal(
+        self, sent: Attempted, tried: Tried, trial: Trial, failure: Failure, status: int
+    ) -> None:
         """Do to the key what the provider's refusal asks for."""
+        if self._is_elsewhere(sent.provider):
+            return  # what is said there says nothing of here
+        breaker = self._breakers.get((sent.provider.name, ""))
+        if breaker is not None and breaker in trial:
+            # Whoever sends what is refused must not be able to use up one trial after the other.
+            self._ask_about(breaker, sent, tried, "", 0)
         if failure.kind is FailureKind.DEAD:
-            self._take_out(sent.provider, tried, _State("dead", failure.excerpt, status))
+            state = State("dead", failure.excerpt, status)
+            self._keys.take_out(sent.provider.name, tried, state)
         elif failure.kind is FailureKind.OUT_OF_QUOTA:
             until_ms = self._clock.now_ms() + OUT_OF_QUOTA_PARK_MS
-            state = _State("out_of_quota", failure.excerpt, status, until_ms)
-            self._take_out(sent.provider, tried, state)
+            state = State("out_of_quota", failure.excerpt, status, until_ms)
+            self._keys.take_out(sent.provider.name, tried, state)
         elif failure.kind is FailureKind.COOLDOWN:
             told_s = failure.retry_after_s
             told_ms = None if told_s is None else told_s * 1000
             tried.key.rest(sent.scope, self._clock.now_ms(), told_ms)
         elif failure.kind is FailureKind.SUSPECT:
             judge = partial(self._judge_key, sent.provider, tried)
-            self._ask_about(tried.key.id, sent.provider, tried, judge)
+            asked = (tried.key.id, sent.provider, tried.key.secret)
+            self._questions.put(*asked, judge, self._now_ms())
 
     def note_unreachable(self, sent: Attempted, trial: Trial, error: str) -> None:
         """Count that there was no connection to the provider: no client can cause that."""
+        if self._is_outdated(sent.provider):
+            return
         breaker = self._breaker(sent.provider.name, "")
-        if breaker.count(is_trial=breaker in trial):
+        if breaker.count(trial.get(breaker, 0)):
             self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
     def note_busy(self, sent: Attempted, trial: Trial, failure: Failure, status: int) -> None:
         """Count that the provider has too much to do: this scope is left alone, no key is."""
+        if self._is_outdated(sent.provider):
+            return
         name, now_ms = sent.provider.name, self._now_ms()
         breaker = self._breaker(name, sent.scope)
-        if not breaker.count(is_trial=breaker in trial):
+        if not breaker.count(trial.get(breaker, 0)):
             return
         breaker.pause(
             now_ms, f"it is overloaded for {sent.scope}", (failure.retry_after_s or 0) * 1000
@@ -204,7 +208,7 @@ class Health:
         _log.warning("%s is overloaded, %d s for %s", name, breaker.pause_ms // 1000, reason)
         wall_ms = self._clock.now_ms()
         until_ms = wall_ms + breaker.pause_ms
-        event = ProviderEvent(name, None, "overloaded", reason, status, until_ms, ACTOR, wall_ms)
+        event = ProviderEvent(name, None, OVERLOADED, reason, status, until_ms, ACTOR, wall_ms)
         self._enqueue(add_event, event)
 
     def note_unanswered(
@@ -219,14 +223,14 @@ class Health:
             error: what happened, for the operator.
             status: the provider's HTTP status, 0 when none came.
         """
-        name = sent.provider.name
-        breaker = self._breaker(name, "")
-        if not breaker.count(is_trial=breaker in trial) or breaker.is_asked_about:
+        if self._is_outdated(sent.provider):
             return
-        judge = partial(self._judge_provider, name, breaker, error, status)
+        breaker = self._breaker(sent.provider.name, "")
+        if not breaker.count(trial.get(breaker, 0)) or breaker.is_asked_about:
+            return
         # A trial that has failed must be judged; other failures can wait for another look.
         breaker.is_asked_about = self._ask_about(
-            name, sent.provider, tried, judge, is_urgent=breaker.is_open
+            breaker, sent, tried, error, status, is_urgent=breaker.is_open
         )
 
     def _breaker(self, provider: str, scope: str) -> Breaker:
@@ -246,39 +250,25 @@ class Health:
 
     def _ask_about(
         self,
-        what: object,
-        provider: Provider,
+        breaker: Breaker,
+        sent: Attempted,
         tried: Tried,
-        judge: Callable[[Probe], None],
+        error: str,
+        status: int,
         *,
         is_urgent: bool = False,
     ) -> bool:
-        """Ask a provider whether it answers to a key, and let that be judged; say if it is asked.
-
-        Not when the same was asked a moment ago, unless it is urgent.
-        """
-        now_ms = self._now_ms()
-        if not is_urgent and now_ms - self._asked_ms.get(what, -ASK_AGAIN_MS) < ASK_AGAIN_MS:
-            return False
-        self._asked_ms[what] = now_ms
-
-        async def ask() -> None:
-            try:
-                found = await self._ask(provider, tried.key.secret)
-            except Exception:  # noqa: BLE001 - our own mistake: it must not count against anybody
-                _log.exception("%s could not be asked", provider.name)
-                found = Probe("unknown", 0, "an internal error")
-            judge(found)
-
-        task = asyncio.get_running_loop().create_task(ask())
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
-        return True
+        """Let a provider be asked whether it fails; say if it is."""
+        name = sent.provider.name
+        judge = partial(self._judge_provider, name, breaker, error, status)
+        asked = (name, sent.provider, tried.key.secret)
+        return self._questions.put(*asked, judge, self._now_ms(), is_urgent=is_urgent)
 
     def _judge_key(self, provider: Provider, tried: Tried, found: Probe) -> None:
-        if found.refuses_key:
-            del self._asked_ms[tried.key.id]  # enabled again, it is to be asked about again
-            self._take_out(provider, tried, _State("dead", found.message, found.status))
+        if found.refuses_key and not self._is_elsewhere(provider):
+            self._questions.forget(tried.key.id)  # enabled again, it is to be asked about again
+            state = State("dead", found.message, found.status)
+            self._keys.take_out(provider.name, tried, state)
 
     def _judge_provider(
         self, name: str, breaker: Breaker, error: str, status: int, found: Probe
@@ -286,17 +276,19 @@ class Health:
         breaker.is_asked_about = False
         if self._breakers.get((name, "")) is not breaker:
             return  # the operator has had a word, or a trial has been answered meanwhile
+        if found.result == "unknown" or breaker.is_paused(self._now_ms()):
+            return  # nothing has been found out, or it has been paused since: once is enough
         if found.is_down:
-            self._pause(name, breaker, FAILS, error, status or None)
+            self._pause(name, breaker, FAILS, error or found.message, status or found.status)
             return
         del self._breakers[name, ""]
         if breaker.is_open:
-            self._resume(name)
+            _log.warning("%s answers again", name)
+            self._resume(name, ANSWERS)
 
     def close(self) -> None:
         """Ask no more."""
-        for task in self._asking:
-            task.cancel()
+        self._questions.close()
 
     # --- what is written ---------------------------------------------------------------------
 
@@ -325,37 +317,19 @@ class Health:
         )
         breaker.is_stored = True
 
-    def _resume(self, name: str) -> None:
-        _log.warning("%s answers again", name)
-        self._enqueue(self._write_resume, name)
+    def _resume(self, name: str, reason: str) -> None:
+        self._enqueue(self._write_resume, name, reason)
 
-    def _write_resume(self, tx: Tx, name: str) -> None:
+    def _write_resume(self, tx: Tx, name: str, reason: str) -> None:
         provider = key_pool.find_provider(tx, name)
         if provider is None or provider.is_paused_by_operator:
             return
-        reason = "it answers again"
         now_ms = self._clock.now_ms()
         key_pool.end_pause(tx, name, actor=ACTOR, now_ms=now_ms, reason=reason)
         breaker = self._breakers.get((name, ""))
         if breaker is not None and breaker.is_stored:
             # Taken from the database meanwhile, which knew no better.
             del self._breakers[name, ""]
-
-    def _take_out(self, provider: Provider, tried: Tried, state: "_State") -> None:
-        if not tried.is_as_it_was:
-            return
-        _log.warning(
-            "provider key %s of %s is now %s: %s",
-            *(tried.key.name, provider.name, state.name, state.reason),
-        )
-        self._set_key_state(tried, state)
-
-    def _set_key_state(self, tried: Tried, state: "_State") -> None:
-        if not tried.is_as_it_was:
-            return  # while this attempt ran, another one or the operator has had a newer word
-        # In memory at once; again when it is written, should an older state be read meanwhile.
-        tried.key.state, tried.key.until_ms = state.name, state.until_ms
-        self._enqueue(_write_key_state, tried, state, self._clock.now_ms())
 
 
 class _Pause(NamedTuple):
@@ -366,29 +340,3 @@ class _Pause(NamedTuple):
     upstream_status: int | None
     at_ms: int
     until_ms: int
-
-
-class _State(NamedTuple):
-    """A state that a key gets, why, by what HTTP status, and until when."""
-
-    name: str
-    reason: str | None = None
-    upstream_status: int | None = None
-    until_ms: int | None = None
-
-
-def _write_key_state(tx: Tx, tried: Tried, state: _State, now_ms: int) -> None:
-    key = tried.key
-    is_changed = key_pool.set_key_state(
-        tx,
-        key.id,
-        state.name,
-        reason=state.reason,
-        actor=ACTOR,
-        now_ms=now_ms,
-        until_ms=state.until_ms,
-        upstream_status=state.upstream_status,
-        only_from=tried.state,
-    )
-    if is_changed:
-        key.state, key.until_ms = state.name, state.until_ms

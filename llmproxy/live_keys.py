@@ -15,6 +15,8 @@ from llmproxy.vault import Vault
 KEY_STATES = ("active", "cooling", "out_of_quota", "dead", "disabled")
 """As users of the command line see them; `cooling` is an active one that rests for some model."""
 
+OUT_OF_QUOTA_PARK_MS = 3_600_000
+"""How long a key without quota is left alone before the next request tries it again."""
 REST_MS_FIRST = 5_000
 REST_MS_MAX = 60_000
 
@@ -24,6 +26,11 @@ _log = logging.getLogger("llmproxy.live_keys")
 class _Rest(NamedTuple):
     until_ms: int
     for_ms: int
+
+    def left_ms(self, now_ms: int) -> int:
+        """Return how long it still lasts; 0 also when the clock has been set back since."""
+        left_ms = self.until_ms - now_ms
+        return left_ms if 0 < left_ms <= self.for_ms else 0
 
 
 class LiveKey:
@@ -53,9 +60,10 @@ class LiveKey:
         """Say whether it may be tried: active, or parked for so long that it is tried again."""
         if self.state == "active":
             return True
-        return (
-            self.state == "out_of_quota" and self.until_ms is not None and now_ms >= self.until_ms
-        )
+        if self.state != "out_of_quota" or self.until_ms is None:
+            return False
+        # None is parked for longer: a clock that was set back must not keep it out for days.
+        return not 0 < self.until_ms - now_ms <= OUT_OF_QUOTA_PARK_MS
 
     def rest(self, scope: str, now_ms: int, told_ms: int | None) -> int:
         """Let it rest for one scope, and return how long, in milliseconds.
@@ -71,8 +79,13 @@ class LiveKey:
             return left_ms
         else:
             wait_ms = REST_MS_FIRST if last is None else min(last.for_ms * 2, REST_MS_MAX)
-        forgotten_ms = now_ms - REST_MS_MAX  # until then it is remembered how long the last one was
-        self._rests = {n: rest for n, rest in self._rests.items() if rest.until_ms > forgotten_ms}
+        # For a while it is remembered how long the last one was.
+        kept_ms = now_ms - REST_MS_MAX
+        self._rests = {
+            name: rest
+            for name, rest in self._rests.items()
+            if kept_ms < rest.until_ms <= now_ms + rest.for_ms
+        }
         self._rests[scope] = _Rest(now_ms + wait_ms, wait_ms)
         return wait_ms
 
@@ -84,11 +97,15 @@ class LiveKey:
     def rest_left_ms(self, scope: str, now_ms: int) -> int:
         """Return for how long it is not to be tried for a scope; 0 when it may be."""
         rest = self._rests.get(scope)
-        return max(0, rest.until_ms - now_ms) if rest else 0
+        return rest.left_ms(now_ms) if rest else 0
 
     def is_resting(self, now_ms: int) -> bool:
         """Say whether it rests for any scope."""
-        return any(rest.until_ms > now_ms for rest in self._rests.values())
+        return any(rest.left_ms(now_ms) for rest in self._rests.values())
+
+    def forget_rests(self) -> None:
+        """Take note that it is used elsewhere now."""
+        self._rests.clear()
 
     def leave(self) -> None:
         """Note that it is there no more: running requests must not try it either."""
@@ -137,6 +154,8 @@ class Pool:
                 key = LiveKey(row, secret)
             else:
                 key.update(row, secret)
+                if not self._is_where_it_was(row, before):
+                    key.forget_rests()
             self._keys[row.provider].append(key)
         staying = {key.id for keys in self._keys.values() for key in keys}
         for key in known.values():

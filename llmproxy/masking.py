@@ -12,6 +12,7 @@ MASK = b"***"
 _ID = re.compile(rb"(?:org[-_]|proj_)(?=[A-Za-z]{0,63}[0-9])[A-Za-z0-9]{16,64}")
 """As OpenAI (`org-`, `proj_`) and Groq (`org_`) write them; a user's `org_directory_lookup` is
 none."""
+_ID_BYTES_MAX = len("proj_") + 64
 _BEGUN = re.compile(rb"(?:(?:org[-_]|proj_)[A-Za-z0-9]{0,64}|or?g?|pr?o?j?)\Z")
 """What one piece of a body ends with, and the next one may make an id, or more of one, of."""
 
@@ -33,8 +34,16 @@ class MaskedBody:
         """Return what may be passed on now that a piece has come."""
         data = without_secret(self._held + piece, self._secret)
         end = self._end_of_known(data)
+        passed: list[bytes] = []
+        done = 0
+        for found in _ID.finditer(data):
+            if found.end() > end:
+                end = min(end, found.start())
+                break
+            passed += (data[done : found.start()], MASK)
+            done = found.end()
         self._held = data[end:]
-        return _ID.sub(MASK, data[:end])
+        return b"".join((*passed, data[done:end]))
 
     def finish(self) -> bytes:
         """Return what is left at the end of the body."""
@@ -43,14 +52,10 @@ class MaskedBody:
 
     def _end_of_known(self, data: bytes) -> int:
         """Return where that begins which the next piece may make a secret or an id of."""
-        begun = _BEGUN.search(data)
+        # Only there can it begin: to look through all of a large page would stop the loop for long.
+        begun = _BEGUN.search(data, max(0, len(data) - _ID_BYTES_MAX))
         end = len(data) - self._secret_begun(data)
-        if begun is not None:
-            end = min(end, begun.start())
-        for found in _ID.finditer(data):
-            if found.start() < end < found.end():
-                return found.start()
-        return end
+        return end if begun is None else min(end, begun.start())
 
     def _secret_begun(self, data: bytes) -> int:
         """Return how many bytes at the end could be the beginning of the secret."""

@@ -73,10 +73,11 @@ class Order(NamedTuple):
 def scope_of(endpoint: Endpoint, model_id: str, movers: Movers) -> str:
     """Return what a provider limits requests by: their model, and its tier and speed.
 
-    Free endpoints have limits of their own. That one key is limited for one scope says nothing of
-    others.
+    Free endpoints have limits of their own, one for all models that the catalog does not know
+    (an empty id): clients choose those names, and what rests is kept in memory. That one key is
+    limited for one scope says nothing of others.
     """
     if endpoint.is_free:
-        return f"{model_id} ({endpoint.name})"
+        return f"{model_id} ({endpoint.name})" if model_id else f"({endpoint.name})"
     tier = movers.service_tier or movers.speed
     return f"{model_id} ({tier})" if tier else model_id

@@ -27,7 +27,10 @@ _MODELS = "/models"
 
 
 class Probe(NamedTuple):
-    """What came back: `ok`, `refused` or `unreachable`, a word for people, the server's Date."""
+    """What came back, a word for people, the server's Date.
+
+    The result is `ok`, `refused`, `unreachable`, or `unknown` when we could not ask.
+    """
 
     result: str
     status: int | None
@@ -88,8 +91,15 @@ async def ask(upstream: Upstream, provider: Provider, secret: str) -> Probe:
             finally:
                 answer.close()
     except (UpstreamError, TimeoutError) as error:
+        if isinstance(error, UpstreamError) and error.is_ours:
+            return unasked(str(error))
         return Probe("unreachable", None, str(error) or f"no answer within {TIMEOUT_S:g} s")
     return _refused(answer.status, body, secret)
+
+
+def unasked(why: str) -> Probe:
+    """Return what is known when we could not ask: nothing that counts against anybody."""
+    return Probe("unknown", 0, why)
 
 
 def _question(provider: Provider, secret: str) -> tuple[str, Headers]:

@@ -3,10 +3,14 @@
 Writers are `f(tx, …)`, called in the transaction that changes the state. Must not hold secrets.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from llmproxy.storage.database import Tx
 
+OVERLOADED = "overloaded"
+"""No state of a provider, but what it says of one model."""
 EVENTS_MAX = 10_000
 """Older ones are forgotten: a key that fails for months must not fill the disk."""
 REASON_CHARS_MAX = 300
@@ -37,6 +41,21 @@ def add_event(tx: Tx, event: ProviderEvent) -> None:
     )
     assert added.lastrowid is not None
     tx.execute("DELETE FROM provider_events WHERE id <= ?", (added.lastrowid - EVENTS_MAX,))
+
+
+Statuses = Mapping[tuple[str, str | None], int | None]
+"""HTTP statuses, by a provider's name and its key's, or None for the provider itself."""
+
+
+def last_statuses(tx: Tx) -> Statuses:
+    """Return by which HTTP status each state of now was shown; None, or nothing, if by none."""
+    rows = tx.execute(
+        """SELECT provider, provider_key, upstream_status FROM provider_events
+           WHERE id IN (SELECT max(id) FROM provider_events WHERE state <> ?
+                        GROUP BY provider, provider_key)""",
+        (OVERLOADED,),
+    )
+    return {(provider, key): status for provider, key, status in rows}
 
 
 def list_events(tx: Tx, provider: str, limit: int) -> list[ProviderEvent]:

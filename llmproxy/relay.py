@@ -244,8 +244,8 @@ class Relay:
             if facts.previous_response_id is not None:
                 facts, only_key_id = await self._go_on(facts, route.provider, principal)
             quote = None if endpoint.is_free else await self._quote(route, facts, principal)
-            model_id = quote.model.id if quote else self._model_id(route.provider, model)
-            require_model(principal, model_id)
+            model_id = quote.model.id if quote else self._known_id(route.provider, model)
+            require_model(principal, model_id or model)
             scope = scope_of(endpoint, model_id, facts.movers)
             provider, keys = await self._keys.choose(
                 route.provider, scope, principal.user_id, only_key_id
@@ -349,10 +349,10 @@ class Relay:
             raise unknown_model_pricing(facts.model, nearest)
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
-    def _model_id(self, provider: str, name: str) -> str:
-        """Return the catalog's id of a model that a free request names, if it has one."""
+    def _known_id(self, provider: str, name: str) -> str:
+        """Return the catalog's id of a model that a free request names, empty if it has none."""
         model = self._catalog.current.find(provider, name)
-        return name if model is None else model.id
+        return "" if model is None else model.id
 
     def _is_still_admitted(self, order: Order, request: Request) -> bool:
         """Say whether the user, the provider, its keys and the prices are as they were."""

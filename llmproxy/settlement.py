@@ -181,6 +181,12 @@ class Settlement(_Row):
             self.release(reason or _why(reading, "the answer was empty"), reading)
             return 0
         why = reason or _why(reading, "the provider reported no usage")
+        if reading.raw_usage and reading.problem:
+            order = self._order
+            _log.warning(
+                "%s: %s reported usage that is not trusted, the estimate counts: %s",
+                *(order.request_id, order.provider.name, reading.problem),
+            )
         return self._settle(reading, self._estimated(reading), "estimate", why)
 
     def end_abandoned(self, reading: Reading, reason: str) -> None:

@@ -89,8 +89,8 @@ class Exchange(Protocol):
     def give_up_client(self) -> None:
         """Hang up on a client that does not read."""
 
-    def cut(self, reason: str) -> None:
-        """Stop waiting for the provider; the exchange ends itself."""
+    def cut(self, reason: str, *, is_providers: bool = False) -> None:
+        """Stop waiting for the provider, whose doing it may be; the exchange ends itself."""
 
     def abandon(self, reason: str) -> None:
         """Stop waiting for the end of an answer whose client has left."""
@@ -125,8 +125,14 @@ class Watchdog:
                 drains += 1
             if (reason := self._reason_to_abandon(exchange, now, drains)) is not None:
                 exchange.abandon(reason)
-            elif (reason := self._reason_to_cut(exchange, now)) is not None:
-                exchange.cut(reason)
+            elif (reason := self._silence(exchange, now)) is not None:
+                exchange.cut(reason, is_providers=True)
+            elif now - exchange.times.started_s > self._limits.total_timeout_s:
+                # One that has begun may have taken so long since its client reads slowly.
+                exchange.cut(
+                    f"the answer took longer than {self._limits.total_timeout_s} s",
+                    is_providers=not exchange.times.has_answer,
+                )
             times = exchange.times
             if times.is_noted and now - times.noted_s > NOTE_INTERVAL_S:
                 exchange.note_seen()
@@ -147,10 +153,8 @@ class Watchdog:
             return f"the client left and the answer did not end within {limits.drain_timeout_s} s"
         return None
 
-    def _reason_to_cut(self, exchange: Exchange, now: float) -> str | None:
+    def _silence(self, exchange: Exchange, now: float) -> str | None:
         limits = self._limits
-        if now - exchange.times.started_s > limits.total_timeout_s:
-            return f"the answer took longer than {limits.total_timeout_s} s"
         silence_max_s = (
             limits.idle_timeout_s if exchange.times.has_answer else limits.first_byte_timeout_s
         )

@@ -17,8 +17,8 @@ def breaker() -> Breaker:
 def paused(now_ms: int = 0) -> Breaker:
     one = breaker()
     for _ in range(FAILURES_MAX - 1):
-        assert not one.count(is_trial=False)
-    assert one.count(is_trial=False)
+        assert not one.count()
+    assert one.count()
     one.pause(now_ms, "it fails")
     return one
 
@@ -33,15 +33,22 @@ def test_it_pauses_after_so_many_failures_and_waits_until_the_pause_is_over() ->
 
 def test_once_paused_only_a_trial_counts_for_all_else_was_sent_before() -> None:
     one = paused()
-    assert not one.count(is_trial=False)
-    assert one.count(is_trial=True)
+    assert not one.count()
+    of_first = one.begin(ENDS_MS)
+    assert one.count(of_first)
+    one.pause(ENDS_MS, "it fails still")
+    assert not one.count(of_first)  # another trial of that pause, which took longer
+    assert one.count(one.begin(ENDS_MS + 2 * PAUSE_MS_FIRST))
 
 
 def test_one_trial_at_a_time() -> None:
     one = paused()
-    assert one.begin(ENDS_MS)
+    pause = one.begin(ENDS_MS)
+    assert pause
     assert one.wait_ms(ENDS_MS) == TRIAL_MS
-    one.end_trial()
+    one.end_trial(pause + 1)  # of another pause
+    assert one.wait_ms(ENDS_MS) == TRIAL_MS
+    one.end_trial(pause)
     assert one.wait_ms(ENDS_MS) == 0
     assert not breaker().begin(0)  # nothing is tried where nothing has failed
 

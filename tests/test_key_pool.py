@@ -239,6 +239,35 @@ def test_a_cooling_key_rests_for_its_model_only_and_survives_a_reload(tx: Tx, va
     assert pool.rest_left_ms("openai", "m", NOW_MS + 500) is None
 
 
+def test_a_clock_that_is_set_back_keeps_no_key_out(tx: Tx, vault: Vault) -> None:
+    key_id = add(tx, vault)
+    pool = load(Pool(vault), tx)
+    (key,) = pool.usable("openai", "m", 1, NOW_MS)
+    day_before = NOW_MS - 24 * HOUR_MS
+    assert key.rest("m", NOW_MS, HOUR_MS) == HOUR_MS
+    assert (key.is_resting(NOW_MS), key.is_resting(day_before)) == (True, False)
+    assert names(pool, now_ms=day_before) == ["key-1"]
+    assert pool.rest_left_ms("openai", "m", day_before) is None
+    assert key.rest("m", day_before, None) == 60_000  # it is limited by the clock as it is now
+    assert names(pool, now_ms=day_before + 60_000) == ["key-1"]
+    until = NOW_MS + HOUR_MS
+    key_pool.set_key_state(
+        tx, key_id, "out_of_quota", reason="q", actor="proxy", now_ms=NOW_MS, until_ms=until
+    )
+    load(pool, tx)
+    assert names(pool, model="other") == []
+    assert names(pool, model="other", now_ms=day_before) == ["key-1"]
+
+
+def test_a_rest_ends_where_its_provider_is_left(tx: Tx, vault: Vault) -> None:
+    add(tx, vault)
+    pool = load(Pool(vault), tx)
+    (key,) = pool.usable("openai", "m", 1, NOW_MS)
+    key.rest("m", NOW_MS, HOUR_MS)
+    key_pool.set_base_url(tx, "openai", "http://127.0.0.1", vault=vault, now_ms=NOW_MS)
+    assert names(load(pool, tx)) == ["key-1"]
+
+
 def test_a_rest_that_nobody_told_grows_until_the_key_is_answered(tx: Tx, vault: Vault) -> None:
     add(tx, vault)
     (key,) = load(Pool(vault), tx).usable("openai", "m", 1, NOW_MS)

@@ -73,7 +73,7 @@ def add(
                 now_ms=opening.now_ms(),
             )
     if as_json:
-        output.print_json(key_json(key))
+        output.print_json(key_json(key, {}))
         return
     output.print_line(f"Provider key {key.name!r} of {provider} stored: {key.masked}")
     if not paths.master_key.exists():
@@ -146,19 +146,21 @@ def list_keys(
 ) -> None:
     """List provider keys with their state and why."""
     from llmproxy import key_pool
+    from llmproxy.provider_events import last_statuses
 
     with opening.reading() as tx:
         if provider is not None:
             _require_known(tx, provider)
         keys = list(output.only(key_pool.list_provider_keys(tx, provider), limit))
+        statuses = last_statuses(tx)
     if as_json:
-        output.print_json([key_json(key) for key in keys])
+        output.print_json([key_json(key, statuses) for key in keys])
         return
     if not keys:
         whose = provider or "openai"
         output.say(f"No provider keys yet. Add one: llmproxy provider-keys add {whose}")
         return
-    print_keys(keys, with_provider=True)
+    print_keys(keys, statuses, with_provider=True)
 
 
 @app.command(epilog=examples("llmproxy provider-keys disable openai key-1 --reason 'rotating'"))
@@ -193,7 +195,7 @@ def _set_state(provider: str, name: str, state: str, reason: str | None, *, as_j
         )
         key = key_pool.find_provider_key(tx, provider, name)
     if as_json:
-        output.print_json(key_json(key))
+        output.print_json(key_json(key, {}))
         return
     output.print_line(f"Provider key {name!r} of {provider} is {state}.")
 

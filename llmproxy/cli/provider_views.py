@@ -7,7 +7,7 @@ from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
-    from llmproxy.provider_events import ProviderEvent
+    from llmproxy.provider_events import ProviderEvent, Statuses
 
 NO_ACTIVE_KEYS = "no active keys"
 NOT_SET_UP = "not set up"
@@ -22,7 +22,7 @@ def state_of(provider: "Provider | None", keys: "list[ProviderKey]") -> str:
     return "active" if any(key.state == "active" for key in keys) else NO_ACTIVE_KEYS
 
 
-def key_json(key: "ProviderKey") -> dict[str, object]:
+def key_json(key: "ProviderKey", statuses: "Statuses") -> dict[str, object]:
     """Return a provider key as `--json` shows it; its secret is not known."""
     from llmproxy.clock import rfc3339
 
@@ -32,6 +32,7 @@ def key_json(key: "ProviderKey") -> dict[str, object]:
         "masked": key.masked,
         "state": key.state,
         "reason": key.state_reason,
+        "upstream_status": statuses.get((key.provider, key.name)),
         "since": rfc3339(key.state_since_ms),
         "until": rfc3339(key.state_until_ms),
         "by": key.state_by,
@@ -40,7 +41,7 @@ def key_json(key: "ProviderKey") -> dict[str, object]:
 
 
 def provider_json(
-    name: str, provider: "Provider | None", keys: "list[ProviderKey]"
+    name: str, provider: "Provider | None", keys: "list[ProviderKey]", statuses: "Statuses"
 ) -> dict[str, object]:
     """Return a provider as `--json` shows it."""
     from llmproxy.clock import rfc3339
@@ -51,13 +52,14 @@ def provider_json(
         "name": name,
         "state": state_of(provider, keys).replace(" ", "_"),
         "reason": provider.paused_reason if provider else None,
+        "upstream_status": statuses.get((name, None)) if provider else None,
         "since": rfc3339(provider.paused_at_ms) if provider else None,
         "until": rfc3339(provider.paused_until_ms) if provider else None,
         "by": provider.paused_by if provider else None,
         "dialect": known.dialect,
         "base_url": known.base_url,
         "stream_options": bool(known.injects_usage),
-        "keys": [key_json(key) for key in keys],
+        "keys": [key_json(key, statuses) for key in keys],
         "created_at": rfc3339(provider.created_at_ms) if provider else None,
     }
 
@@ -122,13 +124,16 @@ def print_events(events: "list[ProviderEvent]") -> None:
     )
 
 
-def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> None:
+def print_keys(
+    keys: "list[ProviderKey]", statuses: "Statuses", *, with_provider: bool = False
+) -> None:
     """Print provider keys as a table."""
     columns = [
         Column("NAME"),
         Column("KEY", "dim"),
         Column("STATE", "state"),
         Column("WHY", may_wrap=True),
+        Column("HTTP", "dim", is_optional=True),
         Column("SINCE (UTC)", "dim", is_optional=True),
         Column("BY", "dim", is_optional=True),
     ]
@@ -138,6 +143,7 @@ def print_keys(keys: "list[ProviderKey]", *, with_provider: bool = False) -> Non
             key.masked,
             key.state,
             key.state_reason or "",
+            str(statuses.get((key.provider, key.name)) or ""),
             output.short_time(key.state_since_ms),
             key.state_by,
         ]

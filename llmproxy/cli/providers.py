@@ -11,6 +11,7 @@ from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
+    from llmproxy.provider_events import Statuses
     from llmproxy.storage.database import AdminDatabase
 
 app = noun(
@@ -27,16 +28,18 @@ AllowHttp = Annotated[
 ]
 
 
-def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]]]":
-    """Return the configured providers and the keys of each, by the provider's name."""
+def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]], Statuses]":
+    """Return the configured providers and their keys, by name, and by which status each failed."""
     from llmproxy import key_pool
+    from llmproxy.provider_events import last_statuses
 
     with opening.reading() as tx:
         providers = {provider.name: provider for provider in key_pool.list_providers(tx)}
         keys: dict[str, list[ProviderKey]] = {name: [] for name in providers}
         for key in key_pool.list_provider_keys(tx):
             keys[key.provider].append(key)
-    return providers, keys
+        statuses = last_statuses(tx)
+    return providers, keys, statuses
 
 
 @app.command("list", epilog=examples("llmproxy providers list", "llmproxy providers list --json"))
@@ -44,12 +47,14 @@ def list_providers(as_json: Json = False) -> None:
     """List providers with their state and keys. Known ones that only need a key are named too."""
     from llmproxy.presets import PRESETS
 
-    providers, keys = _load()
+    providers, keys, statuses = _load()
     presets = [name for name in PRESETS if name not in providers]
     if as_json:
         output.print_json(
             [
-                provider_views.provider_json(name, providers.get(name), keys.get(name, []))
+                provider_views.provider_json(
+                    name, providers.get(name), keys.get(name, []), statuses
+                )
                 for name in [*providers, *presets]
             ]
         )
@@ -98,7 +103,7 @@ def show(
     from llmproxy.presets import PRESETS
     from llmproxy.provider_events import list_events
 
-    providers, keys = _load()
+    providers, keys, statuses = _load()
     if name not in providers and name not in PRESETS:
         msg = f"There is no provider {name!r:.80}. See: llmproxy providers list"
         raise NotFoundError(msg)
@@ -106,7 +111,7 @@ def show(
     with opening.reading() as tx:
         events = list_events(tx, name, events_shown)
     if as_json:
-        shown = provider_views.provider_json(name, provider, own_keys)
+        shown = provider_views.provider_json(name, provider, own_keys, statuses)
         output.print_json(
             {**shown, "history": [provider_views.event_json(event) for event in events]}
         )
@@ -115,8 +120,10 @@ def show(
     state = provider_views.state_of(provider, own_keys)
     fields = [("provider", name), ("state", state)]
     if provider and provider.paused_at_ms:
+        status = statuses.get((name, None))
         fields += [
             ("why", provider.paused_reason or ""),
+            *([("upstream status", str(status))] if status else []),
             ("since", f"{output.short_time(provider.paused_at_ms)} UTC, by {provider.paused_by}"),
         ]
     if provider and provider.paused_until_ms:
@@ -125,7 +132,7 @@ def show(
     output.print_fields([*fields, ("dialect", known.dialect), ("base URL", known.base_url)])
     if own_keys:
         output.print_line("")
-        provider_views.print_keys(own_keys)
+        provider_views.print_keys(own_keys, statuses)
     else:
         output.say(f"No keys yet. Add one: llmproxy provider-keys add {name}")
     if events:
@@ -161,6 +168,7 @@ def add(
     """
     from llmproxy import key_pool
     from llmproxy.presets import DIALECTS, Preset, check_base_url
+    from llmproxy.provider_events import last_statuses
 
     if dialect not in DIALECTS:
         msg = f"--dialect must be {' or '.join(DIALECTS)}."
@@ -174,9 +182,10 @@ def add(
         if no_key:
             key_pool.add_keyless(tx, provider, actor=opening.actor(), now_ms=now_ms)
         keys = key_pool.list_provider_keys(tx, name)
+        statuses = last_statuses(tx)
     _warn_of_path(url, dialect)
     if as_json:
-        output.print_json(provider_views.provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
     output.print_line(f"{name} is set up at {url}.")
     if not no_key:
@@ -225,6 +234,7 @@ def set_provider(
     from llmproxy.cli.sealing import sealing_vault
     from llmproxy.config import find_paths
     from llmproxy.presets import check_base_url
+    from llmproxy.provider_events import last_statuses
 
     if base_url is None and stream_options is None:
         msg = "Nothing to set: give --base-url or --no-stream-options."
@@ -243,10 +253,11 @@ def set_provider(
             if stream_options is not None:
                 provider = key_pool.set_injects_usage(tx, provider, wanted=stream_options)
             keys = key_pool.list_provider_keys(tx, name)
+            statuses = last_statuses(tx)
     if url is not None:
         _warn_of_path(url, provider.dialect)
     if as_json:
-        output.print_json(provider_views.provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
     usage = "; its streams are asked for usage" if provider.injects_usage else ""
     output.print_line(f"{name} is at {provider.base_url} now{usage}.")
@@ -300,14 +311,16 @@ def pause(
 ) -> None:
     """Refuse requests to a provider until resumed. They get a 429; running answers finish."""
     from llmproxy import key_pool
+    from llmproxy.provider_events import last_statuses
 
     with opening.writing() as tx:
         provider = key_pool.pause_provider(
             tx, name, reason=output.clean(reason), actor=opening.actor(), now_ms=opening.now_ms()
         )
         keys = key_pool.list_provider_keys(tx, name)
+        statuses = last_statuses(tx)
     if as_json:
-        output.print_json(provider_views.provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
     output.print_line(f"{name} is paused: {reason}. Undo it: llmproxy providers resume {name}")
 
@@ -316,14 +329,16 @@ def pause(
 def resume(name: Name, as_json: Json = False) -> None:
     """Let requests through to a provider again."""
     from llmproxy import key_pool
+    from llmproxy.provider_events import last_statuses
 
     with opening.writing() as tx:
         provider = key_pool.resume_provider(
             tx, name, actor=opening.actor(), now_ms=opening.now_ms()
         )
         keys = key_pool.list_provider_keys(tx, name)
+        statuses = last_statuses(tx)
     if as_json:
-        output.print_json(provider_views.provider_json(name, provider, keys))
+        output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
     output.print_line(f"{name} is not paused; {provider_views.state_of(provider, keys)}.")
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from llmproxy import config, key_pool, master_key
+from llmproxy import config, master_key, sealed_keys
 from llmproxy.errors import LlmproxyError, RefusedError, VaultError
 from llmproxy.vault import Vault, new_master_key
 
@@ -28,10 +28,10 @@ def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
         return None
     current = Vault(found.text)
     following = None if found.new_text is None else _vault_or_none(found.new_text)
-    if key_pool.has_sealed(tx):
-        if key_pool.can_open(tx, current):
+    if sealed_keys.has_sealed(tx):
+        if sealed_keys.can_open(tx, current):
             return current
-        if following is None or not key_pool.can_open(tx, following):
+        if following is None or not sealed_keys.can_open(tx, following):
             raise VaultError(_opens_nothing(found.origin))
     # With nothing sealed a new key is due as well: whoever wrote it wants the old one gone.
     if following is None or found.path is None:
@@ -77,7 +77,7 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         if text.strip().lower() == found.text.strip().lower():
             msg = "That is the present master key. Give another one: openssl rand -hex 32"
             raise RefusedError(msg)
-        keys = key_pool.seal_anew(tx, old, new)
+        keys = sealed_keys.seal_anew(tx, old, new)
         path = found.path
         if path is not None and not master_key.can_be_replaced(path, found.text):
             if given is None:

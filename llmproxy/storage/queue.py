@@ -18,3 +18,10 @@ class Queue(Protocol):
 
     def offer(self, function: Callable[..., object], *args: object) -> None:
         """Queue a write that may be left out in times of trouble."""
+
+
+class Enqueue(Protocol):
+    """Queues a write that must happen."""
+
+    def __call__(self, function: Callable[..., object], *args: object) -> None:
+        """Queue `function(tx, *args)`."""

@@ -1,9 +1,11 @@
 """Providers and their keys, on the command line."""
 
+import re
 from pathlib import Path
 
 from llmproxy import key_pool
 from llmproxy.config import find_paths, load_vault
+from llmproxy.provider_events import OVERLOADED, ProviderEvent, add_event
 from llmproxy.storage.database import AdminDatabase
 from tests.cli.conftest import Program, Quick
 
@@ -88,6 +90,44 @@ def test_pausing_says_why_and_by_whom_until_resumed(quick: Quick) -> None:
     assert shown["since"].endswith("Z")
     quick.ok("providers", "resume", "openai")
     assert quick.json("providers", "show", "openai")["state"] == "active"
+
+
+def test_what_the_server_took_out_is_shown_with_the_status_that_it_was_told(quick: Quick) -> None:
+    for _ in range(2):
+        quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    database = AdminDatabase(quick.database)
+    with database.write() as tx:
+        key_pool.set_key_state(
+            tx, 1, "dead", reason="401: no", actor="proxy", now_ms=1, upstream_status=401
+        )
+        key_pool.pause_provider(
+            tx,
+            "openai",
+            reason="it fails: 502: boom",
+            actor="proxy",
+            now_ms=2,
+            until_ms=9,
+            upstream_status=502,
+        )
+        add_event(tx, ProviderEvent("openai", None, OVERLOADED, "m: 529", 529, 8, "proxy", 3))
+    database.close()
+    (listed,) = (one for one in quick.json("providers", "list") if one["name"] == "openai")
+    shown = quick.json("providers", "show", "openai", "--events", "0")
+    assert shown == {**listed, "history": []}
+    assert (shown["reason"], shown["upstream_status"]) == ("it fails: 502: boom", 502)
+    since, until = (f"1970-01-01T00:00:00.00{ms}Z" for ms in (2, 9))
+    assert (shown["since"], shown["until"], shown["by"]) == (since, until, "proxy")
+    keys = [(key["state"], key["reason"], key["upstream_status"]) for key in shown["keys"]]
+    assert keys == [("dead", "401: no", 401), ("active", None, None)]
+    table = quick.ok("providers", "show", "openai", "--events", "0")
+    assert re.search(r"upstream status +502\n", table)
+    assert re.search(r"key-1 .* dead +401: no +401 ", table)
+    assert [key["upstream_status"] for key in quick.json("provider-keys", "list")] == [401, None]
+    resumed = quick.json("providers", "resume", "openai")
+    assert (resumed["state"], resumed["upstream_status"]) == ("active", None)
+    assert resumed["keys"][0]["upstream_status"] == 401
+    quick.ok("provider-keys", "enable", "openai", "key-1")
+    assert quick.json("provider-keys", "list")[0]["upstream_status"] is None
 
 
 def test_keys_are_disabled_enabled_and_removed(quick: Quick) -> None:

@@ -6,7 +6,7 @@ from threading import Event, Thread
 
 import pytest
 
-from llmproxy import key_pool, master_key
+from llmproxy import key_pool, master_key, sealed_keys
 from llmproxy.cli import sealing
 from llmproxy.config import find_paths, load_vault
 from llmproxy.errors import VaultError
@@ -30,7 +30,7 @@ def seal_without_end(quick: Quick, new: str, *, is_committed: bool) -> None:
     if is_committed:
         database = AdminDatabase(quick.database)
         with database.write() as tx:
-            assert key_pool.seal_anew(tx, old, Vault(new)) == 2
+            assert sealed_keys.seal_anew(tx, old, Vault(new)) == 2
             master_key.write_new(path_of(quick), new)
         database.close()
     else:

@@ -21,6 +21,7 @@ from tests.support.answers import (
     stream,
 )
 from tests.support.stub_provider import Handler, Out, SeenRequest
+from tests.support.waiting import wait_until
 
 USAGE = openai_usage(1000, 200, cached=600)
 COST = 400 * 2_500 + 600 * 1_250 + 200 * 10_000
@@ -248,6 +249,9 @@ def test_absurd_usage_is_not_trusted_and_the_row_says_so(
     nanousd = chat_estimate(body, SEEN if is_stream else indented)
     row = site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
     assert row["reason"].startswith("absurd token count")
+    request_id = (got.header("x-llmproxy-request-id") or b"").decode()
+    said = f"{request_id}: openai reported usage that is not trusted, the estimate counts: absurd"
+    wait_until(lambda: said in site.proxy.log.read_text())  # the operator hears of it too
     assert json.loads(row["raw_usage"]) == usage
 
 
