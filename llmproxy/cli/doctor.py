@@ -260,8 +260,20 @@ def _check_providers(tx: "Tx") -> Iterator[Check]:
             yield _no_active_keys(provider.name, keys)
         else:
             active.append(provider.name)
+            yield from _keys_taken_out(keys)
     if active:
         yield Check("providers", "ok", f"{', '.join(active)} can be used")
+
+
+def _keys_taken_out(keys: "list[ProviderKey]") -> Iterator[Check]:
+    """Name the keys that the proxy itself does not use any more, though others still work."""
+    for key in keys:
+        if key.state in {"dead", "out_of_quota"}:
+            since = output.short_time(key.state_since_ms)
+            state = key.state.replace("_", " ")
+            message = f"{key.provider}: {key.name} is {state} since {since} UTC: {key.state_reason}"
+            advice = f"Mend it there, then: llmproxy provider-keys enable {key.provider} {key.name}"
+            yield Check("providers", "warn", message, advice)
 
 
 def _no_active_keys(provider: str, keys: "list[ProviderKey]") -> Check:

@@ -11,7 +11,8 @@ from typer.main import get_command
 from llmproxy import __version__
 from llmproxy.cli.app import app
 from llmproxy.cli.doctor import has_wal_reset_bug
-from llmproxy.storage.database import SCHEMA_VERSION, connect
+from llmproxy.key_pool import set_key_state
+from llmproxy.storage.database import SCHEMA_VERSION, AdminDatabase, connect
 from tests.cli.conftest import Program, Quick
 from tests.cli.test_providers import SECRET
 
@@ -228,6 +229,19 @@ def test_doctor_warns_of_paused_and_keyless_providers(quick: Quick) -> None:
     out = quick.ok("doctor")
     assert "openai is paused since" in out
     assert "xai has no active keys (it has none)" in out
+
+
+def test_doctor_names_a_key_that_the_proxy_has_taken_out_though_another_works(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", "--name", "first", stdin=SECRET)
+    quick.ok("provider-keys", "add", "openai", "--name", "second", stdin=SECRET + "2")
+    database = AdminDatabase(quick.database)
+    with database.write() as tx:
+        set_key_state(tx, 1, "dead", reason="401: revoked", actor="proxy", now_ms=1)
+    database.close()
+    out = " ".join(quick.ok("doctor").split())
+    assert "openai: first is dead since 1970-01-01 00:00:00 UTC: 401: revoked" in out
+    assert "llmproxy provider-keys enable openai first" in out
+    assert "openai can be used" in out
 
 
 def test_doctor_tells_how_to_use_a_server_without_a_key_again(quick: Quick) -> None:
