@@ -335,6 +335,21 @@ def _api_key(row: sqlite3.Row) -> ApiKey:
     return ApiKey(*(*row[:_KEY_COLUMNS], limits_from(row[_KEY_COLUMNS:])))
 
 
+def find_api_key(tx: Tx, user: User, key_id: int) -> ApiKey | None:
+    """Return one API key of a user, live or ended; None when they have none with this id."""
+    row = tx.execute(_KEYS + "WHERE api_keys.id = ? AND user_id = ?", (key_id, user.id)).fetchone()
+    return None if row is None else _api_key(row)
+
+
+def count_keys_made(tx: Tx, user: User, *, since_ms: int) -> int:
+    """Return how many API keys of a user were made since a time, whatever became of them."""
+    row = tx.execute(
+        "SELECT count(*) FROM api_keys WHERE user_id = ? AND created_at_ms > ?",
+        (user.id, since_ms),
+    ).fetchone()
+    return int(row[0])
+
+
 def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey]:
     """Return the API keys of a name that work: one, or two while one replaces the other.
 

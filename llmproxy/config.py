@@ -31,6 +31,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: int = 8000
     public_url: str = ""
+    dashboard: bool = True
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     log_level: str = "info"
@@ -73,6 +74,7 @@ SETTINGS = (
         "The address that users type, such as `https://llm.example.org`, where a reverse proxy "
         "stands in front.",
     ),
+    Setting("dashboard", "Serve the dashboard under `/dashboard`: true or false."),
     Setting("metrics_host", "Address on which `/metrics` is served."),
     Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
     Setting("log_level", "debug, info, warning or error."),
@@ -266,6 +268,15 @@ def _checked_text(setting: Setting, value: object, origin: str) -> str:
             )
             raise ConfigError(msg) from error
     return value
+
+
+def user_url(settings: Settings) -> str:
+    """Return the address that users type: `public_url`, or where the server listens."""
+    if settings.public_url:
+        return settings.public_url
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is not an address
+    host = everywhere.get(settings.host, settings.host)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
 def trusted_networks(settings: Settings) -> tuple[Network, ...]:

@@ -7,7 +7,9 @@ import typer
 from llmproxy.cli.options import Json, examples
 
 SERVE_EXAMPLES = examples(
-    "llmproxy serve", "llmproxy serve --host 0.0.0.0 --port 8080", "llmproxy serve --strict"
+    "llmproxy serve",
+    "llmproxy serve --host 0.0.0.0 --port 8080",
+    "llmproxy serve --strict --no-dashboard",
 )
 DEMO_EXAMPLES = examples("llmproxy demo", "llmproxy demo --keep")
 
@@ -27,12 +29,22 @@ def serve(
             help="Hold what no honest answer can cost more than; refuse what has no such bound.",
         ),
     ] = None,
+    dashboard: Annotated[
+        bool | None,
+        typer.Option("--dashboard/--no-dashboard", help="Serve the dashboard, or not."),
+    ] = None,
 ) -> None:
     """Run the proxy. Until SIGTERM or Ctrl-C; running answers are finished and settled first."""
     from llmproxy.config import load_config
     from llmproxy.server.run import serve as run
 
-    flags = {"host": host, "port": port, "log_level": log_level, "strict": strict}
+    flags = {
+        "host": host,
+        "port": port,
+        "log_level": log_level,
+        "strict": strict,
+        "dashboard": dashboard,
+    }
     raise typer.Exit(run(load_config(flags)))
 
 

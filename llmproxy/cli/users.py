@@ -207,7 +207,7 @@ def set_user(
 
 @app.command(epilog=examples("llmproxy users disable ann"))
 def disable(name: Name, as_json: Json = False) -> None:
-    """Refuse a user's requests from now on. Users are never deleted.
+    """Refuse a user's requests from now on, and sign them out. Users are never deleted.
 
     Running answers finish and are charged. The credit stays; pay it back with
     `llmproxy credits adjust`.
@@ -229,7 +229,7 @@ def _change(
     is_disabled: bool | None = None,
     limit_changes: dict[str, object] | None = None,
 ) -> None:
-    from llmproxy import accounts, limit_store
+    from llmproxy import accounts, limit_store, sessions
     from llmproxy.money import format_multiplier
 
     with opening.writing() as tx:
@@ -240,6 +240,8 @@ def _change(
             rate_multiplier_micro=multiplier,
             is_disabled=is_disabled,
         )
+        if is_disabled:
+            sessions.end_all_sessions(tx, user)
         if limit_changes:
             limit_store.set_user_limits(tx, user.id, limit_changes)
             user = accounts.find_user(tx, name)
@@ -251,3 +253,46 @@ def _change(
     output.print_line(f"User {user.name} is {state}, costs × {factor}.")
     if limit_changes:
         output.print_fields(limits.limit_fields(user.limits, None))
+
+
+@app.command(
+    "login-link",
+    epilog=examples("llmproxy users login-link ann", "llmproxy users login-link ann --json"),
+)
+def login_link(name: Name, as_json: Json = False) -> None:
+    """Print a link that signs a user in to the dashboard. It works once, within 15 minutes.
+
+    Send it to nobody else. A link of theirs that was not used yet ends.
+    """
+    from llmproxy import accounts, sessions
+    from llmproxy.clock import rfc3339
+    from llmproxy.config import load_config, user_url
+    from llmproxy.errors import RefusedError
+
+    settings = load_config().settings
+    if not settings.dashboard:
+        msg = "The dashboard is switched off (the setting `dashboard`)."
+        raise RefusedError(msg)
+    now_ms = opening.now_ms()
+    with opening.writing() as tx:
+        secret = sessions.create_link(tx, accounts.find_user(tx, name), now_ms=now_ms)
+    url = f"{user_url(settings)}/dashboard/sign-in/{secret}"
+    if as_json:
+        ends_at = rfc3339(now_ms + sessions.LINK_LIFE_MS)
+        output.print_json({"user": name, "url": url, "expires_at": ends_at})
+        return
+    output.say(f"Signs {name} in, once, within 15 minutes:")
+    output.print_line(url)
+
+
+@app.command("sign-out", epilog=examples("llmproxy users sign-out ann"))
+def sign_out(name: Name, as_json: Json = False) -> None:
+    """End all dashboard sessions of a user at once, and a sign-in link that was not used."""
+    from llmproxy import accounts, sessions
+
+    with opening.writing() as tx:
+        ended = sessions.end_all_sessions(tx, accounts.find_user(tx, name))
+    if as_json:
+        output.print_json({"user": name, "sessions_ended": ended})
+        return
+    output.print_line(f"User {name} is signed out: {ended} sessions ended.")

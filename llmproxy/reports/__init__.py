@@ -5,6 +5,7 @@ anything.
 """
 
 from llmproxy.reports.days import pruned_before_ms, split_span
+from llmproxy.reports.last_use import last_used_days
 from llmproxy.reports.own import OWN_GROUPS, OwnKey, OwnSums, find_own_key, sum_own
 from llmproxy.reports.receipts import Receipt, find_receipt
 from llmproxy.reports.requests import (
@@ -56,6 +57,7 @@ __all__ = (
     "find_request",
     "find_request_ids",
     "find_spent",
+    "last_used_days",
     "list_credits",
     "list_requests",
     "newest_request_ms",

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from litestar import HttpMethod, Litestar, MediaType, Request, Response, route
+from litestar import HttpMethod, Litestar, MediaType, Request, Response, Router, route
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp
 
@@ -48,6 +48,8 @@ class Parts(NamedTuple):
     metrics_page: MetricsPage
     metrics_port: int
     """Requests that come to this port get `/metrics`, and nothing else; 0: none do."""
+    dashboard: Router | None
+    """None when it is switched off: its paths lead nowhere then."""
 
 
 def build_app(parts: Parts) -> ASGIApp:
@@ -111,7 +113,7 @@ def _build_pages(parts: Parts) -> Litestar:
         return Response({"status": "not ready", "reason": reason}, status_code=503)
 
     return Litestar(
-        route_handlers=[base, healthz, readyz],
+        route_handlers=[base, healthz, readyz, *filter(None, [parts.dashboard])],
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,

@@ -13,10 +13,12 @@ import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from functools import partial
 
 import uvicorn
 import uvloop
+from litestar import Router
 from litestar.types import ASGIApp
 
 from llmproxy import accounts, key_pool
@@ -31,6 +33,9 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.routes import build_dashboard
+from llmproxy.dashboard.site import Site
+from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.gate import Gate
 from llmproxy.health import Health
@@ -151,11 +156,22 @@ async def _serve_with(
     relay.holds.boot_id = await begin()
     observer = _observer(settings, clock)
     door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
-    # One for users and one for the page: nobody's long question keeps the other from an answer.
-    own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
-    own = SelfService(relay, own_reader, clock)
+    # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
+    own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    app = build_app(Parts(relay, own, door, writer, pool, page, settings.metrics_port))
+    dashboard = _dashboard(settings, pages_reader, writer, services)
+    app = build_app(
+        Parts(
+            relay,
+            SelfService(relay, own_reader, clock),
+            door,
+            writer,
+            pool,
+            page,
+            settings.metrics_port,
+            dashboard,
+        )
+    )
     loop = asyncio.get_running_loop()
     cut_all = partial(watchdog.cut_all, "the proxy was stopped")
 
@@ -179,7 +195,7 @@ async def _serve_with(
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
     )
-    with contextlib.closing(own_reader), contextlib.closing(reader):
+    with closing(own_reader), closing(reader), closing(pages_reader):
         async with asyncio.TaskGroup() as tasks:
             work = [watchdog.run(), catalog.watch(), _stop_when_failed(writer, server)]
             if observer.log is not None:
@@ -192,6 +208,17 @@ async def _serve_with(
                     observer.log.flush()
             for task in watching:
                 task.cancel()
+
+
+def _dashboard(
+    settings: Settings, reader: Reader, writer: Writer[Snapshot], services: Services
+) -> Router | None:
+    """Return the dashboard, None when it is switched off."""
+    if not settings.dashboard:
+        return None
+    address = ReachedAt(settings.public_url, trusted_networks(settings))
+    catalog = services.catalog
+    return build_dashboard(Site(address, reader, writer, services.clock, lambda: catalog.current))
 
 
 def _settle_memory() -> None:

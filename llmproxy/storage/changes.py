@@ -42,6 +42,10 @@ class ForeignChanges(Generic[S]):
             self._publish(self._load_at_once())
             self._data_version = version
 
+    def forget(self) -> None:
+        """Let the next look find something new, whoever has committed it."""
+        self._data_version = -1
+
     def look_again(self) -> None:
         """Look, and let the last snapshot hold where a new one cannot be read now.
 

@@ -10,7 +10,7 @@ import sqlite3
 
 from sqlite_utils import Database, Migrations
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 _migrations = Migrations("llmproxy")
 
@@ -470,6 +470,35 @@ def m008_limits(db: Database) -> None:
     db.execute("ALTER TABLE users ADD COLUMN limits_id INTEGER REFERENCES limits(id)")
     db.execute("ALTER TABLE api_keys ADD COLUMN limits_id INTEGER REFERENCES limits(id)")
     db.execute("CREATE INDEX api_keys_limits ON api_keys(limits_id) WHERE limits_id IS NOT NULL")
+
+
+_SIGN_IN_TABLES = (
+    # Of secrets only the SHA-256 is kept. A link is deleted when used, a session when it ends.
+    """
+    CREATE TABLE login_links(
+      hash BLOB PRIMARY KEY CHECK(length(hash) = 32),
+      user_id INTEGER NOT NULL REFERENCES users(id),
+      created_at_ms INTEGER NOT NULL,
+      expires_at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE sessions(
+      hash BLOB PRIMARY KEY CHECK(length(hash) = 32),
+      user_id INTEGER NOT NULL REFERENCES users(id),
+      created_at_ms INTEGER NOT NULL,
+      expires_at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID
+    """,
+    "CREATE INDEX sessions_user ON sessions(user_id, created_at_ms)",
+)
+
+
+@_migrations()
+def m009_sign_in(db: Database) -> None:
+    """Let users sign in to the dashboard: links that work once, and sessions."""
+    for statement in _SIGN_IN_TABLES:
+        db.execute(statement)
 
 
 def migrate(connection: sqlite3.Connection) -> None:

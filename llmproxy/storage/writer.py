@@ -184,6 +184,15 @@ class Writer(Generic[S]):
         """Resolve once the published snapshot holds every commit made before this call."""
         return self.submit(_nothing)  # every transaction looks for changes first
 
+    def publish_own(self) -> asyncio.Future[None]:
+        """Resolve once the published snapshot holds what was written here, too.
+
+        For the few who change here what others do from the command line; see `refresh`.
+        """
+        assert self._changes is not None
+        self._changes.forget()
+        return self.refresh()
+
     @property
     def queued(self) -> int:
         """How many writes wait for their transaction."""

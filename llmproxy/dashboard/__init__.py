@@ -1,0 +1,1 @@
+"""The dashboard: pages on which users help themselves, under `/dashboard`."""

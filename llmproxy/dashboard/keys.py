@@ -1,0 +1,159 @@
+"""Owns what a signed-in user may do with their own API keys.
+
+A key is named by its id, which is looked for among the user's own: another's is as missing as one
+that never was. What is changed is changed by the functions that the command line uses.
+"""
+
+from typing import NamedTuple
+
+from llmproxy import accounts, limit_store, reports
+from llmproxy.accounts import ApiKey
+from llmproxy.dashboard.errors import FormError, MissingError
+from llmproxy.dashboard.formats import DAY_MS, used_on
+from llmproxy.dashboard.key_form import NewKey
+from llmproxy.dashboard.site import SignedIn
+from llmproxy.reports import LimitsUse
+from llmproxy.storage.database import Tx
+
+LIVE_KEYS_MAX = 50
+KEYS_PER_DAY_MAX = 100
+ENDED_SHOWN = 20
+
+
+class KeyRow(NamedTuple):
+    """An API key of the list."""
+
+    key: ApiKey
+    state: str
+    used: str
+    """When it was last used, in words."""
+
+
+class KeyList(NamedTuple):
+    """A user's API keys: those that work, and the newest of those that do not any more."""
+
+    live: list[KeyRow]
+    ended: list[KeyRow]
+
+
+class KeyDetails(NamedTuple):
+    """One API key, and what is used of its limits."""
+
+    row: KeyRow
+    use: LimitsUse | None
+    is_live: bool
+    may_rotate: bool
+
+
+def read_keys(tx: Tx, signed_in: SignedIn) -> KeyList:
+    """Return the API keys of who is signed in, newest first."""
+    keys = accounts.list_api_keys(tx, signed_in.user, limit=-1)
+    days = reports.last_used_days(tx, signed_in.user.id)
+    rows = [_row(key, days, signed_in.now_ms) for key in reversed(keys)]
+    live = [row for row in rows if _is_live(row.key, signed_in.now_ms)]
+    ended = [row for row in rows if not _is_live(row.key, signed_in.now_ms)]
+    return KeyList(live, ended[:ENDED_SHOWN])
+
+
+def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
+    """Return one API key of who is signed in.
+
+    Raises:
+        MissingError: they have none with this id.
+    """
+    key, now_ms = _own_key(tx, signed_in, key_id), signed_in.now_ms
+    use = None
+    if key.limits is not None:
+        use = reports.find_limits_use(
+            tx,
+            signed_in.user.id,
+            key.limits.id,
+            now_ms=now_ms,
+            resumed_at_ms=key.limits.resumed_at_ms,
+        )
+    row = _row(key, reports.last_used_days(tx, signed_in.user.id), now_ms)
+    return KeyDetails(row, use, _is_live(key, now_ms), _may_rotate(key, now_ms))
+
+
+def create_key(tx: Tx, signed_in: SignedIn, wanted: NewKey) -> str:
+    """Make an API key for who is signed in, and return it: the only time that it can be seen.
+
+    Raises:
+        FormError: the name is taken, or there are too many.
+        RefusedError: the name is none.
+    """
+    user, now_ms = signed_in.user, signed_in.now_ms
+    live = accounts.list_api_keys(tx, user, limit=-1, live_at_ms=now_ms)
+    if len(live) >= LIVE_KEYS_MAX:
+        raise FormError(f"You have {len(live)} API keys, which is the most. Revoke one first.")
+    _require_not_too_many(tx, signed_in)
+    if any(key.name == wanted.name for key in live):
+        raise FormError(
+            f"You have an API key named {wanted.name!r} already. Choose another name, or rotate "
+            "that one."
+        )
+    secret = accounts.create_api_key(
+        tx, user, wanted.name, now_ms=now_ms, expires_at_ms=wanted.expires_at_ms
+    )
+    if wanted.limits:
+        made = accounts.find_live_keys(tx, user, wanted.name, now_ms=now_ms)
+        limit_store.set_key_limits(tx, [key.id for key in made], wanted.limits)
+    return secret
+
+
+def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tuple[str, str]:
+    """Replace an API key; return its name and the new one: the only time that it can be seen.
+
+    Raises:
+        MissingError: they have no key with this id.
+        FormError: it has ended, or been replaced already, or there were too many today.
+    """
+    key = _own_key(tx, signed_in, key_id)
+    if not _may_rotate(key, signed_in.now_ms):
+        raise FormError("This API key has been replaced or has ended. Look at the list.")
+    _require_not_too_many(tx, signed_in)
+    secret = accounts.rotate_api_key(
+        tx, signed_in.user, key.name, now_ms=signed_in.now_ms, overlap_ms=overlap_ms
+    )
+    return key.name, secret
+
+
+def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:
+    """End an API key at once, and one that it replaced; return its name.
+
+    Raises:
+        MissingError: they have no key with this id.
+        FormError: it has ended already.
+    """
+    key = _own_key(tx, signed_in, key_id)
+    if not _is_live(key, signed_in.now_ms):
+        raise FormError("This API key has ended already.")
+    accounts.revoke_api_key(tx, signed_in.user, key.name, now_ms=signed_in.now_ms)
+    return key.name
+
+
+def _own_key(tx: Tx, signed_in: SignedIn, key_id: int) -> ApiKey:
+    key = accounts.find_api_key(tx, signed_in.user, key_id)
+    if key is None:
+        raise MissingError
+    return key
+
+
+def _require_not_too_many(tx: Tx, signed_in: SignedIn) -> None:
+    """Keep a user from filling the table: rows of keys are never deleted."""
+    since_ms = signed_in.now_ms - DAY_MS
+    made = accounts.count_keys_made(tx, signed_in.user, since_ms=since_ms)
+    if made >= KEYS_PER_DAY_MAX:
+        raise FormError(f"{made} API keys were made within a day, which is the most. Wait a day.")
+
+
+def _row(key: ApiKey, days: dict[int, int], now_ms: int) -> KeyRow:
+    return KeyRow(key, key.state(now_ms), used_on(days.get(key.id), now_ms))
+
+
+def _is_live(key: ApiKey, now_ms: int) -> bool:
+    return key.ends_at_ms is None or key.ends_at_ms > now_ms
+
+
+def _may_rotate(key: ApiKey, now_ms: int) -> bool:
+    return key.revoked_at_ms is None and _is_live(key, now_ms)

@@ -1,0 +1,115 @@
+"""Owns the pages of a signed-in user: the Overview, and their API keys."""
+
+from typing import Any
+
+from litestar import HttpMethod, Request, Response, post, route
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy.dashboard import key_form, keys
+from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.overview import CHART_HEIGHT, read_overview
+from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.dashboard.snippets import snippets
+from llmproxy.errors import RefusedError
+from llmproxy.storage.database import Tx
+
+READING = [HttpMethod.GET, HttpMethod.HEAD]
+KEYS = "/settings/api-keys"
+
+
+def user_routes(site: Site) -> list[HTTPRouteHandler]:
+    """Return the routes of these pages."""
+
+    @route("/", http_method=READING)
+    async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, found = await site.read_as_user(request, read_overview)
+        values = {"page": "overview", "overview": found, "height": CHART_HEIGHT}
+        values["wallet"] = signed_in.user
+        return site.page("overview.html", signed_in.visit, values, signed_in=signed_in)
+
+    @route("/settings", http_method=READING)
+    async def settings(request: Request[Any, Any, Any]) -> Response[bytes]:
+        return site.redirect(site.visit(request), KEYS)
+
+    return [overview, settings, *_key_pages(site), *_key_actions(site)]
+
+
+def _key_pages(site: Site) -> list[HTTPRouteHandler]:
+    @route("/settings/api-keys", http_method=READING)
+    async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, found = await site.read_as_user(request, keys.read_keys)
+        values = {"page": "keys", "keys": found}
+        return site.page("keys.html", signed_in.visit, values, signed_in=signed_in)
+
+    @route("/settings/api-keys/new", http_method=READING)
+    async def new_key(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_user(request, _nothing)
+        return _key_form(site, signed_in, {}, "")
+
+    @route("/settings/api-keys/{key_id:int}", http_method=READING)
+    async def show_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+        signed_in, found = await site.read_as_user(request, keys.read_key, key_id)
+        values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS}
+        return site.page("key.html", signed_in.visit, values, signed_in=signed_in)
+
+    return [list_keys, new_key, show_key]
+
+
+def _key_actions(site: Site) -> list[HTTPRouteHandler]:
+    @post("/settings/api-keys")
+    async def create_key(request: Request[Any, Any, Any]) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            wanted = key_form.read_new_key(form, site.catalog(), now_ms=site.clock.now_ms())
+            signed_in, secret = await site.write_as_user(request, keys.create_key, wanted)
+        except (FormError, RefusedError) as error:
+            signed_in, _ = await site.read_as_user(request, _nothing)
+            return _key_form(site, signed_in, form, str(error))
+        return _key_made(site, signed_in, wanted.name, secret)
+
+    @post("/settings/api-keys/{key_id:int}/rotate")
+    async def rotate_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+        overlap_ms = key_form.read_overlap(await read_form(request))
+        signed_in, (name, secret) = await site.write_as_user(
+            request, keys.rotate_key, key_id, overlap_ms
+        )
+        return _key_made(site, signed_in, name, secret)
+
+    @post("/settings/api-keys/{key_id:int}/revoke")
+    async def revoke_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+        signed_in, _ = await site.write_as_user(request, keys.revoke_key, key_id)
+        return site.redirect(signed_in.visit, KEYS)
+
+    return [create_key, rotate_key, revoke_key]
+
+
+def _key_form(
+    site: Site, signed_in: SignedIn, form: dict[str, str], problem: str
+) -> Response[bytes]:
+    values = {
+        "page": "keys",
+        "form": form,
+        "problem": problem,
+        "lives": key_form.LIVES,
+        "counts": key_form.COUNTS,
+        "amounts": key_form.AMOUNTS,
+    }
+    status = 422 if problem else 200
+    return site.page("key_new.html", signed_in.visit, values, status=status, signed_in=signed_in)
+
+
+def _key_made(site: Site, signed_in: SignedIn, name: str, secret: str) -> Response[bytes]:
+    """Return the one page on which an API key can be seen."""
+    base = signed_in.visit.base_url
+    values = {
+        "page": "keys",
+        "name": name,
+        "secret": secret,
+        "base": base,
+        "snippets": snippets(base, secret),
+    }
+    return site.page("key_made.html", signed_in.visit, values, signed_in=signed_in)
+
+
+def _nothing(tx: Tx, signed_in: SignedIn) -> None:
+    del tx, signed_in

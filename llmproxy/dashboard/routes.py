@@ -1,0 +1,90 @@
+"""Owns the dashboard's table of routes, and what holds for all of them.
+
+A form that no page of ours has sent is refused before anything of it is read; an error becomes a
+page that says what to do.
+"""
+
+import logging
+from typing import Any
+
+from litestar import Request, Response, Router, get
+from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy.clock import RequestIds, request_id_text
+from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
+from llmproxy.dashboard.pages import user_routes
+from llmproxy.dashboard.sign_in import sign_in_routes
+from llmproxy.dashboard.site import HEADERS, PREFIX, STATIC_TYPES, Site
+from llmproxy.dashboard.visit import is_own_form
+from llmproxy.errors import DatabaseError
+
+FORM_BYTES_MAX = 16 * 1024
+STATIC_LIFE_S = 365 * 86_400
+"""The address of a static file names its version."""
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_log = logging.getLogger("llmproxy.dashboard")
+
+
+def build_dashboard(site: Site) -> Router:
+    """Return everything under `/dashboard`."""
+
+    async def refuse_foreign_form(request: Request[Any, Any, Any]) -> Response[bytes] | None:
+        if request.method in _SAFE_METHODS:
+            return None
+        visit = site.visit(request)
+        if is_own_form(request.headers, visit, site.address.public_url):
+            return None
+        message = "This form was not sent by a page of this dashboard. Nothing was changed."
+        values = {"title": "Refused", "message": message}
+        return site.page("message.html", visit, values, status=403)
+
+    def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return _answer_error(site, request, error)
+
+    return Router(
+        path=PREFIX,
+        route_handlers=[*sign_in_routes(site), *user_routes(site), _static_route(site)],
+        before_request=refuse_foreign_form,
+        exception_handlers={Exception: answer_error},
+        request_max_body_size=FORM_BYTES_MAX,
+    )
+
+
+def _static_route(site: Site) -> HTTPRouteHandler:
+    @get("/static/{name:str}")
+    async def static(name: str) -> Response[bytes]:
+        body = site.static.get(name)
+        if body is None:
+            raise MissingError
+        media_type = STATIC_TYPES["." + name.rpartition(".")[2]]
+        headers = {**HEADERS, "cache-control": f"public, max-age={STATIC_LIFE_S}, immutable"}
+        return Response(body, media_type=media_type, headers=headers)
+
+    return static
+
+
+def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Return the page for an error."""
+    visit = site.visit(request)
+    if isinstance(error, NotSignedInError):
+        if request.method in _SAFE_METHODS:
+            return site.page("sign_in.html", visit, {}, status=401)
+        status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."
+    elif isinstance(error, MissingError):
+        status, title, message = 404, "Not found", "There is nothing at this address."
+    elif isinstance(error, FormError):
+        status, title, message = 422, "That did not work", str(error)
+    elif isinstance(error, (BusyError, DatabaseError)):
+        _log.warning("a page could not be answered: %s", error)
+        status, title, message = 503, "Not now", "Try again in a moment."
+    elif isinstance(error, HTTPException) and error.status_code < 500:
+        status, title = error.status_code, "That did not work"
+        message = "The request could not be served."
+    else:
+        request_id = request_id_text(RequestIds().new(site.clock.now_ms()))
+        _log.error("%s: internal error", request_id, exc_info=error)
+        status, title = 500, "That went wrong"
+        message = f"An error of the dashboard itself. The operator's log has it as {request_id}."
+    return site.page("message.html", visit, {"title": title, "message": message}, status=status)

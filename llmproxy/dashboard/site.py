@@ -1,0 +1,243 @@
+"""Owns what all pages share: templates, reading and writing for a signed-in user, and answers.
+
+A page reads in a thread of its own, beside the serving loop's writer; what it changes goes through
+the writer, by the functions that the command line uses. Every answer leaves with the same headers.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from urllib.parse import parse_qsl
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import Request, Response
+
+from llmproxy import sessions
+from llmproxy.accounts import User
+from llmproxy.catalog import Catalog
+from llmproxy.clock import Clock
+from llmproxy.dashboard import formats
+from llmproxy.dashboard.attempts import Attempts
+from llmproxy.dashboard.errors import BusyError, FormError, NotSignedInError
+from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
+from llmproxy.storage.database import Tx
+from llmproxy.storage.reader import Reader
+from llmproxy.storage.writer import Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PREFIX = "/dashboard"
+READS_AT_ONCE_MAX = 64
+FORM_FIELDS_MAX = 30
+_HERE = Path(__file__).parent
+STATIC = _HERE / "static"
+STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    # Not "no-referrer": browsers would then leave the origin out of our own forms.
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "x-robots-tag": "noindex",
+}
+
+
+class SignedIn(NamedTuple):
+    """Who asks for a page, and how the request came."""
+
+    user: User
+    visit: Visit
+    now_ms: int
+
+
+class Site:
+    """The dashboard's own world; lives as long as the server."""
+
+    def __init__(
+        self,
+        address: ReachedAt,
+        reader: Reader,
+        writer: Writer[Any],
+        clock: Clock,
+        catalog: Callable[[], Catalog],
+    ) -> None:
+        """Read templates and static files into memory.
+
+        Args:
+            address: how the server is reached.
+            reader: the dashboard's own: nobody else waits behind its questions.
+            writer: the server's.
+            clock: the time.
+            catalog: returns the model catalog in force.
+        """
+        self.address = address
+        self.clock = clock
+        self.catalog = catalog
+        self.attempts = Attempts()
+        self._reader = reader
+        self._writer = writer
+        self._reads = 0
+        self.static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir())}
+        self._templates = self._load_templates()
+
+    def _load_templates(self) -> Environment:
+        templates = Environment(
+            loader=FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        templates.filters.update(formats.FILTERS)
+        digest = hashlib.sha256(b"".join(self.static.values())).hexdigest()
+        templates.globals["version"] = digest[:12]
+        for name in templates.list_templates():  # compiled now, not in somebody's request
+            templates.get_template(name)
+        return templates
+
+    # --- asking and changing -----------------------------------------------------------------
+
+    def visit(self, request: Request[Any, Any, Any]) -> Visit:
+        """Return what a request says of itself."""
+        return read_visit(request, self.address)
+
+    async def read(self, function: Callable[..., T], *args: object) -> T:
+        """Return `function(tx, *args)`, run in the reader's thread.
+
+        Raises:
+            BusyError: so many pages are being read that this one would wait long.
+            DatabaseError: it cannot be read, or not in time.
+        """
+        if self._reads >= READS_AT_ONCE_MAX:
+            raise BusyError
+        self._reads += 1
+        try:
+            return await self._reader.read(function, *args)
+        finally:
+            self._reads -= 1
+
+    async def read_as_user(
+        self,
+        request: Request[Any, Any, Any],
+        function: Callable[Concatenate[Tx, SignedIn, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[SignedIn, T]:
+        """Return who is signed in, and `function(tx, signed_in, …)` at the same moment.
+
+        Raises:
+            NotSignedInError: nobody is.
+        """
+        visit, now_ms = self.visit(request), self.clock.now_ms()
+        if not visit.session:
+            raise NotSignedInError
+        return await self.read(_as_user, visit, now_ms, function, args, kwargs)
+
+    async def write_as_user(
+        self,
+        request: Request[Any, Any, Any],
+        function: Callable[Concatenate[Tx, SignedIn, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[SignedIn, T]:
+        """Return who is signed in, and `function(tx, signed_in, …)` once it is committed.
+
+        Its requests to the proxy count it from then on.
+
+        Raises:
+            NotSignedInError: nobody is; nothing was changed.
+            LlmproxyError: what the function raised; nothing was changed.
+        """
+        visit, now_ms = self.visit(request), self.clock.now_ms()
+        if not visit.session:
+            raise NotSignedInError
+        done = await self._writer.submit(_as_user, visit, now_ms, function, args, kwargs)
+        await self._writer.publish_own()
+        return done
+
+    async def write(self, function: Callable[..., T], *args: object) -> T:
+        """Return `function(tx, *args)` once it is committed; nothing of it concerns the proxy."""
+        return await self._writer.submit(function, *args)
+
+    # --- answering ---------------------------------------------------------------------------
+
+    def page(
+        self,
+        template: str,
+        visit: Visit,
+        values: Mapping[str, object],
+        *,
+        status: int = 200,
+        signed_in: SignedIn | None = None,
+    ) -> Response[bytes]:
+        """Return a page."""
+        text = self._templates.get_template(template).render(
+            {
+                "at": visit.root + PREFIX,
+                "root": visit.root,
+                "user": signed_in.user.name if signed_in else None,
+                "now_ms": self.clock.now_ms(),
+                **values,
+            }
+        )
+        return Response(
+            text.encode(),
+            status_code=status,
+            media_type="text/html",
+            headers={**HEADERS, "cache-control": "no-store"},
+        )
+
+    def redirect(self, visit: Visit, path: str) -> Response[bytes]:
+        """Return an answer that leads to another page, which is asked for with GET."""
+        headers = {**HEADERS, "cache-control": "no-store", "location": visit.root + PREFIX + path}
+        return Response(b"", status_code=303, media_type="text/plain", headers=headers)
+
+
+def set_session(response: Response[bytes], visit: Visit, secret: str) -> None:
+    """Let the browser keep a session, or forget it where the secret is empty."""
+    life_s = sessions.SESSION_LIFE_MS // 1000 if secret else 0
+    secure = "; Secure" if visit.is_secure else ""
+    response.headers["set-cookie"] = (
+        f"{visit.cookie_name}={secret}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
+    )
+
+
+async def read_form(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """Return a form's fields without spaces around them; of two of a name the last counts.
+
+    Raises:
+        FormError: it is no form that a page of ours has sent.
+    """
+    body = await request.body()
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=FORM_FIELDS_MAX,
+        )
+    except ValueError as error:
+        raise FormError("The form cannot be read. Load the page again.") from error
+    return {name: value.strip() for name, value in pairs}
+
+
+def _as_user(
+    tx: Tx,
+    visit: Visit,
+    now_ms: int,
+    function: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[SignedIn, T]:
+    """Run a function for the user whose session it is, in the same transaction."""
+    user = sessions.find_session_user(tx, visit.session, now_ms=now_ms)
+    if user is None:
+        raise NotSignedInError
+    signed_in = SignedIn(user, visit, now_ms)
+    return signed_in, function(tx, signed_in, *args, **kwargs)

@@ -1,0 +1,91 @@
+"""Owns what a request to the dashboard says of itself: where it came from, and by which address.
+
+Here it is decided whether a form was sent by a page of ours, and which cookie counts.
+"""
+
+import re
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from litestar import Request
+from litestar.datastructures import Headers
+
+from llmproxy.limits import Network, client_address, parse_address
+
+COOKIE = "llmproxy-session"
+SECURE_COOKIE = "__Host-llmproxy-session"
+"""Browsers take it only over TLS, from this very host: no neighbour can set it."""
+_HOST = re.compile(r"[A-Za-z0-9._-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
+
+
+class ReachedAt(NamedTuple):
+    """How the server is reached: its settings, as far as they concern pages."""
+
+    public_url: str
+    trusted_proxies: tuple[Network, ...]
+
+
+class Visit(NamedTuple):
+    """One request, as far as what it may do depends on how it came."""
+
+    peer: str
+    """The client's address, for counting attempts."""
+    host: str
+    is_secure: bool
+    """It came by TLS, as far as can be told."""
+    base_url: str
+    """The address that the user types, for their clients' settings."""
+    root: str
+    """What stands before our own paths where the public address has a path."""
+    session: str
+    """The secret in the cookie that counts; may be anything."""
+
+    @property
+    def cookie_name(self) -> str:
+        """The name of the session's cookie on this connection."""
+        return SECURE_COOKIE if self.is_secure else COOKIE
+
+
+def read_visit(request: Request[Any, Any, Any], address: ReachedAt) -> Visit:
+    """Return what a request says of itself; nothing in it is trusted that anybody could write."""
+    peer = request.scope["client"][0] if request.scope["client"] else ""
+    given = request.headers.get("host", "")
+    host = given.lower() if _HOST.fullmatch(given) else ""
+    public = urlsplit(address.public_url)
+    is_public = bool(host) and host == public.netloc.lower()
+    is_secure = (is_public and public.scheme == "https") or _tells_tls(
+        request.headers, peer, address.trusted_proxies
+    )
+    scheme = "https" if is_secure else "http"
+    forwarded_for = [value.encode() for value in request.headers.getall("x-forwarded-for", [])]
+    found = client_address(peer, forwarded_for, address.trusted_proxies)
+    return Visit(
+        peer=str(found or peer),
+        host=host,
+        is_secure=is_secure,
+        base_url=address.public_url or f"{scheme}://{host or 'localhost'}",
+        root=public.path if is_public else "",
+        session=request.cookies.get(SECURE_COOKIE if is_secure else COOKIE, ""),
+    )
+
+
+def _tells_tls(headers: Headers, peer: str, trusted: tuple[Network, ...]) -> bool:
+    """Say whether a trusted reverse proxy says that the client came by TLS."""
+    address = parse_address(peer)
+    if address is None or not any(address in network for network in trusted):
+        return False
+    said = headers.get("x-forwarded-proto", "")
+    return said.rpartition(",")[2].strip().lower() == "https"
+
+
+def is_own_form(headers: Headers, visit: Visit, public_url: str) -> bool:
+    """Say whether a form was sent by a page of ours, as only the browser can tell.
+
+    `Sec-Fetch-Site` decides; over plain HTTP browsers leave it out, then `Origin` does. Who sends
+    neither is no browser that has shown our form.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = urlsplit(headers.get("origin", "")).netloc.lower()
+    return bool(origin) and origin in {visit.host, urlsplit(public_url).netloc.lower()}
