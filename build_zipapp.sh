@@ -66,6 +66,8 @@ say "llmproxy itself"
 pip wheel --no-deps --no-build-isolation --wheel-dir "$work/wheel" .
 pip install --no-deps --no-index --no-compile --target "$site" "$work"/wheel/llmproxy-*.whl
 [[ -s $site/llmproxy/model_catalog.json ]] || fail "the wheel has no model_catalog.json"
+[[ -s $site/llmproxy/dashboard/templates/base.html && -s $site/llmproxy/dashboard/static/style.css ]] \
+    || fail "the wheel has no templates or static files of the dashboard"
 
 # Dead weight. pip: for `sqlite-utils install`; Faker and polyfactory: for made-up examples in
 # Litestar's schema; tzdata: systems bring their own; rich-click: for Litestar's command line;
@@ -134,7 +136,7 @@ suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 for path in sorted(site.rglob("*.so")):
     if path.name.endswith(suffixes):
         importlib.import_module(".".join((*path.relative_to(site).parts[:-1], path.name.split(".")[0])))
-for name in ("litestar", "httpx", "uvicorn", "uvloop", "sqlite_utils", "typer", "rich", "aiohappyeyeballs"):
+for name in ("litestar", "httpx", "uvicorn", "uvloop", "sqlite_utils", "typer", "rich", "aiohappyeyeballs", "jinja2"):
     importlib.import_module(name)
 PY
 "$venv/bin/python" -I -W ignore "$scratch/check.py" "$site" || fail "a module does not import"

@@ -270,15 +270,6 @@ def _checked_text(setting: Setting, value: object, origin: str) -> str:
     return value
 
 
-def user_url(settings: Settings) -> str:
-    """Return the address that users type: `public_url`, or where the server listens."""
-    if settings.public_url:
-        return settings.public_url
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is not an address
-    host = everywhere.get(settings.host, settings.host)
-    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-
-
 def trusted_networks(settings: Settings) -> tuple[Network, ...]:
     """Return where trusted reverse proxies are."""
     return parse_networks(settings.trusted_proxies)

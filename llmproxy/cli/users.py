@@ -266,7 +266,8 @@ def login_link(name: Name, as_json: Json = False) -> None:
     """
     from llmproxy import accounts, sessions
     from llmproxy.clock import rfc3339
-    from llmproxy.config import load_config, user_url
+    from llmproxy.config import load_config
+    from llmproxy.dashboard.address import sign_in_url
     from llmproxy.errors import RefusedError
 
     settings = load_config().settings
@@ -276,7 +277,7 @@ def login_link(name: Name, as_json: Json = False) -> None:
     now_ms = opening.now_ms()
     with opening.writing() as tx:
         secret = sessions.create_link(tx, accounts.find_user(tx, name), now_ms=now_ms)
-    url = f"{user_url(settings)}/dashboard/sign-in/{secret}"
+    url = sign_in_url(settings, secret)
     if as_json:
         ends_at = rfc3339(now_ms + sessions.LINK_LIFE_MS)
         output.print_json({"user": name, "url": url, "expires_at": ends_at})

@@ -1,6 +1,7 @@
 """Owns how amounts and times are shown on pages. Nothing shown here is read back."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from llmproxy.money import NANOUSD_PER_USD, display_usd, format_multiplier, format_usd
 
@@ -18,11 +19,14 @@ def dollars(amount_nanousd: int) -> str:
 
 
 def cost(amount_nanousd: int) -> str:
-    """Return what something cost, in up to six decimals: `0.0123`, `<0.000001`."""
-    if 0 < amount_nanousd < 1000:
+    """Return what something cost: `13.25`, below a dollar to the millionth: `0.000060`."""
+    if amount_nanousd == 0:
+        return "0.00"
+    if amount_nanousd < 1000:
         return "<0.000001"
-    whole, _, decimals = display_usd(amount_nanousd).partition(".")
-    return f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
+    if amount_nanousd >= NANOUSD_PER_USD:
+        return f"{Decimal(display_usd(amount_nanousd, 2)):,}"
+    return display_usd(amount_nanousd)
 
 
 def number(value: int) -> str:

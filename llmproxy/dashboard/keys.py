@@ -18,6 +18,8 @@ from llmproxy.storage.database import Tx
 LIVE_KEYS_MAX = 50
 KEYS_PER_DAY_MAX = 100
 ENDED_SHOWN = 20
+ID_MAX = 2**63 - 1
+"""The largest number that the database takes."""
 
 
 class KeyRow(NamedTuple):
@@ -133,7 +135,9 @@ def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:
 
 
 def _own_key(tx: Tx, signed_in: SignedIn, key_id: int) -> ApiKey:
-    key = accounts.find_api_key(tx, signed_in.user, key_id)
+    key = None
+    if abs(key_id) <= ID_MAX:
+        key = accounts.find_api_key(tx, signed_in.user, key_id)
     if key is None:
         raise MissingError
     return key

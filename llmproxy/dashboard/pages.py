@@ -1,5 +1,6 @@
 """Owns the pages of a signed-in user: the Overview, and their API keys."""
 
+import logging
 from typing import Any
 
 from litestar import HttpMethod, Request, Response, post, route
@@ -15,6 +16,8 @@ from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 KEYS = "/settings/api-keys"
+
+_log = logging.getLogger("llmproxy.dashboard")
 
 
 def user_routes(site: Site) -> list[HTTPRouteHandler]:
@@ -65,6 +68,7 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
         except (FormError, RefusedError) as error:
             signed_in, _ = await site.read_as_user(request, _nothing)
             return _key_form(site, signed_in, form, str(error))
+        _log.info("%s has made the API key %r", signed_in.user.name, wanted.name)
         return _key_made(site, signed_in, wanted.name, secret)
 
     @post("/settings/api-keys/{key_id:int}/rotate")
@@ -73,11 +77,13 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
         signed_in, (name, secret) = await site.write_as_user(
             request, keys.rotate_key, key_id, overlap_ms
         )
+        _log.info("%s has rotated the API key %r", signed_in.user.name, name)
         return _key_made(site, signed_in, name, secret)
 
     @post("/settings/api-keys/{key_id:int}/revoke")
     async def revoke_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
-        signed_in, _ = await site.write_as_user(request, keys.revoke_key, key_id)
+        signed_in, name = await site.write_as_user(request, keys.revoke_key, key_id)
+        _log.info("%s has revoked the API key %r", signed_in.user.name, name)
         return site.redirect(signed_in.visit, KEYS)
 
     return [create_key, rotate_key, revoke_key]

@@ -12,10 +12,11 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.clock import RequestIds, request_id_text
+from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
 from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
-from llmproxy.dashboard.site import HEADERS, PREFIX, STATIC_TYPES, Site
+from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
 from llmproxy.dashboard.visit import is_own_form
 from llmproxy.errors import DatabaseError
 
@@ -70,7 +71,7 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
     visit = site.visit(request)
     if isinstance(error, NotSignedInError):
         if request.method in _SAFE_METHODS:
-            return site.page("sign_in.html", visit, {}, status=401)
+            return site.redirect(visit, "/sign-in")
         status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."
     elif isinstance(error, MissingError):
         status, title, message = 404, "Not found", "There is nothing at this address."

@@ -18,6 +18,7 @@ from llmproxy.accounts import User
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
+from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.attempts import Attempts
 from llmproxy.dashboard.errors import BusyError, FormError, NotSignedInError
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
@@ -28,7 +29,6 @@ from llmproxy.storage.writer import Writer
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PREFIX = "/dashboard"
 READS_AT_ONCE_MAX = 64
 FORM_FIELDS_MAX = 30
 _HERE = Path(__file__).parent

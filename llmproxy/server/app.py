@@ -94,10 +94,14 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
 
 def _build_pages(parts: Parts) -> Litestar:
     @route("/", http_method=READING, sync_to_thread=False)
-    def base() -> Response[bytes]:
-        return Response(
-            b"", media_type=MediaType.TEXT
-        )  # clients look whether anybody is there (reference wire.md F.2)
+    def base(request: Request[Any, Any, Any]) -> Response[bytes]:
+        # Clients look whether anybody is there (reference wire.md F.2); people want a page.
+        if parts.dashboard is not None and "text/html" in request.headers.get("accept", ""):
+            # Relative: the public address may have a path.
+            return Response(
+                b"", status_code=303, media_type=MediaType.TEXT, headers={"location": "dashboard"}
+            )
+        return Response(b"", media_type=MediaType.TEXT)
 
     @route("/healthz", http_method=READING, media_type=MediaType.JSON, sync_to_thread=False)
     def healthz() -> dict[str, str]:

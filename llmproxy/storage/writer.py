@@ -185,10 +185,7 @@ class Writer(Generic[S]):
         return self.submit(_nothing)  # every transaction looks for changes first
 
     def publish_own(self) -> asyncio.Future[None]:
-        """Resolve once the published snapshot holds what was written here, too.
-
-        For the few who change here what others do from the command line; see `refresh`.
-        """
+        """Do as `refresh` does, with what was written here: nobody looks for that by itself."""
         assert self._changes is not None
         self._changes.forget()
         return self.refresh()

@@ -1,0 +1,60 @@
+"""Running proxies with their dashboards: behind a reverse proxy that is trusted, and alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.dashboard.helpers import Desk
+from tests.proxy.conftest import running_site
+from tests.proxy.helpers import Site
+from tests.service.helpers import either
+from tests.support.books import Book
+
+
+@pytest.fixture(scope="session")
+def shared_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    environ = {"LLMPROXY_TRUSTED_PROXIES": "127.0.0.1"}
+    with running_site(tmp_path_factory.mktemp("dashboard"), environ) as site:
+        yield site
+
+
+@pytest.fixture
+def desk(shared_site: Site) -> Iterator[Desk]:
+    """The dashboard of a proxy whose providers answer in either dialect.
+
+    This machine is its trusted reverse proxy: visitors have addresses of their own.
+    """
+    shared_site.stub.handle = either
+    with Desk(shared_site) as desk:
+        yield desk
+
+
+@pytest.fixture
+def plain_desk(tmp_path: Path) -> Iterator[Desk]:
+    """A dashboard with the settings that it has by default."""
+    with running_site(tmp_path, {}) as site, Desk(site) as desk:
+        site.stub.handle = either
+        yield desk
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A database without a server."""
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def site_without_dashboard(tmp_path: Path) -> Iterator[Site]:
+    with running_site(tmp_path, {"LLMPROXY_DASHBOARD": "false"}) as site:
+        site.stub.handle = either
+        yield site
+
+
+@pytest.fixture
+def site_at_public_address(tmp_path: Path) -> Iterator[Site]:
+    environ = {"LLMPROXY_PUBLIC_URL": "https://llm.example.org/proxy"}
+    with running_site(tmp_path, environ) as site:
+        yield site

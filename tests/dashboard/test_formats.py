@@ -1,0 +1,84 @@
+"""How amounts and times are shown, and where the printed link leads."""
+
+import msgspec
+import pytest
+
+from llmproxy.config import Settings
+from llmproxy.dashboard.address import sign_in_url
+from llmproxy.dashboard.formats import cost, dollars, used_on
+from llmproxy.dashboard.overview import _bars, _shares
+from llmproxy.reports import OwnSums
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("nanousd", "shown"),
+    [
+        (0, "0.00"),
+        (999, "0.00"),
+        (1_999, "0.000001"),
+        (99_999_999, "0.099999"),
+        (100_000_000, "0.10"),
+        (4_999_999_999, "4.99"),
+        (1_234_567_000_000_000, "1,234,567.00"),
+    ],
+)
+def test_credit_is_never_shown_as_more_than_it_is(nanousd: int, shown: str) -> None:
+    assert dollars(nanousd) == shown
+
+
+@pytest.mark.parametrize(
+    ("nanousd", "shown"),
+    [
+        (0, "0.00"),
+        (1, "<0.000001"),
+        (60_000, "0.000060"),
+        (999_999_999, "1.000000"),
+        (13_249_066_000, "13.25"),
+        (1_234_000_000_000, "1,234.00"),
+    ],
+)
+def test_costs_are_shown_to_the_millionth_below_a_dollar(nanousd: int, shown: str) -> None:
+    assert cost(nanousd) == shown
+
+
+def test_the_day_of_last_use_is_told_in_words() -> None:
+    now_ms = 100 * DAY_MS + 5
+    shown = [used_on(day * DAY_MS, now_ms) for day in (100, 99, 98, 70, 69)]
+    assert shown == ["today", "yesterday", "2 days ago", "30 days ago", "11 Mar 1970"]
+    assert used_on(None, now_ms) == "never"
+
+
+def test_a_day_with_any_cost_can_be_seen_and_a_month_without_one_is_flat() -> None:
+    sums = {
+        "1970-01-01": OwnSums("", 1, 0, 0, 1, 1),
+        "1970-01-30": OwnSums("", 2, 0, 0, 10**9, 10**9),
+    }
+    bars = _bars(sums, 0)
+    assert [bar.height for bar in bars] == [2.0, *[0.0] * 28, 100.0]
+    assert {bar.height for bar in _bars({}, 0)} == {0.0}
+
+
+def test_the_models_that_cost_most_come_first_and_the_rest_together() -> None:
+    models = [OwnSums(f"m{n}", 1, 10, 5, n, n) for n in range(9)]
+    shares = _shares(models)
+    assert [share.name for share in shares] == ["m8", "m7", "m6", "m5", "m4", "m3", "3 others"]
+    assert (shares[0].percent, shares[-1].charged_nanousd, shares[-1].tokens) == (100.0, 3, 45)
+    assert _shares([]) == []
+    assert [share.percent for share in _shares([OwnSums("free", 1, 1, 1, 0, 0)])] == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "begins"),
+    [
+        ({}, "http://127.0.0.1:8000/dashboard/sign-in/x"),
+        ({"host": "0.0.0.0", "port": 9}, "http://127.0.0.1:9/dashboard"),
+        ({"host": "::"}, "http://[::1]:8000/dashboard"),
+        ({"public_url": "https://a.example/llm"}, "https://a.example/llm/dashboard/sign-in/x"),
+    ],
+)
+def test_the_link_leads_to_the_address_that_users_type(
+    changes: dict[str, object], begins: str
+) -> None:
+    assert sign_in_url(msgspec.structs.replace(Settings(), **changes), "x").startswith(begins)

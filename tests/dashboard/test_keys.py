@@ -1,0 +1,174 @@
+"""API keys that users make themselves: they work at once, end at once, and are shown once."""
+
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from llmproxy import accounts
+from llmproxy.clock import Clock
+from llmproxy.dashboard.keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX
+from tests.dashboard.helpers import KEYS, Desk, shown_key
+from tests.support.limits import limit_key
+
+GUIDE = Path(__file__).parents[2] / "docs" / "user-guide.md"
+
+
+def test_a_key_works_at_once_and_is_seen_only_on_the_page_that_made_it(desk: Desk) -> None:
+    ann = desk.signed_in()
+    key = ann.create_key("laptop")
+    assert desk.ask(key) == 200
+    ids = ann.key_ids()
+    assert set(ids) == {"test", "laptop"}
+    for path in (KEYS, f"{KEYS}/{ids['laptop']}", "/dashboard"):
+        assert key not in ann.text(path)
+    desk.books.settled_wallet(ann.name)
+    assert "openai/gpt-4o" in ann.text("/dashboard")
+    assert re.search(r"Last used</dt><dd>today", ann.text(f"{KEYS}/{ids['laptop']}"))
+
+
+def test_a_revoked_key_is_refused_from_then_on(desk: Desk) -> None:
+    ann = desk.signed_in()
+    for _ in range(5):
+        key = ann.create_key("laptop")
+        assert desk.ask(key) == 200
+        answer = ann.submit(f"{KEYS}/{ann.key_ids()['laptop']}/revoke")
+        assert (answer.status_code, answer.headers["location"]) == (303, KEYS)
+        assert desk.ask(key) == 401
+    assert "Ended keys (5)" in ann.text(KEYS)
+
+
+@pytest.mark.parametrize(("overlap", "old_status"), [("0", 401), ("24", 200)])
+def test_a_rotated_key_is_replaced_at_once_or_later(
+    desk: Desk, overlap: str, old_status: int
+) -> None:
+    ann = desk.signed_in()
+    old_id = ann.key_ids()["test"]
+    limit_key(desk.books, ann.name, "test", requests_per_minute=60)
+    answer = ann.submit(f"{KEYS}/{old_id}/rotate", overlap=overlap)
+    new = shown_key(answer.text)
+    assert desk.ask(new) == 200
+    assert desk.ask(ann.api_key) == old_status
+    # The page may be loaded again, which sends the form again: nothing is made twice.
+    again = ann.submit(f"{KEYS}/{old_id}/rotate", overlap=overlap)
+    assert (again.status_code, "has been replaced" in again.text) == (422, True)
+    with desk.books.database.read() as tx:
+        user = accounts.find_user(tx, ann.name)
+        keys = accounts.list_api_keys(tx, user, limit=-1)
+    assert len(keys) == 2
+    assert keys[0].limits == keys[1].limits
+    assert keys[0].limits is not None
+
+
+def test_the_limits_and_the_end_of_the_form_are_those_of_the_key(desk: Desk) -> None:
+    ann = desk.signed_in()
+    before_ms = Clock().now_ms()
+    ann.create_key(
+        "course",
+        expires="7",
+        daily_budget_nanousd="0.50",
+        monthly_budget_nanousd=" 5 ",
+        requests_per_minute="2",
+        tokens_per_minute="1000",
+        concurrent_max="3",
+        models="gpt-4o-mini, claude-*",
+    )
+    with desk.books.database.read() as tx:
+        user = accounts.find_user(tx, ann.name)
+        (key,) = accounts.find_live_keys(tx, user, "course", now_ms=Clock().now_ms())
+    assert key.limits is not None
+    assert key.expires_at_ms is not None
+    assert 0 <= key.expires_at_ms - before_ms - 7 * 86_400_000 < 60_000
+    assert key.limits.as_json() == {
+        "requests_per_minute": 2,
+        "tokens_per_minute": 1000,
+        "concurrent_max": 3,
+        "daily_budget_usd": "0.50",
+        "monthly_budget_usd": "5.00",
+        "models": ["gpt-4o-mini", "claude-*"],
+    }
+    page = unescape(ann.text(f"{KEYS}/{key.id}"))
+    assert "$0.00 of $0.500000" in page
+    assert "gpt-4o-mini, claude-*" in page
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"name": ""}, "Give the key a name"),
+        ({"name": "test"}, "You have an API key named 'test' already"),
+        ({"name": "<b>"}, "cannot be a key name"),
+        ({"name": "x", "expires": "8"}, "Choose when the key ends"),
+        ({"name": "x", "daily_budget_nanousd": "-1"}, "Budget per day: it must not be below zero"),
+        ({"name": "x", "daily_budget_nanousd": "five"}, "Budget per day: 'five' is no amount"),
+        ({"name": "x", "requests_per_minute": "0"}, "Requests per minute: write a whole number"),
+        ({"name": "x", "models": "no-such-model"}, "'no-such-model' is not in the model catalog"),
+        ({"name": "x", "models": ",*a"}, "Models: write ids with commas between"),
+    ],
+)
+def test_a_wrong_field_makes_no_key_and_says_what_to_do(
+    desk: Desk, fields: dict[str, str], said: str
+) -> None:
+    ann = desk.signed_in()
+    answer = ann.submit(KEYS, **{"models": "gpt-4o", **fields})
+    assert answer.status_code == 422
+    page = unescape(answer.text)
+    assert said in page
+    assert f'value="{fields.get("models", "gpt-4o")}"' in page  # what was typed is still there
+    assert set(ann.key_ids()) == {"test"}
+
+
+def test_a_user_has_a_bounded_number_of_keys_and_makes_a_bounded_number_a_day(desk: Desk) -> None:
+    ann = desk.signed_in()
+    now_ms = Clock().now_ms()
+    with desk.books.write() as tx:
+        user = accounts.find_user(tx, ann.name)
+        for n in range(LIVE_KEYS_MAX - 1):
+            accounts.create_api_key(tx, user, f"k{n}", now_ms=now_ms)
+    assert "which is the most" in ann.submit(KEYS, name="more").text
+    with desk.books.write() as tx:
+        for n in range(LIVE_KEYS_MAX - 1):
+            accounts.revoke_api_key(tx, user, f"k{n}", now_ms=now_ms)
+        for _ in range(KEYS_PER_DAY_MAX - LIVE_KEYS_MAX):
+            accounts.create_api_key(tx, user, "again", now_ms=now_ms)
+            accounts.revoke_api_key(tx, user, "again", now_ms=now_ms)
+    assert "within a day" in ann.submit(KEYS, name="more").text
+    rotated = ann.submit(f"{KEYS}/{ann.key_ids()['test']}/rotate")
+    assert "within a day" in rotated.text
+    with desk.books.write() as tx:
+        tx.execute(
+            "UPDATE api_keys SET created_at_ms = ? WHERE user_id = ?",
+            (now_ms - 86_400_000, user.id),
+        )
+    ann.create_key("more")
+
+
+def test_another_users_key_is_as_missing_as_one_that_never_was(desk: Desk) -> None:
+    ann, eve = desk.signed_in(), desk.signed_in()
+    anns = ann.key_ids()["test"]
+    for key_id in (str(anns), "999999999", "0", "-1", "x", "9" * 30):
+        for method, tail in (("GET", ""), ("POST", "/rotate"), ("POST", "/revoke")):
+            headers = {"sec-fetch-site": "same-origin"}
+            answer = eve.request(method, f"{KEYS}/{key_id}{tail}", headers=headers)
+            assert answer.status_code == 404, (method, key_id, tail)
+            assert "test" not in answer.text.replace("latest", "")
+    assert desk.ask(ann.api_key) == 200
+    assert set(ann.key_ids()) == {"test"}
+    desk.books.settled_wallet(ann.name)
+    assert ann.name not in eve.text("/dashboard")
+    assert "None yet" in eve.text("/dashboard")
+
+
+def test_the_settings_name_this_server_and_are_those_of_the_guide(desk: Desk) -> None:
+    ann = desk.signed_in()
+    page = unescape(ann.submit(KEYS, name="laptop").text)
+    key = shown_key(page)
+    url = desk.site.proxy.url
+    assert f'export BASE_URL="{url}"\nexport APP_API_KEY="{key}"' in page
+    assert f"{url}/v1/anthropic" in page
+    curl = re.search(r'<code id="curl-text">(.*?)\n</code>', page, re.DOTALL)
+    assert curl
+    assert curl[1] in GUIDE.read_text("utf-8")
+    for code in ("python", "node"):
+        assert f'id="{code}-text"' in page
