@@ -35,6 +35,14 @@ def test_a_window_never_forgets_too_early_and_not_much_too_late(
         assert least <= window.total(now) <= most
 
 
+def test_a_window_that_nobody_asks_takes_no_more_memory_with_the_days() -> None:
+    window = Window(60)
+    for second in range(86_400):
+        window.add(1, second)
+    assert len(window._parts) <= 61
+    assert window.total(86_400) == 60
+
+
 @given(STEPS, st.integers(0, 50), st.floats(0, 200))
 def test_after_the_told_wait_and_not_before_the_total_fits(
     steps: list[tuple[float, int]], at_most: int, later: float

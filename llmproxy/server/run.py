@@ -64,6 +64,8 @@ KEEPALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 50)
 """Requests leave no cycles behind, so looking for some after every 700 objects is wasted."""
+ENDED_KEYS_MS = 2 * 86_400_000
+"""So long API keys are remembered that have ended: no request runs as long (`total_timeout_s`)."""
 CUT_PATIENCE_S = 5
 """For exchanges that are cut when the drain has ended: to tell their clients, and to settle."""
 
@@ -216,7 +218,7 @@ def _observer(settings: Settings, clock: Clock) -> Observer:
 
 def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
     return Snapshot(
-        principals=accounts.load_principals(tx, now_ms=clock.now_ms()),
+        principals=accounts.load_principals(tx, now_ms=clock.now_ms(), ended_for_ms=ENDED_KEYS_MS),
         providers=key_pool.list_providers(tx),
         provider_keys=key_pool.list_provider_keys(tx),
         overrides=read_overrides(tx),
