@@ -301,7 +301,7 @@ class MasterKey(NamedTuple):
     origin: str
     text: str
     path: Path | None
-    """The file that it can be replaced in; None where somebody hands it over."""
+    """The file that it can be replaced in, no link to it; None where somebody hands it over."""
     new_text: str | None = None
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]
@@ -347,10 +347,12 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     place = _master_key_place(paths, environ)
     if place is None:
         return None
-    path, is_handed_over = place
-    new_text = None if is_handed_over else master_key.read_new(path)
-    text = master_key.read(path, is_handed_over=is_handed_over)
-    return MasterKey(str(path), text, None if is_handed_over else path, new_text)
+    if place.is_handed_over:
+        return MasterKey(str(place.path), master_key.read(place.path, is_handed_over=True), None)
+    # Behind links: a new one belongs where the operator has put the old one, whatever leads there.
+    path = Path(os.path.realpath(place.path))
+    new_text = master_key.read_new(path)
+    return MasterKey(str(place.path), master_key.read(path), path, new_text)
 
 
 def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:

@@ -93,13 +93,19 @@ def read_new(path: Path) -> str | None:
 def make(path: Path) -> str:
     """Return a master key that is made now, on disk at `path`, for its owner alone.
 
+    Killed meanwhile, it leaves no part of one at `path`, which nobody would replace any more.
+
     Raises:
-        VaultError: it cannot be written.
+        VaultError: it cannot be written, or something is there, a link that leads nowhere too.
     """
-    text = new_master_key()
+    text, new = new_master_key(), path_of_new(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(path, text + "\n", is_new=True)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        write_private(new, text + "\n")
+        new.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     return text
@@ -113,7 +119,7 @@ def write_new(path: Path, text: str) -> None:
     """
     new = path_of_new(path)
     try:
-        write_private(new, text.strip() + "\n", is_new=False)
+        write_private(new, text.strip() + "\n")
     except OSError as error:
         raise _unwritable(new, error) from error
 
@@ -130,7 +136,7 @@ def can_be_replaced(path: Path, text: str) -> bool:
     """
     new = path_of_new(path)
     try:
-        write_private(new, text.strip() + "\n", is_new=False)
+        write_private(new, text.strip() + "\n")
         new.replace(path)
         sync_directory(path.parent)
     except OSError as error:

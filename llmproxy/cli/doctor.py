@@ -17,7 +17,7 @@ from llmproxy.errors import ConfigError, LlmproxyError, VaultError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmproxy.config import Paths, Settings
+    from llmproxy.config import MasterKey, Paths, Settings
     from llmproxy.key_pool import ProviderKey
     from llmproxy.storage.database import AdminDatabase, Tx
 
@@ -205,20 +205,21 @@ def _check_database(database: "AdminDatabase") -> Iterator[Check]:
 def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     """Find the master key and open every stored provider key with it."""
     from llmproxy import key_pool
-    from llmproxy.config import load_vault
-    from llmproxy.master_key import path_of_new
+    from llmproxy.config import find_master_key
+    from llmproxy.vault import Vault
 
     keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
     base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
     try:
-        vault = load_vault(paths)
-        if vault is None and keys:
+        found = find_master_key(paths)
+        if found is None and keys:
             advice = f"Restore {paths.master_key} from your backup, or add the keys again."
             return Check(
                 "master key", "fail", f"missing, with {len(keys)} provider keys sealed", advice
             )
-        if vault is None:
+        if found is None:
             return Check("master key", "ok", "none yet; made with the first provider key")
+        vault = Vault(found.text, found.new_text)
         for key in keys:
             vault.open(
                 key.sealed,
@@ -229,13 +230,24 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     except VaultError as error:
         advice = "Restore the master key that sealed it, or remove the key and add it again."
         return Check("master key", "fail", str(error), advice)
-    new = path_of_new(paths.master_key)
-    if new.exists():
+    where = f"from {found.origin}" if found.path is None else f"{found.origin}, mode 0600"
+    opened = f"opens {output.counted(len(keys), 'provider key')}"
+    return _check_new_key(found, paths) or Check("master key", "ok", f"{where}; {opened}")
+
+
+def _check_new_key(found: "MasterKey", paths: "Paths") -> Check | None:
+    """Look for what a change of the master key has left where it was cut short."""
+    from llmproxy.master_key import path_of_new
+
+    new = path_of_new(found.path or paths.master_key)
+    if not new.exists():
+        return None
+    if found.path is not None:
         message = f"{new}: a change of the master key was cut short; both files are needed"
         return Check("master key", "warn", message, "Run: llmproxy provider-keys rekey")
-    where = f"{paths.master_key}, mode 0600" if paths.master_key.exists() else "not in a file here"
-    opened = f"opens {output.counted(len(keys), 'provider key')}"
-    return Check("master key", "ok", f"{where}; {opened}")
+    # The one that is handed over opens all there is: see above.
+    message = f"{new} is left of a change that was cut short; nothing here is sealed under it"
+    return Check("master key", "warn", message, f"Remove it: rm {shlex.quote(str(new))}")
 
 
 def _check_providers(tx: "Tx") -> Iterator[Check]:
