@@ -155,7 +155,7 @@ async def _serve_with(
     door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
     # One for users and one for the page: nobody's long question keeps the other from an answer.
     own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
-    own = SelfService(relay, own_reader, clock)
+    own = SelfService(relay, own_reader, clock, settings.total_timeout_s)
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     app = build_app(Parts(relay, own, door, writer, pool, page, settings.metrics_port))
     loop = asyncio.get_running_loop()
