@@ -74,7 +74,9 @@ SETTINGS = (
         "stands in front.",
     ),
     Setting("metrics_host", "Address on which `/metrics` is served."),
-    Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
+    Setting(
+        "metrics_port", "Port of `/metrics`, with `/healthz` and `/readyz`; 0: none.", 0, 65535
+    ),
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the updated or built-in one."),

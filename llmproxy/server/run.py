@@ -239,7 +239,7 @@ def _limits(settings: Settings) -> Limits:
 def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_for(settings.head_bytes_max, settings.connections_max),
+        http=protocol_for(settings.head_bytes_max, settings.connections_max, settings.metrics_port),
         ws="none",
         lifespan="off",
         log_config=None,
