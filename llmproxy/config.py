@@ -351,8 +351,9 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
         return None
     if place.is_handed_over:
         return MasterKey(str(place.path), master_key.read(place.path, is_handed_over=True), None)
-    # Behind links: a new one belongs where the operator has put the old one, whatever leads there.
-    path = Path(os.path.realpath(place.path))
+    # Behind links: a new one belongs where the operator has put the old one. A pipe has no name.
+    behind = Path(os.path.realpath(place.path))
+    path = behind if behind.exists() else place.path
     new_text = master_key.read_new(path)
     return MasterKey(str(place.path), master_key.read(path), path, new_text)
 

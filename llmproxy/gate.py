@@ -66,6 +66,7 @@ class Gate:
                 if not _are_same_books(before.get(limits.id), limits):
                     self._renew_books(principal, limits, meter)
                 meter.note_resumed(limits)
+                self._trip_if_too_fast(limits, meter)  # it may be a lower speed than before
 
     def _renew_books(self, principal: Principal, limits: Limits, meter: Meter) -> None:
         """Forget what was spent; read it again where running requests may soon hold more."""

@@ -420,3 +420,20 @@ def test_what_was_spent_before_a_resumption_suspends_nobody_however_late_it_is_k
         assert len(scene.queue.written) == 1
 
     asyncio.run(run())
+
+
+def test_a_speed_that_is_lowered_suspends_who_was_faster_at_once() -> None:
+    async def run() -> None:
+        scene = Scene(spend_per_hour_nanousd=600)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        scene.gate.note_end(scene.principal, await first, 50)
+        scene.set_limits(spend_per_hour_nanousd=300)
+        assert scene.queue.written == []  # exactly at the limit
+        scene.set_limits(spend_per_hour_nanousd=299)
+        with pytest.raises(ApiError, match="is suspended"):
+            scene.gate.enter(scene.principal, "openai")
+        assert len(scene.queue.written) == 1
+
+    asyncio.run(run())
