@@ -321,9 +321,10 @@ def _master_key_place(paths: Paths, environ: Mapping[str, str]) -> _Place | None
     if named:
         return _Place(Path(named), is_handed_over=False)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
-        return _Place(Path(credentials) / CREDENTIAL_NAME, is_handed_over=True)
-    return _Place(paths.master_key, is_handed_over=False) if paths.master_key.exists() else None
+    if credentials and master_key.is_there(handed := Path(credentials) / CREDENTIAL_NAME):
+        return _Place(handed, is_handed_over=True)
+    own = _Place(paths.master_key, is_handed_over=False)
+    return own if master_key.is_there(paths.master_key) else None
 
 
 def master_key_origin(paths: Paths, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -341,7 +342,7 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     `llmproxy-master-key`, and `master.key` in the configuration directory.
 
     Raises:
-        VaultError: a master key is named but cannot be read, or others can read it.
+        VaultError: one cannot be looked for or read, or others can read it.
     """
     value = environ.get(MASTER_KEY_VARIABLE)
     if value:
@@ -353,7 +354,7 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
         return MasterKey(str(place.path), master_key.read(place.path, is_handed_over=True), None)
     # Behind links: a new one belongs where the operator has put the old one. A pipe has no name.
     behind = Path(os.path.realpath(place.path))
-    path = behind if behind.exists() else place.path
+    path = behind if master_key.is_there(behind) else place.path
     new_text = master_key.read_new(path)
     return MasterKey(str(place.path), master_key.read(path), path, new_text)
 

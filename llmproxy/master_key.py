@@ -38,6 +38,29 @@ def path_of_new(path: Path) -> Path:
     return path.with_name(path.name + NEW_SUFFIX)
 
 
+def is_there(path: Path) -> bool:
+    """Say whether there is a file, whoever may read it.
+
+    Raises:
+        VaultError: its directory is closed to us, which must not look like "none yet".
+    """
+    try:
+        path.stat()
+    except PermissionError as error:
+        msg = f"The master key {path} cannot be looked for: {error.strerror}."
+        raise VaultError(msg) from error
+    except OSError:
+        return False
+    return True
+
+
+def how_to_restore(path: Path) -> str:
+    """Return what to do where the key at `path` is gone: a new one may wait for its place."""
+    new = path_of_new(path)
+    restore = f"Restore {path} from your backup"
+    return f"{restore}, or try the one that waits: mv {new} {path}" if is_there(new) else restore
+
+
 def read(path: Path, *, is_handed_over: bool = False) -> str:
     """Return the master key in a file.
 

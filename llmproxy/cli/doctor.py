@@ -129,13 +129,19 @@ def _check_online() -> Iterator[Check]:
 def _check_modes(paths: "Paths") -> Check:
     """Everything in the data directory, and the settings, are the operator's alone."""
     files = [*paths.database.parent.iterdir(), paths.config_file.parent, paths.config_file]
-    loose = sorted(
-        str(path) for path in files if path.exists() and path.stat().st_mode & LOOSE_MODE
-    )
+    loose = sorted(str(path) for path in files if _mode_of(path) & LOOSE_MODE)
     if loose:
         message = f"{', '.join(loose)}: can be reached by others"
         return Check("files", "warn", message, f"chmod go-rwx {' '.join(map(shlex.quote, loose))}")
     return Check("files", "ok", "only their owner can reach them")
+
+
+def _mode_of(path: "Path") -> int:
+    """Return a file's mode, 0 where there is none, or none that we could get at."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _check_spill(path: "Path") -> Iterator[Check]:
@@ -206,6 +212,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     """Find the master key and open every stored provider key with it."""
     from llmproxy import key_pool
     from llmproxy.config import find_master_key
+    from llmproxy.master_key import how_to_restore
     from llmproxy.vault import Vault
 
     keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
@@ -213,7 +220,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     try:
         found = find_master_key(paths)
         if found is None and keys:
-            advice = f"Restore {paths.master_key} from your backup, or add the keys again."
+            advice = f"{how_to_restore(paths.master_key)}; or add the keys again."
             return Check(
                 "master key", "fail", f"missing, with {len(keys)} provider keys sealed", advice
             )

@@ -119,7 +119,7 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
     Raises:
         VaultError: there are sealed keys, but their master key is not where it is looked for.
     """
-    from llmproxy import config, key_pool
+    from llmproxy import config, key_pool, master_key
     from llmproxy.cli.sealing import sealing_vault
     from llmproxy.errors import VaultError
 
@@ -130,7 +130,8 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
     if count:
         msg = (
             f"The master key that {count} stored provider keys are sealed under is missing. "
-            f"Restore {paths.master_key}, or remove those keys: llmproxy provider-keys remove"
+            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
+            "llmproxy provider-keys remove"
         )
         raise VaultError(msg)
     return config.load_or_make_vault(paths)

@@ -1,12 +1,17 @@
 """The master key where the operator has put it: what is said of it, and what waits beside it."""
 
+import os
+import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from llmproxy import master_key
 from llmproxy.vault import Vault, new_master_key
-from tests.cli.conftest import Quick
+from tests.cli.conftest import Program, Quick
 from tests.cli.rekeying import SECRETS, fill, opened, path_of, seal_without_end
 
 
@@ -94,3 +99,41 @@ def test_what_a_cut_short_change_left_is_told_of_beside_a_key_that_is_handed_ove
     assert "nothing here is sealed under it" in out
     master_key.path_of_new(path_of(filled)).unlink()
     assert "nothing here is sealed" not in filled.ok("doctor")
+
+
+def test_a_directory_that_is_closed_to_us_is_named_and_is_not_taken_for_an_empty_one(
+    program: Program, tmp_path: Path
+) -> None:
+    assert program.run("provider-keys", "add", "openai", stdin="sk-0123456789").code == 0
+    (closed := tmp_path / "closed").mkdir(mode=0)
+    config = program.home / "config"
+    config.chmod(0)
+    run = partial(subprocess.run, env=program.environ, capture_output=True, text=True, check=False)
+    if os.geteuid() == 0:
+        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        if shutil.which("setpriv") is None or run([*bound, "true"]).returncode:
+            pytest.skip("root cannot be kept out here")
+    else:
+        bound = []
+    command = [*bound, sys.executable, "-m", "llmproxy"]
+    add = run([*command, "provider-keys", "add", "groq"], input="sk-0123456789")
+    doctor = run([*command, "doctor"])
+    config.chmod(0o700)
+    handed = {**program.environ, "CREDENTIALS_DIRECTORY": str(closed)}
+    check = run([*command, "doctor"], env=handed)
+    closed.chmod(0o700)
+    assert f"The master key {config / 'master.key'} cannot be looked for" in add.stderr
+    assert "cannot be looked for" in doctor.stdout
+    assert "cannot be looked for" in check.stdout
+    for ran in (add, doctor, check):
+        assert (ran.returncode, "Traceback" in ran.stderr) == (1, False)
+
+
+def test_where_only_the_new_key_is_left_it_is_named(filled: Quick) -> None:
+    seal_without_end(filled, new_master_key(), is_committed=True)
+    path_of(filled).unlink()
+    move = f"mv {master_key.path_of_new(path_of(filled))} {path_of(filled)}"
+    assert move in filled.fails(1, "provider-keys", "add", "groq", stdin="gsk-0123456789")
+    assert move in " ".join(filled.run("doctor").out.split())
+    master_key.path_of_new(path_of(filled)).rename(path_of(filled))
+    assert opened(filled) == SECRETS
