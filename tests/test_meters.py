@@ -254,3 +254,11 @@ def test_what_ends_on_a_new_day_before_anybody_asks_is_of_that_day() -> None:
     books.fill(Spent(100, 200, [], []), midnight_ms - 50, 100.0)
     books.end(b"one", 3, midnight_ms + 5, 100.0)
     assert rooms(books, midnight_ms + 30) == [(3, 0), (203, 0)]
+
+
+def test_what_ended_before_a_resumption_does_not_count_for_the_speed() -> None:
+    books = Books()
+    now_ms = 90 * DAY_MS
+    recent = [(now_ms - 3000, 1), (now_ms - 2000, 20), (now_ms - 1000, 300)]
+    books.fill(Spent(321, 321, [], recent), now_ms, 1000.0, now_ms - 2000)
+    assert books.velocity.total(1000.0) == 300
