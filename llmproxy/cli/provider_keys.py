@@ -54,7 +54,7 @@ def add(
 ) -> None:
     """Store a provider's key, sealed. It is asked for hidden, or read from stdin or a file."""
     from llmproxy import key_pool
-    from llmproxy.config import find_paths
+    from llmproxy.config import find_master_key, find_paths
 
     paths = find_paths()
     with opening.database() as database:
@@ -72,15 +72,17 @@ def add(
                 actor=opening.actor(),
                 now_ms=opening.now_ms(),
             )
+            found = find_master_key(paths)
     if as_json:
         output.print_json(key_json(key, {}))
         return
     output.print_line(f"Provider key {key.name!r} of {provider} stored: {key.masked}")
-    if not paths.master_key.exists():
-        return
-    output.say(
-        f"It is sealed under {paths.master_key}: back that file up, apart from the database."
-    )
+    assert found is not None
+    if found.path is None:
+        what = f"the master key from {found.origin}: keep a copy of it"
+    else:
+        what = f"{found.origin}: back that file up"
+    output.say(f"It is sealed under {what}, apart from the database.")
 
 
 def _require_known(tx: "Tx", provider: str) -> None:
@@ -117,7 +119,7 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
     Raises:
         VaultError: there are sealed keys, but their master key is not where it is looked for.
     """
-    from llmproxy import config, key_pool
+    from llmproxy import config, key_pool, master_key
     from llmproxy.cli.sealing import sealing_vault
     from llmproxy.errors import VaultError
 
@@ -128,7 +130,8 @@ def _vault(tx: "Tx", paths: "Paths") -> "Vault":
     if count:
         msg = (
             f"The master key that {count} stored provider keys are sealed under is missing. "
-            f"Restore {paths.master_key}, or remove those keys: llmproxy provider-keys remove"
+            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
+            "llmproxy provider-keys remove"
         )
         raise VaultError(msg)
     return config.load_or_make_vault(paths)

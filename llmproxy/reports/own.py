@@ -11,7 +11,7 @@ from llmproxy.limits import Limits
 from llmproxy.money import format_multiplier, format_usd
 from llmproxy.reports.days import Part, split_span
 from llmproxy.reports.requests import id_bound
-from llmproxy.reports.spending import LimitsUse, find_limits_use
+from llmproxy.reports.spending import ANSWER_S_MAX, LimitsUse, find_limits_use
 from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS
 from llmproxy.storage.database import Tx
 
@@ -84,8 +84,13 @@ class OwnKey(msgspec.Struct, frozen=True):
         }
 
 
-def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKey:
-    """Return an API key with its limits, its user's wallet, and their sums since midnight UTC."""
+def find_own_key(
+    tx: Tx, user_id: int, api_key_id: int, *, now_ms: int, answer_s_max: int = ANSWER_S_MAX
+) -> OwnKey:
+    """Return an API key with its limits, its user's wallet, and their sums since midnight UTC.
+
+    `answer_s_max` is how long an answer may take; the shorter, the fewer rows are read.
+    """
     *row, limits_id, user_limits_id = tx.execute(
         """SELECT api_keys.name, users.name, rate_multiplier_micro, balance_nanousd, held_nanousd,
                   api_keys.created_at_ms, api_keys.expires_at_ms, api_keys.limits_id,
@@ -100,9 +105,7 @@ def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKe
     today = sums[0] if sums else OwnSums("", 0, 0, 0, 0, 0)
     limits, used = find_limits(tx, limits_id), None
     if limits is not None:
-        used = find_limits_use(
-            tx, user_id, limits.id, now_ms=now_ms, resumed_at_ms=limits.resumed_at_ms
-        )
+        used = find_limits_use(tx, user_id, limits, now_ms=now_ms, answer_s_max=answer_s_max)
     return OwnKey(*(*row, today, limits, find_limits(tx, user_limits_id), used))
 
 

@@ -23,6 +23,7 @@ from llmproxy.metrics import CONTENT_TYPE
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.cycle import CYCLE
 from llmproxy.server.metrics_page import MetricsPage
+from llmproxy.server.protocol import PROBE_PATHS
 from llmproxy.server.proxy import Door, serve_request
 from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
 from llmproxy.storage.database import Tx
@@ -47,7 +48,7 @@ class Parts(NamedTuple):
     pool: Pool
     metrics_page: MetricsPage
     metrics_port: int
-    """Requests that come to this port get `/metrics`, and nothing else; 0: none do."""
+    """Requests that come to this port get `/metrics` and the probes alone; 0: none do."""
 
 
 def build_app(parts: Parts) -> ASGIApp:
@@ -60,7 +61,7 @@ def build_app(parts: Parts) -> ASGIApp:
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
         # cancelled by a disconnect: a client that leaves does not stop its metering.
         path = scope["raw_path"]  # only HTTP comes here
-        if scope["server"][1] == parts.metrics_port:
+        if scope["server"][1] == parts.metrics_port and path not in PROBE_PATHS:
             await _serve_metrics(parts.metrics_page, path, send)
         elif path.startswith(PROXY_PREFIX):
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
@@ -74,7 +75,12 @@ def build_app(parts: Parts) -> ASGIApp:
 
 async def _serve_metrics(page: MetricsPage, path: bytes, send: Any) -> None:  # noqa: ANN401 - ASGI
     if path != METRICS_PATH:
-        await _refuse(ApiError(404, "unknown_path", "Only /metrics is served on this port."), send)
+        await _refuse(
+            ApiError(
+                404, "unknown_path", "Only /metrics, /healthz and /readyz are served on this port."
+            ),
+            send,
+        )
         return
     await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
 

@@ -39,6 +39,8 @@ class ProxyProtocol(HttpToolsProtocol):
     head_bytes_max = 64 * 1024
     """Of a request line and headers."""
     connections_max = 2**31
+    metrics_port = 0
+    """Connections to it are the operator's own: there are never too many."""
     _is_surplus = False
     """There are too many connections: it is told so, and closed."""
     _is_repeating_head = False
@@ -62,6 +64,8 @@ class ProxyProtocol(HttpToolsProtocol):
         """Take a connection; one that says nothing is closed as one that says nothing more."""
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
+        if self.server is not None and self.server[1] == self.metrics_port:
+            return
         surplus = len(self.server_state.connections) - self.connections_max
         self._is_surplus = surplus > 0
         if surplus > SURPLUS_MAX:
@@ -295,7 +299,13 @@ async def _refuse(error: ApiError, scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def protocol_for(head_bytes_max: int, connections_max: int) -> type[ProxyProtocol]:
-    """Return the protocol with its limits: bytes of a head, connections at once."""
-    limits = {"head_bytes_max": head_bytes_max, "connections_max": connections_max}
+def protocol_for(
+    head_bytes_max: int, connections_max: int, metrics_port: int
+) -> type[ProxyProtocol]:
+    """Return the protocol with its limits: bytes of a head, connections at once but to one port."""
+    limits = {
+        "head_bytes_max": head_bytes_max,
+        "connections_max": connections_max,
+        "metrics_port": metrics_port,
+    }
     return type("ProxyProtocol", (ProxyProtocol,), limits)

@@ -64,6 +64,8 @@ KEEPALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 50)
 """Requests leave no cycles behind, so looking for some after every 700 objects is wasted."""
+ENDED_KEYS_MS = 2 * 86_400_000
+"""So long API keys are remembered that have ended: no request runs as long (`total_timeout_s`)."""
 CUT_PATIENCE_S = 5
 """For exchanges that are cut when the drain has ended: to tell their clients, and to settle."""
 
@@ -153,7 +155,7 @@ async def _serve_with(
     door = Door(BodyBudget(settings.body_bytes_max, settings.body_bytes_in_flight_max), observer)
     # One for users and one for the page: nobody's long question keeps the other from an answer.
     own_reader, reader = Reader(config.paths.database), Reader(config.paths.database)
-    own = SelfService(relay, own_reader, clock)
+    own = SelfService(relay, own_reader, clock, settings.total_timeout_s)
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     app = build_app(Parts(relay, own, door, writer, pool, page, settings.metrics_port))
     loop = asyncio.get_running_loop()
@@ -216,7 +218,7 @@ def _observer(settings: Settings, clock: Clock) -> Observer:
 
 def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
     return Snapshot(
-        principals=accounts.load_principals(tx, now_ms=clock.now_ms()),
+        principals=accounts.load_principals(tx, now_ms=clock.now_ms(), ended_for_ms=ENDED_KEYS_MS),
         providers=key_pool.list_providers(tx),
         provider_keys=key_pool.list_provider_keys(tx),
         overrides=read_overrides(tx),
@@ -237,7 +239,7 @@ def _limits(settings: Settings) -> Limits:
 def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_for(settings.head_bytes_max, settings.connections_max),
+        http=protocol_for(settings.head_bytes_max, settings.connections_max, settings.metrics_port),
         ws="none",
         lifespan="off",
         log_config=None,

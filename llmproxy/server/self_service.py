@@ -5,9 +5,7 @@ Whose rows are read is decided by the key alone, never by anything else in the r
 
 import csv
 import io
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
@@ -26,7 +24,6 @@ KEY_PATH = b"/v1/key"
 USAGE_PATH = b"/v1/usage"
 
 Row = dict[str, object]
-T = TypeVar("T")
 
 REQUEST_COLUMNS = (
     *("id", "created_at", "key", "provider", "endpoint", "model", "stream", "status"),
@@ -40,11 +37,12 @@ GROUP_COLUMNS = ("requests", "tokens_in", "tokens_out", "cost_usd", "charged_usd
 class SelfService:
     """Answers users' questions about themselves."""
 
-    def __init__(self, relay: Relay, reader: Reader, clock: Clock) -> None:
-        """Take who knows the API keys, and where answers are read."""
+    def __init__(self, relay: Relay, reader: Reader, clock: Clock, answer_s_max: int) -> None:
+        """Take who knows the API keys, where answers are read, and `total_timeout_s`."""
         self._relay = relay
         self._reader = reader
         self._clock = clock
+        self._answer_s_max = answer_s_max
         self._ids = RequestIds()
 
     async def handle(self, request: Request, client: Client) -> None:
@@ -76,19 +74,18 @@ class SelfService:
         return await self._usage(request, principal)
 
     async def _key(self, principal: Principal) -> tuple[bytes, Headers]:
-        find = partial(reports.find_own_key, now_ms=self._clock.now_ms())
-        found = await self._read(find, principal.user_id, principal.api_key_id)
+        find = partial(
+            reports.find_own_key, now_ms=self._clock.now_ms(), answer_s_max=self._answer_s_max
+        )
+        found = await self._reader.read(find, principal.user_id, principal.api_key_id)
         return _json(found.as_json())
 
     async def _usage(self, request: Request, principal: Principal) -> tuple[bytes, Headers]:
         accept = next((value for name, value in request.headers if name == b"accept"), b"")
         asked = read_usage_query(request.query, accept, now_ms=self._clock.now_ms())
-        # Written in the thread too: a thousand rows would keep the loop for milliseconds.
-        return await self._read(_usage_page, principal.user_id, asked)
-
-    async def _read(self, function: Callable[..., T], *args: object) -> T:
         try:
-            return await self._reader.read(function, *args)
+            # Written in the thread too: a thousand rows would keep the loop for milliseconds.
+            return await self._reader.read(_usage_page, principal.user_id, asked)
         except ReadTimeoutError as error:
             raise invalid_request(
                 "There are too many requests in this span. Ask for a shorter one with from and to."

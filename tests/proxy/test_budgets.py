@@ -306,6 +306,27 @@ def test_a_key_that_replaces_another_goes_on_with_its_budget(site: Site) -> None
         assert_beyond(site.ask(each, CHAT, chat()))
 
 
+def test_what_a_replaced_key_began_without_limits_counts_for_those_of_its_heir(site: Site) -> None:
+    hold = hold_of(site)
+    ann = site.visitor()
+    site.stub.handle = held = Held(ANSWER)
+    with site.send(ann, CHAT, chat()) as one:
+        wait_until(lambda: held.begun == 1)
+        with site.books.write() as tx:
+            owner = accounts.find_user(tx, ann.name)
+            heir = Visitor(
+                ann.name, accounts.rotate_api_key(tx, owner, "test", now_ms=Clock().now_ms())
+            )
+        limit_key(site.books, ann.name, daily_budget_nanousd=hold + COST)
+        assert site.ask(ann, CHAT, chat()).status == 401
+        assert site.ask(heir, CHAT, chat()).error()["held_usd"] == format_usd(hold)
+        held.let_go()
+        assert site.take(one).status == 200
+    assert site.ask(heir, CHAT, chat()).status == 200
+    error = site.ask(heir, CHAT, chat()).error()
+    assert (error["spent_usd"], error["held_usd"]) == (format_usd(2 * COST), "0.00")
+
+
 def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:
     site.stub.handle = either
     ann = site.visitor()
