@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llmproxy import master_key, sealed_keys
+from llmproxy import key_pool, master_key, sealed_keys
 from llmproxy.config import find_paths, load_vault
 from llmproxy.storage.database import AdminDatabase
 from llmproxy.vault import Vault
