@@ -15,7 +15,7 @@ import msgspec
 import platformdirs
 
 from llmproxy import master_key
-from llmproxy.errors import ConfigError
+from llmproxy.errors import ConfigError, VaultError
 from llmproxy.limits import Network, parse_networks
 from llmproxy.vault import Vault
 
@@ -310,6 +310,18 @@ class MasterKey(NamedTuple):
         """Name where it comes from, and no key."""
         return f"MasterKey({self.origin!r})"
 
+    def vault(self) -> Vault:
+        """Return the vault under it, which opens what is sealed under its successor too.
+
+        Raises:
+            VaultError: it is no master key.
+        """
+        try:
+            return Vault(self.text, self.new_text)
+        except VaultError as error:
+            msg = f"{error} It comes from {self.origin}."
+            raise VaultError(msg) from None
+
 
 class _Place(NamedTuple):
     path: Path
@@ -369,7 +381,7 @@ def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault |
         VaultError: a master key is named but cannot be read or is none.
     """
     found = find_master_key(paths, environ)
-    return None if found is None else Vault(found.text, found.new_text)
+    return None if found is None else found.vault()
 
 
 def load_or_make_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault:

@@ -213,7 +213,6 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     from llmproxy import key_pool
     from llmproxy.config import find_master_key
     from llmproxy.master_key import how_to_restore
-    from llmproxy.vault import Vault
 
     keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
     base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
@@ -226,7 +225,7 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
             )
         if found is None:
             return Check("master key", "ok", "none yet; made with the first provider key")
-        vault = Vault(found.text, found.new_text)
+        vault = found.vault()
         for key in keys:
             vault.open(
                 key.sealed,

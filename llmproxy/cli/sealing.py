@@ -26,7 +26,7 @@ def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
     found = config.find_master_key(paths)
     if found is None:
         return None
-    current = Vault(found.text)
+    current = found._replace(new_text=None).vault()
     following = None if found.new_text is None else _vault_or_none(found.new_text)
     if sealed_keys.has_sealed(tx):
         if sealed_keys.can_open(tx, current):

@@ -80,8 +80,8 @@ def serve(config: Config) -> int:
         DatabaseError: the database has failed while it was served.
     """
     os.umask(0o077)
-    set_process_limits()
     set_up_logs(config.settings.log_level)
+    set_process_limits()
     catalog = LiveCatalog(partial(find_catalog, config))
     pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
