@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from litestar import HttpMethod, Litestar, MediaType, Request, Response, route
 from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
@@ -22,9 +23,11 @@ from llmproxy.live_keys import Pool
 from llmproxy.metrics import CONTENT_TYPE
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.cycle import CYCLE
+from llmproxy.server.description import PAGE_ERRORS, PROBE_ERRORS, Document
 from llmproxy.server.metrics_page import MetricsPage
 from llmproxy.server.proxy import Door, serve_request
 from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
+from llmproxy.shapes import Health, Readiness
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
@@ -91,27 +94,59 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
 
 
 def _build_pages(parts: Parts) -> Litestar:
-    @route("/", http_method=READING, sync_to_thread=False)
-    def base() -> Response[bytes]:
-        return Response(
-            b"", media_type=MediaType.TEXT
-        )  # clients look whether anybody is there (reference wire.md F.2)
-
-    @route("/healthz", http_method=READING, media_type=MediaType.JSON, sync_to_thread=False)
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
     probe = _DatabaseProbe(parts.writer)
 
-    @route("/readyz", http_method=READING, media_type=MediaType.JSON)
-    async def readyz() -> Response[dict[str, str]]:
+    @route(
+        "/",
+        http_method=READING,
+        summary="Nothing: for clients that look whether anybody is there",
+        media_type=MediaType.TEXT,  # reference wire.md F.2
+        responses=PAGE_ERRORS,
+        sync_to_thread=False,
+    )
+    def base() -> str:
+        return ""
+
+    @route(
+        "/healthz",
+        http_method=READING,
+        summary="Whether the server runs",
+        responses=PROBE_ERRORS,
+        sync_to_thread=False,
+    )
+    def healthz() -> Health:
+        return Health(status="ok")
+
+    not_ready = ResponseSpec(
+        Readiness, description="It cannot; `reason` says why.", generate_examples=False
+    )
+
+    @route(
+        "/readyz",
+        http_method=READING,
+        summary="Whether the server can serve: write to its database, and use a provider",
+        responses={**PROBE_ERRORS, 503: not_ready},
+    )
+    async def readyz() -> Response[Readiness]:
         reason = await _why_not_ready(parts.relay, probe, parts.pool)
         if reason is None:
-            return Response({"status": "ready"})
-        return Response({"status": "not ready", "reason": reason}, status_code=503)
+            return Response(Readiness(status="ready"))
+        return Response(Readiness(status="not ready", reason=reason), status_code=503)
 
+    @route(
+        "/openapi.json",
+        http_method=READING,
+        summary="This description",
+        media_type=MediaType.JSON,
+        responses=PAGE_ERRORS,
+    )
+    async def openapi() -> dict[str, Any]:
+        return await document.get()
+
+    handlers = [base, healthz, readyz, openapi]
+    document = Document(handlers)
     return Litestar(
-        route_handlers=[base, healthz, readyz],
+        route_handlers=handlers,
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,
@@ -172,8 +207,7 @@ def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Resp
     if status == 404:
         own = unknown_path()
     elif status == 405:
-        allowed = error.headers if isinstance(error, HTTPException) else None
-        own = wrong_method((allowed or {}).get("Allow") or "GET")
+        own = wrong_method("GET, HEAD")
     elif status < 500:
         own = ApiError(status, "invalid_request", "The request could not be served.")
     else:
