@@ -129,28 +129,30 @@ class RequestRow(Struct, frozen=True, kw_only=True):
     duration_ms: Count | None
 
 
-class _Page(Struct, frozen=True, kw_only=True):
-    since: TimeText = field(name="from")
-    until: TimeText = field(name="to")
-    next_cursor: Annotated[str | None, Meta(description="For the next page; null: none is left.")]
-    pruned_before: Annotated[
-        TimeText | None,
-        Meta(description="The answer lacks requests from before this time; null: it lacks none."),
-    ]
+_CURSOR = Meta(description="For the next page; null: none is left.")
+_PRUNED = Meta(description="The answer lacks requests from before this time; null: it lacks none.")
 
 
-class RequestsPage(_Page, frozen=True, kw_only=True):
+class RequestsPage(Struct, frozen=True, kw_only=True):
     """Single requests, newest first."""
 
+    since: TimeText = field(name="from")
+    until: TimeText = field(name="to")
     group: Literal["none"]
     data: list[RequestRow]
+    next_cursor: Annotated[str | None, _CURSOR]
+    pruned_before: Annotated[TimeText | None, _PRUNED]
 
 
-class SumsPage(_Page, frozen=True, kw_only=True):
+class SumsPage(Struct, frozen=True, kw_only=True):
     """Sums, by the names of their groups."""
 
+    since: TimeText = field(name="from")
+    until: TimeText = field(name="to")
     group: Group
     data: list[GroupSums]
+    next_cursor: Annotated[str | None, _CURSOR]
+    pruned_before: Annotated[TimeText | None, _PRUNED]
 
 
 class Health(Struct, frozen=True):

@@ -64,7 +64,7 @@ def build_app(parts: Parts) -> ASGIApp:
         # cancelled by a disconnect: a client that leaves does not stop its metering.
         path = scope["raw_path"]  # only HTTP comes here
         if scope["server"][1] == parts.metrics_port:
-            await _serve_metrics(parts.metrics_page, path, send)
+            await _serve_metrics(parts.metrics_page, scope["method"], path, send)
         elif path.startswith(PROXY_PREFIX):
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
@@ -75,9 +75,17 @@ def build_app(parts: Parts) -> ASGIApp:
     return app
 
 
-async def _serve_metrics(page: MetricsPage, path: bytes, send: Any) -> None:  # noqa: ANN401 - ASGI
+async def _serve_metrics(
+    page: MetricsPage,
+    method: str,
+    path: bytes,
+    send: Any,  # noqa: ANN401 - ASGI
+) -> None:
     if path != METRICS_PATH:
         await _refuse(ApiError(404, "unknown_path", "Only /metrics is served on this port."), send)
+        return
+    if method not in {"GET", "HEAD"}:
+        await _refuse(wrong_method("GET, HEAD"), send)
         return
     await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
 

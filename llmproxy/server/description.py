@@ -16,6 +16,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import (
     Components,
+    Example,
     OpenAPIHeader,
     OpenAPIMediaType,
     OpenAPIResponse,
@@ -148,6 +149,7 @@ def _usage(
     since: Annotated[
         str,
         QueryParameter(
+            examples=[Example(value="2026-11-01")],
             required=False,
             name="from",
             pattern=f"^{TIME_PATTERN}$",
@@ -158,6 +160,7 @@ def _usage(
     to: Annotated[
         str,
         QueryParameter(
+            examples=[Example(value="2026-12-01T00:00:00Z")],
             required=False,
             pattern=f"^{TIME_PATTERN}$",
             description="Requests that arrived before this date or time.",
@@ -179,6 +182,7 @@ def _usage(
     cursor: Annotated[
         str,
         QueryParameter(
+            examples=[Example(value="req_01a2194cbfdd70e7986215d91db33ab7")],
             required=False,
             max_length=CURSOR_CHARS_MAX,
             description="`next_cursor` of the page before; all else as before.",

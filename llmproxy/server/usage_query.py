@@ -23,9 +23,10 @@ FIELDS_MAX = 20
 CURSOR_CHARS_MAX = 300
 T = TypeVar("T", bound=str)
 _DAY_MS = 86_400_000
+_HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
 TIME_PATTERN = (
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,6})?)?(Z|[+-][0-9]{2}:[0-9]{2})?)?"
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    rf"([T ]{_HOUR}:{_SIXTY}(:{_SIXTY}(\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR}:{_SIXTY})?)?"
 )
 """In the words that JSON Schema's patterns and Python's have in common."""
 _TIME = re.compile(TIME_PATTERN)
