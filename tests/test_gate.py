@@ -1,7 +1,8 @@
 """The gate by itself: what happens between two turns of the loop, where no client can look."""
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,6 +99,20 @@ class Scene:
         await self.gate.reserve(self.principal, costing(amount), hold_id, may_fit=False)
         return hold_id
 
+    async def begin(self, amount: int = 10) -> asyncio.Task[bytes]:
+        """Reserve until that waits for the database."""
+        return await started(self.reserve(amount))
+
+    def answer(self, spent: Spent = NOTHING) -> None:
+        """Answer the last question that was put to the database."""
+        self.queue.asked[-1].set_result(spent)
+
+    async def admitted(self, amount: int = 10) -> bytes:
+        """Reserve as the first that does, of a key that has spent nothing; return the hold's id."""
+        reserving = await self.begin(amount)
+        self.answer()
+        return await reserving
+
 
 async def turns() -> None:
     """Let everything run that is due."""
@@ -105,131 +120,121 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-def test_who_comes_just_when_the_database_has_answered_is_served() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=25)
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        # Its callbacks have not run yet: the answer is there, and in no books.
-        await asyncio.wait_for(scene.reserve(), 5)
-        await first
-        assert len(scene.queue.asked) == 1
-
-    asyncio.run(run())
+async def started(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Let work begin, as far as it comes without the test's help."""
+    task = asyncio.ensure_future(work)
+    await turns()
+    return task
 
 
-def test_all_who_come_meanwhile_share_one_question() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=25)
-        waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(3)]
-        await turns()
-        waiting[0].cancel()
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        done = await asyncio.gather(*waiting[1:])
-        assert len(done) == 2
-        assert len(scene.queue.asked) == 1
-        with pytest.raises(ApiError, match="daily budget"):
-            await scene.reserve()
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Run a test in a loop of its own."""
 
-    asyncio.run(run())
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        asyncio.run(test(*args, **kwargs))
+
+    return run
 
 
-def test_a_question_that_failed_is_put_again() -> None:
-    async def run() -> None:
-        scene = Scene(monthly_budget_nanousd=25)
-        waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(2)]
-        await turns()
-        scene.queue.asked[0].set_exception(DatabaseError("busy"))
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-        assert [type(each) for each in results] == [DatabaseError] * 2
-        again = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[1].set_result(NOTHING)
+@in_loop
+async def test_who_comes_just_when_the_database_has_answered_is_served() -> None:
+    scene = Scene(daily_budget_nanousd=25)
+    first = await scene.begin()
+    scene.answer()
+    # Its callbacks have not run yet: the answer is there, and in no books.
+    await asyncio.wait_for(scene.reserve(), 5)
+    await first
+    assert len(scene.queue.asked) == 1
+
+
+@in_loop
+async def test_all_who_come_meanwhile_share_one_question() -> None:
+    scene = Scene(daily_budget_nanousd=25)
+    waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(3)]
+    await turns()
+    waiting[0].cancel()
+    await turns()
+    scene.answer()
+    done = await asyncio.gather(*waiting[1:])
+    assert len(done) == 2
+    assert len(scene.queue.asked) == 1
+    with pytest.raises(ApiError, match="daily budget"):
+        await scene.reserve()
+
+
+@in_loop
+async def test_a_question_that_failed_is_put_again() -> None:
+    scene = Scene(monthly_budget_nanousd=25)
+    waiting = [asyncio.ensure_future(scene.reserve()) for _ in range(2)]
+    await turns()
+    scene.queue.asked[0].set_exception(DatabaseError("busy"))
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(each) for each in results] == [DatabaseError] * 2
+    again = await scene.begin()
+    scene.answer()
+    await again
+
+
+@in_loop
+async def test_limits_lifted_and_set_again_while_the_database_is_asked() -> None:
+    scene = Scene(daily_budget_nanousd=25)
+    entry = scene.gate.enter(scene.principal, "openai")
+    first = await scene.begin()
+    scene.publish()
+    scene.publish(scene.principal)
+    second = await scene.begin()
+    for question in scene.queue.asked:
+        question.set_result(Spent(15, 15, [], []))
+    results = await asyncio.gather(first, second, return_exceptions=True)
+    # Each of the two asked; there is room for one, and what was spent counts once.
+    assert len(scene.queue.asked) == 2
+    assert [isinstance(each, ApiError) for each in results].count(True) == 1
+    entry.leave()
+
+
+@in_loop
+async def test_ends_that_are_queued_behind_the_question_are_counted_once() -> None:
+    scene = Scene(daily_budget_nanousd=100)
+    running = RequestIds().new(Clock().now_ms())
+    first = await scene.begin()
+    scene.gate.note_end(scene.principal, running, 30)
+    scene.answer(Spent(0, 0, [(running, 90, Clock().now_ms())], []))
+    await first
+    # 30 are spent and 10 held: 60 are left, not 61.
+    with pytest.raises(ApiError):
+        await scene.reserve(61)
+    await scene.reserve(60)
+
+
+@in_loop
+async def test_a_budget_that_is_set_again_counts_what_was_spent_without_it() -> None:
+    scene = Scene(requests_per_minute=60, daily_budget_nanousd=100)
+    await scene.admitted()
+    scene.set_limits(requests_per_minute=60)
+    scene.clock.later_ms = 86_400_000
+    await scene.reserve(90)  # which asks nobody, and of which nothing is noted
+    scene.set_limits(requests_per_minute=60, daily_budget_nanousd=100)
+    again = await scene.begin(11)
+    scene.answer(Spent(90, 90, [], []))
+    with pytest.raises(ApiError, match="daily budget"):
         await again
-
-    asyncio.run(run())
-
-
-def test_limits_lifted_and_set_again_while_the_database_is_asked() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=25)
-        entry = scene.gate.enter(scene.principal, "openai")
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.publish()
-        scene.publish(scene.principal)
-        second = asyncio.ensure_future(scene.reserve())
-        await turns()
-        for question in scene.queue.asked:
-            question.set_result(Spent(15, 15, [], []))
-        results = await asyncio.gather(first, second, return_exceptions=True)
-        # Each of the two asked; there is room for one, and what was spent counts once.
-        assert len(scene.queue.asked) == 2
-        assert [isinstance(each, ApiError) for each in results].count(True) == 1
-        entry.leave()
-
-    asyncio.run(run())
+    await scene.reserve(10)
+    # A change that leaves the budget as it is puts no new question.
+    scene.set_limits(daily_budget_nanousd=100)
+    with pytest.raises(ApiError, match="daily budget"):
+        await scene.reserve(1)
 
 
-def test_ends_that_are_queued_behind_the_question_are_counted_once() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=100)
-        running = RequestIds().new(Clock().now_ms())
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.gate.note_end(scene.principal, running, 30)
-        scene.queue.asked[0].set_result(Spent(0, 0, [(running, 90, Clock().now_ms())], []))
-        await first
-        # 30 are spent and 10 held: 60 are left, not 61.
-        with pytest.raises(ApiError):
-            await scene.reserve(61)
-        await scene.reserve(60)
-
-    asyncio.run(run())
-
-
-def test_a_budget_that_is_set_again_counts_what_was_spent_without_it() -> None:
-    async def run() -> None:
-        scene = Scene(requests_per_minute=60, daily_budget_nanousd=100)
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        await first
-        scene.set_limits(requests_per_minute=60)
-        scene.clock.later_ms = 86_400_000
-        await scene.reserve(90)  # which asks nobody, and of which nothing is noted
-        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=100)
-        again = asyncio.ensure_future(scene.reserve(11))
-        await turns()
-        scene.queue.asked[1].set_result(Spent(90, 90, [], []))
-        with pytest.raises(ApiError, match="daily budget"):
-            await again
-        await scene.reserve(10)
-        # A change that leaves the budget as it is puts no new question.
-        scene.set_limits(daily_budget_nanousd=100)
-        with pytest.raises(ApiError, match="daily budget"):
-            await scene.reserve(1)
-
-    asyncio.run(run())
-
-
-def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=100)
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        await first
-        scene.set_limits(daily_budget_nanousd=100, spend_per_hour_nanousd=60)
-        again = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[1].set_result(Spent(11, 11, [], [(scene.clock.now_ms() - 1000, 11)]))
-        with pytest.raises(ApiError, match="faster than"):
-            await again
-
-    asyncio.run(run())
+@in_loop
+async def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> None:
+    scene = Scene(daily_budget_nanousd=100)
+    await scene.admitted()
+    scene.set_limits(daily_budget_nanousd=100, spend_per_hour_nanousd=60)
+    again = await scene.begin()
+    scene.answer(Spent(11, 11, [], [(scene.clock.now_ms() - 1000, 11)]))
+    with pytest.raises(ApiError, match="faster than"):
+        await again
 
 
 @pytest.mark.parametrize(
@@ -241,7 +246,8 @@ def test_a_speed_that_is_set_beside_a_budget_counts_what_was_spent_before() -> N
         ({"spend_per_hour_nanousd": 100}, 1300, False),  # no answer takes so long
     ],
 )
-def test_the_database_is_asked_for_no_more_requests_than_there_must_be(
+@in_loop
+async def test_the_database_is_asked_for_no_more_requests_than_there_must_be(
     limits: dict[str, Any], came_s_ago: int, is_read: bool, tmp_path: Path
 ) -> None:
     book = Book(tmp_path / "llmproxy.db")
@@ -253,60 +259,48 @@ def test_the_database_is_asked_for_no_more_requests_than_there_must_be(
     with book.write() as tx:
         tx.execute("UPDATE requests SET duration_ms = ?", (came_s_ago * 1000,))
 
-    async def run() -> None:
-        scene = Scene(**limits)
-        asking = asyncio.ensure_future(scene.reserve())
-        await turns()
-        find: Callable[..., Spent] = scene.queue.arguments[0][0]  # type: ignore[assignment]
-        with book.read() as tx:
-            assert bool(find(tx, book.user_id, limits_id).recent) == is_read
-        asking.cancel()
-
-    asyncio.run(run())
+    scene = Scene(**limits)
+    asking = await scene.begin()
+    find: Callable[..., Spent] = scene.queue.arguments[0][0]  # type: ignore[assignment]
+    with book.read() as tx:
+        assert bool(find(tx, book.user_id, limits_id).recent) == is_read
+    asking.cancel()
 
 
-def test_an_answer_that_comes_after_midnight_is_of_the_day_before() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=25)
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.clock.later_ms = 86_400_000
-        scene.queue.asked[0].set_result(Spent(25, 25, [], []))
-        await turns()
-        # The one that asked has waited over midnight: it belongs to the new day.
-        await first
-        await scene.reserve(15)
-
-    asyncio.run(run())
+@in_loop
+async def test_an_answer_that_comes_after_midnight_is_of_the_day_before() -> None:
+    scene = Scene(daily_budget_nanousd=25)
+    first = await scene.begin()
+    scene.clock.later_ms = 86_400_000
+    scene.answer(Spent(25, 25, [], []))
+    await turns()
+    # The one that asked has waited over midnight: it belongs to the new day.
+    await first
+    await scene.reserve(15)
 
 
-def test_a_key_is_suspended_once_and_by_the_time_of_the_trip() -> None:
-    async def run() -> None:
-        scene = Scene(spend_per_hour_nanousd=60)
-        first = asyncio.ensure_future(scene.reserve())
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        hold_id = await first
-        scene.gate.note_end(scene.principal, hold_id, 10)
-        assert scene.queue.written == []  # exactly at the limit
-        for _ in range(3):
-            scene.gate.note_end(scene.principal, hold_id, 1)
-        assert len(scene.queue.written) == 1
-        with pytest.raises(ApiError, match="llmproxy keys resume ann laptop"):
-            scene.gate.enter(scene.principal, "openai")
-        _, limits_id, _, at_ms = scene.queue.written[0]
-        assert (limits_id, isinstance(at_ms, int)) == (1, True)
-        # The operator resumes it: it works, and what was spent before is forgotten.
-        assert isinstance(at_ms, int)
-        resumed = principal(Limits(1, spend_per_hour_nanousd=60, resumed_at_ms=at_ms))
-        scene.publish(resumed)
-        scene.gate.enter(resumed, "openai").leave()
-        scene.gate.note_end(resumed, hold_id, 10)
-        assert len(scene.queue.written) == 1
-        scene.gate.note_end(resumed, hold_id, 1)
-        assert len(scene.queue.written) == 2
-
-    asyncio.run(run())
+@in_loop
+async def test_a_key_is_suspended_once_and_by_the_time_of_the_trip() -> None:
+    scene = Scene(spend_per_hour_nanousd=60)
+    hold_id = await scene.admitted()
+    scene.gate.note_end(scene.principal, hold_id, 10)
+    assert scene.queue.written == []  # exactly at the limit
+    for _ in range(3):
+        scene.gate.note_end(scene.principal, hold_id, 1)
+    assert len(scene.queue.written) == 1
+    with pytest.raises(ApiError, match="llmproxy keys resume ann laptop"):
+        scene.gate.enter(scene.principal, "openai")
+    _, limits_id, _, at_ms = scene.queue.written[0]
+    assert (limits_id, isinstance(at_ms, int)) == (1, True)
+    # The operator resumes it: it works, and what was spent before is forgotten.
+    assert isinstance(at_ms, int)
+    resumed = principal(Limits(1, spend_per_hour_nanousd=60, resumed_at_ms=at_ms))
+    scene.publish(resumed)
+    scene.gate.enter(resumed, "openai").leave()
+    scene.gate.note_end(resumed, hold_id, 10)
+    assert len(scene.queue.written) == 1
+    scene.gate.note_end(resumed, hold_id, 1)
+    assert len(scene.queue.written) == 2
 
 
 def growing(scene: Scene, hold_id: bytes) -> GrowingHold:
@@ -317,64 +311,51 @@ def growing(scene: Scene, hold_id: bytes) -> GrowingHold:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_credit_did_not_allow_a_stream_to_hold_is_left_of_the_budget(fails: bool) -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=10_000)
-        first = asyncio.ensure_future(scene.reserve(1000))
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        stream = growing(scene, await first)
-        covering = asyncio.ensure_future(stream.covers(2002))
-        await turns()
-        # It asks for 1,000 more tokens; there is credit for 500, or the ledger cannot be written.
-        with pytest.raises(ApiError):
-            await scene.reserve(8000)
-        if fails:
-            scene.queue.asked[-1].set_exception(DatabaseError("full"))
-        else:
-            scene.queue.asked[-1].set_result(1500)
-        await asyncio.wait({covering})
-        held = 1000 if fails else 1500
-        with pytest.raises(ApiError):
-            await scene.reserve(10_001 - held)
-        await scene.reserve(10_000 - held)
-
-    asyncio.run(run())
+@in_loop
+async def test_what_credit_did_not_allow_a_stream_to_hold_is_left_of_the_budget(
+    fails: bool,
+) -> None:
+    scene = Scene(daily_budget_nanousd=10_000)
+    stream = growing(scene, await scene.admitted(1000))
+    covering = await started(stream.covers(2002))
+    # It asks for 1,000 more tokens; there is credit for 500, or the ledger cannot be written.
+    with pytest.raises(ApiError):
+        await scene.reserve(8000)
+    if fails:
+        scene.queue.asked[-1].set_exception(DatabaseError("full"))
+    else:
+        scene.queue.asked[-1].set_result(1500)
+    await asyncio.wait({covering})
+    held = 1000 if fails else 1500
+    with pytest.raises(ApiError):
+        await scene.reserve(10_001 - held)
+    await scene.reserve(10_000 - held)
 
 
-def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
-    async def run() -> None:
-        scene = Scene(daily_budget_nanousd=3000, monthly_budget_nanousd=1400)
-        first = asyncio.ensure_future(scene.reserve(1000))
-        await turns()
-        scene.queue.asked[0].set_result(NOTHING)
-        stream = growing(scene, await first)
-        covering = asyncio.ensure_future(stream.covers(2002))
-        await turns()
-        assert scene.queue.arguments[-1][-1] == 1400
-        scene.queue.asked[-1].set_result(1400)
-        assert await covering
-        assert stream.is_budget_short
-        assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
-
-    asyncio.run(run())
+@in_loop
+async def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
+    scene = Scene(daily_budget_nanousd=3000, monthly_budget_nanousd=1400)
+    stream = growing(scene, await scene.admitted(1000))
+    covering = await started(stream.covers(2002))
+    assert scene.queue.arguments[-1][-1] == 1400
+    scene.queue.asked[-1].set_result(1400)
+    assert await covering
+    assert stream.is_budget_short
+    assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
 
 
-def test_a_running_stream_is_kept_to_a_budget_that_is_set_while_it_runs() -> None:
-    async def run() -> None:
-        scene = Scene(requests_per_minute=60)
-        entry = scene.gate.enter(scene.principal, "openai")
-        hold_id = await scene.reserve(1000)
-        stream = growing(scene, hold_id)
-        scene.set_limits(requests_per_minute=60, daily_budget_nanousd=1400)
-        # It is asked at once what is spent: no other request need come.
-        scene.queue.asked[0].set_result(Spent(0, 0, [(hold_id, 1000, scene.clock.now_ms())], []))
-        await turns()
-        covering = asyncio.ensure_future(stream.covers(2002))
-        await turns()
-        assert scene.queue.arguments[-1][-1] == 1400
-        assert stream.is_budget_short
-        covering.cancel()
-        entry.leave()
-
-    asyncio.run(run())
+@in_loop
+async def test_a_running_stream_is_kept_to_a_budget_that_is_set_while_it_runs() -> None:
+    scene = Scene(requests_per_minute=60)
+    entry = scene.gate.enter(scene.principal, "openai")
+    hold_id = await scene.reserve(1000)
+    stream = growing(scene, hold_id)
+    scene.set_limits(requests_per_minute=60, daily_budget_nanousd=1400)
+    # It is asked at once what is spent: no other request need come.
+    scene.answer(Spent(0, 0, [(hold_id, 1000, scene.clock.now_ms())], []))
+    await turns()
+    covering = await started(stream.covers(2002))
+    assert scene.queue.arguments[-1][-1] == 1400
+    assert stream.is_budget_short
+    covering.cancel()
+    entry.leave()

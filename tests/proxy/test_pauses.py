@@ -6,23 +6,18 @@ import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from typing_extensions import override
 
 from llmproxy import key_pool
 from llmproxy.breaker import PAUSE_MS_FIRST
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_vault
-from llmproxy.key_pool import Provider
-from llmproxy.presets import Preset
-from llmproxy.provider_events import ProviderEvent, list_events
 from tests.fixtures import CATALOG
 from tests.proxy.conftest import running_site
-from tests.proxy.helpers import CHAT, Got, Site, chat
+from tests.proxy.helpers import CHAT, Site, chat
+from tests.proxy.places import FAILURES, NAMES_MAX, Place, listening
 from tests.support.answers import (
     CannedError,
     broken_stream,
@@ -31,13 +26,11 @@ from tests.support.answers import (
     openai_chat_stream,
     plain,
 )
-from tests.support.proxy import PROVIDER_KEY
 from tests.support.stub_provider import Handler, Out, SeenRequest, closed_port
 from tests.support.waiting import wait_until
 
-FAILURES = 3
-PROVIDERS = iter([f"own-{number}" for number in range(40)])
 GOOD = plain(openai_chat())
+BROKEN = failing(CannedError(500, [], b"{}"))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     home = tmp_path_factory.mktemp("pauses")
     catalog = json.loads(CATALOG.read_bytes())
     entry = {**catalog["models"]["openai/gpt-4o"], "aliases": []}
-    for number in range(40):
+    for number in range(NAMES_MAX):
         for model in ("gpt-4o", "gpt-4.1"):
             catalog["models"][f"own-{number}/{model}"] = entry
     (home / "catalog.json").write_text(json.dumps(catalog))
@@ -59,74 +52,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-class Place:
-    """One provider of the operator's own, which no other test has to do with."""
-
-    def __init__(self, site: Site, url: str, keys: int = 1) -> None:
-        self.site = site
-        self.name = next(PROVIDERS)
-        self.url = url
-        self.path = f"/v1/{self.name}/chat/completions"
-        vault = load_vault(find_paths(site.proxy.environ), site.proxy.environ)
-        assert vault is not None
-        now_ms = Clock().now_ms()
-        with site.books.write() as tx:
-            key_pool.add_provider(tx, self.name, Preset("openai", f"{url}/v1"), now_ms=now_ms)
-            for _ in range(keys):
-                key_pool.add_provider_key(
-                    tx, self.name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
-                )
-        visitor = site.visitor()  # the server looks for new providers four times a second
-        wait_until(lambda: site.ask(visitor, self.path, b"{}").status == 400)
-
-    def ask(self, body: bytes = chat()) -> Got:
-        return self.site.ask(self.site.visitor(), self.path, body)
-
-    def fail(self, status: int, times: int = FAILURES) -> None:
-        for _ in range(times):
-            got = self.ask()
-            assert got.status == status, got
-
-    @property
-    def row(self) -> Provider:
-        with self.site.books.database.read() as tx:
-            found = key_pool.find_provider(tx, self.name)
-        assert found is not None
-        return found
-
-    def wait_for_pause(self) -> None:
-        wait_until(lambda: self.row.paused_until_ms is not None, 20)
-
-    def wait_for_its_end(self) -> None:
-        until_ms = self.row.paused_until_ms or 0
-        wait_until(lambda: Clock().now_ms() > until_ms, 30)
-
-    def events(self) -> list[ProviderEvent]:
-        """What became of it, not of its key; the oldest first."""
-        with self.site.books.database.read() as tx:
-            events = list_events(tx, self.name, 100)
-        return [event for event in events if event.provider_key is None][::-1]
-
-    def history(self) -> list[tuple[str, str]]:
-        return [(event.state, event.actor) for event in self.events()]
-
-    def assert_paused(self, body: bytes = chat()) -> Got:
-        seen = len(self.site.stub.requests)
-        visitor = self.site.visitor()
-        got = self.site.ask(visitor, self.path, body)
-        assert (got.status, got.error()["code"]) == (429, "provider_paused")
-        assert 1 <= int(got.header("retry-after") or b"0") <= 60
-        assert got.header("x-should-retry") is None
-        assert len(self.site.stub.requests) == seen
-        assert self.site.books.wallet(visitor.name)[1] == 0
-        return got
-
-    def assert_refused_unsent(self) -> None:
-        posted = sum(seen.method == "POST" for seen in self.site.stub.requests)
-        assert self.ask().error()["code"] == "provider_paused"
-        assert sum(seen.method == "POST" for seen in self.site.stub.requests) == posted
-
-
 @pytest.fixture
 def gone(site: Site) -> Place:
     """A provider where nobody listens yet."""
@@ -137,36 +62,6 @@ def gone(site: Site) -> Place:
 def there(site: Site) -> Place:
     """A provider that is the stub."""
     return Place(site, site.stub.url)
-
-
-class Answering(BaseHTTPRequestHandler):
-    """Answers everything well."""
-
-    @override
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        body = openai_chat()
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@contextmanager
-def listening(url: str) -> Iterator[None]:
-    """Let a provider answer at an address where there was none."""
-    with HTTPServer(("127.0.0.1", int(url.rsplit(":", 1)[1])), Answering) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def test_one_that_cannot_be_reached_is_left_alone_and_serves_again_after_a_trial(
@@ -190,13 +85,11 @@ def test_one_that_cannot_be_reached_is_left_alone_and_serves_again_after_a_trial
 
 
 def test_a_trial_that_fails_pauses_for_twice_as_long(gone: Place) -> None:
-    gone.fail(502)
-    gone.wait_for_pause()
-    gone.wait_for_its_end()
+    gone.rest(502)
     gone.fail(502, times=1)
     gone.assert_paused()
     wait_until(lambda: len(gone.events()) == 2)
-    first, second = ((event.until_ms or 0) - event.created_at_ms for event in gone.events())
+    first, second = gone.pauses_ms()
     assert second == 2 * first
 
 
@@ -211,8 +104,7 @@ def test_the_operator_ends_a_pause_at_once(gone: Place) -> None:
 
 
 def test_an_operators_pause_stands_whatever_the_provider_does(gone: Place) -> None:
-    gone.fail(502)
-    gone.wait_for_pause()
+    gone.pause(502)
     gone.site.books.pause(gone.name, "unpaid")
     wait_until(lambda: "unpaid" in gone.ask().error()["message"])
     got = gone.ask()
@@ -221,8 +113,7 @@ def test_an_operators_pause_stands_whatever_the_provider_does(gone: Place) -> No
 
 
 def test_a_pause_outlives_the_server(gone: Place) -> None:
-    gone.fail(502)
-    gone.wait_for_pause()
+    gone.pause(502)
     gone.site.proxy.stop()
     gone.site.proxy.start()
     gone.wait_for_its_end()
@@ -232,10 +123,8 @@ def test_a_pause_outlives_the_server(gone: Place) -> None:
 
 def test_only_one_of_many_requests_is_the_trial(there: Place) -> None:
     stub = there.site.stub
-    stub.handle = failing(CannedError(500, [], b"{}"))
-    there.fail(500)
-    there.wait_for_pause()
-    there.wait_for_its_end()
+    stub.handle = BROKEN
+    there.rest(500)
     may_answer = threading.Event()
 
     async def slow(request: SeenRequest, out: Out) -> None:
@@ -261,10 +150,8 @@ def test_only_one_of_many_requests_is_the_trial(there: Place) -> None:
 
 def test_a_trial_that_comes_to_nothing_gives_way_to_the_next(there: Place) -> None:
     stub = there.site.stub
-    stub.handle = failing(CannedError(500, [], b"{}"))
-    there.fail(500)
-    there.wait_for_pause()
-    there.wait_for_its_end()
+    stub.handle = BROKEN
+    there.rest(500)
     stub.handle = failing(CannedError(429, [("retry-after", "1")], b"{}"))
     assert there.ask().error()["code"] == "rate_limit_exceeded"
     stub.handle = GOOD
@@ -303,37 +190,32 @@ async def never(request: SeenRequest, out: Out) -> None:
     await out.client_gone.wait()
 
 
-@pytest.mark.parametrize(
-    ("handle", "status"), [(failing(CannedError(500, [], b"{}")), 500), (never, 504)]
-)
+@pytest.mark.parametrize(("handle", "status"), [(BROKEN, 500), (never, 504)])
 def test_one_that_is_broken_altogether_is_paused_once_it_has_been_asked(
     there: Place, handle: Handler, status: int
 ) -> None:
     there.site.stub.handle = handle
-    there.fail(status)
-    there.wait_for_pause()
+    there.pause(status)
     there.assert_paused()
 
 
 def test_a_trial_that_is_answered_badly_pauses_for_longer_at_once(there: Place) -> None:
     stub = there.site.stub
-    stub.handle = failing(CannedError(500, [], b"{}"))
-    there.fail(500)
-    there.wait_for_pause()
-    there.wait_for_its_end()
+    stub.handle = BROKEN
+    there.rest(500)
     seen = len(stub.requests)
     there.fail(500, times=1)
     there.assert_refused_unsent()  # also while we ask
     wait_until(lambda: len(there.events()) == 2)
     assert [seen.method for seen in stub.requests[seen:]] == ["POST", "GET"]
-    first, second = ((event.until_ms or 0) - event.created_at_ms for event in there.events())
+    first, second = there.pauses_ms()
     assert second == 2 * first
 
 
 def test_an_outage_of_many_keys_and_requests_is_one_pause_and_a_short_one(site: Site) -> None:
     there = Place(site, site.stub.url, keys=6)
     stub = site.stub
-    stub.handle = failing(CannedError(500, [], b"{}"))
+    stub.handle = BROKEN
     seen = len(stub.requests)
     visitors = [site.visitor() for _ in range(24)]
     with ThreadPoolExecutor(24) as threads:
@@ -341,8 +223,7 @@ def test_an_outage_of_many_keys_and_requests_is_one_pause_and_a_short_one(site: 
         assert {each.result().status for each in asked} <= {500, 429}
     there.wait_for_pause()
     assert [request.method for request in stub.requests[seen:]].count("GET") == 1
-    (event,) = there.events()
-    assert (event.until_ms or 0) - event.created_at_ms == PAUSE_MS_FIRST
+    assert there.pauses_ms() == [PAUSE_MS_FIRST]
 
 
 def test_answers_that_break_off_count_too(there: Place) -> None:
@@ -363,8 +244,7 @@ def test_answers_that_break_off_count_too(there: Place) -> None:
 
 
 def test_another_address_ends_a_pause(gone: Place) -> None:
-    gone.fail(502)
-    gone.wait_for_pause()
+    gone.pause(502)
     site = gone.site
     vault = load_vault(find_paths(site.proxy.environ), site.proxy.environ)
     with site.books.write() as tx:
@@ -411,7 +291,7 @@ def test_what_the_proxy_lacks_itself_is_nobodys_failure(tmp_path: Path) -> None:
 def test_good_answers_between_failures_keep_it_in_use(there: Place) -> None:
     stub = there.site.stub
     for _ in range(FAILURES):
-        stub.handle = failing(CannedError(500, [], b"{}"))
+        stub.handle = BROKEN
         there.fail(500, times=FAILURES - 1)
         stub.handle = GOOD
         assert there.ask().status == 200
