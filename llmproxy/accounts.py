@@ -1,4 +1,4 @@
-"""Owns users, their wallets' existence, and API keys. Must not move money: that is ledger.py.
+"""Owns users, their wallets' existence, and API keys. Must not move money.
 
 Every function that writes is `f(tx, …)` over an open transaction.
 """

@@ -5,11 +5,14 @@ Budgets count requests by the day (UTC) of their arrival, at what their answers 
 
 from typing import NamedTuple
 
+import msgspec
+
 from llmproxy.limits import VELOCITY_SPAN_S, Limits
 from llmproxy.meters import DAY_MS, MINUTE_S, Spent, month_start_ms
 from llmproxy.money import format_usd
 from llmproxy.reports.requests import id_bound
 from llmproxy.rollups import REQUESTS_AS_DAYS
+from llmproxy.shapes import LimitsUsed
 from llmproxy.storage.database import Tx
 
 ANSWER_S_MAX = 86_400
@@ -31,16 +34,20 @@ class LimitsUse(NamedTuple):
 
     def as_json(self) -> dict[str, object]:
         """Return it with money as exact decimal strings of USD."""
-        shown: dict[str, object] = {
-            "requests_last_minute": self.requests_last_minute,
-            "tokens_last_minute": self.tokens_last_minute,
-            "running": self.running,
-            "spent_today_usd": format_usd(self.today),
-            "spent_month_usd": format_usd(self.month),
-        }
-        if self.last_10_minutes is not None:
-            shown["spent_10_minutes_usd"] = format_usd(self.last_10_minutes)
+        shown: dict[str, object] = msgspec.to_builtins(self.shown())
         return shown
+
+    def shown(self) -> LimitsUsed:
+        """Return it in the shape in which it is told."""
+        recent = self.last_10_minutes
+        return LimitsUsed(
+            requests_last_minute=self.requests_last_minute,
+            tokens_last_minute=self.tokens_last_minute,
+            running=self.running,
+            spent_today_usd=format_usd(self.today),
+            spent_month_usd=format_usd(self.month),
+            spent_10_minutes_usd=msgspec.UNSET if recent is None else format_usd(recent),
+        )
 
 
 def find_spent(

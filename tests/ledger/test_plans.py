@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy import ledger, limit_store, pruning, recovery, reports
+from llmproxy import crediting, ledger, limit_store, pruning, recovery, reports
 from llmproxy.clock import RequestIds
 from llmproxy.rollups import DAY_MS
 from llmproxy.storage.database import Tx, connect
@@ -109,9 +109,10 @@ def test_every_statement_of_the_ledger_goes_by_index(book: Book, planned: Planne
     ledger.record_unheld(
         tx, bytes(16), api_key_id=1, endpoint="x", outcome=book.outcome(), now_ms=NOW_MS
     )
-    ledger.credit(tx, book.wallet_id, 5, idempotency_key="a", **words)
-    ledger.adjust(tx, book.wallet_id, -5, **words)
+    crediting.credit(tx, book.wallet_id, 5, idempotency_key="a", **words)
+    crediting.adjust(tx, book.wallet_id, -5, **words)
     assert not_planned("ledger.py", planned) == set()
+    assert not_planned("crediting.py", planned) == set()
 
 
 def test_every_statement_of_a_start_goes_by_index(book: Book, planned: Planned) -> None:

@@ -244,9 +244,10 @@ def test_csv_is_a_table_that_no_spreadsheet_runs(
     ],
 )
 def test_wrong_parameters_are_told_what_would_be_right(
-    proxy: RunningProxy, user: tuple[str, str], query: str, param: str | None, advice: str
+    proxy: RunningProxy, books: Books, query: str, param: str | None, advice: str
 ) -> None:
-    answered = get(proxy, f"/v1/usage?{query}", user[1])
+    _, key = books.user()
+    answered = get(proxy, f"/v1/usage?{query}", key)
     error = answered.json()["error"]
     assert (answered.status, error["code"], error["param"]) == (400, "invalid_request", param)
     assert advice in error["message"]
