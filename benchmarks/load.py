@@ -116,18 +116,18 @@ class Run:
         return perf_counter() >= self._ends_s
 
     async def finish(self) -> Result:
-        """Run to the end, the last answers included.
-
-        Raises:
-            TimeoutError: an answer did not end within 15 s after the last request.
-        """
+        """Run to the end, the last answers included; what takes 15 s longer has failed."""
         order = self._order
         limit_s = GRACE_S + (order.requests * REQUEST_S_MAX if order.requests else order.seconds)
-        async with asyncio.timeout(limit_s), asyncio.TaskGroup() as self._tasks:
-            noting = self._tasks.create_task(self._note_progress())
-            await (self._open_loop() if self._shape.rate_per_s else self._closed_loop())
-            await self._over.wait()
-            noting.cancel()
+        try:
+            async with asyncio.timeout(limit_s), asyncio.TaskGroup() as self._tasks:
+                noting = self._tasks.create_task(self._note_progress())
+                await (self._open_loop() if self._shape.rate_per_s else self._closed_loop())
+                await self._over.wait()
+                noting.cancel()
+        except TimeoutError:
+            for _ in range(self._busy + len(self._waiting) + self._connecting):
+                self._fail("not in time", f"an answer did not end within {limit_s:.0f} s")
         for connection in self._idle:
             connection.close()
         return Result(
