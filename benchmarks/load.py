@@ -100,6 +100,7 @@ class Run:
         self._failures: Counter[str] = Counter()
         self._example = ""
         self._idle: list[Connection] = []
+        self._connected: set[Connection] = set()
         self._waiting: deque[float] = deque()
         self._progress: list[tuple[float, int]] = []
         self._connecting = 0
@@ -128,7 +129,7 @@ class Run:
         except TimeoutError:
             for _ in range(self._busy + len(self._waiting) + self._connecting):
                 self._fail("not in time", f"an answer did not end within {limit_s:.0f} s")
-        for connection in self._idle:
+        for connection in self._connected:
             connection.close()
         return Result(
             answers=len(self._latencies),
@@ -165,6 +166,7 @@ class Run:
             self._waiting.clear()
         self._connecting -= 1
         if connection.is_open:
+            self._connected.add(connection)
             self._go_on(connection)
         self._check_over()
 
@@ -189,6 +191,7 @@ class Run:
             connection.is_busy = False
             self._busy -= 1
             self._fail("connection lost", "the connection was lost")
+        self._connected.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if not self._shape.rate_per_s and not self._is_over:

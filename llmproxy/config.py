@@ -367,6 +367,8 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     # Behind links: a new one belongs where the operator has put the old one. A pipe has no name.
     behind = Path(os.path.realpath(place.path))
     path = behind if master_key.is_there(behind) else place.path
+    if not path.is_file():  # a pipe says it once, and cannot be replaced
+        return MasterKey(str(place.path), master_key.read(path), None)
     new_text = master_key.read_new(path)
     return MasterKey(str(place.path), master_key.read(path), path, new_text)
 

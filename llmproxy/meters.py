@@ -179,8 +179,10 @@ class Books:
             if ended_ms > resumed_at_ms:
                 self.velocity.add(cost, asked_s - max(0, asked_ms - ended_ms) / 1000)
         self.is_filled = True
-        for end in self._early:
-            self.end(*end)
+        for hold_id, cost, came_ms, at_s in self._early:
+            self._book(hold_id, cost, came_ms)
+            if asked_ms + (at_s - asked_s) * 1000 > resumed_at_ms:
+                self.velocity.add(cost, at_s)
         self._early.clear()
 
     def rooms(self, limits: Limits, now_ms: int) -> list[Room]:
@@ -217,13 +219,16 @@ class Books:
         if not self.is_filled:
             self._early.append((hold_id, cost, came_ms, now_s))
             return
+        self._book(hold_id, cost, came_ms)
+        if cost:
+            self.velocity.add(cost, now_s)
+
+    def _book(self, hold_id: bytes, cost: int, came_ms: int) -> None:
         held = self._held.pop(hold_id, None)
         if held is not None:
             held.change(0)
         for period in held.periods if held else self._periods_of(came_ms):
             period.spent += cost
-        if cost:
-            self.velocity.add(cost, now_s)
 
     def _rooms(self, limits: Limits, periods: tuple[Period, Period]) -> list[Room]:
         named: Iterable[tuple[str, int | None, Period, int]] = (

@@ -262,3 +262,13 @@ def test_what_ended_before_a_resumption_does_not_count_for_the_speed() -> None:
     recent = [(now_ms - 3000, 1), (now_ms - 2000, 20), (now_ms - 1000, 300)]
     books.fill(Spent(321, 321, [], recent), now_ms, 1000.0, now_ms - 2000)
     assert books.velocity.total(1000.0) == 300
+
+
+def test_what_ended_before_a_resumption_while_it_was_asked_is_of_the_budget_alone() -> None:
+    books = Books()
+    asked_ms = 90 * DAY_MS + DAY_MS // 2
+    books.end(b"before", 20, asked_ms - 40, 1000.4)
+    books.end(b"after", 300, asked_ms - 30, 1000.6)
+    books.fill(Spent(0, 0, [], []), asked_ms, 1000.0, resumed_at_ms=asked_ms + 500)
+    assert books.velocity.total(1000.6) == 300
+    assert rooms(books, asked_ms + 700) == [(320, 0), (320, 0)]

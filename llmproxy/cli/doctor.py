@@ -233,20 +233,25 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
                 provider=key.provider,
                 base_url=base_urls[key.provider],
             )
+        left_over = _check_new_key(found, paths)
     except VaultError as error:
         advice = "Restore the master key that sealed it, or remove the key and add it again."
         return Check("master key", "fail", str(error), advice)
     where = f"from {found.origin}" if found.path is None else f"{found.origin}, mode 0600"
     opened = f"opens {output.counted(len(keys), 'provider key')}"
-    return _check_new_key(found, paths) or Check("master key", "ok", f"{where}; {opened}")
+    return left_over or Check("master key", "ok", f"{where}; {opened}")
 
 
 def _check_new_key(found: "MasterKey", paths: "Paths") -> Check | None:
-    """Look for what a change of the master key has left where it was cut short."""
-    from llmproxy.master_key import path_of_new
+    """Look for what a change of the master key has left where it was cut short.
+
+    Raises:
+        VaultError: it cannot be looked for.
+    """
+    from llmproxy.master_key import is_there, path_of_new
 
     new = path_of_new(found.path or paths.master_key)
-    if not new.exists():
+    if not is_there(new):
         return None
     if found.path is not None:
         message = f"{new}: a change of the master key was cut short; both files are needed"

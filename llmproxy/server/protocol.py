@@ -7,7 +7,7 @@ uvicorn has no limit for a request's head and no deadline for any part of it.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
@@ -23,6 +23,8 @@ FRAMING_BYTES_MAX = 16
 """For each byte of a chunked body; a chunk of one byte has five, and extensions may come on top."""
 SURPLUS_MAX = 100
 """So many connections beyond the most are told so; others are dropped."""
+WATCHING_MAX = 100
+"""So many connections to the port of the metrics; others are dropped."""
 PROBE_PATHS = frozenset((b"/healthz", b"/readyz"))
 """They are answered beyond the most too: a supervisor would restart a server that is well."""
 SURPLUS_PATIENCE_S = 1.0
@@ -40,7 +42,9 @@ class ProxyProtocol(HttpToolsProtocol):
     """Of a request line and headers."""
     connections_max = 2**31
     metrics_port = 0
-    """Connections to it are the operator's own: there are never too many."""
+    """Connections to it are the operator's own: they are counted apart."""
+    watching: ClassVar[set[asyncio.Protocol]] = set()
+    """Those connections."""
     _is_surplus = False
     """There are too many connections: it is told so, and closed."""
     _is_repeating_head = False
@@ -65,11 +69,21 @@ class ProxyProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
         if self.server is not None and self.server[1] == self.metrics_port:
+            self.watching.add(self)
+            if len(self.watching) > WATCHING_MAX:
+                transport.abort()
             return
-        surplus = len(self.server_state.connections) - self.connections_max
+        clients = len(self.server_state.connections) - len(self.watching)
+        surplus = clients - self.connections_max
         self._is_surplus = surplus > 0
         if surplus > SURPLUS_MAX:
             transport.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let a connection go."""
+        self.watching.discard(self)
+        super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -307,5 +321,6 @@ def protocol_for(
         "head_bytes_max": head_bytes_max,
         "connections_max": connections_max,
         "metrics_port": metrics_port,
+        "watching": set[asyncio.Protocol](),
     }
     return type("ProxyProtocol", (ProxyProtocol,), limits)

@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from llmproxy import master_key
+from llmproxy.errors import VaultError
 from llmproxy.vault import Vault, new_master_key
 from tests.cli.conftest import Program, Quick
 from tests.cli.rekeying import SECRETS, fill, opened, path_of, seal_without_end
@@ -137,3 +139,38 @@ def test_where_only_the_new_key_is_left_it_is_named(filled: Quick) -> None:
     assert move in " ".join(filled.run("doctor").out.split())
     master_key.path_of_new(path_of(filled)).rename(path_of(filled))
     assert opened(filled) == SECRETS
+
+
+def test_a_key_from_a_pipe_is_read_once(program: Program, tmp_path: Path) -> None:
+    """Whoever writes it writes it once: a second look would wait for ever, with the ledger held."""
+    pipe, key = tmp_path / "pipe", new_master_key()
+    os.mkfifo(pipe, 0o600)
+    writer = threading.Thread(target=pipe.write_text, args=(key,))
+    writer.start()
+    add = ("provider-keys", "add", "openai")
+    ran = program.run(*add, stdin="sk-one-0123456789", LLMPROXY_MASTER_KEY_FILE=str(pipe))
+    writer.join()
+    assert ran.code == 0, ran
+    assert f"sealed under the master key from {pipe}: keep a copy of it" in " ".join(
+        ran.err.split()
+    )
+    kept = tmp_path / "kept"
+    kept.touch(0o600)
+    kept.write_text(key)
+    found = program.run("doctor", LLMPROXY_MASTER_KEY_FILE=str(kept))
+    assert "opens 1 provider key" in found.out
+
+
+def test_a_closed_directory_beside_a_key_from_the_environment_is_told(
+    quick: Quick, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLMPROXY_MASTER_KEY", new_master_key())
+    quick.ok("provider-keys", "add", "openai", stdin="sk-one-0123456789")
+
+    def closed(path: Path) -> bool:
+        msg = f"{path} cannot be looked for"
+        raise VaultError(msg)
+
+    monkeypatch.setattr(master_key, "is_there", closed)
+    ran = quick.run("doctor")
+    assert "cannot be looked for" in ran.out

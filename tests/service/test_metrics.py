@@ -68,6 +68,17 @@ def test_who_watches_the_server_gets_through_any_flood(tmp_path: Path, port: int
         assert ask(port, "POST", CHAT).status == 404
 
 
+def test_who_watches_the_server_takes_no_client_its_place(tmp_path: Path, port: int) -> None:
+    environ = {"LLMPROXY_METRICS_PORT": str(port), "LLMPROXY_CONNECTIONS_MAX": "3"}
+    with serving(tmp_path, environ) as site, ExitStack() as stack:
+        _, key = site.books.user()
+        site.stub.handle = plain(openai_chat())
+        flood = [stack.enter_context(RawClient(port, timeout_s=5)) for _ in range(150)]
+        assert flood[-1]._read() == b""  # there is an end of them too
+        for _ in range(2):
+            assert ask(site.proxy.port, "POST", CHAT, chat_body(), bearer(key)).status == 200
+
+
 def test_the_figures_are_those_of_the_ledger(site: Site, port: int) -> None:
     name, key = site.books.user()
     usage = openai_usage(1000, 200, cached=400)
