@@ -30,7 +30,7 @@ from rich.table import Table
 
 from benchmarks.crash_books import Books
 from benchmarks.crash_load import STREAM_TOKENS_HELD, catalog, user_name
-from llmproxy import accounts, ledger
+from llmproxy import accounts, crediting
 from llmproxy.cli.progress import progress
 from llmproxy.clock import Clock
 from llmproxy.errors import LlmproxyError
@@ -90,7 +90,9 @@ class Site:
                 user = accounts.create_user(tx, user_name(number), now_ms=now_ms)
                 keys.append(accounts.create_api_key(tx, user, "crash", now_ms=now_ms))
                 amount = FIRST_CREDIT_NANOUSD
-                ledger.credit(tx, user.wallet_id, amount, actor="crash", reason=None, now_ms=now_ms)
+                crediting.credit(
+                    tx, user.wallet_id, amount, actor="crash", reason=None, now_ms=now_ms
+                )
         return keys
 
     def _spawn(self, role: str, *options: str) -> subprocess.Popen[str]:

@@ -29,7 +29,7 @@ from pathlib import Path
 import uvloop
 from typing_extensions import override
 
-from llmproxy import accounts, ledger
+from llmproxy import accounts, crediting
 from llmproxy.clock import Clock
 from llmproxy.errors import LlmproxyError
 from llmproxy.storage.database import AdminDatabase
@@ -248,7 +248,7 @@ def operate(path: Path, users: int, seed: int, first: int, note: Note) -> None:
 def _add(path: Path, number: int, user: str, amount: int) -> bool:
     try:
         with contextlib.closing(AdminDatabase(path)) as database, database.write() as tx:
-            ledger.credit(
+            crediting.credit(
                 tx,
                 accounts.find_user(tx, user).wallet_id,
                 amount,

@@ -22,7 +22,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from llmproxy import accounts, ledger, ledger_check, recovery
+from llmproxy import accounts, crediting, ledger, ledger_check, recovery
 from llmproxy.catalog import Prices, Rates
 from llmproxy.clock import Clock, RequestIds
 from llmproxy.recovery import EndsKeeper
@@ -56,7 +56,9 @@ class Bench:
         now_ms = self._clock.now_ms()
         user = accounts.create_user(tx, "bench", now_ms=now_ms)
         accounts.create_api_key(tx, user, "bench", now_ms=now_ms)
-        ledger.credit(tx, user.wallet_id, CREDIT_NANOUSD, actor="bench", reason=None, now_ms=now_ms)
+        crediting.credit(
+            tx, user.wallet_id, CREDIT_NANOUSD, actor="bench", reason=None, now_ms=now_ms
+        )
         rates = Rates(input=1, output=1, cache_read=1, cache_write_5m=1, cache_write_1h=1)
         prices = Prices(rates).canonical_json()
         return ledger.Hold(

@@ -100,6 +100,7 @@ class Run:
         self._failures: Counter[str] = Counter()
         self._example = ""
         self._idle: list[Connection] = []
+        self._connected: set[Connection] = set()
         self._waiting: deque[float] = deque()
         self._progress: list[tuple[float, int]] = []
         self._connecting = 0
@@ -116,19 +117,19 @@ class Run:
         return perf_counter() >= self._ends_s
 
     async def finish(self) -> Result:
-        """Run to the end, the last answers included.
-
-        Raises:
-            TimeoutError: an answer did not end within 15 s after the last request.
-        """
+        """Run to the end, the last answers included; what takes 15 s longer has failed."""
         order = self._order
         limit_s = GRACE_S + (order.requests * REQUEST_S_MAX if order.requests else order.seconds)
-        async with asyncio.timeout(limit_s), asyncio.TaskGroup() as self._tasks:
-            noting = self._tasks.create_task(self._note_progress())
-            await (self._open_loop() if self._shape.rate_per_s else self._closed_loop())
-            await self._over.wait()
-            noting.cancel()
-        for connection in self._idle:
+        try:
+            async with asyncio.timeout(limit_s), asyncio.TaskGroup() as self._tasks:
+                noting = self._tasks.create_task(self._note_progress())
+                await (self._open_loop() if self._shape.rate_per_s else self._closed_loop())
+                await self._over.wait()
+                noting.cancel()
+        except TimeoutError:
+            for _ in range(self._busy + len(self._waiting) + self._connecting):
+                self._fail("not in time", f"an answer did not end within {limit_s:.0f} s")
+        for connection in self._connected:
             connection.close()
         return Result(
             answers=len(self._latencies),
@@ -165,6 +166,7 @@ class Run:
             self._waiting.clear()
         self._connecting -= 1
         if connection.is_open:
+            self._connected.add(connection)
             self._go_on(connection)
         self._check_over()
 
@@ -189,6 +191,7 @@ class Run:
             connection.is_busy = False
             self._busy -= 1
             self._fail("connection lost", "the connection was lost")
+        self._connected.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
         if not self._shape.rate_per_s and not self._is_over:

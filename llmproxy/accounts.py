@@ -1,4 +1,4 @@
-"""Owns users, their wallets' existence, and API keys. Must not move money: that is ledger.py.
+"""Owns users, their wallets' existence, and API keys. Must not move money.
 
 Every function that writes is `f(tx, …)` over an open transaction.
 """
@@ -363,10 +363,12 @@ def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey
     return found
 
 
-def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
+def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes, Principal]:
     """Return every live API key by its SHA-256, for the server's memory.
 
-    Who uses it must look at `ends_at_ms`: a key ends without any change of the database.
+    Those too that ended less than `ended_for_ms` ago: what they began may still run, and their
+    limits may be changed meanwhile. Who uses it must look at `ends_at_ms` in any case: a key ends
+    without any change of the database.
     """
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
@@ -375,8 +377,8 @@ def load_principals(tx: Tx, *, now_ms: int) -> dict[bytes, Principal]:
                   users.disabled_at_ms, api_keys.limits_id, users.limits_id
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
-           WHERE ends > :now""",
-        {"never": NEVER_MS, "now": now_ms},
+           WHERE ends > :since""",
+        {"never": NEVER_MS, "since": now_ms - ended_for_ms},
     ).fetchall()
     limits = limit_store.load_limits(tx, {limits_id for row in rows for limits_id in row[9:]})
     return {

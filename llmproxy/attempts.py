@@ -226,7 +226,7 @@ class Attempts:
         )
         # That what is free is overloaded says nothing of what is paid for.
         if failure.kind is FailureKind.BUSY and not order.endpoint.is_free:
-            health.note_busy(order, self._trial, failure, answer.status)
+            health.note_busy(order, tried, self._trial, failure, answer.status)
         elif failure.kind is FailureKind.UNKNOWN:
             health.note_unanswered(order, tried, self._trial, failure.excerpt, answer.status)
         else:

@@ -40,7 +40,11 @@ class Authentication:
     @property
     def has_api_keys(self) -> bool:
         """Say whether anybody could be let in."""
-        return any(not principal.is_disabled for principal in self._principals.values())
+        now_ms = self._clock.now_ms()
+        return any(
+            not principal.is_disabled and principal.ends_at_ms > now_ms
+            for principal in self._principals.values()
+        )
 
     async def authenticate(
         self, headers: Headers, query: bytes, peer: str, trace: Trace
@@ -73,7 +77,7 @@ class Authentication:
     def _find(self, given: list[str]) -> Principal | None:
         for key in given:
             principal = self._principals.get(vault.hash_api_key(key))
-            # A key may end while nothing is committed that would tell of it.
+            # Ended ones are known too, and one may end while nothing is committed that tells of it.
             if principal is not None and principal.ends_at_ms > self._clock.now_ms():
                 return principal
         return None

@@ -62,7 +62,10 @@ def parse_request_id(text: str) -> bytes | None:
 
 def rfc3339(at_ms: int | None) -> str | None:
     """Return a time in milliseconds as RFC 3339 in UTC with milliseconds; None stays None."""
-    if at_ms is None:
-        return None
+    return None if at_ms is None else time_text(at_ms)
+
+
+def time_text(at_ms: int) -> str:
+    """Return a time in milliseconds since 1970 as RFC 3339 in UTC with milliseconds."""
     moment = datetime.fromtimestamp(at_ms // 1000, tz=UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{at_ms % 1000:03d}Z"

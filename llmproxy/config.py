@@ -15,7 +15,7 @@ import msgspec
 import platformdirs
 
 from llmproxy import master_key
-from llmproxy.errors import ConfigError
+from llmproxy.errors import ConfigError, VaultError
 from llmproxy.limits import Network, parse_networks
 from llmproxy.vault import Vault
 
@@ -76,7 +76,9 @@ SETTINGS = (
     ),
     Setting("dashboard", "Serve the dashboard under `/dashboard`: true or false."),
     Setting("metrics_host", "Address on which `/metrics` is served."),
-    Setting("metrics_port", "Port on which `/metrics` is served; 0: it is not.", 0, 65535),
+    Setting(
+        "metrics_port", "Port of `/metrics`, with `/healthz` and `/readyz`; 0: none.", 0, 65535
+    ),
     Setting("log_level", "debug, info, warning or error."),
     Setting("log_requests", "Log one line for each request at its end: true or false."),
     Setting("catalog_file", "A model catalog of your own instead of the updated or built-in one."),
@@ -303,12 +305,24 @@ class MasterKey(NamedTuple):
     origin: str
     text: str
     path: Path | None
-    """The file that it can be replaced in; None where somebody hands it over."""
+    """The file that it can be replaced in, no link to it; None where somebody hands it over."""
     new_text: str | None = None
 
     def __repr__(self) -> str:  # type: ignore[explicit-override]
         """Name where it comes from, and no key."""
         return f"MasterKey({self.origin!r})"
+
+    def vault(self) -> Vault:
+        """Return the vault under it, which opens what is sealed under its successor too.
+
+        Raises:
+            VaultError: it is no master key.
+        """
+        try:
+            return Vault(self.text, self.new_text)
+        except VaultError as error:
+            msg = f"{error} It comes from {self.origin}."
+            raise VaultError(msg) from None
 
 
 class _Place(NamedTuple):
@@ -321,9 +335,10 @@ def _master_key_place(paths: Paths, environ: Mapping[str, str]) -> _Place | None
     if named:
         return _Place(Path(named), is_handed_over=False)
     credentials = environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and (Path(credentials) / CREDENTIAL_NAME).exists():
-        return _Place(Path(credentials) / CREDENTIAL_NAME, is_handed_over=True)
-    return _Place(paths.master_key, is_handed_over=False) if paths.master_key.exists() else None
+    if credentials and master_key.is_there(handed := Path(credentials) / CREDENTIAL_NAME):
+        return _Place(handed, is_handed_over=True)
+    own = _Place(paths.master_key, is_handed_over=False)
+    return own if master_key.is_there(paths.master_key) else None
 
 
 def master_key_origin(paths: Paths, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -341,7 +356,7 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     `llmproxy-master-key`, and `master.key` in the configuration directory.
 
     Raises:
-        VaultError: a master key is named but cannot be read, or others can read it.
+        VaultError: one cannot be looked for or read, or others can read it.
     """
     value = environ.get(MASTER_KEY_VARIABLE)
     if value:
@@ -349,10 +364,15 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     place = _master_key_place(paths, environ)
     if place is None:
         return None
-    path, is_handed_over = place
-    new_text = None if is_handed_over else master_key.read_new(path)
-    text = master_key.read(path, is_handed_over=is_handed_over)
-    return MasterKey(str(path), text, None if is_handed_over else path, new_text)
+    if place.is_handed_over:
+        return MasterKey(str(place.path), master_key.read(place.path, is_handed_over=True), None)
+    # Behind links: a new one belongs where the operator has put the old one. A pipe has no name.
+    behind = Path(os.path.realpath(place.path))
+    path = behind if master_key.is_there(behind) else place.path
+    if not path.is_file():  # a pipe says it once, and cannot be replaced
+        return MasterKey(str(place.path), master_key.read(path), None)
+    new_text = master_key.read_new(path)
+    return MasterKey(str(place.path), master_key.read(path), path, new_text)
 
 
 def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
@@ -365,7 +385,7 @@ def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault |
         VaultError: a master key is named but cannot be read or is none.
     """
     found = find_master_key(paths, environ)
-    return None if found is None else Vault(found.text, found.new_text)
+    return None if found is None else found.vault()
 
 
 def load_or_make_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault:

@@ -321,8 +321,8 @@ def budget_ended() -> ApiError:
 
 
 def ledger_busy() -> ApiError:
-    """Return the 503 for a moment in which nothing can be written; the log says why, not this."""
-    message = "The ledger cannot be written now. Try again in a moment."
+    """Return the 503 for a moment in which it cannot be used; the log says why, not this."""
+    message = "The ledger cannot be used now. Try again in a moment."
     return ApiError(
         503, "ledger_busy", message, should_retry=None, retry_after_s=LEDGER_RETRY_AFTER_S
     )

@@ -13,14 +13,15 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def write_private(path: Path, text: str, *, is_new: bool) -> None:
+def write_private(path: Path, text: str) -> None:
     """Return when a file with this text is on disk, for its owner alone (0600).
 
+    Killed meanwhile, it leaves a part of it: to be written beside the name that it is meant for.
+
     Raises:
-        FileExistsError: it is to be new and is there already.
         OSError: it cannot be written.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_EXCL if is_new else os.O_TRUNC)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_TRUNC
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         os.fchmod(descriptor, 0o600)  # one that was there may have been looser

@@ -3,7 +3,7 @@
 What is counted stands in memory: minutes begin anew with the process, budgets and the speed of
 spending are read from the database when a key is first used. The steps of one request:
 
-    enter    before its body is read: suspended? provider? requests, tokens, concurrent requests
+    enter    before its body is read: suspended? provider? and what rate_limits.py looks at
     reserve  before its hold: budgets; `change` when it held something else, `extend` as it grows
     note_end with its settlement: what it has cost, its tokens; may suspend the key
     leave    when it is over, whatever became of it
@@ -12,119 +12,20 @@ spending are read from the database when a key is first used. The steps of one r
 import logging
 import shlex
 from asyncio import Future, shield
-from collections.abc import Iterator
 from functools import partial
 
 from llmproxy import limit_store, reports
 from llmproxy.accounts import Principal
 from llmproxy.clock import Clock, arrival_ms
-from llmproxy.errors import ApiError, api_key_suspended, not_allowed
-from llmproxy.headers import Headers
+from llmproxy.errors import api_key_suspended, not_allowed
 from llmproxy.limits import VELOCITY_SPANS_PER_HOUR, Limits
-from llmproxy.meters import MINUTE_S, Books, Meter, Spent
+from llmproxy.meters import Books, Meter, Spent
 from llmproxy.money import format_usd
 from llmproxy.quote import Quote, budget_exceeded, covered
+from llmproxy.rate_limits import Entry, Scope, headers_of, too_many
 from llmproxy.storage.queue import Queue
 
-CONCURRENT_RETRY_AFTER_S = 2
-"""Nobody knows when a running request will end."""
-
 _log = logging.getLogger("llmproxy.relay")
-
-
-class Entry:
-    """One request's place within the limits: what it counts for, until it leaves."""
-
-    __slots__ = ("_clock", "_entered_s", "_scopes")
-
-    def __init__(self, scopes: "list[_Scope]", clock: Clock) -> None:
-        """Count one more request, and one that runs."""
-        self._scopes = scopes
-        self._clock = clock
-        self._entered_s = clock.monotonic_s()
-        for scope in scopes:
-            scope.meter.running += 1
-            scope.meter.requests.add(1, self._entered_s)
-
-    def leave(self) -> None:
-        """Count it as running no more."""
-        for scope in self._scopes:
-            scope.meter.running -= 1
-
-    def uncount(self) -> None:
-        """Let it not have been one of the minute's requests: it will be counted again."""
-        for scope in self._scopes:
-            scope.meter.requests.take_back(1, self._entered_s)
-
-    def headers(self) -> Headers:
-        """Return the headers that tell what is left at this moment; none without such limits."""
-        return _headers(self._scopes, self._clock.monotonic_s())
-
-
-class _Scope:
-    """Limits, whose they are, and what is counted for them."""
-
-    __slots__ = ("limits", "meter", "prefix", "who")
-
-    def __init__(self, who: str, prefix: str, limits: Limits, meter: Meter) -> None:
-        self.who = who
-        self.prefix = prefix
-        self.limits = limits
-        self.meter = meter
-
-    def refusal(self, now_s: float) -> tuple[str, float] | None:
-        """Say which limit is reached and in how many seconds it is not; None when none is."""
-        limits, meter = self.limits, self.meter
-        most = limits.requests_per_minute
-        if most is not None and meter.requests.total(now_s) >= most:
-            wait_s = meter.requests.wait_s(most - 1, now_s)
-            return f"{self.who} may make {most:,} requests per minute", wait_s
-        most = limits.tokens_per_minute
-        if most is not None and meter.tokens.total(now_s) >= most:
-            wait_s = meter.tokens.wait_s(most - 1, now_s)
-            return f"{self.who} may use {most:,} tokens per minute", wait_s
-        most = limits.concurrent_max
-        if most is not None and meter.running >= most:
-            what = f"{self.who} may have {most:,} requests running at once"
-            return what, CONCURRENT_RETRY_AFTER_S
-        return None
-
-    def policies(self, now_s: float) -> Iterator[tuple[bytes, bytes]]:
-        """Yield the items of `ratelimit-policy` and of `ratelimit` for each limit."""
-        limits, meter = self.limits, self.meter
-        if (most := limits.requests_per_minute) is not None:
-            left = max(0, most - meter.requests.total(now_s))
-            name = f'"{self.prefix}requests"'
-            yield _items(name, f"q={most};w={MINUTE_S}", left, meter.requests.next_s(now_s))
-        if (most := limits.tokens_per_minute) is not None:
-            left = max(0, most - meter.tokens.total(now_s))
-            policy = f'q={most};qu="tokens";w={MINUTE_S}'
-            yield _items(f'"{self.prefix}tokens"', policy, left, meter.tokens.next_s(now_s))
-        if (most := limits.concurrent_max) is not None:
-            policy = f'q={most};qu="concurrent-requests"'
-            yield _items(f'"{self.prefix}concurrent"', policy, max(0, most - meter.running))
-
-
-def _items(
-    name: str, policy: str, left: int, more_in_s: float | None = None
-) -> tuple[bytes, bytes]:
-    state = f"{name};r={left}"
-    if more_in_s is not None:
-        state += f";t={_whole_s(more_in_s)}"
-    return f"{name};{policy}".encode(), state.encode()
-
-
-def _whole_s(seconds: float) -> int:
-    """Return seconds as clients are told them: whole ones, 1 to 60."""
-    return min(MINUTE_S, max(1, -int(-seconds // 1)))
-
-
-def _headers(scopes: list[_Scope], now_s: float) -> Headers:
-    pairs = [pair for scope in scopes for pair in scope.policies(now_s)]
-    if not pairs:
-        return []
-    policies, states = zip(*pairs, strict=True)
-    return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states))]
 
 
 class Gate:
@@ -144,7 +45,7 @@ class Gate:
         self._limits: dict[int, Limits] = {}
         """The limits of API keys as they are now, by their ids."""
         self._limits_of_key: dict[int, Limits] = {}
-        """The same by the ids of the keys."""
+        """The same by the ids of the keys, ended ones too whose requests may still run."""
 
     def publish(self, principals: dict[bytes, Principal]) -> None:
         """Take the limits as the operator has set them."""
@@ -165,6 +66,7 @@ class Gate:
                 if not _are_same_books(before.get(limits.id), limits):
                     self._renew_books(principal, limits, meter)
                 meter.note_resumed(limits)
+                self._trip_if_too_fast(limits, meter)  # it may be a lower speed than before
 
     def _renew_books(self, principal: Principal, limits: Limits, meter: Meter) -> None:
         """Forget what was spent; read it again where running requests may soon hold more."""
@@ -190,16 +92,16 @@ class Gate:
         for scope in scopes:
             refusal = scope.refusal(now_s)
             if refusal is not None:
-                raise _too_many(*refusal, _headers(scopes, now_s))
+                raise too_many(*refusal, headers_of(scopes, now_s))
         return Entry(scopes, self._clock)
 
-    def _scopes(self, principal: Principal) -> list[_Scope]:
+    def _scopes(self, principal: Principal) -> list[Scope]:
         scopes = []
         if (own := principal.limits) is not None:
-            scopes.append(_Scope("This API key", "", own, self._meter(own)))
+            scopes.append(Scope("This API key", "", own, self._meter(own)))
         if (of_user := principal.user_limits) is not None:
             whose = "The user of this API key"
-            scopes.append(_Scope(whose, "user-", of_user, self._meter(of_user)))
+            scopes.append(Scope(whose, "user-", of_user, self._meter(of_user)))
         return scopes
 
     def _meter(self, limits: Limits) -> Meter:
@@ -259,19 +161,22 @@ class Gate:
         self, principal: Principal, quote: Quote, hold_id: bytes, held_tokens: int, wanted: int
     ) -> int:
         """Reserve more output for a running request; return how many tokens the budgets cover."""
-        books = self._known_books(principal)
-        limits = principal.limits
+        books, limits = self._known_books(principal), self._limits_now(principal)
         if books is None or limits is None:
             return wanted
         held = quote.cost_nanousd(held_tokens)
-        for room in books.rooms_of(self._limits.get(limits.id, limits), hold_id):
+        for room in books.rooms_of(limits, hold_id):
             if quote.cost_nanousd(wanted) - held > room.left:
                 wanted = max(held_tokens, quote.affordable_output_tokens(held + room.left))
         books.change(hold_id, quote.cost_nanousd(wanted))
         return wanted
 
+    def _limits_now(self, principal: Principal) -> Limits | None:
+        """Return the limits of a running request's key, which may have got them since it came."""
+        return self._limits_of_key.get(principal.api_key_id, principal.limits)
+
     def _known_books(self, principal: Principal) -> Books | None:
-        limits = principal.limits
+        limits = self._limits_now(principal)
         meter = None if limits is None else self._meters.get(limits.id)
         return None if meter is None else meter.books
 
@@ -310,11 +215,11 @@ class Gate:
         def fill(reading: Future[Spent]) -> None:
             error = reading.exception()
             if error is None:
-                books.fill(reading.result(), asked_ms, asked_s)
+                books.fill(reading.result(), asked_ms, asked_s, meter.resumed_at_ms)
             if meter.books is not books:
                 pass  # the limits were lifted meanwhile: who waits asks anew
             elif error is None:
-                self._trip_if_too_fast(limits, meter)
+                self._trip_if_too_fast(self._limits.get(limits.id, limits), meter)
             else:
                 meter.books = None
                 filled.set_exception(error)
@@ -338,8 +243,7 @@ class Gate:
             for limits in (principal.limits, principal.user_limits):
                 if limits is not None and (meter := self._meters.get(limits.id)) is not None:
                     meter.tokens.add(tokens, self._clock.monotonic_s())
-        # The key may have got its limits while the request ran.
-        limits = self._limits_of_key.get(principal.api_key_id, principal.limits)
+        limits = self._limits_now(principal)
         meter = None if limits is None else self._meters.get(limits.id)
         if limits is None or meter is None or meter.books is None:
             return
@@ -383,16 +287,3 @@ def _are_same_books(before: Limits | None, now: Limits) -> bool:
 def _too_fast(limits: Limits) -> str:
     most = format_usd(limits.spend_per_hour_nanousd or 0)
     return f"its last ten minutes were spent faster than {most} USD per hour"
-
-
-def _too_many(what: str, wait_s: float, headers: Headers) -> ApiError:
-    seconds = _whole_s(wait_s)
-    error = ApiError(
-        429,
-        "rate_limit_exceeded",
-        f"{what}. Try again in {seconds} s.",
-        should_retry=None,
-        retry_after_s=seconds,
-    )
-    error.extra_headers = tuple(headers)
-    return error

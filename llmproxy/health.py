@@ -136,7 +136,7 @@ class Health:
     def note_answer(self, sent: Attempted, tried: Tried, trial: Trial) -> None:
         """Take note that an answer has begun as it should: a trial has gone well."""
         tried.key.note_answer(sent.scope, self._clock.now_ms())
-        if tried.state == "out_of_quota":
+        if tried.state == "out_of_quota" and not self._is_elsewhere(sent.provider):
             self._keys.put_back(tried)
         if not trial:
             return
@@ -165,10 +165,7 @@ class Health:
         """Do to the key what the provider's refusal asks for."""
         if self._is_elsewhere(sent.provider):
             return  # what is said there says nothing of here
-        breaker = self._breakers.get((sent.provider.name, ""))
-        if breaker is not None and breaker in trial:
-            # Whoever sends what is refused must not be able to use up one trial after the other.
-            self._ask_about(breaker, sent, tried, "", 0)
+        self._ask_after_trial(sent, tried, trial)
         if failure.kind is FailureKind.DEAD:
             state = State("dead", failure.excerpt, status)
             self._keys.take_out(sent.provider.name, tried, state)
@@ -193,10 +190,13 @@ class Health:
         if breaker.count(trial.get(breaker, 0)):
             self._pause(sent.provider.name, breaker, UNREACHABLE, error, None)
 
-    def note_busy(self, sent: Attempted, trial: Trial, failure: Failure, status: int) -> None:
+    def note_busy(
+        self, sent: Attempted, tried: Tried, trial: Trial, failure: Failure, status: int
+    ) -> None:
         """Count that the provider has too much to do: this scope is left alone, no key is."""
         if self._is_outdated(sent.provider):
             return
+        self._ask_after_trial(sent, tried, trial)
         name, now_ms = sent.provider.name, self._now_ms()
         breaker = self._breaker(name, sent.scope)
         if not breaker.count(trial.get(breaker, 0)):
@@ -233,6 +233,15 @@ class Health:
             breaker, sent, tried, error, status, is_urgent=breaker.is_open
         )
 
+    def _ask_after_trial(self, sent: Attempted, tried: Tried, trial: Trial) -> None:
+        """Let a provider be asked whose trial has decided nothing.
+
+        Whoever sends what is refused must not be able to use up one trial after the other.
+        """
+        breaker = self._breakers.get((sent.provider.name, ""))
+        if breaker is not None and breaker in trial and not breaker.is_asked_about:
+            breaker.is_asked_about = self._ask_about(breaker, sent, tried, "", 0)
+
     def _breaker(self, provider: str, scope: str) -> Breaker:
         breaker = self._breakers.get((provider, scope))
         if breaker is None:
@@ -243,6 +252,7 @@ class Health:
 
     def _forget(self, provider: str) -> None:
         """Begin anew with a provider and all its scopes."""
+        self._questions.forget(provider)
         for key in [key for key in self._breakers if key[0] == provider]:
             del self._breakers[key]
 
@@ -265,7 +275,9 @@ class Health:
         return self._questions.put(*asked, judge, self._now_ms(), is_urgent=is_urgent)
 
     def _judge_key(self, provider: Provider, tried: Tried, found: Probe) -> None:
-        if found.refuses_key and not self._is_elsewhere(provider):
+        if self._is_elsewhere(provider):
+            self._questions.forget(tried.key.id)  # nothing is known of where it is used now
+        elif found.refuses_key:
             self._questions.forget(tried.key.id)  # enabled again, it is to be asked about again
             state = State("dead", found.message, found.status)
             self._keys.take_out(provider.name, tried, state)

@@ -14,8 +14,10 @@ from ipaddress import (
 )
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from llmproxy.money import format_usd
+from llmproxy.shapes import LimitsSet
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -90,16 +92,34 @@ class Limits(msgspec.Struct, frozen=True):
 
     def as_json(self) -> dict[str, object]:
         """Return the limits that are set; money as exact decimal strings of USD."""
-        shown: dict[str, object] = {}
-        for name in RATES:
-            shown[name] = getattr(self, name)
-        for name in AMOUNTS:
-            amount = getattr(self, name)
-            shown[name.replace("nanousd", "usd")] = None if amount is None else format_usd(amount)
-        for name in LISTS:
-            values = getattr(self, name)
-            shown[name] = None if values is None else [str(each) for each in values]
-        return {name: value for name, value in shown.items() if value is not None}
+        shown: dict[str, object] = msgspec.to_builtins(self.shown())
+        return shown
+
+    def shown(self) -> LimitsSet:
+        """Return the limits that are set, in the shape in which they are told."""
+        return LimitsSet(
+            requests_per_minute=_or_unset(self.requests_per_minute),
+            tokens_per_minute=_or_unset(self.tokens_per_minute),
+            concurrent_max=_or_unset(self.concurrent_max),
+            daily_budget_usd=_usd(self.daily_budget_nanousd),
+            monthly_budget_usd=_usd(self.monthly_budget_nanousd),
+            spend_per_hour_usd=_usd(self.spend_per_hour_nanousd),
+            models=_texts(self.models),
+            providers=_texts(self.providers),
+            networks=_texts(self.networks),
+        )
+
+
+def _or_unset(limit: int | None) -> int | UnsetType:
+    return UNSET if limit is None else limit
+
+
+def _usd(limit_nanousd: int | None) -> str | UnsetType:
+    return UNSET if limit_nanousd is None else format_usd(limit_nanousd)
+
+
+def _texts(values: tuple[object, ...] | None) -> list[str] | UnsetType:
+    return UNSET if values is None else [str(each) for each in values]
 
 
 def _matches(pattern: str, model_id: str) -> bool:

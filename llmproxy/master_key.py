@@ -38,6 +38,29 @@ def path_of_new(path: Path) -> Path:
     return path.with_name(path.name + NEW_SUFFIX)
 
 
+def is_there(path: Path) -> bool:
+    """Say whether there is a file, whoever may read it.
+
+    Raises:
+        VaultError: its directory is closed to us, which must not look like "none yet".
+    """
+    try:
+        path.stat()
+    except PermissionError as error:
+        msg = f"The master key {path} cannot be looked for: {error.strerror}."
+        raise VaultError(msg) from error
+    except OSError:
+        return False
+    return True
+
+
+def how_to_restore(path: Path) -> str:
+    """Return what to do where the key at `path` is gone: a new one may wait for its place."""
+    new = path_of_new(path)
+    restore = f"Restore {path} from your backup"
+    return f"{restore}, or try the one that waits: mv {new} {path}" if is_there(new) else restore
+
+
 def read(path: Path, *, is_handed_over: bool = False) -> str:
     """Return the master key in a file.
 
@@ -93,13 +116,19 @@ def read_new(path: Path) -> str | None:
 def make(path: Path) -> str:
     """Return a master key that is made now, on disk at `path`, for its owner alone.
 
+    Killed meanwhile, it leaves no part of one at `path`, which nobody would replace any more.
+
     Raises:
-        VaultError: it cannot be written.
+        VaultError: it cannot be written, or something is there, a link that leads nowhere too.
     """
-    text = new_master_key()
+    text, new = new_master_key(), path_of_new(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_private(path, text + "\n", is_new=True)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        write_private(new, text + "\n")
+        new.replace(path)
+        sync_directory(path.parent)
     except OSError as error:
         raise _unwritable(path, error) from error
     return text
@@ -113,7 +142,7 @@ def write_new(path: Path, text: str) -> None:
     """
     new = path_of_new(path)
     try:
-        write_private(new, text.strip() + "\n", is_new=False)
+        write_private(new, text.strip() + "\n")
     except OSError as error:
         raise _unwritable(new, error) from error
 
@@ -130,7 +159,7 @@ def can_be_replaced(path: Path, text: str) -> bool:
     """
     new = path_of_new(path)
     try:
-        write_private(new, text.strip() + "\n", is_new=False)
+        write_private(new, text.strip() + "\n")
         new.replace(path)
         sync_directory(path.parent)
     except OSError as error:

@@ -44,6 +44,7 @@ class Window:
             self._parts[-1][1] += amount
         else:
             self._parts.append([step, amount])
+            self._drop_before(step - STEPS)  # here too: where nothing is limited nobody asks
         self._total += amount
 
     def take_back(self, amount: int, at_s: float) -> None:
@@ -57,9 +58,7 @@ class Window:
 
     def total(self, now_s: float) -> int:
         """Return how much counts now."""
-        oldest = self._step(now_s) - STEPS
-        while self._parts and self._parts[0][0] < oldest:
-            self._total -= self._parts.popleft()[1]
+        self._drop_before(self._step(now_s) - STEPS)
         return self._total
 
     def wait_s(self, at_most: int, now_s: float) -> float:
@@ -78,6 +77,10 @@ class Window:
         if not self.total(now_s):
             return self._span_s
         return self._leaves_at_s(self._parts[0][0]) - now_s
+
+    def _drop_before(self, oldest: int) -> None:
+        while self._parts and self._parts[0][0] < oldest:
+            self._total -= self._parts.popleft()[1]
 
     def _step(self, at_s: float) -> int:
         return int(at_s // self._step_s)
@@ -162,20 +165,24 @@ class Books:
         self.is_filled = False
         self.velocity = Window(VELOCITY_SPAN_S)
 
-    def fill(self, spent: Spent, asked_ms: int, asked_s: float) -> None:
+    def fill(self, spent: Spent, asked_ms: int, asked_s: float, resumed_at_ms: int = 0) -> None:
         """Take what the database knows, and book what has ended since it was asked.
 
-        The times are those of the question: the answer tells of that day, be it over by now.
+        The times are those of the question: the answer tells of that day, be it over by now. What
+        ended before a resumption does not count for the speed, be it later than the question.
         """
         self._turn(asked_ms)
         self._daily.spent, self._monthly.spent = spent.today, spent.month
         for hold_id, amount, came_ms in spent.open_holds:
             self._held[hold_id] = _Held(amount, self._periods_of(came_ms))
         for ended_ms, cost in spent.recent:
-            self.velocity.add(cost, asked_s - max(0, asked_ms - ended_ms) / 1000)
+            if ended_ms > resumed_at_ms:
+                self.velocity.add(cost, asked_s - max(0, asked_ms - ended_ms) / 1000)
         self.is_filled = True
-        for end in self._early:
-            self.end(*end)
+        for hold_id, cost, came_ms, at_s in self._early:
+            self._book(hold_id, cost, came_ms)
+            if asked_ms + (at_s - asked_s) * 1000 > resumed_at_ms:
+                self.velocity.add(cost, at_s)
         self._early.clear()
 
     def rooms(self, limits: Limits, now_ms: int) -> list[Room]:
@@ -212,13 +219,16 @@ class Books:
         if not self.is_filled:
             self._early.append((hold_id, cost, came_ms, now_s))
             return
+        self._book(hold_id, cost, came_ms)
+        if cost:
+            self.velocity.add(cost, now_s)
+
+    def _book(self, hold_id: bytes, cost: int, came_ms: int) -> None:
         held = self._held.pop(hold_id, None)
         if held is not None:
             held.change(0)
         for period in held.periods if held else self._periods_of(came_ms):
             period.spent += cost
-        if cost:
-            self.velocity.add(cost, now_s)
 
     def _rooms(self, limits: Limits, periods: tuple[Period, Period]) -> list[Room]:
         named: Iterable[tuple[str, int | None, Period, int]] = (

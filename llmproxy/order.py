@@ -7,13 +7,14 @@ from llmproxy.accounts import Principal
 from llmproxy.body_reader import BodyReader
 from llmproxy.clock import Clock, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts
-from llmproxy.gate import Entry, Gate
+from llmproxy.gate import Gate
 from llmproxy.headers import Headers
 from llmproxy.health import Health
 from llmproxy.key_pool import Provider
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.live_keys import LiveKey
 from llmproxy.quote import Quote
+from llmproxy.rate_limits import Entry
 from llmproxy.storage.queue import Queue
 from llmproxy.trace import Trace
 from llmproxy.upstream import Upstream

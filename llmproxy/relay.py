@@ -29,7 +29,7 @@ from llmproxy.errors import (
     websocket_unsupported,
 )
 from llmproxy.exchange import Client, Exchange
-from llmproxy.gate import Entry, require_model
+from llmproxy.gate import require_model
 from llmproxy.headers import Headers, asks_websocket, has_header
 from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.idempotency import given_keys, read_once
@@ -41,6 +41,7 @@ from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services, scope_of
 from llmproxy.presets import PRESETS
 from llmproxy.quote import HoldPolicy, Quote, make_quote
+from llmproxy.rate_limits import Entry
 from llmproxy.routes import Route, Routes, passed_query
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace

@@ -115,7 +115,7 @@ class Upstream:
             raise UpstreamError(what, was_sent=False) from error
         except (OSError, UnicodeError) as error:  # ssl.SSLError among them; a name that is none
             what = (str(error) or type(error).__name__)[:200]
-            is_ours = isinstance(error, OSError) and error.errno in _OUR_LACKS
+            is_ours = isinstance(error, OSError) and _is_our_lack(error)
             raise UpstreamError(what, was_sent=False, is_ours=is_ours) from error
 
     async def close(self) -> None:
@@ -219,6 +219,19 @@ class _Site:
         except OSError:
             self._lookup = None
             raise
+
+
+def _is_our_lack(error: OSError) -> bool:
+    """Say whether we are out of files or the like.
+
+    Looking up a name then says all sorts of things; who was refused by somebody had a socket.
+    """
+    if error.errno not in _OUR_LACKS and not isinstance(error, ConnectionError | ssl.SSLError):
+        try:
+            socket.socket().close()
+        except OSError as lack:
+            return lack.errno in _OUR_LACKS
+    return error.errno in _OUR_LACKS
 
 
 class _Base(NamedTuple):

@@ -7,6 +7,7 @@ machine or a slow build of Python breaks nothing; the time on the clock is shown
 """
 
 import http.client
+import math
 import os
 import resource
 import signal
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +25,8 @@ SIZE_BYTES_MAX = 15_000_000
 HELP_MS_MAX = 200
 READY_MS_MAX = 1000
 RUNS = 5
+ROUNDS = 4
+PAUSE_S = 20
 POLL_S = 0.01
 WITHIN_S = 30
 
@@ -83,6 +87,11 @@ def ready(program: str, home: str) -> float:
     sys.exit("the server did not come up")
 
 
+def least(one: Took, other: Took) -> Took:
+    """Return the least of each figure."""
+    return Took(min(one.cpu_ms, other.cpu_ms), min(one.clock_ms, other.clock_ms))
+
+
 def is_within(what: str, figure: float, limit: int, unit: str) -> bool:
     """Print a figure beside its limit, and say whether it keeps to it."""
     verdict = "ok" if figure <= limit else "TOO MUCH"
@@ -91,13 +100,25 @@ def is_within(what: str, figure: float, limit: int, unit: str) -> bool:
 
 
 def main() -> int:
-    """Print each figure; return the exit code."""
+    """Print each figure; return the exit code.
+
+    While one is too much all are measured again, a few times: a shared machine is slow for a minute
+    at times, a program that has grown slow is so in each round.
+    """
     program = Path(sys.argv[1]).resolve()
     done(str(program), "--version")  # unpacks it: the limits are those of a warm start
-    bare = best(lambda: done("python3", "-I", "-c", "pass"))
-    helped = best(lambda: done(str(program), "--help"))
-    with tempfile.TemporaryDirectory() as home:
-        served = best(lambda: ready(str(program), home))
+    bare = helped = served = Took(math.inf, math.inf)
+    for number in range(ROUNDS):
+        time.sleep(PAUSE_S if number else 0)
+        bare = least(bare, best(lambda: done("python3", "-I", "-c", "pass")))
+        helped = least(helped, best(lambda: done(str(program), "--help")))
+        with tempfile.TemporaryDirectory() as home:
+            served = least(served, best(partial(ready, str(program), home)))
+        if (
+            helped.cpu_ms - bare.cpu_ms <= HELP_MS_MAX
+            and served.cpu_ms - bare.cpu_ms <= READY_MS_MAX
+        ):
+            break
     print(f"(a bare Python takes {bare.cpu_ms:.0f} ms, {bare.clock_ms:.0f} by the clock)")
     unit = "ms of CPU ({:.0f} by the clock)"
     kept = [

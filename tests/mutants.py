@@ -72,7 +72,8 @@ LEDGER = (
     # end_if_open, standing
     ("SELECT 1 FROM holds WHERE id = ? AND state = 'open'", "SELECT 1 FROM holds WHERE id = ?"),
     ('"SELECT balance_nanousd, held_nanousd FROM', '"SELECT held_nanousd, balance_nanousd FROM'),
-    # credit, adjust
+)
+CREDITING = (
     ("(known[1], known[2]) != (wallet_id, amount_nanousd)", "known[1] != wallet_id"),
     ("(known[1], known[2]) != (wallet_id, amount_nanousd)", "known[2] != amount_nanousd"),
     ("SELECT balance_nanousd - held_nanousd FROM", "SELECT balance_nanousd FROM"),
@@ -157,6 +158,7 @@ STORED = (
 
 MUTATIONS = [
     *(("llmproxy/ledger.py", *each) for each in LEDGER),
+    *(("llmproxy/crediting.py", *each) for each in CREDITING),
     *(("llmproxy/recovery.py", *each) for each in RECOVERY),
     *(("llmproxy/stored_responses.py", *each) for each in STORED),
 ]

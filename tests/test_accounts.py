@@ -1,11 +1,17 @@
 """Users and their API keys."""
 
+import asyncio
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from llmproxy import accounts
+from llmproxy.accounts import NEVER_MS
+from llmproxy.authentication import Authentication
+from llmproxy.clock import Clock
 from llmproxy.errors import NotFoundError, RefusedError
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.vault import hash_api_key
@@ -77,6 +83,24 @@ def test_an_api_key_speaks_for_its_user_until_it_is_revoked(database: AdminDatab
         assert accounts.load_principals(tx, now_ms=NOW_MS + 1) == {}
         with pytest.raises(NotFoundError, match="no live API key"):
             accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 2)
+
+
+def test_keys_that_ended_lately_are_known_for_what_they_began_and_let_nobody_in(
+    database: AdminDatabase,
+) -> None:
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        accounts.revoke_api_key(tx, user, "laptop", now_ms=NOW_MS + 10)
+        load = partial(accounts.load_principals, tx, ended_for_ms=1000)
+        ended = load(now_ms=NOW_MS + 1009)
+        assert [principal.api_key for principal in ended.values()] == ["laptop"]
+        assert load(now_ms=NOW_MS + 1010) == {}
+    authentication = Authentication(Clock(), asyncio.Future, ())
+    authentication.publish(ended)
+    assert not authentication.has_api_keys
+    authentication.publish({b"": msgspec.structs.replace(*ended.values(), ends_at_ms=NEVER_MS)})
+    assert authentication.has_api_keys
 
 
 def test_a_disabled_users_keys_are_known_as_such(database: AdminDatabase) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import books, rows
+from benchmarks import books, load, rows
 from benchmarks.answers import STAMP_MARK, stamped, stream_answers
 from benchmarks.connection import Stamps
 from benchmarks.figures import added_us, calm_us, quantiles_us
@@ -103,6 +103,24 @@ def test_an_open_loop_counts_from_when_a_request_was_due() -> None:
     median = result.latency_us["p50"]
     assert median is not None
     assert median >= 100_000
+
+
+def test_what_is_not_answered_has_failed_and_the_rest_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def first_alone(request: SeenRequest, out: Out) -> None:
+        if len(stub.requests) == 1:
+            await answers.plain(answers.openai_chat())(request, out)
+        else:
+            await asyncio.sleep(20)
+
+    monkeypatch.setattr(load, "GRACE_S", 0.5)
+    with StubProvider() as stub:
+        stub.handle = first_alone
+        port = int(stub.url.rpartition(":")[2])
+        order = Order(port, "/v1/chat/completions", {}, Shape(connections=1), 0, 2)
+        result = asyncio.run(load.Run(order).finish())
+    assert (result.answers, result.failures) == (1, {"not in time": 1})
 
 
 @pytest.mark.parametrize("is_stream", [False, True])

@@ -175,3 +175,15 @@ def test_the_operator_is_named_as_the_system_names_them() -> None:
     assert config.operator_name({"USER": "olga"}) == "cli:olga"
     assert config.operator_name({"LOGNAME": "otto"}) == "cli:otto"
     assert config.operator_name({}) == "cli:unknown"
+
+
+def test_the_master_key_may_come_through_a_pipe(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end), os.fdopen(write_end, "w") as pipe:
+        pipe.write("5" * 64)
+        pipe.close()
+        environ = {
+            "LLMPROXY_HOME": str(tmp_path),
+            "LLMPROXY_MASTER_KEY_FILE": f"/dev/fd/{read_end}",
+        }
+        assert config.load_vault(config.find_paths(environ), environ) is not None

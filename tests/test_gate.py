@@ -58,7 +58,7 @@ def costing(amount_nanousd: int) -> Quote:
     return Quote(facts, model, bound, 0, amount_nanousd, amount_nanousd, 1_000_000)
 
 
-def principal(limits: Limits) -> Principal:
+def principal(limits: Limits | None) -> Principal:
     return Principal(1, "ann", 1, 1, "laptop", 1_000_000, NEVER_MS, None, limits)
 
 
@@ -376,5 +376,64 @@ def test_a_running_stream_is_kept_to_a_budget_that_is_set_while_it_runs() -> Non
         assert stream.is_budget_short
         covering.cancel()
         entry.leave()
+
+    asyncio.run(run())
+
+
+def test_a_stream_that_came_before_any_limit_is_kept_to_a_budget_all_the_same() -> None:
+    async def run() -> None:
+        scene = Scene()
+        scene.publish(early := principal(None))
+        hold_id = RequestIds().new(scene.clock.now_ms())
+        scene.principal = early
+        stream = growing(scene, hold_id)
+        scene.set_limits(daily_budget_nanousd=2400)
+        next_one = asyncio.ensure_future(scene.reserve(1000))
+        await turns()
+        scene.queue.asked[0].set_result(Spent(0, 0, [(hold_id, 1000, scene.clock.now_ms())], []))
+        await next_one
+        covering = asyncio.ensure_future(stream.covers(2002))
+        await turns()
+        assert scene.queue.arguments[-1][-1] == 1400
+        scene.queue.asked[-1].set_result(1400)
+        assert await covering
+        # What it holds by now counts for others.
+        with pytest.raises(ApiError, match=r"0\.00 of 0\.0000024 USD left"):
+            await scene.reserve(1)
+
+    asyncio.run(run())
+
+
+def test_what_was_spent_before_a_resumption_suspends_nobody_however_late_it_is_known() -> None:
+    async def run() -> None:
+        scene = Scene(spend_per_hour_nanousd=60)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        now_ms = scene.clock.now_ms()
+        # The operator resumes the key while the database is asked, and allows more.
+        scene.set_limits(spend_per_hour_nanousd=120, resumed_at_ms=now_ms)
+        recent = [(now_ms - 5000, 1000), (now_ms, 1000), (now_ms + 1, 20)]
+        scene.queue.asked[0].set_result(Spent(0, 0, [], recent))
+        hold_id = await first
+        assert scene.queue.written == []
+        scene.gate.note_end(scene.principal, hold_id, 1)
+        assert len(scene.queue.written) == 1
+
+    asyncio.run(run())
+
+
+def test_a_speed_that_is_lowered_suspends_who_was_faster_at_once() -> None:
+    async def run() -> None:
+        scene = Scene(spend_per_hour_nanousd=600)
+        first = asyncio.ensure_future(scene.reserve())
+        await turns()
+        scene.queue.asked[0].set_result(NOTHING)
+        scene.gate.note_end(scene.principal, await first, 50)
+        scene.set_limits(spend_per_hour_nanousd=300)
+        assert scene.queue.written == []  # exactly at the limit
+        scene.set_limits(spend_per_hour_nanousd=299)
+        with pytest.raises(ApiError, match="is suspended"):
+            scene.gate.enter(scene.principal, "openai")
+        assert len(scene.queue.written) == 1
 
     asyncio.run(run())

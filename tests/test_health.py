@@ -228,3 +228,51 @@ def test_trials_that_ran_at_once_and_all_fail_make_a_pause_longer_once() -> None
         assert bench.wait_s() == 2 * PAUSE_MS_FIRST // 1000
 
     asyncio.run(run())
+
+
+def test_a_trial_that_finds_the_provider_overloaded_lets_it_be_asked() -> None:
+    """As a server of one's own answers while it loads its model: it is there again."""
+
+    async def run() -> None:
+        bench = Bench()
+        for _ in range(FAILURES):
+            bench.health.note_unreachable(SENT, NO_TRIAL, "refused")
+        bench.clock.seconds += PAUSE_MS_FIRST / 1000
+        trial = bench.health.begin(SENT)
+        busy = Failure(FailureKind.BUSY, "503: loading")
+        bench.health.note_busy(SENT, Tried.now(live_key()), trial, busy, 503)
+        for breaker, number in trial.items():
+            breaker.end_trial(number)
+        await asyncio.sleep(0)
+        assert bench.wait_s() == TRIAL_MS // 1000  # one question, and no other trial meanwhile
+        await bench.answer(UP)
+        assert bench.refusal() is None
+        assert bench.written == ["_write_pause", "_write_resume"]
+
+    asyncio.run(run())
+
+
+def test_what_was_asked_about_the_old_place_does_not_keep_the_new_one_from_being_asked() -> None:
+    async def run() -> None:
+        bench = Bench()
+        await bench.fail()
+        moved = msgspec.structs.replace(PROVIDER, base_url="http://y/v1")
+        bench.health.publish([moved])
+        await bench.answer(DOWN)
+        assert bench.written == []
+        for _ in range(FAILURES):
+            bench.health.note_unanswered(
+                Sent(moved), Tried.now(live_key()), NO_TRIAL, "broke off", 0
+            )
+        await asyncio.sleep(0)
+        assert len(bench.asked) == 2
+
+    asyncio.run(run())
+
+
+def test_an_answer_from_where_the_provider_was_puts_no_key_back() -> None:
+    bench, key = Bench(), live_key()
+    key.state = "out_of_quota"
+    bench.health.publish([msgspec.structs.replace(PROVIDER, base_url="http://y/v1")])
+    bench.health.note_answer(SENT, Tried.now(key), NO_TRIAL)
+    assert (key.state, bench.written) == ("out_of_quota", [])

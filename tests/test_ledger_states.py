@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from llmproxy import accounts, ledger, ledger_check, recovery
+from llmproxy import accounts, crediting, ledger, ledger_check, recovery
 from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.storage.database import AdminDatabase, Tx
 from tests.support.books import NOW_MS, Book, costing
@@ -90,7 +90,7 @@ class Ledger(RuleBasedStateMachine):
         with self.book.write() as tx:
             other = accounts.create_user(tx, "ben", now_ms=NOW_MS)
             accounts.create_api_key(tx, other, "phone", now_ms=NOW_MS)
-            ledger.credit(tx, other.wallet_id, CREDIT, actor="test", reason=None, now_ms=NOW_MS)
+            crediting.credit(tx, other.wallet_id, CREDIT, actor="test", reason=None, now_ms=NOW_MS)
         self.wallets = [Wallet(self.book.wallet_id), Wallet(other.wallet_id)]
         self.user_ids = [self.book.user_id, other.id]
         self.keys: dict[str, tuple[int, int]] = {}
@@ -213,7 +213,7 @@ class Ledger(RuleBasedStateMachine):
         words = {"actor": "test", "reason": "because"}
         try:
             done, _ = self.run(
-                fate, lambda tx: ledger.adjust(tx, model.id, by, **words, now_ms=NOW_MS)
+                fate, lambda tx: crediting.adjust(tx, model.id, by, **words, now_ms=NOW_MS)
             )
         except RefusedError:
             assert by < -model.available
@@ -230,8 +230,8 @@ class Ledger(RuleBasedStateMachine):
     def credit(self, amount: int, key: str | None, wallet: int, fate: str | int) -> None:
         model = self.wallets[wallet]
 
-        def add(tx: Tx) -> ledger.Credited:
-            return ledger.credit(
+        def add(tx: Tx) -> crediting.Credited:
+            return crediting.credit(
                 tx,
                 model.id,
                 amount,

@@ -209,12 +209,10 @@ def test_what_is_used_is_what_the_database_knows(book: Book) -> None:
     cost = book_cost(book)
     book.placed("0.5")
 
-    def used(after_ms: int, user_id: int = 1, resumed_at_ms: int = 0) -> LimitsUse:
-        now_ms = begin_ms + after_ms
+    def used(after_ms: int, user_id: int = 1, resumed_at_ms: int = 0, **more: int) -> LimitsUse:
+        limits = Limits(limits_id, spend_per_hour_nanousd=1, resumed_at_ms=resumed_at_ms)
         with book.read() as tx:
-            return find_limits_use(
-                tx, user_id, limits_id, now_ms=now_ms, resumed_at_ms=resumed_at_ms
-            )
+            return find_limits_use(tx, user_id, limits, now_ms=begin_ms + after_ms, **more)
 
     assert used(5_000) == LimitsUse(2, 1130, 1, cost, cost, cost)
     assert used(70_000) == LimitsUse(0, 0, 1, cost, cost, cost)
@@ -223,6 +221,13 @@ def test_what_is_used_is_what_the_database_knows(book: Book) -> None:
     assert used(DAY_MS) == LimitsUse(0, 0, 1, 0, cost, 0)
     assert used(40 * DAY_MS) == LimitsUse(0, 0, 1, 0, 0, 0)
     assert used(5_000, user_id=other.id) == LimitsUse(0, 0, 0, 0, 0, 0)
+    # What ended lately came at most ten minutes, an answer and a minute ago.
+    assert used(601_000).last_10_minutes == cost
+    assert used(601_000, answer_s_max=0).last_10_minutes == cost
+    with book.read() as tx:
+        unlimited = find_limits_use(tx, 1, Limits(limits_id), now_ms=begin_ms + 5_000)
+    assert unlimited == LimitsUse(2, 1130, 1, cost, cost, None)
+    assert "spent_10_minutes_usd" not in unlimited.as_json()
 
 
 def book_cost(book: Book) -> int:

@@ -35,6 +35,14 @@ def test_a_window_never_forgets_too_early_and_not_much_too_late(
         assert least <= window.total(now) <= most
 
 
+def test_a_window_that_nobody_asks_takes_no_more_memory_with_the_days() -> None:
+    window = Window(60)
+    for second in range(86_400):
+        window.add(1, second)
+    assert len(window._parts) <= 61
+    assert window.total(86_400) == 60
+
+
 @given(STEPS, st.integers(0, 50), st.floats(0, 200))
 def test_after_the_told_wait_and_not_before_the_total_fits(
     steps: list[tuple[float, int]], at_most: int, later: float
@@ -246,3 +254,21 @@ def test_what_ends_on_a_new_day_before_anybody_asks_is_of_that_day() -> None:
     books.fill(Spent(100, 200, [], []), midnight_ms - 50, 100.0)
     books.end(b"one", 3, midnight_ms + 5, 100.0)
     assert rooms(books, midnight_ms + 30) == [(3, 0), (203, 0)]
+
+
+def test_what_ended_before_a_resumption_does_not_count_for_the_speed() -> None:
+    books = Books()
+    now_ms = 90 * DAY_MS
+    recent = [(now_ms - 3000, 1), (now_ms - 2000, 20), (now_ms - 1000, 300)]
+    books.fill(Spent(321, 321, [], recent), now_ms, 1000.0, now_ms - 2000)
+    assert books.velocity.total(1000.0) == 300
+
+
+def test_what_ended_before_a_resumption_while_it_was_asked_is_of_the_budget_alone() -> None:
+    books = Books()
+    asked_ms = 90 * DAY_MS + DAY_MS // 2
+    books.end(b"before", 20, asked_ms - 40, 1000.4)
+    books.end(b"after", 300, asked_ms - 30, 1000.6)
+    books.fill(Spent(0, 0, [], []), asked_ms, 1000.0, resumed_at_ms=asked_ms + 500)
+    assert books.velocity.total(1000.6) == 300
+    assert rooms(books, asked_ms + 700) == [(320, 0), (320, 0)]

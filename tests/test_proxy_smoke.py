@@ -13,7 +13,8 @@ def test_a_chat_request_is_forwarded_metered_and_charged_to_the_nano_dollar(
     answer = openai_chat(text="Hello.", usage=openai_usage(1000, 200))
     with StubProvider() as stub, RunningProxy(tmp_path) as proxy:
         stub.handle = plain(answer)
-        proxy.use_provider("openai", f"{stub.url}/v1")
+        proxy.run("providers", "set", "openai", "--base-url", f"{stub.url}/v1")
+        proxy.run("provider-keys", "add", "openai", stdin=PROVIDER_KEY)
         key = proxy.new_user("ann", credit="1.00", multiplier="1.2")
         proxy.start()
         body = {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}
@@ -25,5 +26,5 @@ def test_a_chat_request_is_forwarded_metered_and_charged_to_the_nano_dollar(
         # (1000 × 2.50 + 200 × 10.00) / 1e6 × 1.2
         assert (row["state"], row["basis"], row["cost_usd"]) == ("settled", "usage", "0.0054")
         assert proxy.json("users", "show", "ann")["balance_usd"] == "0.9946"
-        proxy.verify_ledger()
+        assert proxy.json("ledger", "verify")["ok"]
         assert proxy.stop() == 0

@@ -10,7 +10,7 @@ from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, UserName, examples,
 from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
-    from llmproxy.ledger import Credited
+    from llmproxy.crediting import Credited
 
 app = noun(
     "Add credit, list it, correct it.",
@@ -36,9 +36,9 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add credit to a user. Shows the new balance."""
-    from llmproxy import ledger
+    from llmproxy import crediting
 
-    change = partial(ledger.credit, reason=reason, idempotency_key=idempotency_key)
+    change = partial(crediting.credit, reason=reason, idempotency_key=idempotency_key)
     _change_balance(user, amount, change, as_json=as_json)
 
 
@@ -52,9 +52,9 @@ def adjust(
     as_json: Json = False,
 ) -> None:
     """Correct a balance up or down. Never below what running requests hold."""
-    from llmproxy import ledger
+    from llmproxy import crediting
 
-    _change_balance(user, by, partial(ledger.adjust, reason=reason), as_json=as_json)
+    _change_balance(user, by, partial(crediting.adjust, reason=reason), as_json=as_json)
 
 
 def _change_balance(user: str, amount: str, change: "partial[Credited]", *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from llmproxy.errors import ConfigError, LlmproxyError, VaultError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmproxy.config import Paths, Settings
+    from llmproxy.config import MasterKey, Paths, Settings
     from llmproxy.key_pool import ProviderKey
     from llmproxy.storage.database import AdminDatabase, Tx
 
@@ -129,13 +129,19 @@ def _check_online() -> Iterator[Check]:
 def _check_modes(paths: "Paths") -> Check:
     """Everything in the data directory, and the settings, are the operator's alone."""
     files = [*paths.database.parent.iterdir(), paths.config_file.parent, paths.config_file]
-    loose = sorted(
-        str(path) for path in files if path.exists() and path.stat().st_mode & LOOSE_MODE
-    )
+    loose = sorted(str(path) for path in files if _mode_of(path) & LOOSE_MODE)
     if loose:
         message = f"{', '.join(loose)}: can be reached by others"
         return Check("files", "warn", message, f"chmod go-rwx {' '.join(map(shlex.quote, loose))}")
     return Check("files", "ok", "only their owner can reach them")
+
+
+def _mode_of(path: "Path") -> int:
+    """Return a file's mode, 0 where there is none, or none that we could get at."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
 
 
 def _check_spill(path: "Path") -> Iterator[Check]:
@@ -205,20 +211,21 @@ def _check_database(database: "AdminDatabase") -> Iterator[Check]:
 def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
     """Find the master key and open every stored provider key with it."""
     from llmproxy import key_pool
-    from llmproxy.config import load_vault
-    from llmproxy.master_key import path_of_new
+    from llmproxy.config import find_master_key
+    from llmproxy.master_key import how_to_restore
 
     keys = [key for key in key_pool.list_provider_keys(tx) if not key.is_keyless]
     base_urls = {provider.name: provider.base_url for provider in key_pool.list_providers(tx)}
     try:
-        vault = load_vault(paths)
-        if vault is None and keys:
-            advice = f"Restore {paths.master_key} from your backup, or add the keys again."
+        found = find_master_key(paths)
+        if found is None and keys:
+            advice = f"{how_to_restore(paths.master_key)}; or add the keys again."
             return Check(
                 "master key", "fail", f"missing, with {len(keys)} provider keys sealed", advice
             )
-        if vault is None:
+        if found is None:
             return Check("master key", "ok", "none yet; made with the first provider key")
+        vault = found.vault()
         for key in keys:
             vault.open(
                 key.sealed,
@@ -226,16 +233,32 @@ def _check_master_key(tx: "Tx", paths: "Paths") -> Check:
                 provider=key.provider,
                 base_url=base_urls[key.provider],
             )
+        left_over = _check_new_key(found, paths)
     except VaultError as error:
         advice = "Restore the master key that sealed it, or remove the key and add it again."
         return Check("master key", "fail", str(error), advice)
-    new = path_of_new(paths.master_key)
-    if new.exists():
+    where = f"from {found.origin}" if found.path is None else f"{found.origin}, mode 0600"
+    opened = f"opens {output.counted(len(keys), 'provider key')}"
+    return left_over or Check("master key", "ok", f"{where}; {opened}")
+
+
+def _check_new_key(found: "MasterKey", paths: "Paths") -> Check | None:
+    """Look for what a change of the master key has left where it was cut short.
+
+    Raises:
+        VaultError: it cannot be looked for.
+    """
+    from llmproxy.master_key import is_there, path_of_new
+
+    new = path_of_new(found.path or paths.master_key)
+    if not is_there(new):
+        return None
+    if found.path is not None:
         message = f"{new}: a change of the master key was cut short; both files are needed"
         return Check("master key", "warn", message, "Run: llmproxy provider-keys rekey")
-    where = f"{paths.master_key}, mode 0600" if paths.master_key.exists() else "not in a file here"
-    opened = f"opens {output.counted(len(keys), 'provider key')}"
-    return Check("master key", "ok", f"{where}; {opened}")
+    # The one that is handed over opens all there is: see above.
+    message = f"{new} is left of a change that was cut short; nothing here is sealed under it"
+    return Check("master key", "warn", message, f"Remove it: rm {shlex.quote(str(new))}")
 
 
 def _check_providers(tx: "Tx") -> Iterator[Check]:

@@ -236,13 +236,7 @@ def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
         key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
         used = None
         if key.limits is not None:
-            used = reports.find_limits_use(
-                tx,
-                owner.id,
-                key.limits.id,
-                now_ms=now_ms,
-                resumed_at_ms=key.limits.resumed_at_ms,
-            )
+            used = reports.find_limits_use(tx, owner.id, key.limits, now_ms=now_ms)
     if as_json:
         output.print_json({**key_json(key, now_ms), "limits_used": used.as_json() if used else {}})
         return

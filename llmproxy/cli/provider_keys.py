@@ -17,9 +17,8 @@ from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Yes, examples, noun
 from llmproxy.cli.provider_views import key_json, print_keys
 
 if TYPE_CHECKING:
-    from llmproxy.config import Paths
+    from llmproxy.config import MasterKey, Paths
     from llmproxy.storage.database import Tx
-    from llmproxy.vault import Vault
 
 app = noun(
     "Keep the keys that providers gave you.",
@@ -62,13 +61,13 @@ def add(
             _require_known(tx, provider)
         secret = _read_secret(f"Key of {provider}", key_file)
         with database.write() as tx:
-            vault = _vault(tx, paths)
+            master_key = _sealing_key(tx, paths)
             key = key_pool.add_provider_key(
                 tx,
                 provider,
                 secret,
                 name=name,
-                vault=vault,
+                vault=master_key.vault(),
                 actor=opening.actor(),
                 now_ms=opening.now_ms(),
             )
@@ -76,11 +75,11 @@ def add(
         output.print_json(key_json(key, {}))
         return
     output.print_line(f"Provider key {key.name!r} of {provider} stored: {key.masked}")
-    if not paths.master_key.exists():
-        return
-    output.say(
-        f"It is sealed under {paths.master_key}: back that file up, apart from the database."
-    )
+    if master_key.path is None:
+        what = f"the master key from {master_key.origin}: keep a copy of it"
+    else:
+        what = f"{master_key.origin}: back that file up"
+    output.say(f"It is sealed under {what}, apart from the database.")
 
 
 def _require_known(tx: "Tx", provider: str) -> None:
@@ -111,27 +110,29 @@ def _read_secret(what: str, key_file: str | None) -> str:
     return sys.stdin.read(SECRET_FILE_BYTES_MAX).strip()
 
 
-def _vault(tx: "Tx", paths: "Paths") -> "Vault":
-    """Return the vault; a new master key is made only while nothing is sealed under another.
+def _sealing_key(tx: "Tx", paths: "Paths") -> "MasterKey":
+    """Return what to seal under; a new master key is made only while nothing is sealed yet.
 
     Raises:
         VaultError: there are sealed keys, but their master key is not where it is looked for.
     """
-    from llmproxy import config, key_pool
-    from llmproxy.cli.sealing import sealing_vault
+    from llmproxy import config, key_pool, master_key
+    from llmproxy.cli.sealing import sealing_key
     from llmproxy.errors import VaultError
 
-    vault = sealing_vault(tx, paths)
-    if vault is not None:
-        return vault
+    found = sealing_key(tx, paths)
+    if found is not None:
+        return found
     count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx))
     if count:
         msg = (
             f"The master key that {count} stored provider keys are sealed under is missing. "
-            f"Restore {paths.master_key}, or remove those keys: llmproxy provider-keys remove"
+            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
+            "llmproxy provider-keys remove"
         )
         raise VaultError(msg)
-    return config.load_or_make_vault(paths)
+    path = paths.master_key
+    return config.MasterKey(str(path), master_key.make(path), path)
 
 
 @app.command(

@@ -231,7 +231,7 @@ def set_provider(
     since each is bound to its base URL.
     """
     from llmproxy import key_pool
-    from llmproxy.cli.sealing import sealing_vault
+    from llmproxy.cli.sealing import sealing_key
     from llmproxy.config import find_paths
     from llmproxy.presets import check_base_url
     from llmproxy.provider_events import last_statuses
@@ -244,7 +244,8 @@ def set_provider(
         moves_keys = url is not None and _moves_keys(database, name, url, yes=yes)
         now_ms = opening.now_ms()
         with database.write() as tx:
-            vault = sealing_vault(tx, find_paths()) if moves_keys else None
+            master_key = sealing_key(tx, find_paths()) if moves_keys else None
+            vault = None if master_key is None else master_key.vault()
             provider = key_pool.ensure_provider(tx, name, now_ms=now_ms)
             if url is not None:
                 provider = key_pool.set_base_url(

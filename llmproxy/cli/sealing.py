@@ -9,15 +9,16 @@ from llmproxy.vault import Vault, new_master_key
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmproxy.config import Paths
+    from llmproxy.config import MasterKey, Paths
     from llmproxy.storage.database import AdminDatabase, Tx
 
 
-def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
-    """Return what new secrets are to be sealed with, None when there is no master key yet.
+def sealing_key(tx: "Tx", paths: "Paths") -> "MasterKey | None":
+    """Return the key that new secrets are to be sealed with, None when there is none yet.
 
     A change of the master key that was cut short is brought to its end. In a writing transaction:
-    only so is the key still the right one when what it sealed is committed.
+    only so is the key still the right one when what it sealed is committed. It is read once: a
+    pipe does not say it again.
 
     Raises:
         VaultError: the master key cannot be read, is none, or is not the one in use: sealed under
@@ -26,18 +27,19 @@ def sealing_vault(tx: "Tx", paths: "Paths") -> Vault | None:
     found = config.find_master_key(paths)
     if found is None:
         return None
-    current = Vault(found.text)
+    present = found._replace(new_text=None)
+    current = present.vault()
     following = None if found.new_text is None else _vault_or_none(found.new_text)
     if sealed_keys.has_sealed(tx):
         if sealed_keys.can_open(tx, current):
-            return current
+            return present
         if following is None or not sealed_keys.can_open(tx, following):
             raise VaultError(_opens_nothing(found.origin))
     # With nothing sealed a new key is due as well: whoever wrote it wants the old one gone.
-    if following is None or found.path is None:
-        return current
+    if following is None or found.path is None or found.new_text is None:
+        return present
     master_key.put_in_place(found.path)
-    return following
+    return present._replace(text=found.new_text)
 
 
 def _vault_or_none(text: str) -> Vault | None:
@@ -65,9 +67,8 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         RefusedError: the new one is the present one, or must be given and is not.
     """
     with database.write() as tx:
-        old = sealing_vault(tx, paths)
-        found = config.find_master_key(paths)
-        if old is None or found is None:
+        found = sealing_key(tx, paths)
+        if found is None:
             msg = "There is no master key yet. The first one is made by: llmproxy provider-keys add"
             raise VaultError(msg)
         if given is None and found.path is None:
@@ -77,7 +78,7 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         if text.strip().lower() == found.text.strip().lower():
             msg = "That is the present master key. Give another one: openssl rand -hex 32"
             raise RefusedError(msg)
-        keys = sealed_keys.seal_anew(tx, old, new)
+        keys = sealed_keys.seal_anew(tx, found.vault(), new)
         path = found.path
         if path is not None and not master_key.can_be_replaced(path, found.text):
             if given is None:
@@ -106,7 +107,7 @@ def _finish_or_say(database: "AdminDatabase", paths: "Paths", path: "Path") -> N
 def finish(database: "AdminDatabase", paths: "Paths") -> None:
     """Let the new master key take the old one's place, now that all is sealed with it."""
     with database.write() as tx:
-        sealing_vault(tx, paths)
+        sealing_key(tx, paths)
 
 
 def _opens_nothing(origin: str) -> str:

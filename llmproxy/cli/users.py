@@ -65,7 +65,7 @@ def create(
     All of it is made, or nothing. The API key is printed on stdout; it is shown this
     once and cannot be shown again.
     """
-    from llmproxy import accounts, ledger
+    from llmproxy import accounts, crediting
     from llmproxy.money import format_multiplier, format_usd, parse_multiplier, parse_usd
 
     multiplier = parse_multiplier(rate_multiplier)
@@ -75,7 +75,7 @@ def create(
     with opening.writing() as tx:
         user = accounts.create_user(tx, name, now_ms=at_ms, rate_multiplier_micro=multiplier)
         if credit_nanousd is not None:
-            ledger.credit(
+            crediting.credit(
                 tx,
                 user.wallet_id,
                 credit_nanousd,

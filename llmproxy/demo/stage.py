@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import llmproxy
-from llmproxy import accounts, key_pool, ledger
+from llmproxy import accounts, crediting, key_pool
 from llmproxy.clock import Clock
 from llmproxy.config import environ_for_home, find_paths, load_or_make_vault
 from llmproxy.demo.provider import DemoProvider
@@ -139,7 +139,7 @@ class Stage:
             multiplier = parse_multiplier(USER_MULTIPLIER)
             user = accounts.create_user(tx, USER, now_ms=now_ms, rate_multiplier_micro=multiplier)
             credit = parse_usd(CREDIT_USD)
-            ledger.credit(
+            crediting.credit(
                 tx, user.wallet_id, credit, actor=ACTOR, reason="the demo's credit", now_ms=now_ms
             )
             self.api_key = accounts.create_api_key(tx, user, "laptop", now_ms=now_ms)

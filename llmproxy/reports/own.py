@@ -5,17 +5,18 @@ Every question names the user; no answer holds a row of anybody else's.
 
 import msgspec
 
-from llmproxy.clock import rfc3339
+from llmproxy.clock import rfc3339, time_text
 from llmproxy.limit_store import find_limits
 from llmproxy.limits import Limits
 from llmproxy.money import format_multiplier, format_usd
 from llmproxy.reports.days import Part, split_span
 from llmproxy.reports.requests import id_bound
-from llmproxy.reports.spending import LimitsUse, find_limits_use
+from llmproxy.reports.spending import ANSWER_S_MAX, LimitsUse, find_limits_use
 from llmproxy.rollups import DAY_MS, REQUESTS_AS_DAYS
+from llmproxy.shapes import Group, GroupSums, KeyStanding, LimitsSet, LimitsUsed, Sums
 from llmproxy.storage.database import Tx
 
-OWN_GROUPS = ("day", "model", "endpoint")
+OWN_GROUPS: tuple[Group, ...] = ("day", "model", "endpoint")
 _NOTHING = Part(0, 0)
 
 
@@ -31,15 +32,29 @@ class OwnSums(msgspec.Struct, frozen=True):
     cost_nanousd: int
     charged_nanousd: int
 
-    def as_json(self) -> dict[str, object]:
-        """Return the sums without their name; money as decimal strings of USD."""
-        return {
-            "requests": self.requests,
-            "tokens_in": self.tokens_in,
-            "tokens_out": self.tokens_out,
-            "cost_usd": format_usd(self.cost_nanousd),
-            "charged_usd": format_usd(self.charged_nanousd),
-        }
+    def shown(self) -> Sums:
+        """Return the sums without their name, in the shape in which they are told."""
+        return Sums(
+            requests=self.requests,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            cost_usd=format_usd(self.cost_nanousd),
+            charged_usd=format_usd(self.charged_nanousd),
+        )
+
+    def row(self, group: Group) -> GroupSums:
+        """Return the sums with their name, which is that of a `group` (one of OWN_GROUPS)."""
+        name = {group: self.name}
+        return GroupSums(
+            day=name.get("day", msgspec.UNSET),
+            model=name.get("model", msgspec.UNSET),
+            endpoint=name.get("endpoint", msgspec.UNSET),
+            requests=self.requests,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            cost_usd=format_usd(self.cost_nanousd),
+            charged_usd=format_usd(self.charged_nanousd),
+        )
 
 
 class OwnKey(msgspec.Struct, frozen=True):
@@ -65,27 +80,32 @@ class OwnKey(msgspec.Struct, frozen=True):
             return None
         return self.limits.suspended_reason
 
-    def as_json(self) -> dict[str, object]:
+    def shown(self) -> KeyStanding:
         """Return what `GET /v1/key` answers."""
-        return {
-            "name": self.name,
-            "user": self.user,
-            "balance_usd": format_usd(self.balance_nanousd),
-            "held_usd": format_usd(self.held_nanousd),
-            "available_usd": format_usd(self.balance_nanousd - self.held_nanousd),
-            "rate_multiplier": format_multiplier(self.rate_multiplier_micro),
-            "usage_today": self.today.as_json(),
-            "limits": self.limits.as_json() if self.limits else {},
-            "limits_used": self.used.as_json() if self.used else {},
-            "user_limits": self.user_limits.as_json() if self.user_limits else {},
-            "suspended": self.suspended_reason,
-            "created_at": rfc3339(self.created_at_ms),
-            "expires_at": rfc3339(self.expires_at_ms),
-        }
+        return KeyStanding(
+            name=self.name,
+            user=self.user,
+            balance_usd=format_usd(self.balance_nanousd),
+            held_usd=format_usd(self.held_nanousd),
+            available_usd=format_usd(self.balance_nanousd - self.held_nanousd),
+            rate_multiplier=format_multiplier(self.rate_multiplier_micro),
+            usage_today=self.today.shown(),
+            limits=self.limits.shown() if self.limits else LimitsSet(),
+            limits_used=self.used.shown() if self.used else LimitsUsed(),
+            user_limits=self.user_limits.shown() if self.user_limits else LimitsSet(),
+            suspended=self.suspended_reason,
+            created_at=time_text(self.created_at_ms),
+            expires_at=rfc3339(self.expires_at_ms),
+        )
 
 
-def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKey:
-    """Return an API key with its limits, its user's wallet, and their sums since midnight UTC."""
+def find_own_key(
+    tx: Tx, user_id: int, api_key_id: int, *, now_ms: int, answer_s_max: int = ANSWER_S_MAX
+) -> OwnKey:
+    """Return an API key with its limits, its user's wallet, and their sums since midnight UTC.
+
+    `answer_s_max` is how long an answer may take; the shorter, the fewer rows are read.
+    """
     *row, limits_id, user_limits_id = tx.execute(
         """SELECT api_keys.name, users.name, rate_multiplier_micro, balance_nanousd, held_nanousd,
                   api_keys.created_at_ms, api_keys.expires_at_ms, api_keys.limits_id,
@@ -100,9 +120,7 @@ def find_own_key(tx: Tx, user_id: int, api_key_id: int, *, now_ms: int) -> OwnKe
     today = sums[0] if sums else OwnSums("", 0, 0, 0, 0, 0)
     limits, used = find_limits(tx, limits_id), None
     if limits is not None:
-        used = find_limits_use(
-            tx, user_id, limits.id, now_ms=now_ms, resumed_at_ms=limits.resumed_at_ms
-        )
+        used = find_limits_use(tx, user_id, limits, now_ms=now_ms, answer_s_max=answer_s_max)
     return OwnKey(*(*row, today, limits, find_limits(tx, user_limits_id), used))
 
 

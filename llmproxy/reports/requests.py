@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager
 
 import msgspec
 
-from llmproxy.clock import request_id_text, rfc3339
+from llmproxy.clock import request_id_text, time_text
 from llmproxy.money import format_usd
 from llmproxy.reports.reasons import why
+from llmproxy.shapes import Basis, RequestRow, State, UsageByClass
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
@@ -37,8 +38,8 @@ class Request(msgspec.Struct, frozen=True):
     provider: str
     endpoint: str
     model: str
-    state: str
-    basis: str
+    state: State
+    basis: Basis
     hold_nanousd: int
     cost_nanousd: int
     charged_nanousd: int
@@ -83,28 +84,34 @@ class Request(msgspec.Struct, frozen=True):
 
     def as_json(self) -> dict[str, object]:
         """Return the row that `usage requests --json` shows; money as decimal strings of USD."""
-        return {
-            "id": request_id_text(self.id),
-            "created_at": rfc3339(self.created_at_ms),
-            "user": self.user,
-            "key": self.api_key,
-            "provider": self.provider,
-            "endpoint": self.endpoint,
-            "model": self.model,
-            "stream": self.is_stream,
-            "status": self.status,
-            "state": self.state,
-            "basis": self.basis,
-            "reason": self.why,
-            "usage": self.usage_totals(),
-            "hold_usd": format_usd(self.hold_nanousd),
-            "cost_usd": format_usd(self.cost_nanousd),
-            "charged_usd": format_usd(self.charged_nanousd),
-            "shortfall_usd": format_usd(self.shortfall_nanousd),
-            "upstream_status": self.upstream_status,
-            "ttfb_ms": self.ttfb_ms,
-            "duration_ms": self.duration_ms,
-        }
+        row: dict[str, object] = msgspec.to_builtins(self.shown())
+        return row
+
+    def shown(self) -> RequestRow:
+        """Return the request in the shape in which it is told."""
+        totals = self.usage_totals()
+        return RequestRow(
+            id=request_id_text(self.id),
+            created_at=time_text(self.created_at_ms),
+            user=self.user,
+            key=self.api_key,
+            provider=self.provider,
+            endpoint=self.endpoint,
+            model=self.model,
+            stream=self.is_stream,
+            status=self.status,
+            state=self.state,
+            basis=self.basis,
+            reason=self.why,
+            usage=None if totals is None else UsageByClass(**totals),
+            hold_usd=format_usd(self.hold_nanousd),
+            cost_usd=format_usd(self.cost_nanousd),
+            charged_usd=format_usd(self.charged_nanousd),
+            shortfall_usd=format_usd(self.shortfall_nanousd),
+            upstream_status=self.upstream_status,
+            ttfb_ms=self.ttfb_ms,
+            duration_ms=self.duration_ms,
+        )
 
 
 class RequestFilter(msgspec.Struct, frozen=True, kw_only=True):

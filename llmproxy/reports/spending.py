@@ -5,11 +5,14 @@ Budgets count requests by the day (UTC) of their arrival, at what their answers 
 
 from typing import NamedTuple
 
-from llmproxy.limits import VELOCITY_SPAN_S
+import msgspec
+
+from llmproxy.limits import VELOCITY_SPAN_S, Limits
 from llmproxy.meters import DAY_MS, MINUTE_S, Spent, month_start_ms
 from llmproxy.money import format_usd
 from llmproxy.reports.requests import id_bound
 from llmproxy.rollups import REQUESTS_AS_DAYS
+from llmproxy.shapes import LimitsUsed
 from llmproxy.storage.database import Tx
 
 ANSWER_S_MAX = 86_400
@@ -26,18 +29,25 @@ class LimitsUse(NamedTuple):
     running: int
     today: int
     month: int
-    last_10_minutes: int
+    last_10_minutes: int | None
+    """None where the speed of spending is not limited, and so not looked for."""
 
     def as_json(self) -> dict[str, object]:
         """Return it with money as exact decimal strings of USD."""
-        return {
-            "requests_last_minute": self.requests_last_minute,
-            "tokens_last_minute": self.tokens_last_minute,
-            "running": self.running,
-            "spent_today_usd": format_usd(self.today),
-            "spent_month_usd": format_usd(self.month),
-            "spent_10_minutes_usd": format_usd(self.last_10_minutes),
-        }
+        shown: dict[str, object] = msgspec.to_builtins(self.shown())
+        return shown
+
+    def shown(self) -> LimitsUsed:
+        """Return it in the shape in which it is told."""
+        recent = self.last_10_minutes
+        return LimitsUsed(
+            requests_last_minute=self.requests_last_minute,
+            tokens_last_minute=self.tokens_last_minute,
+            running=self.running,
+            spent_today_usd=format_usd(self.today),
+            spent_month_usd=format_usd(self.month),
+            spent_10_minutes_usd=msgspec.UNSET if recent is None else format_usd(recent),
+        )
 
 
 def find_spent(
@@ -106,18 +116,29 @@ FROM REQUESTS_AS_DAYS WHERE user_id = :user AND id >= :first AND requests > 0
 
 
 def find_limits_use(
-    tx: Tx, user_id: int, limits_id: int, *, now_ms: int, resumed_at_ms: int = 0
+    tx: Tx, user_id: int, limits: Limits, *, now_ms: int, answer_s_max: int = ANSWER_S_MAX
 ) -> LimitsUse:
     """Return what the API keys with these limits have used of them.
 
     The last minute is that of the arrival of requests; of running ones no tokens are known yet.
+    Only where the speed of spending is limited the user's requests of the last `answer_s_max` are
+    read, at a microsecond or two each; all else is sums by day, open holds and one minute.
     """
-    spent = find_spent(tx, user_id, limits_id, now_ms=now_ms, resumed_at_ms=resumed_at_ms)
+    has_speed = limits.spend_per_hour_nanousd is not None
+    spent = find_spent(
+        tx,
+        user_id,
+        limits.id,
+        now_ms=now_ms,
+        resumed_at_ms=limits.resumed_at_ms,
+        answer_s_max=answer_s_max,
+        with_recent=has_speed,
+    )
     statement = _LAST_MINUTE
     minute_ago_ms = now_ms - MINUTE_S * 1000
     requests, tokens = tx.execute(
         statement,
-        {"user": user_id, "limits": limits_id, "first": id_bound(minute_ago_ms, 0)},
+        {"user": user_id, "limits": limits.id, "first": id_bound(minute_ago_ms, 0)},
     ).fetchone()
     running = sum(came_ms >= minute_ago_ms for _, _, came_ms in spent.open_holds)
     return LimitsUse(
@@ -126,5 +147,5 @@ def find_limits_use(
         running=len(spent.open_holds),
         today=spent.today,
         month=spent.month,
-        last_10_minutes=sum(cost for _, cost in spent.recent),
+        last_10_minutes=sum(cost for _, cost in spent.recent) if has_speed else None,
     )

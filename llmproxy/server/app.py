@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from litestar import HttpMethod, Litestar, MediaType, Request, Response, Router, route
 from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
@@ -22,9 +23,12 @@ from llmproxy.live_keys import Pool
 from llmproxy.metrics import CONTENT_TYPE
 from llmproxy.relay import Relay, Snapshot
 from llmproxy.server.cycle import CYCLE
+from llmproxy.server.description import PAGE_ERRORS, PROBE_ERRORS, Document
 from llmproxy.server.metrics_page import MetricsPage
+from llmproxy.server.protocol import PROBE_PATHS
 from llmproxy.server.proxy import Door, serve_request
 from llmproxy.server.self_service import KEY_PATH, USAGE_PATH, SelfService
+from llmproxy.shapes import Health, Readiness
 from llmproxy.storage.database import Tx
 from llmproxy.storage.writer import Writer
 
@@ -47,7 +51,7 @@ class Parts(NamedTuple):
     pool: Pool
     metrics_page: MetricsPage
     metrics_port: int
-    """Requests that come to this port get `/metrics`, and nothing else; 0: none do."""
+    """Requests that come to this port get `/metrics` and the probes alone; 0: none do."""
     dashboard: Router | None
     """None when it is switched off: its paths lead nowhere then."""
 
@@ -62,8 +66,8 @@ def build_app(parts: Parts) -> ASGIApp:
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
         # cancelled by a disconnect: a client that leaves does not stop its metering.
         path = scope["raw_path"]  # only HTTP comes here
-        if scope["server"][1] == parts.metrics_port:
-            await _serve_metrics(parts.metrics_page, path, send)
+        if scope["server"][1] == parts.metrics_port and path not in PROBE_PATHS:
+            await _serve_metrics(parts.metrics_page, scope["method"], path, send)
         elif path.startswith(PROXY_PREFIX):
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
@@ -74,9 +78,22 @@ def build_app(parts: Parts) -> ASGIApp:
     return app
 
 
-async def _serve_metrics(page: MetricsPage, path: bytes, send: Any) -> None:  # noqa: ANN401 - ASGI
+async def _serve_metrics(
+    page: MetricsPage,
+    method: str,
+    path: bytes,
+    send: Any,  # noqa: ANN401 - ASGI
+) -> None:
     if path != METRICS_PATH:
-        await _refuse(ApiError(404, "unknown_path", "Only /metrics is served on this port."), send)
+        await _refuse(
+            ApiError(
+                404, "unknown_path", "Only /metrics, /healthz and /readyz are served on this port."
+            ),
+            send,
+        )
+        return
+    if method not in {"GET", "HEAD"}:
+        await _refuse(wrong_method("GET, HEAD"), send)
         return
     await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
 
@@ -93,31 +110,62 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
 
 
 def _build_pages(parts: Parts) -> Litestar:
-    @route("/", http_method=READING, sync_to_thread=False)
-    def base(request: Request[Any, Any, Any]) -> Response[bytes]:
-        # Clients look whether anybody is there (reference wire.md F.2); people want a page.
-        if parts.dashboard is not None and "text/html" in request.headers.get("accept", ""):
-            # Relative: the public address may have a path.
-            return Response(
-                b"", status_code=303, media_type=MediaType.TEXT, headers={"location": "dashboard"}
-            )
-        return Response(b"", media_type=MediaType.TEXT)
-
-    @route("/healthz", http_method=READING, media_type=MediaType.JSON, sync_to_thread=False)
-    def healthz() -> dict[str, str]:
-        return {"status": "ok"}
-
     probe = _DatabaseProbe(parts.writer)
 
-    @route("/readyz", http_method=READING, media_type=MediaType.JSON)
-    async def readyz() -> Response[dict[str, str]]:
+    @route(
+        "/",
+        http_method=READING,
+        summary="Nothing for clients that look whether anybody is there; browsers are led to the pages",
+        media_type=MediaType.TEXT,  # reference wire.md F.2
+        responses=PAGE_ERRORS,
+        sync_to_thread=False,
+    )
+    def base(request: Request[Any, Any, Any]) -> Response[str]:
+        # People want a page. The way there is relative: the public address may have a path.
+        if parts.dashboard is not None and "text/html" in request.headers.get("accept", ""):
+            return Response("", status_code=303, headers={"location": "dashboard"})
+        return Response("")
+
+    @route(
+        "/healthz",
+        http_method=READING,
+        summary="Whether the server runs",
+        responses=PROBE_ERRORS,
+        sync_to_thread=False,
+    )
+    def healthz() -> Health:
+        return Health(status="ok")
+
+    not_ready = ResponseSpec(
+        Readiness, description="It cannot; `reason` says why.", generate_examples=False
+    )
+
+    @route(
+        "/readyz",
+        http_method=READING,
+        summary="Whether the server can serve: write to its database, and use a provider",
+        responses={**PROBE_ERRORS, 503: not_ready},
+    )
+    async def readyz() -> Response[Readiness]:
         reason = await _why_not_ready(parts.relay, probe, parts.pool)
         if reason is None:
-            return Response({"status": "ready"})
-        return Response({"status": "not ready", "reason": reason}, status_code=503)
+            return Response(Readiness(status="ready"))
+        return Response(Readiness(status="not ready", reason=reason), status_code=503)
 
+    @route(
+        "/openapi.json",
+        http_method=READING,
+        summary="This description",
+        media_type=MediaType.JSON,
+        responses=PAGE_ERRORS,
+    )
+    async def openapi() -> dict[str, Any]:
+        return await document.get()
+
+    handlers = [base, healthz, readyz, openapi]
+    document = Document(handlers)
     return Litestar(
-        route_handlers=[base, healthz, readyz, *filter(None, [parts.dashboard])],
+        route_handlers=[*handlers, *filter(None, [parts.dashboard])],
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,
@@ -178,8 +226,7 @@ def _answer_exception(request: Request[Any, Any, Any], error: Exception) -> Resp
     if status == 404:
         own = unknown_path()
     elif status == 405:
-        allowed = error.headers if isinstance(error, HTTPException) else None
-        own = wrong_method((allowed or {}).get("Allow") or "GET")
+        own = wrong_method("GET, HEAD")
     elif status < 500:
         own = ApiError(status, "invalid_request", "The request could not be served.")
     else:

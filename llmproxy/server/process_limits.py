@@ -1,10 +1,13 @@
 """Owns what the serving process may take of the machine: many open files, and no core dumps."""
 
 import contextlib
+import logging
 import resource
 
 OPEN_FILES = 65_536
 """As many as the systemd unit allows. A connection takes one, and a streaming answer two."""
+
+_log = logging.getLogger("llmproxy.server")
 
 
 def set_process_limits() -> None:
@@ -20,4 +23,10 @@ def set_process_limits() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
     if soft:  # where the service manager has set none, it may also have forbidden the call
-        resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+        except OSError as error:
+            what = (
+                "core dumps cannot be switched off (%s): a crash would write provider keys to disk"
+            )
+            _log.warning(what, error)

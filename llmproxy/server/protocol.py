@@ -7,7 +7,7 @@ uvicorn has no limit for a request's head and no deadline for any part of it.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
@@ -23,6 +23,8 @@ FRAMING_BYTES_MAX = 16
 """For each byte of a chunked body; a chunk of one byte has five, and extensions may come on top."""
 SURPLUS_MAX = 100
 """So many connections beyond the most are told so; others are dropped."""
+WATCHING_MAX = 100
+"""So many connections to the port of the metrics; others are dropped."""
 PROBE_PATHS = frozenset((b"/healthz", b"/readyz"))
 """They are answered beyond the most too: a supervisor would restart a server that is well."""
 SURPLUS_PATIENCE_S = 1.0
@@ -39,6 +41,10 @@ class ProxyProtocol(HttpToolsProtocol):
     head_bytes_max = 64 * 1024
     """Of a request line and headers."""
     connections_max = 2**31
+    metrics_port = 0
+    """Connections to it are the operator's own: they are counted apart."""
+    watching: ClassVar[set[asyncio.Protocol]] = set()
+    """Those connections."""
     _is_surplus = False
     """There are too many connections: it is told so, and closed."""
     _is_repeating_head = False
@@ -62,10 +68,22 @@ class ProxyProtocol(HttpToolsProtocol):
         """Take a connection; one that says nothing is closed as one that says nothing more."""
         super().connection_made(transport)
         self._idle_since_s = self.loop.time()
-        surplus = len(self.server_state.connections) - self.connections_max
+        if self.server is not None and self.server[1] == self.metrics_port:
+            self.watching.add(self)
+            if len(self.watching) > WATCHING_MAX:
+                transport.abort()
+            return
+        clients = len(self.server_state.connections) - len(self.watching)
+        surplus = clients - self.connections_max
         self._is_surplus = surplus > 0
         if surplus > SURPLUS_MAX:
             transport.abort()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let a connection go."""
+        self.watching.discard(self)
+        super().connection_lost(exc)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -295,7 +313,14 @@ async def _refuse(error: ApiError, scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def protocol_for(head_bytes_max: int, connections_max: int) -> type[ProxyProtocol]:
-    """Return the protocol with its limits: bytes of a head, connections at once."""
-    limits = {"head_bytes_max": head_bytes_max, "connections_max": connections_max}
+def protocol_for(
+    head_bytes_max: int, connections_max: int, metrics_port: int
+) -> type[ProxyProtocol]:
+    """Return the protocol with its limits: bytes of a head, connections at once but to one port."""
+    limits = {
+        "head_bytes_max": head_bytes_max,
+        "connections_max": connections_max,
+        "metrics_port": metrics_port,
+        "watching": set[asyncio.Protocol](),
+    }
     return type("ProxyProtocol", (ProxyProtocol,), limits)

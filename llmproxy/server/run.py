@@ -69,6 +69,8 @@ KEEPALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 50)
 """Requests leave no cycles behind, so looking for some after every 700 objects is wasted."""
+ENDED_KEYS_MS = 2 * 86_400_000
+"""So long API keys are remembered that have ended: no request runs as long (`total_timeout_s`)."""
 CUT_PATIENCE_S = 5
 """For exchanges that are cut when the drain has ended: to tell their clients, and to settle."""
 
@@ -83,8 +85,8 @@ def serve(config: Config) -> int:
         DatabaseError: the database has failed while it was served.
     """
     os.umask(0o077)
-    set_process_limits()
     set_up_logs(config.settings.log_level)
+    set_process_limits()
     catalog = LiveCatalog(partial(find_catalog, config))
     pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
@@ -163,7 +165,7 @@ async def _serve_with(
     app = build_app(
         Parts(
             relay,
-            SelfService(relay, own_reader, clock),
+            SelfService(relay, own_reader, clock, settings.total_timeout_s),
             door,
             writer,
             pool,
@@ -243,7 +245,7 @@ def _observer(settings: Settings, clock: Clock) -> Observer:
 
 def _load_snapshot(tx: Tx, *, clock: Clock) -> Snapshot:
     return Snapshot(
-        principals=accounts.load_principals(tx, now_ms=clock.now_ms()),
+        principals=accounts.load_principals(tx, now_ms=clock.now_ms(), ended_for_ms=ENDED_KEYS_MS),
         providers=key_pool.list_providers(tx),
         provider_keys=key_pool.list_provider_keys(tx),
         overrides=read_overrides(tx),
@@ -264,7 +266,7 @@ def _limits(settings: Settings) -> Limits:
 def _uvicorn_config(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=protocol_for(settings.head_bytes_max, settings.connections_max),
+        http=protocol_for(settings.head_bytes_max, settings.connections_max, settings.metrics_port),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -5,28 +5,25 @@ Whose rows are read is decided by the key alone, never by anything else in the r
 
 import csv
 import io
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import msgspec
 
 from llmproxy import reports
 from llmproxy.accounts import Principal
-from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text, rfc3339
+from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text, rfc3339, time_text
 from llmproxy.errors import invalid_request, websocket_unsupported, wrong_method
 from llmproxy.exchange import Client
 from llmproxy.headers import Headers, asks_websocket
 from llmproxy.relay import Relay, Request, answer_failure
 from llmproxy.server.usage_query import UsageQuery, read_usage_query
+from llmproxy.shapes import KeyStanding, RequestsPage, SumsPage
 from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader, ReadTimeoutError
 
 KEY_PATH = b"/v1/key"
 USAGE_PATH = b"/v1/usage"
 
-Row = dict[str, object]
-T = TypeVar("T")
 
 REQUEST_COLUMNS = (
     *("id", "created_at", "key", "provider", "endpoint", "model", "stream", "status"),
@@ -40,11 +37,12 @@ GROUP_COLUMNS = ("requests", "tokens_in", "tokens_out", "cost_usd", "charged_usd
 class SelfService:
     """Answers users' questions about themselves."""
 
-    def __init__(self, relay: Relay, reader: Reader, clock: Clock) -> None:
-        """Take who knows the API keys, and where answers are read."""
+    def __init__(self, relay: Relay, reader: Reader, clock: Clock, answer_s_max: int) -> None:
+        """Take who knows the API keys, where answers are read, and `total_timeout_s`."""
         self._relay = relay
         self._reader = reader
         self._clock = clock
+        self._answer_s_max = answer_s_max
         self._ids = RequestIds()
 
     async def handle(self, request: Request, client: Client) -> None:
@@ -76,19 +74,18 @@ class SelfService:
         return await self._usage(request, principal)
 
     async def _key(self, principal: Principal) -> tuple[bytes, Headers]:
-        find = partial(reports.find_own_key, now_ms=self._clock.now_ms())
-        found = await self._read(find, principal.user_id, principal.api_key_id)
-        return _json(found.as_json())
+        find = partial(
+            reports.find_own_key, now_ms=self._clock.now_ms(), answer_s_max=self._answer_s_max
+        )
+        found = await self._reader.read(find, principal.user_id, principal.api_key_id)
+        return _json(found.shown())
 
     async def _usage(self, request: Request, principal: Principal) -> tuple[bytes, Headers]:
         accept = next((value for name, value in request.headers if name == b"accept"), b"")
         asked = read_usage_query(request.query, accept, now_ms=self._clock.now_ms())
-        # Written in the thread too: a thousand rows would keep the loop for milliseconds.
-        return await self._read(_usage_page, principal.user_id, asked)
-
-    async def _read(self, function: Callable[..., T], *args: object) -> T:
         try:
-            return await self._reader.read(function, *args)
+            # Written in the thread too: a thousand rows would keep the loop for milliseconds.
+            return await self._reader.read(_usage_page, principal.user_id, asked)
         except ReadTimeoutError as error:
             raise invalid_request(
                 "There are too many requests in this span. Ask for a shorter one with from and to."
@@ -96,25 +93,15 @@ class SelfService:
 
 
 def _usage_page(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[bytes, Headers]:
-    rows, cursor = _find_rows(tx, user_id, asked)
-    pruned_before = _pruned_before(tx, asked)
-    if asked.is_csv:
-        headers = [(b"content-type", b"text/csv; charset=utf-8")]
-        if pruned_before:
-            headers.append((b"x-llmproxy-pruned-before", pruned_before.encode()))
-        if cursor:
-            headers.append((b"x-llmproxy-next-cursor", cursor.encode()))
-        return _csv_page(asked.group, rows), headers
-    return _json(
-        {
-            "from": rfc3339(asked.since_ms),
-            "to": rfc3339(asked.until_ms),
-            "group": asked.group,
-            "data": rows,
-            "next_cursor": cursor,
-            "pruned_before": pruned_before,
-        }
-    )
+    page = _find_page(tx, user_id, asked)
+    if not asked.is_csv:
+        return _json(page)
+    headers = [(b"content-type", b"text/csv; charset=utf-8")]
+    if page.pruned_before:
+        headers.append((b"x-llmproxy-pruned-before", page.pruned_before.encode()))
+    if page.next_cursor:
+        headers.append((b"x-llmproxy-next-cursor", page.next_cursor.encode()))
+    return _csv_page(page), headers
 
 
 def _pruned_before(tx: Tx, asked: UsageQuery) -> str | None:
@@ -128,8 +115,10 @@ def _pruned_before(tx: Tx, asked: UsageQuery) -> str | None:
     return rfc3339(pruned_ms) if is_lacking else None
 
 
-def _find_rows(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[list[Row], str | None]:
-    """Return a page of a user's own rows, and the cursor for the next page if there is one."""
+def _find_page(tx: Tx, user_id: int, asked: UsageQuery) -> RequestsPage | SumsPage:
+    """Return a page of a user's own rows."""
+    since, until = time_text(asked.since_ms), time_text(asked.until_ms)
+    pruned_before = _pruned_before(tx, asked)
     if asked.group == "none":
         wanted = reports.RequestFilter(
             user_id=user_id,
@@ -139,8 +128,14 @@ def _find_rows(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[list[Row], str 
         )
         requests = reports.list_requests(tx, wanted, limit=asked.limit + 1)
         page = requests[: asked.limit]
-        has_more = len(requests) > len(page)
-        return [row.as_json() for row in page], request_id_text(page[-1].id) if has_more else None
+        return RequestsPage(
+            group="none",
+            since=since,
+            until=until,
+            data=[row.shown() for row in page],
+            next_cursor=request_id_text(page[-1].id) if len(requests) > len(page) else None,
+            pruned_before=pruned_before,
+        )
     sums = reports.sum_own(
         tx,
         user_id,
@@ -151,24 +146,30 @@ def _find_rows(tx: Tx, user_id: int, asked: UsageQuery) -> tuple[list[Row], str 
         after=asked.cursor,
     )
     groups = sums[: asked.limit]
-    rows: list[Row] = [{asked.group: group.name, **group.as_json()} for group in groups]
-    return rows, groups[-1].name if len(sums) > len(groups) else None
+    return SumsPage(
+        since=since,
+        until=until,
+        group=asked.group,
+        data=[group.row(asked.group) for group in groups],
+        next_cursor=groups[-1].name if len(sums) > len(groups) else None,
+        pruned_before=pruned_before,
+    )
 
 
-def _json(value: object) -> tuple[bytes, Headers]:
+def _json(value: KeyStanding | RequestsPage | SumsPage) -> tuple[bytes, Headers]:
     return msgspec.json.encode(value), [(b"content-type", b"application/json")]
 
 
-def _csv_page(group: str, rows: list[Row]) -> bytes:
+def _csv_page(page: RequestsPage | SumsPage) -> bytes:
     """Return the rows under a line of names; those of a request have a column for each class."""
-    names = REQUEST_COLUMNS if group == "none" else (group, *GROUP_COLUMNS)
+    names = REQUEST_COLUMNS if page.group == "none" else (page.group, *GROUP_COLUMNS)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(names)
-    for row in rows:
-        usage = row.get("usage") or {}
-        assert isinstance(usage, dict)
-        cells = {**row, **{f"usage_{name}": count for name, count in usage.items()}}
+    for row in page.data:
+        cells = msgspec.to_builtins(row)
+        usage = cells.get("usage") or {}
+        cells |= {f"usage_{name}": count for name, count in usage.items()}
         writer.writerow([_cell(cells.get(name)) for name in names])
     return out.getvalue().encode()
 

@@ -3,26 +3,33 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from llmproxy.clock import parse_request_id
 from llmproxy.errors import ApiError, invalid_request
 from llmproxy.reports import OWN_GROUPS
+from llmproxy.shapes import Format
 
 SPAN_DAYS = 30
 """How far back is looked unless `from` says otherwise."""
 LIMIT = 100
 LIMIT_MAX = 1000
+Grouping = Literal["none", "day", "model", "endpoint"]
 PARAMETERS = ("from", "to", "group", "format", "limit", "cursor")
-GROUPS = ("none", *OWN_GROUPS)
-FORMATS = ("json", "csv")
+GROUPS: tuple[Grouping, ...] = ("none", *OWN_GROUPS)
+FORMATS: tuple[Format, ...] = ("json", "csv")
 FIELDS_MAX = 20
 CURSOR_CHARS_MAX = 300
+T = TypeVar("T", bound=str)
 _DAY_MS = 86_400_000
-_TIME = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)?)?", re.ASCII
+_HOUR, _SIXTY = "([01][0-9]|2[0-3])", "[0-5][0-9]"
+TIME_PATTERN = (
+    r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    rf"([T ]{_HOUR}:{_SIXTY}(:{_SIXTY}(\.[0-9]{{1,6}})?)?(Z|[+-]{_HOUR}:{_SIXTY})?)?"
 )
+"""In the words that JSON Schema's patterns and Python's have in common."""
+_TIME = re.compile(TIME_PATTERN)
 
 
 class UsageQuery(NamedTuple):
@@ -30,7 +37,7 @@ class UsageQuery(NamedTuple):
 
     since_ms: int
     until_ms: int
-    group: str
+    group: Grouping
     is_csv: bool
     limit: int
     cursor: str
@@ -45,7 +52,7 @@ def read_usage_query(query: bytes, accept: bytes, *, now_ms: int) -> UsageQuery:
     """
     given = _fields(query)
     group = _choice(given, "group", GROUPS, "none")
-    wanted = "csv" if b"text/csv" in accept.lower() else "json"
+    wanted: Format = "csv" if b"text/csv" in accept.lower() else "json"
     midnight_ms = now_ms - now_ms % _DAY_MS
     asked = UsageQuery(
         since_ms=_moment(given, "from", midnight_ms - (SPAN_DAYS - 1) * _DAY_MS),
@@ -86,11 +93,12 @@ def _fields(query: bytes) -> dict[str, str]:
     return found
 
 
-def _choice(given: Mapping[str, str], name: str, choices: tuple[str, ...], default: str) -> str:
+def _choice(given: Mapping[str, str], name: str, choices: tuple[T, ...], default: T) -> T:
     value = given.get(name, default)
-    if value not in choices:
-        raise _wrong(name, f"Choose one of {', '.join(choices)}.")
-    return value
+    for choice in choices:
+        if value == choice:
+            return choice
+    raise _wrong(name, f"Choose one of {', '.join(choices)}.")
 
 
 def _limit(given: Mapping[str, str]) -> int:

@@ -93,6 +93,7 @@ GET_ONLY = {
     "key": b"/v1/key",
     "usage": b"/v1/usage",
     "health": b"/healthz",
+    "description": b"/openapi.json",
     "ready": b"/readyz",
     "root": b"/",
 }

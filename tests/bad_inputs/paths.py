@@ -114,7 +114,7 @@ ELSEWHERE = {
     "docs": b"/docs",
     "schema": b"/schema",
     "schema-file": b"/schema/openapi.json",
-    "openapi": b"/openapi.json",
+    "openapi": b"/openapi.yaml",
     "swagger": b"/schema/swagger",
     "environment": b"/.env",
     "git": b"/.git/config",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llmproxy import key_pool
+from llmproxy import key_pool, master_key, sealed_keys
 from llmproxy.config import find_paths, load_vault
 from llmproxy.storage.database import AdminDatabase
 from llmproxy.vault import Vault
@@ -39,3 +39,20 @@ def opened(quick: Quick, vault: Vault | None = None) -> dict[str, str]:
         )
         for key in keys
     }
+
+
+def seal_without_end(
+    quick: Quick, new: str, *, is_committed: bool, path: Path | None = None
+) -> None:
+    """Change the master key and be killed: before, or after, the transaction is committed."""
+    path = path or path_of(quick)
+    old = load_vault(find_paths())
+    assert old is not None
+    if is_committed:
+        database = AdminDatabase(quick.database)
+        with database.write() as tx:
+            assert sealed_keys.seal_anew(tx, old, Vault(new)) == 2
+            master_key.write_new(path, new)
+        database.close()
+    else:
+        master_key.write_new(path, new)

@@ -6,14 +6,14 @@ from threading import Event, Thread
 
 import pytest
 
-from llmproxy import key_pool, master_key, sealed_keys
+from llmproxy import key_pool, master_key
 from llmproxy.cli import sealing
-from llmproxy.config import find_paths, load_vault
+from llmproxy.config import find_paths
 from llmproxy.errors import VaultError
 from llmproxy.storage.database import AdminDatabase
 from llmproxy.vault import Vault, new_master_key
 from tests.cli.conftest import Quick
-from tests.cli.rekeying import SECRETS, fill, opened, path_of
+from tests.cli.rekeying import SECRETS, fill, opened, path_of, seal_without_end
 
 
 @pytest.fixture
@@ -21,20 +21,6 @@ def filled(quick: Quick) -> Quick:
     """Two providers with a key each, and one that needs none."""
     fill(quick)
     return quick
-
-
-def seal_without_end(quick: Quick, new: str, *, is_committed: bool) -> None:
-    """Change the master key and be killed: before, or after, the transaction is committed."""
-    old = load_vault(find_paths())
-    assert old is not None
-    if is_committed:
-        database = AdminDatabase(quick.database)
-        with database.write() as tx:
-            assert sealed_keys.seal_anew(tx, old, Vault(new)) == 2
-            master_key.write_new(path_of(quick), new)
-        database.close()
-    else:
-        master_key.write_new(path_of(quick), new)
 
 
 def test_a_new_master_key_opens_everything_and_the_old_one_nothing(filled: Quick) -> None:

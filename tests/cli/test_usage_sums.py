@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llmproxy import accounts, ledger, reports
+from llmproxy import accounts, crediting, ledger, reports
 from llmproxy.clock import RequestIds
 from llmproxy.money import parse_usd
 from llmproxy.storage.database import Tx
@@ -40,7 +40,7 @@ def month(book: Book) -> Book:
         outcome = msgspec.structs.replace(book.outcome(), model="gpt-large")
         end = ledger.End("settled", "hold", parse_usd("12"), outcome, book.now_ms)
         ledger.end_hold(tx, last, end)
-        ledger.credit(
+        crediting.credit(
             tx, book.wallet_id, parse_usd("1"), actor="test", reason=None, now_ms=book.now_ms
         )
     book.placed("0.5")

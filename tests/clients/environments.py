@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -93,6 +94,9 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["lock"]:
         lock()
     else:
-        for each in PYTHON_SETS:
-            print(python_of(each))
-        print(why_no_node() or node_project())
+        # At once: most of it is waiting for the network.
+        with ThreadPoolExecutor() as pool:
+            made = [pool.submit(python_of, each) for each in PYTHON_SETS]
+            node = pool.submit(lambda: why_no_node() or str(node_project()))
+        for each in (*made, node):
+            print(each.result())

@@ -81,7 +81,7 @@ class Disk:
         error = answered.json()["error"]
         assert error["code"] == "ledger_busy"
         # Users are told no paths; the operator is told what it is.
-        assert error["message"] == "The ledger cannot be written now. Try again in a moment."
+        assert error["message"] == "The ledger cannot be used now. Try again in a moment."
         assert says in self.proxy.log.read_text()
         assert int(answered.headers["retry-after"]) > 0
         assert len(self.stub.requests) == sent

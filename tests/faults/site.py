@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmproxy import accounts, key_pool, ledger
+from llmproxy import accounts, crediting, key_pool
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_or_make_vault
 from llmproxy.presets import Preset
@@ -183,7 +183,7 @@ class Site:
                 )
             for name in [WARM, *(f"u{cell.number}" for cell in self._cells)]:
                 user = accounts.create_user(tx, name, now_ms=now_ms)
-                ledger.credit(
+                crediting.credit(
                     tx, user.wallet_id, CREDIT_NANOUSD, actor="test", reason=None, now_ms=now_ms
                 )
                 self._keys[name] = accounts.create_api_key(tx, user, "test", now_ms=now_ms)

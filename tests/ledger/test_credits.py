@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from llmproxy import ledger
+from llmproxy import crediting
 from llmproxy.errors import RefusedError
 from llmproxy.money import parse_usd
 from tests.ledger.helpers import usd
@@ -12,7 +12,7 @@ from tests.support.books import NOW_MS, Book
 
 def credit(book: Book, amount: str, key: str | None = None, wallet: int | None = None) -> object:
     with book.write() as tx:
-        return ledger.credit(
+        return crediting.credit(
             tx,
             wallet or book.wallet_id,
             parse_usd(amount),
@@ -26,7 +26,7 @@ def credit(book: Book, amount: str, key: str | None = None, wallet: int | None =
 def test_a_credit_with_a_known_idempotency_key_adds_nothing(book: Book) -> None:
     first = credit(book, "5", "invoice-17")
     again = credit(book, "5", "invoice-17")
-    assert isinstance(first, ledger.Credited)
+    assert isinstance(first, crediting.Credited)
     assert first.is_repeat is False
     assert again == msgspec.structs.replace(first, is_repeat=True)
     assert book.balance() == usd("15", "0")
@@ -64,10 +64,10 @@ def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
     with book.write() as tx:
         take = {"actor": "test", "reason": "because", "now_ms": NOW_MS}
         with pytest.raises(RefusedError, match=r"Only 6\.00 USD"):
-            ledger.adjust(tx, book.wallet_id, parse_usd("-6.01"), **take)  # type: ignore[arg-type]
+            crediting.adjust(tx, book.wallet_id, parse_usd("-6.01"), **take)  # type: ignore[arg-type]
         with pytest.raises(RefusedError, match="zero"):
-            ledger.adjust(tx, book.wallet_id, 0, **take)  # type: ignore[arg-type]
-        done = ledger.adjust(tx, book.wallet_id, parse_usd("-6"), **take)  # type: ignore[arg-type]
+            crediting.adjust(tx, book.wallet_id, 0, **take)  # type: ignore[arg-type]
+        done = crediting.adjust(tx, book.wallet_id, parse_usd("-6"), **take)  # type: ignore[arg-type]
     assert done.balance_nanousd == parse_usd("4")
     assert book.balance() == usd("4", "4")
 
@@ -75,16 +75,16 @@ def test_an_adjustment_never_takes_what_is_held(book: Book) -> None:
 @pytest.mark.parametrize("reason", ["", "  "])
 def test_an_adjustment_says_why(book: Book, reason: str) -> None:
     with pytest.raises(RefusedError, match="needs a reason"), book.write() as tx:
-        ledger.adjust(tx, book.wallet_id, 1, actor="test", reason=reason, now_ms=NOW_MS)
+        crediting.adjust(tx, book.wallet_id, 1, actor="test", reason=reason, now_ms=NOW_MS)
     assert book.balance() == usd("10", "0")
 
 
 def test_credits_and_adjustments_say_who_when_and_why(book: Book) -> None:
     with book.write() as tx:
-        ledger.credit(
+        crediting.credit(
             tx, book.wallet_id, 5, actor="op", reason="gift", now_ms=77, idempotency_key="k"
         )
-        ledger.adjust(tx, book.wallet_id, -6, actor="op2", reason="oops", now_ms=78)
+        crediting.adjust(tx, book.wallet_id, -6, actor="op2", reason="oops", now_ms=78)
         rows = tx.execute(
             """SELECT kind, amount_nanousd, idempotency_key, actor, reason, created_at_ms
                FROM transfers ORDER BY id"""

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llmproxy import accounts, ledger, recovery
+from llmproxy import accounts, crediting, ledger, recovery
 from llmproxy.clock import RequestIds
 from llmproxy.money import parse_usd
 from llmproxy.rollups import DAY_MS, TOKEN_CLASSES
@@ -108,7 +108,7 @@ def test_each_user_key_endpoint_model_and_day_has_sums_of_its_own(book: Book) ->
     with book.write() as tx:
         bob = accounts.create_user(tx, "bob", now_ms=NOW_MS)
         accounts.create_api_key(tx, bob, "laptop", now_ms=NOW_MS)
-        ledger.credit(tx, bob.wallet_id, 10, actor="test", reason=None, now_ms=NOW_MS)
+        crediting.credit(tx, bob.wallet_id, 10, actor="test", reason=None, now_ms=NOW_MS)
         ann = accounts.find_user(tx, "ann")
         accounts.create_api_key(tx, ann, "phone", now_ms=NOW_MS)
         version = ledger.pin_prices(tx, "xai", "grok", b"{}", now_ms=NOW_MS)

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from llmproxy import accounts, ledger
+from llmproxy import accounts, crediting, ledger
 from llmproxy.money import parse_usd
 from llmproxy.reports.requests import find_request
 from tests.ledger.helpers import earlier, extend, hold_row, settle, usd, with_key
@@ -110,7 +110,7 @@ def test_each_operation_leaves_every_other_hold_and_wallet_alone(book: Book) -> 
         bob = accounts.create_user(tx, "bob", now_ms=NOW_MS, rate_multiplier_micro=0)
         accounts.create_api_key(tx, bob, "laptop", now_ms=NOW_MS)
         common = {"actor": "test", "reason": "why", "now_ms": NOW_MS}
-        ledger.credit(tx, bob.wallet_id, parse_usd("8"), **common)  # type: ignore[arg-type]
+        crediting.credit(tx, bob.wallet_id, parse_usd("8"), **common)  # type: ignore[arg-type]
         bobs = msgspec.structs.replace(with_key(book), wallet_id=bob.wallet_id, api_key_id=2)
         assert ledger.place_hold(tx, bobs) is None
     anns = book.placed("2")
@@ -124,7 +124,7 @@ def test_each_operation_leaves_every_other_hold_and_wallet_alone(book: Book) -> 
         assert ledger.extend_hold(tx, hold, parse_usd("1")) is None
     assert settle(book, hold, "4") == parse_usd("4")
     with book.write() as tx:
-        ledger.adjust(tx, book.wallet_id, -1, **common)  # type: ignore[arg-type]
+        crediting.adjust(tx, book.wallet_id, -1, **common)  # type: ignore[arg-type]
     assert all_rows(book, hold.id) == before
     assert book.balance() == (parse_usd("6") - 1, parse_usd("2"))
     # What a hold can draw on is its own.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy import ledger, pruning, recovery, reports
+from llmproxy import crediting, ledger, limit_store, pruning, recovery, reports
 from llmproxy.clock import RequestIds
 from llmproxy.rollups import DAY_MS
 from llmproxy.storage.database import Tx, connect
@@ -27,8 +27,9 @@ FEW = ("holds_open", "holds_shortfall", "transfers_wallet")
 STATEMENT = re.compile(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b")
 
 
-SORTED = ("INDEXED BY holds_open", "FROM requests_by_day")
-"""What marks a statement that sorts a few rows only: the open holds, or the sums of groups."""
+SORTED = ("INDEXED BY holds_open", "FROM requests_by_day", "ended > :since")
+"""What marks a statement that sorts a few rows only: the open holds, the sums of groups, or what a
+user's requests of ten minutes have cost."""
 
 
 class Planned:
@@ -108,9 +109,10 @@ def test_every_statement_of_the_ledger_goes_by_index(book: Book, planned: Planne
     ledger.record_unheld(
         tx, bytes(16), api_key_id=1, endpoint="x", outcome=book.outcome(), now_ms=NOW_MS
     )
-    ledger.credit(tx, book.wallet_id, 5, idempotency_key="a", **words)
-    ledger.adjust(tx, book.wallet_id, -5, **words)
+    crediting.credit(tx, book.wallet_id, 5, idempotency_key="a", **words)
+    crediting.adjust(tx, book.wallet_id, -5, **words)
     assert not_planned("ledger.py", planned) == set()
+    assert not_planned("crediting.py", planned) == set()
 
 
 def test_every_statement_of_a_start_goes_by_index(book: Book, planned: Planned) -> None:
@@ -174,6 +176,20 @@ def test_what_one_user_asks_passes_over_the_requests_of_others(
     of_requests = [step for step in steps if step.startswith("SEARCH requests ")]
     assert len(of_requests) >= 4
     assert [step for step in of_requests if "USING INDEX requests_user" not in step] == []
+
+
+def test_a_key_that_asks_about_itself_reads_one_minute_and_sums(
+    book: Book, planned: Planned
+) -> None:
+    tx: Any = planned
+    limit_store.set_key_limits(tx, [1], {"daily_budget_nanousd": 1})
+    reports.find_own_key(tx, book.user_id, 1, now_ms=NOW_MS)
+    assert [sql for sql in planned.plans if "duration_ms" in sql] == []
+    # Only for the speed of spending is more to be read.
+    limit_store.set_key_limits(tx, [1], {"spend_per_hour_nanousd": 1})
+    reports.find_own_key(tx, book.user_id, 1, now_ms=NOW_MS)
+    (recent,) = (sql for sql in planned.plans if "duration_ms" in sql)
+    assert "USING INDEX requests_user (user_id=? AND id>?)" in planned.plans[recent][0]
 
 
 def test_a_prune_goes_by_index(book: Book, planned: Planned) -> None:

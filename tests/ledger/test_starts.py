@@ -2,7 +2,7 @@
 
 import msgspec
 
-from llmproxy import accounts, ledger, recovery
+from llmproxy import accounts, crediting, ledger, recovery
 from llmproxy.money import parse_usd
 from tests.ledger.helpers import hold_row, settle, usd
 from tests.support.books import NOW_MS, Book
@@ -36,7 +36,9 @@ def test_a_start_ends_the_holds_of_each_wallet_from_that_wallet(book: Book) -> N
         bob = accounts.create_user(tx, "bob", now_ms=NOW_MS, rate_multiplier_micro=0)
         accounts.create_api_key(tx, bob, "laptop", now_ms=NOW_MS)
         accounts.create_user(tx, "eve", now_ms=NOW_MS, rate_multiplier_micro=0)
-        ledger.credit(tx, bob.wallet_id, parse_usd("8"), actor="test", reason=None, now_ms=NOW_MS)
+        crediting.credit(
+            tx, bob.wallet_id, parse_usd("8"), actor="test", reason=None, now_ms=NOW_MS
+        )
         bobs = msgspec.structs.replace(book.hold("3"), wallet_id=bob.wallet_id, api_key_id=2)
         assert ledger.place_hold(tx, bobs) is None
         ledger.note_seen(tx, bobs, parse_usd("0.5"))

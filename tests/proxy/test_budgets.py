@@ -1,8 +1,5 @@
 """Budgets of API keys: no more is spent, whatever runs at once, grows or is restarted."""
 
-import asyncio
-import contextlib
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +12,10 @@ from llmproxy.clock import Clock
 from llmproxy.money import format_usd
 from tests.proxy.conftest import INPUT, OUTPUT, STEP, running_site
 from tests.proxy.helpers import CHAT, MESSAGES, Got, Site, Visitor, chat, message
-from tests.proxy.test_growing import PIECE, Pieces, dear_chat, seen_text
+from tests.proxy.test_growing import Paced, Pieces, dear_chat, seen_text
 from tests.service.helpers import either
-from tests.support.answers import openai_chat, openai_chat_stream, openai_usage, plain
+from tests.support.answers import openai_chat, openai_usage, plain
 from tests.support.limits import Held, limit_key
-from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
 
 COST = 10 * 2500 + 20 * 10_000
@@ -146,41 +142,8 @@ def test_a_request_without_a_maximum_gets_what_the_budget_covers(site: Site) -> 
     assert site.ended(ann)["hold_nanousd"] <= 30_000_000
 
 
-class Paced:
-    """A chat stream without end that is never far ahead of those who read it.
-
-    On a busy machine much may come at once otherwise, and what has come is charged.
-    """
-
-    def __init__(self, ahead: int) -> None:
-        self._may_send = threading.Semaphore(ahead)
-
-    async def __call__(self, request: SeenRequest, out: Out) -> None:
-        events = openai_chat_stream([PIECE])
-        await out.head(200, [("content-type", "text/event-stream")])
-        with contextlib.suppress(ConnectionError):
-            await out.chunk(events[0])
-            while True:
-                await asyncio.to_thread(self._may_send.acquire, timeout=20)
-                await out.chunk(events[1])
-
-    def take(self, site: Site, visitor: Visitor) -> Got:
-        """Ask for the stream and read it, each piece making room for another."""
-        with site.send(visitor, CHAT, dear_chat()) as client:
-            head = client.recv_head()
-            body, pieces = b"", 0
-            for _, part in client.recv_chunks():
-                body += part
-                fresh = body.count(PIECE.encode()) - pieces
-                pieces += fresh
-                for _ in range(fresh):
-                    self._may_send.release()
-            self._may_send.release(10)  # it is to notice that nobody reads any more
-            return Got(head.status, head.headers, body, client.clean_end, client.reset)
-
-
 def test_a_stream_ends_where_the_budget_does(dear: Site) -> None:
-    dear.stub.handle = paced = Paced(ahead=2)
+    dear.stub.handle = paced = Paced(streams=1)
     ann = dear.visitor()
     budget = 3 * STEP * OUTPUT
     limit_key(dear.books, ann.name, daily_budget_nanousd=budget)
@@ -197,12 +160,12 @@ def test_a_stream_ends_where_the_budget_does(dear: Site) -> None:
 
 
 def test_streams_that_race_for_the_last_of_a_budget_stay_within_it(dear: Site) -> None:
-    dear.stub.handle = paced = Paced(ahead=3)
+    dear.stub.handle = paced = Paced(streams=3)
     ann = dear.visitor()
     budget = 6 * STEP * OUTPUT
     limit_key(dear.books, ann.name, monthly_budget_nanousd=budget)
     with ThreadPoolExecutor(3) as threads:
-        answers = [threads.submit(paced.take, dear, ann) for _ in range(3)]
+        answers = [threads.submit(paced.take, dear, ann, number) for number in range(3)]
         codes = [answer.result(30).last_event()[1]["error"]["code"] for answer in answers]
     assert codes == ["budget_exceeded"] * 3
     assert 0 < spent(dear, ann) <= budget
@@ -304,6 +267,27 @@ def test_a_key_that_replaces_another_goes_on_with_its_budget(site: Site) -> None
         )
     for each in (ann, Visitor(ann.name, key)):
         assert_beyond(site.ask(each, CHAT, chat()))
+
+
+def test_what_a_replaced_key_began_without_limits_counts_for_those_of_its_heir(site: Site) -> None:
+    hold = hold_of(site)
+    ann = site.visitor()
+    site.stub.handle = held = Held(ANSWER)
+    with site.send(ann, CHAT, chat()) as one:
+        wait_until(lambda: held.begun == 1)
+        with site.books.write() as tx:
+            owner = accounts.find_user(tx, ann.name)
+            heir = Visitor(
+                ann.name, accounts.rotate_api_key(tx, owner, "test", now_ms=Clock().now_ms())
+            )
+        limit_key(site.books, ann.name, daily_budget_nanousd=hold + COST)
+        assert site.ask(ann, CHAT, chat()).status == 401
+        assert site.ask(heir, CHAT, chat()).error()["held_usd"] == format_usd(hold)
+        held.let_go()
+        assert site.take(one).status == 200
+    assert site.ask(heir, CHAT, chat()).status == 200
+    error = site.ask(heir, CHAT, chat()).error()
+    assert (error["spent_usd"], error["held_usd"]) == (format_usd(2 * COST), "0.00")
 
 
 def test_the_sdk_shows_the_refusal_and_does_not_try_again(site: Site) -> None:

@@ -50,32 +50,56 @@ def response_of(got: Got) -> dict[str, Any]:
     return whole
 
 
-def tell(site: Site, who: Visitor, **fields: object) -> dict[str, Any]:
-    return response_of(site.ask(who, RESPONSES, body(**fields)))
+class Teller:
+    """A user who makes responses and goes on from them."""
+
+    def __init__(self, site: Site, credit: str = "5") -> None:
+        self.site = site
+        self.who = Visitor(*site.books.user(credit))
+
+    def ask(self, **fields: object) -> Got:
+        return self.site.ask(self.who, RESPONSES, body(**fields))
+
+    def tell(self, **fields: object) -> dict[str, Any]:
+        """Make a response."""
+        return response_of(self.ask(**fields))
+
+    def made(self, **fields: object) -> tuple[str, str]:
+        """Make a response; return its id and the key that made it."""
+        response_id = self.tell(**fields)["id"]
+        return response_id, key_of(self.site.last_request())
+
+    def sent_with(self) -> str:
+        """The key that a fresh request goes to."""
+        return self.made()[1]
+
+    def refusal(self, **fields: object) -> dict[str, Any]:
+        """The error of a request that never reached the provider."""
+        seen = len(self.site.stub.requests)
+        got = self.ask(**fields)
+        assert got.status == 400, got.body
+        assert got.header("x-should-retry") == b"false"
+        assert len(self.site.stub.requests) == seen
+        error = got.error()
+        assert error["param"] == "previous_response_id"
+        return error
+
+    def rows(self, count: int) -> list[dict[str, Any]]:
+        """The rows of the requests, once so many have ended."""
+        wait_until(lambda: len(self.site.books.rows(self.who.name)) == count)
+        return self.site.books.rows(self.who.name)
 
 
-def refusal(site: Site, who: Visitor, **fields: object) -> dict[str, Any]:
-    """The error of a request that never reached the provider."""
-    seen = len(site.stub.requests)
-    got = site.ask(who, RESPONSES, body(**fields))
-    assert got.status == 400, got.body
-    assert got.header("x-should-retry") == b"false"
-    assert len(site.stub.requests) == seen
-    error = got.error()
-    assert error["param"] == "previous_response_id"
-    return error
+@pytest.fixture
+def ann(two_keys: Site, keeping: KeepingProvider) -> Teller:
+    del keeping
+    return Teller(two_keys)
 
 
-def sent_with(site: Site, who: Visitor) -> str:
-    """The key that a fresh request of a user goes to."""
-    tell(site, who)
-    return key_of(site.last_request())
-
-
-def rows_of(site: Site, who: Visitor, count: int) -> list[dict[str, Any]]:
-    """The rows of a user's requests, once so many have ended."""
-    wait_until(lambda: len(site.books.rows(who.name)) == count)
-    return site.books.rows(who.name)
+@pytest.fixture
+def bob(two_keys: Site, keeping: KeepingProvider) -> Teller:
+    del keeping
+    return Teller(two_keys)
 
 
 def set_key(site: Site, key: str, command: str) -> None:
@@ -84,16 +108,14 @@ def set_key(site: Site, key: str, command: str) -> None:
 
 @pytest.mark.parametrize("is_stream", [False, True])
 def test_a_chain_of_three_stays_with_its_key_and_each_link_holds_what_is_read_again(
-    two_keys: Site, keeping: KeepingProvider, is_stream: bool
+    two_keys: Site, ann: Teller, is_stream: bool
 ) -> None:
-    del keeping
-    ann = two_keys.visitor()
     seen = len(two_keys.stub.requests)
     previous, context = None, 0
     for number in range(1, 4):
         fields = {"stream": is_stream, "previous_response_id": previous}
-        response = tell(two_keys, ann, **fields)
-        row = rows_of(two_keys, ann, number)[-1]
+        response = ann.tell(**fields)
+        row = ann.rows(number)[-1]
         own = len(body(**fields)) // 3 + 600
         assert row["hold_nanousd"] == (own + context) * INPUT_RATE + 50 * OUTPUT_RATE
         assert row["cost_nanousd"] == (25 + context) * INPUT_RATE + OUTPUT_TOKENS * OUTPUT_RATE
@@ -104,119 +126,96 @@ def test_a_chain_of_three_stays_with_its_key_and_each_link_holds_what_is_read_ag
     assert json.loads(requests[1].body)["previous_response_id"].startswith("resp_")
 
 
-def test_the_first_key_of_a_user_does_not_matter_any_more(
-    two_keys: Site, keeping: KeepingProvider
-) -> None:
+def test_the_first_key_of_a_user_does_not_matter_any_more(two_keys: Site, ann: Teller) -> None:
     """What was made with the second key stays with it when the first one is back."""
-    del keeping
-    ann = two_keys.visitor()
-    first = sent_with(two_keys, ann)
+    first = ann.sent_with()
     set_key(two_keys, first, "disable")
-    made = tell(two_keys, ann)
-    second = key_of(two_keys.last_request())
+    made, second = ann.made()
     assert second != first
     set_key(two_keys, first, "enable")
-    wait_until(lambda: sent_with(two_keys, ann) == first)
-    tell(two_keys, ann, previous_response_id=made["id"])
+    wait_until(lambda: ann.sent_with() == first)
+    ann.tell(previous_response_id=made)
     assert key_of(two_keys.last_request()) == second
 
 
 def test_what_another_user_made_is_as_unknown_as_what_nobody_made(
-    two_keys: Site, keeping: KeepingProvider
+    two_keys: Site, ann: Teller, bob: Teller
 ) -> None:
-    del keeping
-    ann, bob = two_keys.visitor(), two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
-    foreign = refusal(two_keys, bob, previous_response_id=made)
-    unknown = refusal(two_keys, bob, previous_response_id="resp_never_made")
+    made = ann.tell()["id"]
+    foreign = bob.refusal(previous_response_id=made)
+    unknown = bob.refusal(previous_response_id="resp_never_made")
     assert foreign == unknown
     assert foreign["code"] == "previous_response_not_found"
     # Nobody is charged for it, and its maker may still go on.
-    assert two_keys.books.settled_wallet(bob.name) == 5_000_000_000
-    tell(two_keys, ann, previous_response_id=made)
+    assert two_keys.books.settled_wallet(bob.who.name) == 5_000_000_000
+    ann.tell(previous_response_id=made)
 
 
 @pytest.mark.parametrize(
     ("store", "is_silent"), [(False, False), (False, True), (True, False), (None, False)]
 )
 def test_what_is_not_kept_cannot_be_gone_on_from(
-    two_keys: Site, keeping: KeepingProvider, store: bool | None, is_silent: bool
+    keeping: KeepingProvider, ann: Teller, store: bool | None, is_silent: bool
 ) -> None:
     """Neither what the request nor what the account says is not to be kept."""
-    ann = two_keys.visitor()
     keeping.keeps_nothing, keeping.is_silent = store is not False, is_silent
-    made = tell(two_keys, ann, store=store)["id"]
-    error = refusal(two_keys, ann, previous_response_id=made)
+    made = ann.tell(store=store)["id"]
+    error = ann.refusal(previous_response_id=made)
     assert error["code"] == "previous_response_not_found"
 
 
 def test_a_disabled_key_refuses_what_only_it_could_serve_and_nothing_else(
-    two_keys: Site, keeping: KeepingProvider
+    two_keys: Site, ann: Teller
 ) -> None:
-    del keeping
-    ann = two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
-    key = key_of(two_keys.last_request())
+    made, key = ann.made()
     set_key(two_keys, key, "disable")
-    wait_until(lambda: sent_with(two_keys, ann) != key)
-    error = refusal(two_keys, ann, previous_response_id=made)
+    wait_until(lambda: ann.sent_with() != key)
+    error = ann.refusal(previous_response_id=made)
     assert error["code"] == "previous_response_unavailable"
     assert "The provider key that made the response" in error["message"]
     set_key(two_keys, key, "enable")
-    tell(two_keys, ann, previous_response_id=made)  # a key that is enabled serves at once
+    ann.tell(previous_response_id=made)  # a key that is enabled serves at once
 
 
 def test_a_key_that_the_provider_refuses_is_not_followed_by_another(
-    two_keys: Site, keeping: KeepingProvider
+    two_keys: Site, keeping: KeepingProvider, ann: Teller
 ) -> None:
-    ann = two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
-    key = key_of(two_keys.last_request())
+    made, key = ann.made()
     keeping.refuses.add(key)
     seen = len(two_keys.stub.requests)
-    got = two_keys.ask(ann, RESPONSES, body(previous_response_id=made))
+    got = ann.ask(previous_response_id=made)
     assert (got.status, got.error()["code"]) == (400, "previous_response_unavailable")
     assert [key_of(request) for request in two_keys.stub.requests[seen:]] == [key]
     wait_until(lambda: two_keys.books.key_states("openai")[NAMES[key]][0] == "dead")
-    tell(two_keys, ann)  # by the other key
+    ann.tell()  # by the other key
 
 
-def test_a_removed_keys_responses_are_not_available(
-    two_keys: Site, keeping: KeepingProvider
-) -> None:
-    del keeping
-    ann = two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
-    key = key_of(two_keys.last_request())
+def test_a_removed_keys_responses_are_not_available(two_keys: Site, ann: Teller) -> None:
+    made, key = ann.made()
     two_keys.proxy.run("provider-keys", "remove", "openai", NAMES[key], "--yes")
     try:
-        error = refusal(two_keys, ann, previous_response_id=made)
+        error = ann.refusal(previous_response_id=made)
         assert error["code"] == "previous_response_unavailable"
     finally:
         two_keys.proxy.run("provider-keys", "add", "openai", "--name", NAMES[key], stdin=key)
 
 
-def test_a_response_is_known_after_a_restart(two_keys: Site, keeping: KeepingProvider) -> None:
-    del keeping
-    ann = two_keys.visitor()
-    made = tell(two_keys, ann, stream=True)["id"]
-    key = key_of(two_keys.last_request())
+def test_a_response_is_known_after_a_restart(two_keys: Site, ann: Teller) -> None:
+    made, key = ann.made(stream=True)
     assert two_keys.proxy.stop() == 0
     two_keys.proxy.start()
-    tell(two_keys, ann, previous_response_id=made)
+    ann.tell(previous_response_id=made)
     assert key_of(two_keys.last_request()) == key
 
 
 def test_the_counting_of_tokens_may_go_on_from_a_response_too(
-    two_keys: Site, keeping: KeepingProvider
+    two_keys: Site, ann: Teller, bob: Teller
 ) -> None:
-    del keeping
-    ann, bob = two_keys.visitor(), two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
+    made = ann.tell()["id"]
     asked = json.dumps({"model": "gpt-4o", "input": "hi", "previous_response_id": made}).encode()
-    got = two_keys.ask(ann, f"{RESPONSES}/input_tokens", asked)
+    got = two_keys.ask(ann.who, f"{RESPONSES}/input_tokens", asked)
     assert json.loads(got.body) == {"input_tokens": 25 + OUTPUT_TOKENS + 25}
-    got = two_keys.ask(bob, f"{RESPONSES}/input_tokens", asked)
+    got = two_keys.ask(bob.who, f"{RESPONSES}/input_tokens", asked)
     assert (got.status, got.error()["code"]) == (400, "previous_response_not_found")
 
 
@@ -224,33 +223,27 @@ def test_a_context_that_the_credit_does_not_cover_is_refused(
     two_keys: Site, keeping: KeepingProvider
 ) -> None:
     keeping.fresh_tokens = 1000  # more than was held for: the context is what was reported
-    ann = Visitor(*two_keys.books.user("0.006"))
-    made = tell(two_keys, ann)
+    ann = Teller(two_keys, "0.006")
+    made = ann.tell()
     seen = len(two_keys.stub.requests)
-    got = two_keys.ask(ann, RESPONSES, body(previous_response_id=made["id"]))
+    got = ann.ask(previous_response_id=made["id"])
     assert (got.status, got.error()["code"]) == (402, "insufficient_credit")
     assert len(two_keys.stub.requests) == seen
 
 
-def test_what_the_provider_keeps_no_more_is_unknown(
-    two_keys: Site, keeping: KeepingProvider
-) -> None:
-    del keeping
-    ann = two_keys.visitor()
-    old = tell(two_keys, ann)["id"]
-    rows_of(two_keys, ann, 1)
+def test_what_the_provider_keeps_no_more_is_unknown(two_keys: Site, ann: Teller) -> None:
+    old = ann.tell()["id"]
+    ann.rows(1)
     with two_keys.books.write() as tx:
         tx.execute("UPDATE stored_responses SET created_at_ms = created_at_ms - ?", (KEPT_MS,))
-    error = refusal(two_keys, ann, previous_response_id=old)
+    error = ann.refusal(previous_response_id=old)
     assert error["code"] == "previous_response_not_found"
-    tell(two_keys, ann)
+    ann.tell()
 
 
-def test_ids_are_kept_as_hashes_only(two_keys: Site, keeping: KeepingProvider) -> None:
-    del keeping
-    ann = two_keys.visitor()
-    made = tell(two_keys, ann)["id"]
-    rows_of(two_keys, ann, 1)
+def test_ids_are_kept_as_hashes_only(two_keys: Site, ann: Teller) -> None:
+    made = ann.tell()["id"]
+    ann.rows(1)
     with two_keys.books.database.read() as tx:
         rows = tx.execute("SELECT response_hash FROM stored_responses").fetchall()
     assert hash_response_id(made) in [bytes(row[0]) for row in rows]
@@ -266,12 +259,12 @@ def test_on_a_strict_server_no_link_of_a_chain_costs_more_than_it_held(strict_si
     keeping = KeepingProvider()
     keeping.fresh_tokens = 1600 + len(body(service_tier="default"))  # as much as can be
     strict_site.stub.handle = keeping.handle
-    ann = Visitor(*strict_site.books.user("50"))
+    ann = Teller(strict_site, "50")
     previous = None
     for _ in range(6):
         fields = {"service_tier": "default", "previous_response_id": previous}
-        previous = tell(strict_site, ann, **fields)["id"]
-    for row in rows_of(strict_site, ann, 6):
+        previous = ann.tell(**fields)["id"]
+    for row in ann.rows(6):
         assert row["cost_nanousd"] <= row["hold_nanousd"]
         assert row["shortfall_nanousd"] == 0
 
@@ -280,9 +273,9 @@ def test_a_strict_server_holds_the_whole_window_for_what_another_model_has_count
     strict_site: Site,
 ) -> None:
     strict_site.stub.handle = KeepingProvider().handle
-    ann = Visitor(*strict_site.books.user("50"))
-    made = tell(strict_site, ann, service_tier="default")["id"]
+    ann = Teller(strict_site, "50")
+    made = ann.tell(service_tier="default")["id"]
     fields = {"model": "gpt-4o-mini", "service_tier": "default", "previous_response_id": made}
-    tell(strict_site, ann, **fields)
-    row = rows_of(strict_site, ann, 2)[-1]
+    ann.tell(**fields)
+    row = ann.rows(2)[-1]
     assert row["hold_nanousd"] == 128_000 * 150 + 50 * 600

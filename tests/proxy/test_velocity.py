@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from llmproxy import limit_store
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.service.helpers import ask, bearer
@@ -94,3 +95,20 @@ def test_a_limit_below_what_was_spent_lately_suspends_at_the_next_request(site: 
     assert site.ask(ann, CHAT, chat()).error()["code"] == "api_key_suspended"
     limit_key(site.books, ann.name, spend_per_hour_nanousd=None)
     assert site.ask(ann, CHAT, chat()).status == 403  # until it is resumed
+
+
+def test_a_limit_that_is_lowered_below_what_was_spent_lately_suspends_at_once(site: Site) -> None:
+    site.stub.handle = plain(ANSWER)
+    ann = site.visitor()
+    limits_id = limit_key(site.books, ann.name, spend_per_hour_nanousd=per_hour(3 * COST))
+    for _ in range(2):
+        assert site.ask(ann, CHAT, chat()).status == 200
+    limit_key(site.books, ann.name, spend_per_hour_nanousd=per_hour(COST))
+
+    def is_suspended() -> bool:
+        with site.books.write() as tx:
+            limits = limit_store.find_limits(tx, limits_id)
+        return limits is not None and limits.is_suspended
+
+    wait_until(is_suspended)  # no request needs to come
+    assert site.ask(ann, CHAT, chat()).error()["code"] == "api_key_suspended"

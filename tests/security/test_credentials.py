@@ -28,8 +28,8 @@ POSTED = posted_paths()
 ASKED = [f"/v1/{provider}/models" for provider in PRESETS]
 ASKED += ["/v1/openai/models/gpt-4o", "/v1/anthropic/v1/models", "/v1/key", "/v1/usage"]
 PAIRS = list(combinations_with_replacement(PLACES, 2))
-OPEN = ["/", "/healthz", "/readyz", *(f"/v1/{provider}" for provider in PRESETS)]
-"""What anybody may ask: that there is somebody."""
+OPEN = ["/", "/healthz", "/readyz", "/openapi.json", *(f"/v1/{provider}" for provider in PRESETS)]
+"""What anybody may ask: that there is somebody, and what may be asked."""
 HOSTS = (
     *("localhost", "127.0.0.1", "evil.example", "admin", "[::1]", "x:99999", "*", "", "null"),
     *("169.254.169.254", "localhost:8000", "internal", "metrics", "%2e%2e", "a" * 2000),

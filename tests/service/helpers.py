@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from llmproxy import accounts, key_pool, ledger
+from llmproxy import accounts, crediting, key_pool
 from llmproxy.accounts import User
 from llmproxy.clock import Clock
 from llmproxy.money import parse_usd
@@ -58,7 +58,9 @@ class Books:
     def _credit(tx: Tx, user: User, amount: str) -> None:
         amount_nanousd = parse_usd(amount)
         now_ms = Clock().now_ms()
-        ledger.credit(tx, user.wallet_id, amount_nanousd, actor="test", reason=None, now_ms=now_ms)
+        crediting.credit(
+            tx, user.wallet_id, amount_nanousd, actor="test", reason=None, now_ms=now_ms
+        )
 
     def wallet(self, name: str) -> tuple[int, int]:
         """Balance and held of a user, in nano-USD."""

@@ -278,7 +278,7 @@ def test_a_refusal_says_what_is_wrong_in_the_shape_that_sdks_show(
 
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
-    [("GET", CHAT, "POST"), ("PUT", "/v1/openai/models", "GET"), ("POST", "/healthz", "GET")],
+    [("GET", CHAT, "POST"), ("PUT", "/v1/openai/models", "GET"), ("POST", "/healthz", "GET, HEAD")],
 )
 def test_a_wrong_method_is_told_the_right_one(
     method: str, path: str, allowed: str, proxy: RunningProxy

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.service.test_lifecycle import Site, serving, until_released
 from tests.support.answers import openai_chat, openai_usage, plain
 from tests.support.proxy import RunningProxy
+from tests.support.raw_client import RawClient
 from tests.support.waiting import wait_until
 
 Labels = frozenset[tuple[str, str]]
@@ -53,6 +55,28 @@ def scrape(port: int) -> Samples:
 
 def value(samples: Samples, metric: str, **labels: str) -> float:
     return samples[metric, frozenset(labels.items())]
+
+
+def test_who_watches_the_server_gets_through_any_flood(tmp_path: Path, port: int) -> None:
+    environ = {"LLMPROXY_METRICS_PORT": str(port), "LLMPROXY_CONNECTIONS_MAX": "3"}
+    with serving(tmp_path, environ) as site, ExitStack() as stack:
+        flood = [stack.enter_context(RawClient(site.proxy.port, timeout_s=5)) for _ in range(250)]
+        assert flood[-1]._read() == b""  # dropped
+        for path in ("/metrics", "/healthz", "/readyz"):
+            assert ask(port, "GET", path).status == 200
+        assert ask(port, "GET", "/").status == 404
+        assert ask(port, "POST", CHAT).status == 404
+
+
+def test_who_watches_the_server_takes_no_client_its_place(tmp_path: Path, port: int) -> None:
+    environ = {"LLMPROXY_METRICS_PORT": str(port), "LLMPROXY_CONNECTIONS_MAX": "3"}
+    with serving(tmp_path, environ) as site, ExitStack() as stack:
+        _, key = site.books.user()
+        site.stub.handle = plain(openai_chat())
+        flood = [stack.enter_context(RawClient(port, timeout_s=5)) for _ in range(150)]
+        assert flood[-1]._read() == b""  # there is an end of them too
+        for _ in range(2):
+            assert ask(site.proxy.port, "POST", CHAT, chat_body(), bearer(key)).status == 200
 
 
 def test_the_figures_are_those_of_the_ledger(site: Site, port: int) -> None:
@@ -162,12 +186,11 @@ def test_no_label_is_a_clients_text(site: Site, port: int) -> None:
     assert key not in page
 
 
-def test_the_port_of_the_page_serves_nothing_else_and_the_other_one_not_the_page(
+def test_the_port_of_the_page_serves_no_user_and_the_other_one_not_the_page(
     site: Site, port: int
 ) -> None:
     _, key = site.books.user()
     assert ask(port, "GET", "/v1/key", b"", bearer(key)).status == 404
-    assert ask(port, "GET", "/healthz").status == 404
     assert ask(site.proxy.port, "GET", "/metrics").status == 404
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from llmproxy import ledger
+from llmproxy import crediting
 from llmproxy.body_reader import BodyReader
 from llmproxy.errors import DatabaseError
 from llmproxy.gate import Gate
@@ -231,7 +231,7 @@ def _note_visit(note: Callable[[str], None], number: int, text: str) -> None:
 
 
 def _fail(tx: Tx) -> None:
-    ledger.credit(tx, 1, 1, actor="nobody", reason=None, now_ms=0)  # nothing of it may stay
+    crediting.credit(tx, 1, 1, actor="nobody", reason=None, now_ms=0)  # nothing of it may stay
     raise BadJobError
 
 

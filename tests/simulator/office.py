@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmproxy import accounts, catalog_overrides, key_pool, ledger
+from llmproxy import accounts, catalog_overrides, crediting, key_pool
 from llmproxy.catalog_parser import parse_entry
 from llmproxy.errors import DatabaseError, LlmproxyError
 from llmproxy.storage.database import Tx, connect, transaction
@@ -132,7 +132,9 @@ class Office:
             return self._change_credit(tx, account, act)
         if act.kind in {"adjust up", "adjust down"}:
             by = act.amount if act.kind == "adjust up" else -(act.amount // 10)
-            ledger.adjust(tx, account.wallet_id, by, actor="boss", reason="because", now_ms=now_ms)
+            crediting.adjust(
+                tx, account.wallet_id, by, actor="boss", reason="because", now_ms=now_ms
+            )
             return lambda: account.moved.append(("adjust", by))
         if act.kind in {"disable", "enable"}:
             is_disabled = act.kind == "disable"
@@ -169,7 +171,7 @@ class Office:
         self, tx: Tx, account: Account, amount: int, key: str | None
     ) -> Callable[[], object]:
         done = [
-            ledger.credit(
+            crediting.credit(
                 tx,
                 account.wallet_id,
                 amount,

@@ -13,8 +13,8 @@ from tests.storage.helpers import Site
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path / "data" / "llmproxy.db")
     yield site
-    site.connection.close()
     disk = site.writer._disk
     assert isinstance(disk, DiskThread)
     if disk._thread.is_alive():
         disk.join()
+    site.connection.close()  # not before: a COMMIT under way would end the process

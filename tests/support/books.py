@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from llmproxy import accounts, ledger
+from llmproxy import accounts, crediting, ledger
 from llmproxy.catalog import Prices, Rates
 from llmproxy.clock import RequestIds
 from llmproxy.money import MULTIPLIER_ONE, parse_rate, parse_usd
@@ -55,7 +55,7 @@ class Book:
             self.api_key = accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
             self.wallet_id = user.wallet_id
             self.user_id = user.id
-            ledger.credit(
+            crediting.credit(
                 tx, user.wallet_id, parse_usd(credit), actor="test", reason=None, now_ms=NOW_MS
             )
             self.boot_id = ledger.start_boot(tx, pid=1, version="test", now_ms=NOW_MS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import Iterator
 
@@ -140,3 +141,19 @@ def test_one_look_up_serves_all_who_wait_for_it(
 
     with_upstream(act)
     assert looked_up == ["localhost"]
+
+
+def test_a_name_that_we_have_no_file_left_to_look_up_is_our_own_lack() -> None:
+    async def act(upstream: Upstream) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as last:
+            number = last.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (number, hard))
+        try:
+            with pytest.raises(UpstreamError) as raised:
+                await ask(upstream, "http://no-such-host.invalid")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert raised.value.is_ours
+
+    with_upstream(act)
