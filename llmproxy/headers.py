@@ -78,15 +78,6 @@ _BLANKS = " \t"
 """Around a value (RFC 9110, 5.5). `str.strip` alone takes more for blank than HTTP does."""
 
 
-def has_header(headers: Headers, name: bytes) -> bool:
-    """Say whether there is a header of a name in lower case.
-
-    A dictionary, though thrown away, is several times quicker than a loop: this is asked for
-    headers that nearly no request has.
-    """
-    return name in dict(headers)
-
-
 def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
     """Yield what may be an API key, in the order in which the places count (wire.md F.3)."""
     given = [(_CREDENTIALS.index(name), value) for name, value in headers if name in _CREDENTIALS]
@@ -145,8 +136,6 @@ def secret_forms(secret: str) -> list[bytes]:
 
 def _with_hop_by_hop(dropped: frozenset[bytes], headers: Headers) -> frozenset[bytes]:
     """Return what is dropped, and what `connection` says is for the next hop (RFC 9110, 7.6.1)."""
-    if not has_header(headers, b"connection"):
-        return dropped
     for name, value in headers:
         if name == b"connection" and value.lower() not in {b"keep-alive", b"close"}:
             dropped |= {part.strip().lower() for part in value.split(b",")}
@@ -162,6 +151,4 @@ def without_secret(data: bytes, secret: str) -> bytes:
 
 def asks_websocket(headers: Headers) -> bool:
     """Say whether a client wants to leave HTTP for WebSocket."""
-    return has_header(headers, b"upgrade") and any(
-        name == b"upgrade" and value.lower() == b"websocket" for name, value in headers
-    )
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)

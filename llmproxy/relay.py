@@ -30,7 +30,7 @@ from llmproxy.errors import (
 )
 from llmproxy.exchange import Client, Exchange
 from llmproxy.gate import require_model
-from llmproxy.headers import Headers, asks_websocket, has_header
+from llmproxy.headers import Headers, asks_websocket
 from llmproxy.holds import Holds, may_be_lowered
 from llmproxy.idempotency import given_keys, read_once
 from llmproxy.key_choice import KeyChoice
@@ -311,9 +311,8 @@ class Relay:
 
     @staticmethod
     async def _read_body(request: Request) -> bytes:
-        if has_header(request.headers, b"content-encoding"):
-            codings = [value for name, value in request.headers if name == b"content-encoding"]
-            if any(coding.lower() not in {b"", b"identity"} for coding in codings):
+        for name, value in request.headers:
+            if name == b"content-encoding" and value.lower() not in {b"", b"identity"}:
                 raise compressed_body()
         return await request.read_body()
 

@@ -100,14 +100,13 @@ class Cycle(RequestResponseCycle):
         self.response_started = True
         self.waiting_for_100_continue = False
         headers = self.default_headers + headers  # the date
-        said = dict(headers)
-        if (length := said.get(b"content-length")) is not None:
-            self._body_left = int(length)
-        if said.get(b"connection", b"").lower() == b"close":
-            self.keep_alive = False
         lines: list[bytes] = []
         for name, value in headers:
             lines += (name, b": ", value, b"\r\n")
+            if name == b"content-length":
+                self._body_left = int(value)
+            elif name == b"connection" and value.lower() == b"close":
+                self.keep_alive = False
         head = b"".join(lines)
         if not head.count(b"\r") == head.count(b"\n") == len(headers):
             msg = "a header of an answer has a line break in it"

@@ -191,9 +191,9 @@ class _Body:
             ClientGoneError: the client left before all of it came.
         """
         limit = self._budget.body_bytes_max
-        told = dict(headers).get(b"content-length", b"")  # the parser has refused a second one
-        if told.isdigit() and int(told) > limit:
-            raise _too_large(limit)
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
         parts: list[bytes] = []
         has_more = True
         while has_more:
