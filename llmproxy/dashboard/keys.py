@@ -66,13 +66,7 @@ def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
     key, now_ms = _own_key(tx, signed_in, key_id), signed_in.now_ms
     use = None
     if key.limits is not None:
-        use = reports.find_limits_use(
-            tx,
-            signed_in.user.id,
-            key.limits.id,
-            now_ms=now_ms,
-            resumed_at_ms=key.limits.resumed_at_ms,
-        )
+        use = reports.find_limits_use(tx, signed_in.user.id, key.limits, now_ms=now_ms)
     row = _row(key, reports.last_used_days(tx, signed_in.user.id), now_ms)
     return KeyDetails(row, use, _is_live(key, now_ms), _may_rotate(key, now_ms))
 

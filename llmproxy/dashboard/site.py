@@ -19,7 +19,7 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.attempts import Attempts
+from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.errors import BusyError, FormError, NotSignedInError
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
 from llmproxy.storage.database import Tx
@@ -78,7 +78,7 @@ class Site:
         self.address = address
         self.clock = clock
         self.catalog = catalog
-        self.attempts = Attempts()
+        self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
         self._reads = 0

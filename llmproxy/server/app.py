@@ -115,7 +115,7 @@ def _build_pages(parts: Parts) -> Litestar:
     @route(
         "/",
         http_method=READING,
-        summary="Nothing for clients that look whether anybody is there; browsers are led to the pages",
+        summary="Nothing for clients that look whether anybody is there; pages for browsers",
         media_type=MediaType.TEXT,  # reference wire.md F.2
         responses=PAGE_ERRORS,
         sync_to_thread=False,

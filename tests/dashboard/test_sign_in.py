@@ -10,7 +10,7 @@ import pytest
 
 from llmproxy import accounts, sessions
 from llmproxy.clock import Clock
-from llmproxy.dashboard.attempts import ADDRESSES_MAX, Attempts
+from llmproxy.dashboard.sign_in_attempts import ADDRESSES_MAX, SignInAttempts
 from llmproxy.errors import RefusedError
 from tests.dashboard.helpers import KEYS, Desk, secret_of
 from tests.support.books import Book
@@ -217,7 +217,7 @@ def test_an_address_with_many_wrong_links_must_wait_and_others_need_not(desk: De
 
 
 def test_failures_are_forgotten_after_a_minute_and_kept_in_bounds() -> None:
-    attempts = Attempts()
+    attempts = SignInAttempts()
     for _ in range(10):
         attempts.note_failure("10.0.0.1", 100.0)
     assert not attempts.may_try("10.0.0.1", 159.9)

@@ -5,7 +5,7 @@ SPAN_S = 60
 ADDRESSES_MAX = 10_000
 
 
-class Attempts:
+class SignInAttempts:
     """Failures of each address within the last minute, in bounded memory."""
 
     def __init__(self) -> None:
