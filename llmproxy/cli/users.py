@@ -288,7 +288,7 @@ def login_link(name: Name, as_json: Json = False) -> None:
 
 @app.command("sign-out", epilog=examples("llmproxy users sign-out ann"))
 def sign_out(name: Name, as_json: Json = False) -> None:
-    """End all dashboard sessions of a user, and an unused sign-in link, at once."""
+    """End all dashboard sessions of a user, and their sign-in link."""
     from llmproxy import accounts, sessions
 
     with opening.writing() as tx:

@@ -31,7 +31,8 @@ _log = logging.getLogger("llmproxy.dashboard")
 def build_dashboard(site: Site) -> Router:
     """Return everything under `/dashboard`."""
 
-    async def refuse_foreign_form(request: Request[Any, Any, Any]) -> Response[bytes] | None:
+    async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
+        await site.prepare()
         if request.method in _SAFE_METHODS:
             return None
         visit = site.visit(request)
@@ -47,7 +48,7 @@ def build_dashboard(site: Site) -> Router:
     return Router(
         path=PREFIX,
         route_handlers=[*sign_in_routes(site), *user_routes(site), _static_route(site)],
-        before_request=refuse_foreign_form,
+        before_request=prepare,
         exception_handlers={Exception: answer_error},
         request_max_body_size=FORM_BYTES_MAX,
     )

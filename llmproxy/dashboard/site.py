@@ -4,13 +4,13 @@ A page reads in a thread of its own, beside the serving loop's writer; what it c
 the writer, by the functions that the command line uses. Every answer leaves with the same headers.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request, Response
 
 from llmproxy import sessions
@@ -19,12 +19,15 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.errors import BusyError, FormError, NotSignedInError
+from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
 from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.writer import Writer
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,7 +69,7 @@ class Site:
         clock: Clock,
         catalog: Callable[[], Catalog],
     ) -> None:
-        """Read templates and static files into memory.
+        """Read static files into memory.
 
         Args:
             address: how the server is reached.
@@ -83,9 +86,23 @@ class Site:
         self._writer = writer
         self._reads = 0
         self.static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir())}
-        self._templates = self._load_templates()
+        self._templates: Environment | None = None
+        self._loading = asyncio.Lock()
 
-    def _load_templates(self) -> Environment:
+    async def prepare(self) -> None:
+        """Be ready to answer with pages; called before every request.
+
+        The first one waits for all templates, which a thread compiles: a proxy starts without
+        them, and nobody's streams wait for them.
+        """
+        if self._templates is None:
+            async with self._loading:
+                if self._templates is None:
+                    self._templates = await asyncio.to_thread(self._load_templates)
+
+    def _load_templates(self) -> "Environment":
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - 100 ms
+
         templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -97,7 +114,7 @@ class Site:
         templates.filters.update(formats.FILTERS)
         digest = hashlib.sha256(b"".join(self.static.values())).hexdigest()
         templates.globals["version"] = digest[:12]
-        for name in templates.list_templates():  # compiled now, not in somebody's request
+        for name in templates.list_templates():
             templates.get_template(name)
         return templates
 
@@ -177,6 +194,7 @@ class Site:
         signed_in: SignedIn | None = None,
     ) -> Response[bytes]:
         """Return a page."""
+        assert self._templates is not None, "prepare() comes first"
         text = self._templates.get_template(template).render(
             {
                 "at": visit.root + PREFIX,
