@@ -30,6 +30,9 @@ class User(msgspec.Struct, frozen=True):
     wallet_id: int
     balance_nanousd: int
     held_nanousd: int
+    is_admin: bool
+    """An operator: may do on the dashboard what the command line can."""
+    has_password: bool
     limits: Limits | None = None
     """Those that hold for all the user's API keys together."""
 
@@ -129,6 +132,7 @@ def set_user(
     now_ms: int,
     rate_multiplier_micro: int | None = None,
     is_disabled: bool | None = None,
+    is_admin: bool | None = None,
 ) -> User:
     """Change what is given of a user; what is None stays.
 
@@ -146,6 +150,8 @@ def set_user(
             "UPDATE users SET disabled_at_ms = ? WHERE id = ?",
             (now_ms if is_disabled else None, user.id),
         )
+    if is_admin is not None:
+        tx.execute("UPDATE users SET is_admin = ? WHERE id = ?", (is_admin, user.id))
     return find_user(tx, name)
 
 
@@ -158,6 +164,7 @@ _USERS = (
     """
 SELECT users.id, users.name, rate_multiplier_micro, disabled_at_ms, created_at_ms,
        wallets.id AS wallet_id, balance_nanousd, held_nanousd,
+       is_admin, password_hash IS NOT NULL,
 """
     + _LIMITS
     + """
@@ -165,7 +172,8 @@ FROM users JOIN wallets ON wallets.user_id = users.id
            LEFT JOIN limits ON limits.id = users.limits_id
 """
 )
-_USER_COLUMNS = 8
+_USER_NUMBERS = 8
+_USER_COLUMNS = 10
 
 
 def find_user(tx: Tx, name: str) -> User:
@@ -188,7 +196,8 @@ def list_users(tx: Tx, *, limit: int) -> list[User]:
 
 
 def _user(row: sqlite3.Row) -> User:
-    return User(*(*row[:_USER_COLUMNS], limits_from(row[_USER_COLUMNS:])))
+    flags = map(bool, row[_USER_NUMBERS:_USER_COLUMNS])
+    return User(*(*row[:_USER_NUMBERS], *flags, limits_from(row[_USER_COLUMNS:])))
 
 
 def create_api_key(

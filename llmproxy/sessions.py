@@ -1,4 +1,4 @@
-"""Owns signing in to the dashboard: links that work once, and sessions.
+"""Owns being signed in to the dashboard: links that work once, and sessions.
 
 Only the SHA-256 of a secret is stored. Every function is `f(tx, …)` over an open transaction.
 Must not know of cookies or pages.
@@ -7,6 +7,7 @@ Must not know of cookies or pages.
 import hashlib
 import re
 import secrets
+from typing import NamedTuple
 
 from llmproxy.accounts import User, find_user
 from llmproxy.errors import RefusedError
@@ -14,10 +15,25 @@ from llmproxy.storage.database import Tx
 
 LINK_LIFE_MS = 15 * 60_000
 SESSION_LIFE_MS = 30 * 86_400_000
+ADMIN_SESSION_LIFE_MS = 86_400_000
+"""An operator's session can do much more, and ends sooner."""
 SESSIONS_MAX = 20
 """Of one user; a further one ends the oldest."""
 _SECRET_BYTES = 32
 _SECRET = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class NewSession(NamedTuple):
+    """A session that has just begun."""
+
+    secret: str
+    """What the browser keeps."""
+    life_ms: int
+
+
+def session_life_ms(user: User) -> int:
+    """Return how long a session of this user lasts."""
+    return ADMIN_SESSION_LIFE_MS if user.is_admin else SESSION_LIFE_MS
 
 
 def create_link(tx: Tx, user: User, *, now_ms: int) -> str:
@@ -40,8 +56,8 @@ def create_link(tx: Tx, user: User, *, now_ms: int) -> str:
     return secret
 
 
-def find_link_user(tx: Tx, secret: str, *, now_ms: int) -> str | None:
-    """Return the name of the user whom a link would sign in; None when it signs in nobody."""
+def find_link_user(tx: Tx, secret: str, *, now_ms: int) -> User | None:
+    """Return the user whom a link would sign in; None when it signs in nobody."""
     if not _SECRET.fullmatch(secret):
         return None
     row = tx.execute(
@@ -49,11 +65,11 @@ def find_link_user(tx: Tx, secret: str, *, now_ms: int) -> str | None:
            WHERE hash = ? AND expires_at_ms > ? AND disabled_at_ms IS NULL""",
         (_hash(secret), now_ms),
     ).fetchone()
-    return None if row is None else str(row[0])
+    return None if row is None else find_user(tx, row[0])
 
 
-def use_link(tx: Tx, secret: str, *, now_ms: int, replaced: str = "") -> str | None:
-    """Use up a link and return the secret of a new session; None when it signs in nobody.
+def use_link(tx: Tx, secret: str, *, now_ms: int, replaced: str = "") -> NewSession | None:
+    """Use up a link and begin a session; None when it signs in nobody.
 
     Args:
         tx: an open transaction.
@@ -61,22 +77,27 @@ def use_link(tx: Tx, secret: str, *, now_ms: int, replaced: str = "") -> str | N
         now_ms: the present.
         replaced: the secret of the session that the same browser had, which ends.
     """
-    if find_link_user(tx, secret, now_ms=now_ms) is None:
+    user = find_link_user(tx, secret, now_ms=now_ms)
+    if user is None:
         return None
-    used = tx.execute("DELETE FROM login_links WHERE hash = ? RETURNING user_id", (_hash(secret),))
-    user_id = used.fetchone()[0]
+    tx.execute("DELETE FROM login_links WHERE hash = ?", (_hash(secret),))
+    return begin_session(tx, user, now_ms=now_ms, replaced=replaced)
+
+
+def begin_session(tx: Tx, user: User, *, now_ms: int, replaced: str = "") -> NewSession:
+    """Begin a session of a user who has shown who they are; `replaced` is as for `use_link`."""
     end_session(tx, replaced)
     tx.execute("DELETE FROM sessions WHERE expires_at_ms <= ?", (now_ms,))
     tx.execute(
         """DELETE FROM sessions WHERE hash IN (
              SELECT hash FROM sessions WHERE user_id = ?
              ORDER BY created_at_ms DESC LIMIT -1 OFFSET ?)""",
-        (user_id, SESSIONS_MAX - 1),
+        (user.id, SESSIONS_MAX - 1),
     )
-    session = secrets.token_urlsafe(_SECRET_BYTES)
+    session = NewSession(secrets.token_urlsafe(_SECRET_BYTES), session_life_ms(user))
     tx.execute(
         "INSERT INTO sessions(hash, user_id, created_at_ms, expires_at_ms) VALUES(?, ?, ?, ?)",
-        (_hash(session), user_id, now_ms, now_ms + SESSION_LIFE_MS),
+        (_hash(session.secret), user.id, now_ms, now_ms + session.life_ms),
     )
     return session
 
@@ -93,9 +114,23 @@ def find_session_user(tx: Tx, secret: str, *, now_ms: int) -> User | None:
     return None if row is None else find_user(tx, row[0])
 
 
+def count_sessions(tx: Tx, user: User, *, now_ms: int) -> int:
+    """Return on how many browsers a user is signed in."""
+    row = tx.execute(
+        "SELECT count(*) FROM sessions WHERE user_id = ? AND expires_at_ms > ?", (user.id, now_ms)
+    ).fetchone()
+    return int(row[0])
+
+
 def end_session(tx: Tx, secret: str) -> None:
     """End a session, if it is one."""
     tx.execute("DELETE FROM sessions WHERE hash = ?", (_hash(secret),))
+
+
+def end_other_sessions(tx: Tx, user: User, secret: str) -> None:
+    """End all sessions of a user but one, and a link that was not used."""
+    tx.execute("DELETE FROM login_links WHERE user_id = ?", (user.id,))
+    tx.execute("DELETE FROM sessions WHERE user_id = ? AND hash <> ?", (user.id, _hash(secret)))
 
 
 def end_all_sessions(tx: Tx, user: User) -> int:

@@ -134,6 +134,8 @@ def restore(
             output.confirm(f"Put it in the place of {files.path}?", yes=yes)
             aside = files.path.with_name(f"{files.path.name}.before-{_stamp()}")
             had_one = put_in_place(files, prepared, aside)
+            with opening.writing() as tx:
+                opening.note_act(tx)
         finally:
             remove_copy(prepared)
     if as_json:

@@ -1,6 +1,7 @@
 """Owns how a command gets at the database and the clock."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -8,8 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import click
+
     from llmproxy.catalog import Catalog
     from llmproxy.storage.database import AdminDatabase, DatabaseFiles, Tx
+
+_SAY_NOTHING = frozenset({"as_json", "quiet", "yes"})
+"""Options that concern what is printed or asked, not what is done."""
 
 
 def now_ms() -> int:
@@ -50,7 +56,7 @@ def database(*, must_exist: bool = False, as_it_is: bool = False) -> Iterator["A
     if must_exist and not path.exists():
         msg = f"There is no database at {path}. Where is it? See: llmproxy config show"
         raise DatabaseError(msg)
-    opened = AdminDatabase(path, as_it_is=as_it_is)
+    opened = AdminDatabase(path, as_it_is=as_it_is, on_change=note_act)
     try:
         yield opened
     finally:
@@ -69,6 +75,36 @@ def writing() -> Iterator["Tx"]:
     """Open the database for one transaction: all of the block, or nothing."""
     with database() as opened, opened.write() as tx:
         yield tx
+
+
+def note_act(tx: "Tx") -> None:
+    """Write the command that runs to the audit log; it is called where one changes anything."""
+    import click
+
+    from llmproxy import audit
+
+    context = click.get_current_context(silent=True)
+    if context is not None:  # else no command runs: a test uses this module by itself
+        act = context.command_path.partition(" ")[2]
+        audit.note(tx, actor=actor(), act=act, details=_given(context), now_ms=now_ms())
+
+
+def _given(context: "click.Context") -> str:
+    """Return a command's arguments as they were given. Secrets are never among them."""
+    from click.core import ParameterSource
+
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if not is_given or name in _SAY_NOTHING:
+            continue
+        value = context.params[name]
+        if parameter.param_type_name == "option":
+            words.append((parameter.secondary_opts if value is False else parameter.opts)[0])
+        if not isinstance(value, bool):
+            words.append(shlex.quote(str(value)))
+    return " ".join(words)
 
 
 @contextmanager

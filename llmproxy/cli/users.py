@@ -35,6 +35,7 @@ def user_json(user: "User") -> dict[str, object]:
         "available_usd": format_usd(user.available_nanousd),
         "rate_multiplier": format_multiplier(user.rate_multiplier_micro),
         "disabled": user.disabled_at_ms is not None,
+        "admin": user.is_admin,
         "limits": user.limits.as_json() if user.limits else {},
         "created_at": rfc3339(user.created_at_ms),
     }
@@ -165,6 +166,7 @@ def _print_user(user: "User", live_keys: list[str]) -> None:
             ("available", f"{format_usd(user.available_nanousd)} USD"),
             ("multiplier", format_multiplier(user.rate_multiplier_micro)),
             ("state", "disabled" if user.disabled_at_ms else "active"),
+            *([("operator", "yes, on the dashboard")] if user.is_admin else []),
             ("API keys", ", ".join(live_keys) or "none"),
             ("created", output.short_time(user.created_at_ms) + " UTC"),
             *limits.limit_fields(user.limits, None),
@@ -177,6 +179,8 @@ def _print_user(user: "User", live_keys: list[str]) -> None:
     epilog=examples(
         "llmproxy users set ann --rate-multiplier 1.2",
         "llmproxy users set ann --rpm 120 --tpm none --concurrent 8",
+        "llmproxy users set ann --admin",
+        "llmproxy users set ann --no-password",
     ),
 )
 def set_user(
@@ -188,21 +192,36 @@ def set_user(
     rpm: limits.Rpm = None,
     tpm: limits.Tpm = None,
     concurrent: limits.Concurrent = None,
+    admin: Annotated[
+        bool | None,
+        typer.Option("--admin/--no-admin", help="May operate the proxy on the dashboard, or not."),
+    ] = None,
+    no_password: Annotated[
+        bool, typer.Option("--no-password", help="Forget their password: links alone sign in.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Change a user's rate multiplier or limits.
+    """Change a user's rate multiplier, limits or part.
 
     They count for requests from now on. The limits hold for all API keys of the user together;
-    `none` lifts one.
+    `none` lifts one. Whoever loses their password, or whose part
+    changes, is signed out of the dashboard.
     """
     from llmproxy.money import parse_multiplier
 
     changes = limits.parse_rates(rpm, tpm, concurrent)
-    if rate_multiplier is None and not changes:
-        msg = "Say what to set: --rate-multiplier, --rpm, --tpm or --concurrent."
+    if rate_multiplier is None and admin is None and not changes and not no_password:
+        msg = "Say what to set, such as --rate-multiplier, --rpm, --admin or --no-password."
         raise typer.BadParameter(msg)
     multiplier = None if rate_multiplier is None else parse_multiplier(rate_multiplier)
-    _change(name, as_json=as_json, multiplier=multiplier, limit_changes=changes)
+    _change(
+        name,
+        as_json=as_json,
+        multiplier=multiplier,
+        is_admin=admin,
+        forgets_password=no_password,
+        limit_changes=changes,
+    )
 
 
 @app.command(epilog=examples("llmproxy users disable ann"))
@@ -227,9 +246,11 @@ def _change(
     as_json: bool,
     multiplier: int | None = None,
     is_disabled: bool | None = None,
+    is_admin: bool | None = None,
+    forgets_password: bool = False,
     limit_changes: dict[str, object] | None = None,
 ) -> None:
-    from llmproxy import accounts, limit_store, sessions
+    from llmproxy import accounts, limit_store, passwords, sessions
     from llmproxy.money import format_multiplier
 
     with opening.writing() as tx:
@@ -239,8 +260,11 @@ def _change(
             now_ms=opening.now_ms(),
             rate_multiplier_micro=multiplier,
             is_disabled=is_disabled,
+            is_admin=is_admin,
         )
-        if is_disabled:
+        if forgets_password:
+            passwords.store_password(tx, user, None)
+        if is_disabled or is_admin is not None or forgets_password:
             sessions.end_all_sessions(tx, user)
         if limit_changes:
             limit_store.set_user_limits(tx, user.id, limit_changes)
@@ -250,7 +274,8 @@ def _change(
         return
     state = "disabled" if user.disabled_at_ms else "active"
     factor = format_multiplier(user.rate_multiplier_micro)
-    output.print_line(f"User {user.name} is {state}, costs × {factor}.")
+    part = ", an operator" if user.is_admin else ""
+    output.print_line(f"User {user.name} is {state}{part}, costs × {factor}.")
     if limit_changes:
         output.print_fields(limits.limit_fields(user.limits, None))
 

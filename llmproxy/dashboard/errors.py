@@ -7,6 +7,10 @@ class NotSignedInError(LlmproxyError):
     """Nobody is signed in, or not any more."""
 
 
+class NotAllowedError(LlmproxyError):
+    """Somebody is signed in, but is no operator."""
+
+
 class MissingError(LlmproxyError):
     """There is no such thing, or it is somebody else's: which, is not told."""
 

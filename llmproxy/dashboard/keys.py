@@ -4,6 +4,7 @@ A key is named by its id, which is looked for among the user's own: another's is
 that never was. What is changed is changed by the functions that the command line uses.
 """
 
+from shlex import quote
 from typing import NamedTuple
 
 from llmproxy import accounts, limit_store, reports
@@ -94,6 +95,7 @@ def create_key(tx: Tx, signed_in: SignedIn, wanted: NewKey) -> str:
     if wanted.limits:
         made = accounts.find_live_keys(tx, user, wanted.name, now_ms=now_ms)
         limit_store.set_key_limits(tx, [key.id for key in made], wanted.limits)
+    signed_in.note(tx, "keys create", f"{user.name} --name {quote(wanted.name)}")
     return secret
 
 
@@ -111,6 +113,7 @@ def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tup
     secret = accounts.rotate_api_key(
         tx, signed_in.user, key.name, now_ms=signed_in.now_ms, overlap_ms=overlap_ms
     )
+    signed_in.note(tx, "keys rotate", f"{signed_in.user.name} {quote(key.name)}")
     return key.name, secret
 
 
@@ -125,6 +128,7 @@ def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:
     if not _is_live(key, signed_in.now_ms):
         raise FormError("This API key has ended already.")
     accounts.revoke_api_key(tx, signed_in.user, key.name, now_ms=signed_in.now_ms)
+    signed_in.note(tx, "keys revoke", f"{signed_in.user.name} {quote(key.name)}")
     return key.name
 
 

@@ -13,8 +13,16 @@ from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
+from llmproxy.dashboard.admin.routes import admin_routes
+from llmproxy.dashboard.errors import (
+    BusyError,
+    FormError,
+    MissingError,
+    NotAllowedError,
+    NotSignedInError,
+)
 from llmproxy.dashboard.pages import user_routes
+from llmproxy.dashboard.password import password_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
 from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
 from llmproxy.dashboard.visit import is_own_form
@@ -47,7 +55,13 @@ def build_dashboard(site: Site) -> Router:
 
     return Router(
         path=PREFIX,
-        route_handlers=[*sign_in_routes(site), *user_routes(site), _static_route(site)],
+        route_handlers=[
+            *sign_in_routes(site),
+            *user_routes(site),
+            *password_routes(site),
+            *admin_routes(site),
+            _static_route(site),
+        ],
         before_request=prepare,
         exception_handlers={Exception: answer_error},
         request_max_body_size=FORM_BYTES_MAX,
@@ -74,6 +88,8 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
         if request.method in _SAFE_METHODS:
             return site.redirect(visit, "/sign-in")
         status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."
+    elif isinstance(error, NotAllowedError):
+        status, title, message = 403, "For operators", "This page is for operators of the proxy."
     elif isinstance(error, MissingError):
         status, title, message = 404, "Not found", "There is nothing at this address."
     elif isinstance(error, FormError):

@@ -1,7 +1,7 @@
 """Owns the pages on which users sign in and out.
 
 A link shows a page with a button; only the button uses the link up, so that a chat that previews
-links, which asks with GET, does not.
+links, which asks with GET, does not. A password signs in those who have set one.
 """
 
 from typing import Any
@@ -9,11 +9,15 @@ from typing import Any
 from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
-from llmproxy import sessions
-from llmproxy.dashboard.site import Site, set_session
+from llmproxy import accounts, passwords, sessions
+from llmproxy.dashboard.site import NO_SESSION, Site, read_form, set_session
 from llmproxy.dashboard.visit import Visit
+from llmproxy.errors import NotFoundError
+from llmproxy.sessions import NewSession
+from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
+DAY_MS = 86_400_000
 
 
 def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
@@ -21,17 +25,20 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/sign-in", http_method=READING)
     async def ask_for_link(request: Request[Any, Any, Any]) -> Response[bytes]:
-        return site.page("sign_in.html", site.visit(request), {})
+        values = {"name": "", "problem": ""}
+        return site.page("sign_in.html", site.visit(request), values)
 
     @route("/sign-in/{secret:str}", http_method=READING)
     async def show_link(request: Request[Any, Any, Any], secret: str) -> Response[bytes]:
         visit = site.visit(request)
         if not _may_try(site, visit):
             return _too_often(site, visit)
-        name = await site.read(_find_link_user, secret, site.clock.now_ms())
-        if name is None:
+        user = await site.read(_find_link_user, secret, site.clock.now_ms())
+        if user is None:
             return _ended(site, visit)
-        return site.page("sign_in_link.html", visit, {"name": name, "secret": secret})
+        days = sessions.session_life_ms(user) // DAY_MS
+        values = {"name": user.name, "secret": secret, "days": days}
+        return site.page("sign_in_link.html", visit, values)
 
     @post("/sign-in/{secret:str}")
     async def use_link(request: Request[Any, Any, Any], secret: str) -> Response[bytes]:
@@ -51,26 +58,76 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         if visit.session:
             await site.write(sessions.end_session, visit.session)
         response = site.redirect(visit, "/sign-in")
-        set_session(response, visit, "")
+        set_session(response, visit, NO_SESSION)
         return response
 
-    return [ask_for_link, show_link, use_link, sign_out]
+    return [ask_for_link, show_link, use_link, sign_out, _password_route(site)]
 
 
-def _find_link_user(tx: Any, secret: str, now_ms: int) -> str | None:  # noqa: ANN401
+def _password_route(site: Site) -> HTTPRouteHandler:
+    @post("/sign-in")
+    async def use_password(request: Request[Any, Any, Any]) -> Response[bytes]:
+        visit, form = site.visit(request), await read_form(request, verbatim=("password",))
+        name, password = form.get("name", "").lower(), form.get("password", "")
+        if not _may_try(site, visit, name):
+            return _too_often(site, visit)
+        # Counted before it is known to be wrong: while one is compared, others must not be tried.
+        site.attempts.note_failure(visit.peer, site.clock.monotonic_s())
+        site.attempts.note_failure(_of_user(name), site.clock.monotonic_s())
+        stored = await site.read(passwords.find_password_hash, name)
+        if not await site.slowly(passwords.is_right, password, stored):
+            values = {"name": name, "problem": _NOT_RIGHT}
+            return site.page("sign_in.html", visit, values, status=401)
+        now_ms = site.clock.now_ms()
+        session = await site.write(_begin_session, name, stored, now_ms, visit.session)
+        if session is None:  # disabled, or another password since
+            values = {"name": name, "problem": _NOT_RIGHT}
+            return site.page("sign_in.html", visit, values, status=401)
+        site.attempts.forget(visit.peer)
+        site.attempts.forget(_of_user(name))
+        response = site.redirect(visit, "")
+        set_session(response, visit, session)
+        return response
+
+    return use_password
+
+
+_NOT_RIGHT = "That name and password do not belong together."
+
+
+def _of_user(name: str) -> str:
+    """Return by what attempts at one user are counted, from wherever they come."""
+    return f"user {name[:64]}"
+
+
+def _begin_session(
+    tx: Tx, name: str, stored: str | None, now_ms: int, replaced: str
+) -> NewSession | None:
+    """Begin a session, if the password that was right still is theirs."""
+    if passwords.find_password_hash(tx, name) != stored:
+        return None
+    try:
+        user = accounts.find_user(tx, name)
+    except NotFoundError:
+        return None
+    return sessions.begin_session(tx, user, now_ms=now_ms, replaced=replaced)
+
+
+def _find_link_user(tx: Tx, secret: str, now_ms: int) -> accounts.User | None:
     return sessions.find_link_user(tx, secret, now_ms=now_ms)
 
 
-def _use_link(tx: Any, secret: str, now_ms: int, replaced: str) -> str | None:  # noqa: ANN401
+def _use_link(tx: Tx, secret: str, now_ms: int, replaced: str) -> NewSession | None:
     return sessions.use_link(tx, secret, now_ms=now_ms, replaced=replaced)
 
 
-def _may_try(site: Site, visit: Visit) -> bool:
-    return site.attempts.may_try(visit.peer, site.clock.monotonic_s())
+def _may_try(site: Site, visit: Visit, name: str | None = None) -> bool:
+    who = [visit.peer] if name is None else [visit.peer, _of_user(name)]
+    return all(site.attempts.may_try(each, site.clock.monotonic_s()) for each in who)
 
 
 def _too_often(site: Site, visit: Visit) -> Response[bytes]:
-    message = "Too many links from this address that sign nobody in. Try again in a minute."
+    message = "Too many attempts that signed nobody in. Try again in a minute."
     values = {"title": "Too many attempts", "message": message}
     response = site.page("message.html", visit, values, status=429)
     response.headers["retry-after"] = "60"

@@ -6,20 +6,20 @@ the writer, by the functions that the command line uses. Every answer leaves wit
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl
 
 from litestar import Request, Response
 
-from llmproxy import sessions
+from llmproxy import audit, sessions
 from llmproxy.accounts import User
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.errors import BusyError, FormError, NotSignedInError
+from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
 from llmproxy.storage.database import Tx
@@ -33,6 +33,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READS_AT_ONCE_MAX = 64
+SLOW_WAITING_MAX = 20
 FORM_FIELDS_MAX = 30
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -56,6 +57,11 @@ class SignedIn(NamedTuple):
     user: User
     visit: Visit
     now_ms: int
+
+    def note(self, tx: Tx, act: str, details: str) -> None:
+        """Write to the audit log what is being changed, in the words of the command line."""
+        actor = f"dashboard:{self.user.name}"
+        audit.note(tx, actor=actor, act=act, details=details, now_ms=self.now_ms)
 
 
 class Site:
@@ -88,6 +94,8 @@ class Site:
         self.static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir())}
         self._templates: Environment | None = None
         self._loading = asyncio.Lock()
+        self._slow = asyncio.Lock()
+        self._waiting = 0
 
     async def prepare(self) -> None:
         """Be ready to answer with pages; called before every request.
@@ -156,6 +164,21 @@ class Site:
             raise NotSignedInError
         return await self.read(_as_user, visit, now_ms, function, args, kwargs)
 
+    async def read_as_admin(
+        self,
+        request: Request[Any, Any, Any],
+        function: Callable[Concatenate[Tx, SignedIn, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[SignedIn, T]:
+        """Return what `read_as_user` does, for operators.
+
+        Raises:
+            NotSignedInError: nobody is signed in.
+            NotAllowedError: somebody is who is no operator.
+        """
+        return await self.read_as_user(request, _only_admins, function, args, kwargs)
+
     async def write_as_user(
         self,
         request: Request[Any, Any, Any],
@@ -165,7 +188,8 @@ class Site:
     ) -> tuple[SignedIn, T]:
         """Return who is signed in, and `function(tx, signed_in, …)` once it is committed.
 
-        Its requests to the proxy count it from then on.
+        The function must `note` in the audit log what it changes. Requests to the proxy count it
+        from then on.
 
         Raises:
             NotSignedInError: nobody is; nothing was changed.
@@ -174,13 +198,43 @@ class Site:
         visit, now_ms = self.visit(request), self.clock.now_ms()
         if not visit.session:
             raise NotSignedInError
-        done = await self._writer.submit(_as_user, visit, now_ms, function, args, kwargs)
+        noted: tuple[Any, ...] = (function, args, kwargs)
+        done = await self._writer.submit(_as_user, visit, now_ms, _and_note, noted, {})
         await self._writer.publish_own()
         return done
+
+    async def write_as_admin(
+        self,
+        request: Request[Any, Any, Any],
+        function: Callable[Concatenate[Tx, SignedIn, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[SignedIn, T]:
+        """Return what `write_as_user` does, for operators.
+
+        Raises:
+            NotAllowedError: somebody is signed in who is no operator; nothing was changed.
+        """
+        return await self.write_as_user(request, _only_admins, function, args, kwargs)
 
     async def write(self, function: Callable[..., T], *args: object) -> T:
         """Return `function(tx, *args)` once it is committed; nothing of it concerns the proxy."""
         return await self._writer.submit(function, *args)
+
+    async def slowly(self, function: Callable[..., T], *args: object) -> T:
+        """Return `function(*args)`, which takes long on purpose: in a thread, one at a time.
+
+        Raises:
+            BusyError: many wait already.
+        """
+        if self._waiting >= SLOW_WAITING_MAX:
+            raise BusyError
+        self._waiting += 1
+        try:
+            async with self._slow:
+                return await asyncio.to_thread(function, *args)
+        finally:
+            self._waiting -= 1
 
     # --- answering ---------------------------------------------------------------------------
 
@@ -200,6 +254,7 @@ class Site:
                 "at": visit.root + PREFIX,
                 "root": visit.root,
                 "user": signed_in.user.name if signed_in else None,
+                "is_admin": signed_in is not None and signed_in.user.is_admin,
                 "now_ms": self.clock.now_ms(),
                 **values,
             }
@@ -217,17 +272,24 @@ class Site:
         return Response(b"", status_code=303, media_type="text/plain", headers=headers)
 
 
-def set_session(response: Response[bytes], visit: Visit, secret: str) -> None:
-    """Let the browser keep a session, or forget it where the secret is empty."""
-    life_s = sessions.SESSION_LIFE_MS // 1000 if secret else 0
+NO_SESSION = sessions.NewSession("", 0)
+
+
+def set_session(response: Response[bytes], visit: Visit, session: sessions.NewSession) -> None:
+    """Let the browser keep a session, or with NO_SESSION forget the one that it has."""
+    secret, life_s = session.secret, session.life_ms // 1000
     secure = "; Secure" if visit.is_secure else ""
     response.headers["set-cookie"] = (
         f"{visit.cookie_name}={secret}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
     )
 
 
-async def read_form(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Return a form's fields without spaces around them; of two of a name the last counts.
+async def read_form(
+    request: Request[Any, Any, Any], *, verbatim: Collection[str] = ()
+) -> dict[str, str]:
+    """Return a form's fields without spaces around them, which `verbatim` ones keep.
+
+    Of two of a name the last counts.
 
     Raises:
         FormError: it is no form that a page of ours has sent.
@@ -242,7 +304,7 @@ async def read_form(request: Request[Any, Any, Any]) -> dict[str, str]:
         )
     except ValueError as error:
         raise FormError("The form cannot be read. Load the page again.") from error
-    return {name: value.strip() for name, value in pairs}
+    return {name: value if name in verbatim else value.strip() for name, value in pairs}
 
 
 def _as_user(
@@ -259,3 +321,28 @@ def _as_user(
         raise NotSignedInError
     signed_in = SignedIn(user, visit, now_ms)
     return signed_in, function(tx, signed_in, *args, **kwargs)
+
+
+def _only_admins(
+    tx: Tx,
+    signed_in: SignedIn,
+    function: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> T:
+    if not signed_in.user.is_admin:
+        raise NotAllowedError
+    return function(tx, signed_in, *args, **kwargs)
+
+
+def _and_note(
+    tx: Tx,
+    signed_in: SignedIn,
+    function: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> T:
+    acts = audit.count(tx)
+    done = function(tx, signed_in, *args, **kwargs)
+    assert audit.count(tx) > acts, "what a page changes must be noted in the audit log"
+    return done

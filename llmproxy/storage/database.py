@@ -20,7 +20,7 @@ BUSY_TIMEOUT_MS = 5000
 GATE_TIMEOUT_S = 5.0
 CLOSING_GATE_TIMEOUT_S = 0.5
 STATEMENT_CACHE = 256
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """The schema this program works on; equal to `migrations.SCHEMA_VERSION` (a test says so), and
 repeated here because most commands need no migration and should not load sqlite-utils for it."""
 
@@ -209,12 +209,20 @@ def _bring_up_to_date(
 class AdminDatabase:
     """The database as a command uses it: short transactions beside a server that may be running."""
 
-    def __init__(self, path: Path, *, as_it_is: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        as_it_is: bool = False,
+        on_change: Callable[[Tx], None] | None = None,
+    ) -> None:
         """Open the file at `path`, making it when it does not exist; see `open_current`.
 
         Inside the write gate, which a restore takes for itself while it changes the file. With
-        `as_it_is` nothing is made and nothing migrated.
+        `as_it_is` nothing is made and nothing migrated. `on_change` is called in the first
+        transaction that changes anything, before it is committed.
         """
+        self._on_change = on_change
         self.files = DatabaseFiles(path)
         prepare_directory(path.parent)
         with self.files.gate().held(shared=True, timeout_s=GATE_TIMEOUT_S):
@@ -233,7 +241,11 @@ class AdminDatabase:
         with self.files.gate().held(shared=True, timeout_s=GATE_TIMEOUT_S):
             try:
                 with transaction(self._connection) as tx:
+                    changes = self._connection.total_changes
                     yield tx
+                    if self._on_change is not None and self._connection.total_changes > changes:
+                        self._on_change(tx)
+                        self._on_change = None
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.DatabaseError as error:

@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from llmproxy.storage.first_schema import STATEMENTS
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 _migrations = Migrations("llmproxy")
 
@@ -284,6 +284,51 @@ _SIGN_IN_TABLES = (
 def m009_sign_in(db: Database) -> None:
     """Let users sign in to the dashboard: links that work once, and sessions."""
     for statement in _SIGN_IN_TABLES:
+        db.execute(statement)
+
+
+_OPERATOR_TABLES = (
+    # Every administrative act, from the command line and from pages: written with what it changed.
+    """
+    CREATE TABLE audit_log(
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      actor TEXT NOT NULL,
+      act TEXT NOT NULL,
+      details TEXT NOT NULL,
+      created_at_ms INTEGER NOT NULL
+    ) STRICT
+    """,
+    """
+    CREATE TRIGGER audit_log_stays_as_written BEFORE UPDATE ON audit_log
+    BEGIN SELECT RAISE(ABORT, 'the audit log is never changed'); END
+    """,
+    """
+    CREATE TRIGGER audit_log_stays BEFORE DELETE ON audit_log
+    BEGIN SELECT RAISE(ABORT, 'the audit log is never deleted from'); END
+    """,
+    # What the operator holds at a provider, as they have told; the newest row of each counts.
+    """
+    CREATE TABLE provider_funds(
+      id INTEGER PRIMARY KEY AUTOINCREMENT,
+      provider TEXT NOT NULL,
+      amount_nanousd INTEGER NOT NULL CHECK(amount_nanousd >= 0),
+      actor TEXT NOT NULL,
+      created_at_ms INTEGER NOT NULL
+    ) STRICT
+    """,
+    "CREATE INDEX provider_funds_provider ON provider_funds(provider, id)",
+)
+
+
+@_migrations()
+def m010_operators(db: Database) -> None:
+    """Let users be operators and have passwords, and keep what operators do."""
+    db.execute(
+        "ALTER TABLE users ADD COLUMN is_admin INTEGER NOT NULL DEFAULT 0 CHECK(is_admin IN(0, 1))"
+    )
+    # In the PHC format, which names the algorithm and its costs. NULL: links alone sign in.
+    db.execute("ALTER TABLE users ADD COLUMN password_hash TEXT")
+    for statement in _OPERATOR_TABLES:
         db.execute(statement)
 
 

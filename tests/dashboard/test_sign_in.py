@@ -10,7 +10,7 @@ import pytest
 
 from llmproxy import accounts, sessions
 from llmproxy.clock import Clock
-from llmproxy.dashboard.sign_in_attempts import ADDRESSES_MAX, SignInAttempts
+from llmproxy.dashboard.sign_in_attempts import COUNTED_MAX, SignInAttempts
 from llmproxy.errors import RefusedError
 from tests.dashboard.helpers import KEYS, Desk, secret_of
 from tests.support.books import Book
@@ -64,7 +64,7 @@ def test_a_link_ends_after_15_minutes_and_by_another(book: Book) -> None:
         user = accounts.create_user(tx, "eve", now_ms=NOW_MS)
         last_ms = NOW_MS + 15 * 60_000 - 1
         link = sessions.create_link(tx, user, now_ms=NOW_MS)
-        assert sessions.find_link_user(tx, link, now_ms=last_ms) == "eve"
+        assert sessions.find_link_user(tx, link, now_ms=last_ms) == user
         assert sessions.find_link_user(tx, link, now_ms=last_ms + 1) is None
         assert sessions.use_link(tx, link, now_ms=last_ms + 1) is None
         newer = sessions.create_link(tx, user, now_ms=NOW_MS)
@@ -80,7 +80,7 @@ def test_a_session_ends_after_30_days_and_the_oldest_of_many_before(book: Book) 
             link = sessions.create_link(tx, user, now_ms=NOW_MS + n)
             session = sessions.use_link(tx, link, now_ms=NOW_MS + n)
             assert session
-            made.append(session)
+            made.append(session.secret)
         oldest, second, *_ = made
         assert sessions.find_session_user(tx, oldest, now_ms=NOW_MS) is None
         last_ms = NOW_MS + 1 + 30 * 86_400_000 - 1
@@ -154,7 +154,7 @@ def test_a_user_who_is_disabled_by_other_means_has_no_session(book: Book) -> Non
         )
         assert session
         accounts.set_user(tx, "eve", now_ms=NOW_MS, is_disabled=True)
-        assert sessions.find_session_user(tx, session, now_ms=NOW_MS) is None
+        assert sessions.find_session_user(tx, session.secret, now_ms=NOW_MS) is None
         with pytest.raises(RefusedError, match="disabled"):
             sessions.create_link(tx, accounts.find_user(tx, "eve"), now_ms=NOW_MS)
 
@@ -222,6 +222,6 @@ def test_failures_are_forgotten_after_a_minute_and_kept_in_bounds() -> None:
         attempts.note_failure("10.0.0.1", 100.0)
     assert not attempts.may_try("10.0.0.1", 159.9)
     assert attempts.may_try("10.0.0.1", 160.1)
-    for n in range(ADDRESSES_MAX + 5):
+    for n in range(COUNTED_MAX + 5):
         attempts.note_failure(str(n), 200.0)
-    assert len(attempts._failures) == ADDRESSES_MAX
+    assert len(attempts._failures) == COUNTED_MAX

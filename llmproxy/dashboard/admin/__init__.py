@@ -1,0 +1,1 @@
+"""The operator's pages: what the command line does, in a browser."""

@@ -1,0 +1,11 @@
+"""Owns the table of the operator's pages. Each reads and writes `as_admin`, which refuses users."""
+
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy.dashboard.site import Site
+
+
+def admin_routes(site: Site) -> list[HTTPRouteHandler]:
+    """Return the routes of these pages."""
+    del site
+    return []
