@@ -35,7 +35,7 @@ XSS = (
     "'><svg/onload=alert(1)>",
     "</title><script>alert(1)</script>",
     "javascript:alert(1)",
-    "{{7*7}}",
+    "{{1234567*3}}",
     "&lt;script&gt;",
 )
 TAGS_ALLOWED = {
@@ -198,7 +198,7 @@ def test_what_users_and_models_are_called_is_text_on_every_page(desk: Desk, text
             assert page.inline == []
             assert page.tags <= TAGS_ALLOWED
             assert not any("javascript:" in each for each in page.addresses)
-            assert "49" not in html or "{{7*7}}" not in text
+            assert "3703701" not in html or "{{1234567*3}}" not in text
     finally:
         with desk.books.write() as tx:
             tx.execute("UPDATE users SET name = ? WHERE id = ?", (ann.name, user_id))
