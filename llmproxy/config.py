@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     port: int = 8000
     public_url: str = ""
     dashboard: bool = True
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 0
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     log_level: str = "info"
@@ -75,6 +77,13 @@ SETTINGS = (
         "stands in front.",
     ),
     Setting("dashboard", "Serve the dashboard under `/dashboard`: true or false."),
+    Setting("dashboard_host", "Address on which the dashboard is served if it has its own port."),
+    Setting(
+        "dashboard_port",
+        "Port of the dashboard, which is then served on no other; 0: that of the proxy.",
+        0,
+        65535,
+    ),
     Setting("metrics_host", "Address on which `/metrics` is served."),
     Setting(
         "metrics_port", "Port of `/metrics`, with `/healthz` and `/readyz`; 0: none.", 0, 65535

@@ -5,6 +5,7 @@ from typing import Any
 
 from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.errors import FormError
@@ -50,7 +51,7 @@ def _key_pages(site: Site) -> list[HTTPRouteHandler]:
         return _key_form(site, signed_in, {}, "")
 
     @route("/settings/api-keys/{key_id:int}", http_method=READING)
-    async def show_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+    async def show_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         signed_in, found = await site.read_as_user(request, keys.read_key, key_id)
         values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS}
         return site.page("key.html", signed_in.visit, values, signed_in=signed_in)
@@ -72,7 +73,7 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
         return _key_made(site, signed_in, wanted.name, secret)
 
     @post("/settings/api-keys/{key_id:int}/rotate")
-    async def rotate_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+    async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         overlap_ms = key_form.read_overlap(await read_form(request))
         signed_in, (name, secret) = await site.write_as_user(
             request, keys.rotate_key, key_id, overlap_ms
@@ -81,7 +82,7 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
         return _key_made(site, signed_in, name, secret)
 
     @post("/settings/api-keys/{key_id:int}/revoke")
-    async def revoke_key(request: Request[Any, Any, Any], key_id: int) -> Response[bytes]:
+    async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         signed_in, name = await site.write_as_user(request, keys.revoke_key, key_id)
         _log.info("%s has revoked the API key %r", signed_in.user.name, name)
         return site.redirect(signed_in.visit, KEYS)

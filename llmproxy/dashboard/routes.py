@@ -10,10 +10,12 @@ from typing import Any
 from litestar import Request, Response, Router, get
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.routes import admin_routes
+from llmproxy.dashboard.api import Describe, api_route
 from llmproxy.dashboard.errors import (
     BusyError,
     FormError,
@@ -21,6 +23,7 @@ from llmproxy.dashboard.errors import (
     NotAllowedError,
     NotSignedInError,
 )
+from llmproxy.dashboard.guide import guide_routes, pictures_route
 from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.password import password_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
@@ -36,8 +39,13 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = logging.getLogger("llmproxy.dashboard")
 
 
-def build_dashboard(site: Site) -> Router:
-    """Return everything under `/dashboard`."""
+def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteHandler]:
+    """Return everything under `/dashboard`, and the pictures of the guide.
+
+    Args:
+        site: what pages show and change.
+        describe: returns the OpenAPI description of the proxy's own endpoints.
+    """
 
     async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
         await site.prepare()
@@ -53,12 +61,14 @@ def build_dashboard(site: Site) -> Router:
     def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         return _answer_error(site, request, error)
 
-    return Router(
+    pages = Router(
         path=PREFIX,
         route_handlers=[
             *sign_in_routes(site),
             *user_routes(site),
             *password_routes(site),
+            *guide_routes(site),
+            api_route(site, describe),
             *admin_routes(site),
             _static_route(site),
         ],
@@ -66,11 +76,12 @@ def build_dashboard(site: Site) -> Router:
         exception_handlers={Exception: answer_error},
         request_max_body_size=FORM_BYTES_MAX,
     )
+    return [pages, pictures_route()]
 
 
 def _static_route(site: Site) -> HTTPRouteHandler:
     @get("/static/{name:str}")
-    async def static(name: str) -> Response[bytes]:
+    async def static(name: FromPath[str]) -> Response[bytes]:
         body = site.static.get(name)
         if body is None:
             raise MissingError

@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from llmproxy import accounts, passwords, sessions
 from llmproxy.dashboard.site import NO_SESSION, Site, read_form, set_session
@@ -29,7 +30,7 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         return site.page("sign_in.html", site.visit(request), values)
 
     @route("/sign-in/{secret:str}", http_method=READING)
-    async def show_link(request: Request[Any, Any, Any], secret: str) -> Response[bytes]:
+    async def show_link(request: Request[Any, Any, Any], secret: FromPath[str]) -> Response[bytes]:
         visit = site.visit(request)
         if not _may_try(site, visit):
             return _too_often(site, visit)
@@ -41,7 +42,7 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         return site.page("sign_in_link.html", visit, values)
 
     @post("/sign-in/{secret:str}")
-    async def use_link(request: Request[Any, Any, Any], secret: str) -> Response[bytes]:
+    async def use_link(request: Request[Any, Any, Any], secret: FromPath[str]) -> Response[bytes]:
         visit = site.visit(request)
         if not _may_try(site, visit):
             return _too_often(site, visit)

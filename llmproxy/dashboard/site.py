@@ -256,6 +256,7 @@ class Site:
                 "user": signed_in.user.name if signed_in else None,
                 "is_admin": signed_in is not None and signed_in.user.is_admin,
                 "now_ms": self.clock.now_ms(),
+                "page": "",
                 **values,
             }
         )

@@ -23,6 +23,8 @@ class ReachedAt(NamedTuple):
 
     public_url: str
     trusted_proxies: tuple[Network, ...]
+    proxy_port: int
+    """That of the proxy where the dashboard has a port of its own, else 0."""
 
 
 class Visit(NamedTuple):
@@ -63,10 +65,19 @@ def read_visit(request: Request[Any, Any, Any], address: ReachedAt) -> Visit:
         peer=str(found or peer),
         host=host,
         is_secure=is_secure,
-        base_url=address.public_url or f"{scheme}://{host or 'localhost'}",
+        base_url=address.public_url or f"{scheme}://{_proxy_host(host, address.proxy_port)}",
         root=public.path if is_public else "",
         session=request.cookies.get(SECURE_COOKIE if is_secure else COOKIE, ""),
     )
+
+
+def _proxy_host(host: str, proxy_port: int) -> str:
+    """Return host and port of the proxy, as far as the way to the dashboard tells it."""
+    host = host or "localhost"
+    if not proxy_port:
+        return host
+    name = host if host.endswith("]") else host.rpartition(":")[0] or host
+    return f"{name}:{proxy_port}"
 
 
 def _tells_tls(headers: Headers, peer: str, trusted: tuple[Network, ...]) -> bool:

@@ -4,12 +4,15 @@ import asyncio
 import logging
 from typing import Any, NamedTuple
 
-from litestar import HttpMethod, Litestar, MediaType, Request, Response, Router, route
+from litestar import HttpMethod, Litestar, MediaType, Request, Response, route
 from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
+from llmproxy.dashboard.address import is_dashboard
+from llmproxy.dashboard.routes import dashboard_routes
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import (
     ApiError,
     LlmproxyError,
@@ -52,8 +55,10 @@ class Parts(NamedTuple):
     metrics_page: MetricsPage
     metrics_port: int
     """Requests that come to this port get `/metrics` and the probes alone; 0: none do."""
-    dashboard: Router | None
+    dashboard: Site | None
     """None when it is switched off: its paths lead nowhere then."""
+    dashboard_port: int
+    """Requests that come to this port get the dashboard alone, others never; 0: all may."""
 
 
 def build_app(parts: Parts) -> ASGIApp:
@@ -61,41 +66,67 @@ def build_app(parts: Parts) -> ASGIApp:
     door, proxied = parts.door, parts.relay.handle
     own = dict.fromkeys((KEY_PATH, USAGE_PATH), parts.self_service.handle)
     pages = _build_pages(parts)
+    apart: dict[int, ASGIApp] = {}
+    if parts.metrics_port:
+        apart[parts.metrics_port] = _serve_metrics(parts.metrics_page, pages)
+    if parts.dashboard is not None and parts.dashboard_port:
+        apart[parts.dashboard_port] = _serve_dashboard(pages)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
         # cancelled by a disconnect: a client that leaves does not stop its metering.
         path = scope["raw_path"]  # only HTTP comes here
-        if scope["server"][1] == parts.metrics_port and path not in PROBE_PATHS:
-            await _serve_metrics(parts.metrics_page, scope["method"], path, send)
+        serve_apart = apart.get(scope["server"][1])
+        if serve_apart is not None:
+            await serve_apart(scope, receive, send)
         elif path.startswith(PROXY_PREFIX):
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
+        elif parts.dashboard_port and is_dashboard(path):
+            await _refuse(_NO_DASHBOARD_HERE, send)
         else:
             await pages(scope, receive, send)
 
     return app
 
 
-async def _serve_metrics(
-    page: MetricsPage,
-    method: str,
-    path: bytes,
-    send: Any,  # noqa: ANN401 - ASGI
-) -> None:
-    if path != METRICS_PATH:
-        await _refuse(
-            ApiError(
-                404, "unknown_path", "Only /metrics, /healthz and /readyz are served on this port."
-            ),
-            send,
-        )
-        return
-    if method not in {"GET", "HEAD"}:
-        await _refuse(wrong_method("GET, HEAD"), send)
-        return
-    await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
+_NO_DASHBOARD_HERE = ApiError(404, "unknown_path", "The dashboard is not served on this port.")
+_ONLY_METRICS = ApiError(
+    404, "unknown_path", "Only /metrics, /healthz and /readyz are served on this port."
+)
+_ONLY_DASHBOARD = ApiError(404, "unknown_path", "Only /dashboard is served on this port.")
+
+
+def _serve_metrics(page: MetricsPage, pages: ASGIApp) -> ASGIApp:
+    """Return what answers on the port of the metrics."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        path = scope["raw_path"]
+        if path in PROBE_PATHS:
+            await pages(scope, receive, send)
+        elif path != METRICS_PATH:
+            await _refuse(_ONLY_METRICS, send)
+        elif scope["method"] not in {"GET", "HEAD"}:
+            await _refuse(wrong_method("GET, HEAD"), send)
+        else:
+            await _send(200, [(b"content-type", CONTENT_TYPE.encode())], await page.text(), send)
+
+    return app
+
+
+def _serve_dashboard(pages: ASGIApp) -> ASGIApp:
+    """Return what answers on the port of the dashboard."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        if asks_websocket(scope["headers"]):
+            await _refuse(websocket_unsupported(), send)
+        elif scope["raw_path"] == b"/" or is_dashboard(scope["raw_path"]):
+            await pages(scope, receive, send)
+        else:
+            await _refuse(_ONLY_DASHBOARD, send)
+
+    return app
 
 
 async def _refuse(error: ApiError, send: Any) -> None:  # noqa: ANN401 - ASGI
@@ -122,7 +153,10 @@ def _build_pages(parts: Parts) -> Litestar:
     )
     def base(request: Request[Any, Any, Any]) -> Response[str]:
         # People want a page. The way there is relative: the public address may have a path.
-        if parts.dashboard is not None and "text/html" in request.headers.get("accept", ""):
+        server = request.scope["server"]
+        here = not parts.dashboard_port or (server or ("", 0))[1] == parts.dashboard_port
+        is_person = "text/html" in request.headers.get("accept", "")
+        if parts.dashboard is not None and here and is_person:
             return Response("", status_code=303, headers={"location": "dashboard"})
         return Response("")
 
@@ -164,8 +198,10 @@ def _build_pages(parts: Parts) -> Litestar:
 
     handlers = [base, healthz, readyz, openapi]
     document = Document(handlers)
+    site = parts.dashboard
+    dashboard = [] if site is None else dashboard_routes(site, document.get)
     return Litestar(
-        route_handlers=[*handlers, *filter(None, [parts.dashboard])],
+        route_handlers=[*handlers, *dashboard],
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,

@@ -36,6 +36,8 @@ class Started(NamedTuple):
         rows = [("address", _url(self.address))]
         if settings.public_url:
             rows.append(("public", settings.public_url))
+        if settings.dashboard:
+            rows.append(("dashboard", self._dashboard()))
         if settings.metrics_port:
             rows.append(
                 ("metrics", _url((settings.metrics_host, settings.metrics_port)) + "/metrics")
@@ -54,11 +56,23 @@ class Started(NamedTuple):
         end = "Ctrl-C stops it; running answers are finished first.\n"
         return f"llmproxy {__version__}\n\n{lines}\n{end}"
 
+    def _dashboard(self) -> str:
+        """Return where the dashboard is, and how one gets in."""
+        settings = self.config.settings
+        address = self.address
+        if settings.dashboard_port:
+            address = (settings.dashboard_host, settings.dashboard_port)
+        sign_in = "sign in with: llmproxy users login-link NAME"
+        return f"{_url(address)}/dashboard ({sign_in})"
+
     def warning(self) -> str | None:
         """Return what to do when keys and prompts would cross a network readable by others."""
-        host = self.address[0]
-        is_private = ipaddress.ip_address(host.partition("%")[0]).is_loopback
-        if is_private or self.config.settings.public_url.startswith("https://"):
+        settings = self.config.settings
+        hosts = [] if settings.public_url.startswith("https://") else [self.address[0]]
+        if settings.dashboard and settings.dashboard_port:
+            hosts.append(settings.dashboard_host)
+        host = next((each for each in hosts if not _is_loopback(each)), None)
+        if host is None:
             return None
         return (
             f"{host} can be reached from outside, and nothing here encrypts: API keys and prompts "
@@ -79,6 +93,15 @@ class Started(NamedTuple):
             yield f"{name}: {told}{paused}"
         if not self.pool.has_usable_key(self.now_ms):
             yield "no key that can be used. Next: llmproxy provider-keys add openai"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:  # a name; where it leads is not known here
+        return False
 
 
 def _url(address: Address) -> str:

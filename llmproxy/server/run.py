@@ -18,7 +18,6 @@ from functools import partial
 
 import uvicorn
 import uvloop
-from litestar import Router
 from litestar.types import ASGIApp
 
 from llmproxy import accounts, key_pool
@@ -33,7 +32,6 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
-from llmproxy.dashboard.routes import build_dashboard
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.errors import DatabaseError, RefusedError
@@ -94,10 +92,12 @@ def serve(config: Config) -> int:
     try:
         with (
             _listen("port", config.settings.host, config.settings.port) as listener,
-            _listen_for_metrics(config.settings) as metrics_listener,
+            _listen_apart(config.settings, "metrics") as metrics_listener,
+            _listen_apart(config.settings, "dashboard") as dashboard_listener,
             signals_restored(),  # the last thing: no signal stops the writer from closing
         ):
-            listeners = [listener, *filter(None, [metrics_listener])]
+            apart = [metrics_listener, dashboard_listener]
+            listeners = [listener, *(each for each in apart if each is not None)]
             spill = Spill(files.spill)
             writer: Writer[Snapshot] = Writer(files, EndsKeeper(spill))
             try:
@@ -161,7 +161,8 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    dashboard = _dashboard(settings, pages_reader, writer, services)
+    port = listeners[0].getsockname()[1]
+    dashboard = _dashboard(settings, port, pages_reader, writer, services)
     app = build_app(
         Parts(
             relay,
@@ -172,6 +173,7 @@ async def _serve_with(
             page,
             settings.metrics_port,
             dashboard,
+            settings.dashboard_port,
         )
     )
     loop = asyncio.get_running_loop()
@@ -213,14 +215,22 @@ async def _serve_with(
 
 
 def _dashboard(
-    settings: Settings, reader: Reader, writer: Writer[Snapshot], services: Services
-) -> Router | None:
-    """Return the dashboard, None when it is switched off."""
+    settings: Settings,
+    port: int,
+    reader: Reader,
+    writer: Writer[Snapshot],
+    services: Services,
+) -> Site | None:
+    """Return what the dashboard shows and changes, None when it is switched off.
+
+    `port` is the one on which the proxy listens.
+    """
     if not settings.dashboard:
         return None
-    address = ReachedAt(settings.public_url, trusted_networks(settings))
+    proxy_port = port if settings.dashboard_port else 0
+    address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
     catalog = services.catalog
-    return build_dashboard(Site(address, reader, writer, services.clock, lambda: catalog.current))
+    return Site(address, reader, writer, services.clock, lambda: catalog.current)
 
 
 def _settle_memory() -> None:
@@ -294,20 +304,29 @@ def _listen(setting: str, host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _listen_for_metrics(settings: Settings) -> Iterator[socket.socket | None]:
-    """Give a listening socket for `/metrics`, or None when it is not to be served.
+def _listen_apart(settings: Settings, what: str) -> Iterator[socket.socket | None]:
+    """Give a listening socket for what has a port of its own if it is set; None when it is not.
 
     Raises:
-        RefusedError: the port is the proxy's own, or cannot be listened on.
+        RefusedError: the port is another's, or cannot be listened on.
     """
-    if not settings.metrics_port:
+    ports = {"": settings.port, **_ports_apart(settings)}
+    port, setting = ports.pop(what), f"{what}_port"
+    if not port:
         yield None
         return
-    if settings.metrics_port == settings.port:
-        msg = "metrics_port must not be the port of the proxy itself. Choose another metrics_port."
+    if port in ports.values():
+        msg = f"{setting} must be a port that nothing else here has. Choose another {setting}."
         raise RefusedError(msg)
-    with _listen("metrics_port", settings.metrics_host, settings.metrics_port) as listener:
+    host = settings.metrics_host if what == "metrics" else settings.dashboard_host
+    with _listen(setting, host, port) as listener:
         yield listener
+
+
+def _ports_apart(settings: Settings) -> dict[str, int]:
+    """Return the ports of what may have one of its own; 0 where it has none."""
+    dashboard_port = settings.dashboard_port if settings.dashboard else 0
+    return {"metrics": settings.metrics_port, "dashboard": dashboard_port}
 
 
 def _announce(started: Started) -> None:

@@ -10,6 +10,7 @@ from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.service.helpers import either
 from tests.support.books import Book
+from tests.support.stub_provider import closed_port
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +50,14 @@ def book(tmp_path: Path) -> Iterator[Book]:
 @pytest.fixture
 def site_without_dashboard(tmp_path: Path) -> Iterator[Site]:
     with running_site(tmp_path, {"LLMPROXY_DASHBOARD": "false"}) as site:
+        site.stub.handle = either
+        yield site
+
+
+@pytest.fixture
+def site_with_two_ports(tmp_path: Path) -> Iterator[Site]:
+    """A proxy whose dashboard has a port of its own."""
+    with running_site(tmp_path, {"LLMPROXY_DASHBOARD_PORT": str(closed_port())}) as site:
         site.stub.handle = either
         yield site
 

@@ -167,8 +167,10 @@ def test_the_settings_name_this_server_and_are_those_of_the_guide(desk: Desk) ->
     url = desk.site.proxy.url
     assert f'export BASE_URL="{url}"\nexport APP_API_KEY="{key}"' in page
     assert f"{url}/v1/anthropic" in page
-    curl = re.search(r'<code id="curl-text">(.*?)\n</code>', page, re.DOTALL)
-    assert curl
-    assert curl[1] in GUIDE.read_text("utf-8")
-    for code in ("python", "node"):
-        assert f'id="{code}-text"' in page
+    guide = GUIDE.read_text("utf-8").replace("http://127.0.0.1:8000", url).replace("llmp_…", key)
+    for name in ("curl", "claude-code", "codex"):
+        shown = re.search(rf'<code id="{name}-text">(.*?)\n</code>', page, re.DOTALL)
+        assert shown
+        assert shown[1] in guide
+    for name in ("python", "node", "langchain"):
+        assert f'id="{name}-text"' in page
