@@ -57,13 +57,12 @@ class Started(NamedTuple):
         return f"llmproxy {__version__}\n\n{lines}\n{end}"
 
     def _dashboard(self) -> str:
-        """Return where the dashboard is, and how one gets in."""
+        """Return where the dashboard is."""
         settings = self.config.settings
         address = self.address
         if settings.dashboard_port:
             address = (settings.dashboard_host, settings.dashboard_port)
-        sign_in = "sign in with: llmproxy users login-link NAME"
-        return f"{_url(address)}/dashboard ({sign_in})"
+        return f"{_url(address)}/dashboard"
 
     def warning(self) -> str | None:
         """Return what to do when keys and prompts would cross a network readable by others."""

@@ -22,6 +22,7 @@ def test_a_user_with_credit_and_key_is_made_in_one_go(quick: Quick) -> None:
         "available_usd": "5.00",
         "rate_multiplier": "1.2",
         "disabled": False,
+        "admin": False,
         "limits": {},
         "created_at": None,
     }

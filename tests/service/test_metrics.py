@@ -198,7 +198,7 @@ def test_a_port_that_cannot_be_had_is_named(tmp_path: Path, port: int) -> None:
     proxy = RunningProxy(tmp_path, {"LLMPROXY_METRICS_PORT": str(port)})
     same = proxy.try_run("serve", "--port", str(port))
     assert same.returncode == 4
-    assert "metrics_port must not be the port of the proxy itself" in same.stderr
+    assert "metrics_port must be a port that nothing else here has" in same.stderr
     with socket.create_server(("127.0.0.1", port)):
         taken = proxy.try_run("serve", "--port", "0")
     assert taken.returncode == 4

@@ -49,6 +49,7 @@ def test_a_person_is_told_where_it_is_and_what_to_type_next(tmp_path: Path) -> N
     proxy = RunningProxy(tmp_path)
     said = on_a_terminal(proxy)
     assert re.search(r"^  address    http://127\.0\.0\.1:\d+$", said, re.MULTILINE)
+    assert re.search(r"^  dashboard  http://127\.0\.0\.1:\d+/dashboard$", said, re.MULTILINE)
     assert f"  database   {tmp_path}/data/llmproxy.db\n" in said
     assert re.search(r"^  catalog    \d+ models, built in$", said, re.MULTILINE)
     assert "no key that can be used. Next: llmproxy provider-keys add openai\n" in said
