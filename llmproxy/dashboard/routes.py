@@ -7,7 +7,7 @@ page that says what to do.
 import logging
 from typing import Any
 
-from litestar import Request, Response, Router, get
+from litestar import HttpMethod, Request, Response, Router, get, route
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
@@ -71,12 +71,24 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
             api_route(site, describe),
             *admin_routes(site),
             _static_route(site),
+            _route_of_nothing(),
         ],
         before_request=prepare,
         exception_handlers={Exception: answer_error},
         request_max_body_size=FORM_BYTES_MAX,
     )
     return [pages, pictures_route()]
+
+
+def _route_of_nothing() -> HTTPRouteHandler:
+    """Return what answers where there is no page: with a page."""
+
+    @route("/{rest:path}", http_method=[HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST])
+    async def nothing(rest: FromPath[str]) -> Response[bytes]:
+        del rest
+        raise MissingError
+
+    return nothing
 
 
 def _static_route(site: Site) -> HTTPRouteHandler:

@@ -33,6 +33,8 @@ ROUTES = {
     ("POST", "/dashboard/sign-in/{secret}"),
     ("POST", "/dashboard/sign-out"),
     ("GET", "/dashboard/static/{name}"),
+    ("GET", "/dashboard/{rest}"),
+    ("POST", "/dashboard/{rest}"),
     ("GET", "/public/images/{name}"),
 }
 XSS = (

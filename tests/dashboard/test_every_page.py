@@ -1,0 +1,131 @@
+"""What must hold for every page that there is, as an operator finds them by links."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+
+from tests.clients.environments import node_project, why_no_node
+from tests.dashboard.crawler import crawl, route_of
+from tests.dashboard.helpers import KEYS, Desk, Visitor
+from tests.dashboard.pictures import chromium, running_browser
+from tests.dashboard.table import routes
+
+PHONE: ViewportSize = {"width": 360, "height": 740}
+PAGE_BYTES_MAX = 50_000
+OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true"
+NOT_BY_LINKS = {
+    "/dashboard/settings",
+    "/dashboard/{rest}",
+    "/dashboard/sign-in",
+    "/dashboard/sign-in/{secret}",
+    "/dashboard/static/{name}",
+    "/public/images/{name}",
+}
+"""Routes that no link of a page leads to: what is not linked to is not found by anybody."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if chromium() is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def operator(desk: Desk) -> Visitor:
+    """An operator of a proxy in which there is something of everything."""
+    visitor = desk.signed_in()
+    desk.site.proxy.run("users", "set", visitor.name, "--admin")
+    assert visitor.submit(desk.link(visitor.name)).status_code == 303
+    for model in ("gpt-4o", "gpt-4o", "no-such-model"):
+        desk.ask(visitor.api_key, model)
+    desk.books.settled_wallet(visitor.name)
+    return visitor
+
+
+def test_every_page_can_be_reached_by_links_and_is_small(operator: Visitor) -> None:
+    found = crawl(operator)
+    readable = {path for method, path in routes() if method == "GET"}
+    files = {path for path in readable if path.endswith((".csv", ".jsonl", "/live"))}
+    assert {route_of(path.partition("?")[0]) for path in found} == readable - files - NOT_BY_LINKS
+    for path in found:
+        assert len(operator.get(path).content) < PAGE_BYTES_MAX, path
+
+
+class Window:
+    """A browser's window in which an operator is signed in, and what it complains of."""
+
+    def __init__(self, context: BrowserContext, desk: Desk, name: str) -> None:
+        self.complaints: list[str] = []
+        self.page: Page = context.new_page()
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.url = desk.site.proxy.url
+        self.page.goto(self.url + desk.link(name))
+        self.page.get_by_role("button", name=f"Sign in as {name}").click()
+        self.page.get_by_role("heading", name="Overview").wait_for()
+
+    def open(self, path: str) -> Page:
+        self.page.goto(self.url + path)
+        return self.page
+
+
+def test_every_page_fits_a_phone_without_complaints(
+    operator: Visitor, desk: Desk, browser: Browser
+) -> None:
+    paths = crawl(operator)
+    with browser.new_context(viewport=PHONE) as context:
+        window = Window(context, desk, operator.name)
+        for path in paths:
+            page = window.open(path)
+            wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+            assert wide <= 0, path
+            assert window.complaints == [], path
+
+
+@pytest.mark.clients
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(
+    operator: Visitor, desk: Desk, browser: Browser, scheme: Literal["light", "dark"]
+) -> None:
+    """https://github.com/dequelabs/axe-core, with all its rules."""
+    if why := why_no_node():
+        pytest.skip(why)
+    axe = (node_project() / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+    paths = [*crawl(operator), "/dashboard/settings/nothing"]
+    with browser.new_context(color_scheme=scheme) as context:
+        window = Window(context, desk, operator.name)
+        faults: list[Any] = []
+        for path in paths:
+            page = window.open(path)
+            page.evaluate(OPEN_ALL)
+            page.evaluate(axe)
+            found = page.evaluate("axe.run()")
+            faults += [
+                (path, each["id"], [node["html"][:200] for node in each["nodes"]])
+                for each in found["violations"]
+                if each["impact"] in {"serious", "critical"}
+            ]
+        assert faults == []
+
+
+@pytest.mark.clients
+def test_axe_finds_a_fault_where_there_is_one(browser: Browser) -> None:
+    if why := why_no_node():
+        pytest.skip(why)
+    axe = (node_project() / "node_modules/axe-core/axe.min.js").read_text("utf-8")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.set_content("<html><body><img src='x.png'><input></body></html>")
+        page.evaluate(axe)
+        found = page.evaluate("axe.run()")
+        assert {"image-alt", "label"} <= {each["id"] for each in found["violations"]}
+
+
+def test_a_page_of_keys_is_small_even_when_there_are_as_many_as_may_be(operator: Visitor) -> None:
+    for n in range(49):
+        operator.create_key(f"key {n:02d} {'W' * 50}")
+    assert len(operator.get(KEYS).content) < PAGE_BYTES_MAX
