@@ -15,6 +15,7 @@ from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
 from llmproxy.dashboard.pages import user_routes
+from llmproxy.dashboard.request_pages import request_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
 from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
 from llmproxy.dashboard.visit import is_own_form
@@ -47,7 +48,12 @@ def build_dashboard(site: Site) -> Router:
 
     return Router(
         path=PREFIX,
-        route_handlers=[*sign_in_routes(site), *user_routes(site), _static_route(site)],
+        route_handlers=[
+            *sign_in_routes(site),
+            *user_routes(site),
+            *request_routes(site),
+            _static_route(site),
+        ],
         before_request=prepare,
         exception_handlers={Exception: answer_error},
         request_max_body_size=FORM_BYTES_MAX,

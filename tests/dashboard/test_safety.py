@@ -16,6 +16,8 @@ from tests.support.raw_client import RawClient
 SOURCES = sorted((Path(llmproxy.__file__).parent / "dashboard").glob("*.py"))
 ROUTES = {
     ("route", "/"),
+    ("route", "/requests"),
+    ("route", "/requests/{request_id:str}"),
     ("route", "/settings"),
     ("route", "/settings/api-keys"),
     ("post", "/settings/api-keys"),
