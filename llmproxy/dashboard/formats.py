@@ -31,6 +31,11 @@ def cost(amount_nanousd: int) -> str:
     return display_usd(amount_nanousd)
 
 
+def signed(amount_nanousd: int) -> str:
+    """Return what was added or taken away, exactly: `+5.00`, `−0.25`."""
+    return f"{'−' if amount_nanousd < 0 else '+'}{format_usd(abs(amount_nanousd))}"
+
+
 def number(value: int) -> str:
     """Return a whole number with commas."""
     return f"{value:,}"
@@ -87,6 +92,7 @@ FILTERS = {
     "dollars": dollars,
     "exact": format_usd,
     "cost": cost,
+    "signed": signed,
     "number": number,
     "factor": format_multiplier,
     "day": day,

@@ -13,7 +13,9 @@ from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.credit_pages import credit_routes
 from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
+from llmproxy.dashboard.model_pages import model_routes
 from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.request_pages import request_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
@@ -52,6 +54,8 @@ def build_dashboard(site: Site) -> Router:
             *sign_in_routes(site),
             *user_routes(site),
             *request_routes(site),
+            *credit_routes(site),
+            *model_routes(site),
             _static_route(site),
         ],
         before_request=prepare,

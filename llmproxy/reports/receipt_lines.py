@@ -6,7 +6,7 @@ exact decimals of USD.
 
 from typing import NamedTuple
 
-from llmproxy.money import format_multiplier, format_rate, format_usd
+from llmproxy.money import exact_decimal, format_multiplier, format_rate, format_usd
 from llmproxy.pricing import SEARCHES_PER_RATE, Line
 from llmproxy.reports.receipts import Receipt
 
@@ -27,9 +27,7 @@ class ReceiptRow(NamedTuple):
 
 def exact_usd(rated_tokens: int, factors: int = 0) -> str:
     """Return rated tokens as exact USD; `factors` multipliers in millionths are inside already."""
-    decimals = _RATED_DECIMALS + 6 * factors
-    whole, rest = divmod(rated_tokens, 10**decimals)
-    return f"{whole}.{f'{rest:0{decimals}d}'.rstrip('0').ljust(2, '0')}"
+    return exact_decimal(rated_tokens, _RATED_DECIMALS + 6 * factors)
 
 
 def rate_unit(line: Line) -> int:
