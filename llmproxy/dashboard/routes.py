@@ -81,6 +81,8 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
     """Return the page for an error."""
     visit = site.visit(request)
     if isinstance(error, NotSignedInError):
+        if request.headers.get("hx-request") == "true":
+            return site.leave_for(visit, "/sign-in")
         if request.method in _SAFE_METHODS:
             return site.redirect(visit, "/sign-in")
         status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."

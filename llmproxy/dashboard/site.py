@@ -216,6 +216,20 @@ class Site:
             headers={**HEADERS, "cache-control": "no-store"},
         )
 
+    def unchanged(self) -> Response[bytes]:
+        """Return the answer to a page that shows already what there is to show."""
+        headers = {**HEADERS, "cache-control": "no-store"}
+        return Response(b"", status_code=204, media_type="text/plain", headers=headers)
+
+    def leave_for(self, visit: Visit, path: str) -> Response[bytes]:
+        """Return an answer to a page's script (htmx) that leads the whole page elsewhere."""
+        headers = {
+            **HEADERS,
+            "cache-control": "no-store",
+            "hx-redirect": visit.root + PREFIX + path,
+        }
+        return Response(b"", status_code=200, media_type="text/plain", headers=headers)
+
     def redirect(self, visit: Visit, path: str) -> Response[bytes]:
         """Return an answer that leads to another page, which is asked for with GET."""
         headers = {**HEADERS, "cache-control": "no-store", "location": visit.root + PREFIX + path}

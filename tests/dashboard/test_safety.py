@@ -16,6 +16,10 @@ from tests.support.raw_client import RawClient
 SOURCES = sorted((Path(llmproxy.__file__).parent / "dashboard").glob("*.py"))
 ROUTES = {
     ("route", "/"),
+    ("route", "/live"),
+    ("route", "/credit"),
+    ("route", "/models"),
+    ("route", "/models/{name:path}"),
     ("route", "/requests"),
     ("route", "/requests/{request_id:str}"),
     ("route", "/settings"),
