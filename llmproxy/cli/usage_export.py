@@ -119,13 +119,14 @@ def _write_jsonl(stream: TextIO, rows: "Iterable[Request]") -> int:
 
 
 def _write_csv(stream: TextIO, rows: "Iterable[Request]") -> int:
-    from llmproxy.reports import REQUEST_COLUMNS, cell, request_cells
+    from llmproxy.reports import REQUEST_COLUMNS, cells
 
-    writer = csv.DictWriter(stream, REQUEST_COLUMNS, lineterminator="\n")
+    # A row without usage has the field itself, empty: it is no column.
+    writer = csv.DictWriter(stream, REQUEST_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     written = 0
     for row in rows:
-        writer.writerow({name: cell(value) for name, value in request_cells(row).items()})
+        writer.writerow(cells(row.as_json()))
         written += 1
     return written
 

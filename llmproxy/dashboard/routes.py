@@ -14,6 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.credit_pages import credit_routes
+from llmproxy.dashboard.download_tables import download_routes
 from llmproxy.dashboard.errors import BusyError, FormError, MissingError, NotSignedInError
 from llmproxy.dashboard.model_pages import model_routes
 from llmproxy.dashboard.pages import user_routes
@@ -56,6 +57,7 @@ def build_dashboard(site: Site) -> Router:
             *request_routes(site),
             *credit_routes(site),
             *model_routes(site),
+            *download_routes(site),
             _static_route(site),
         ],
         before_request=prepare,

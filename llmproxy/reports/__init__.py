@@ -39,7 +39,7 @@ from llmproxy.reports.requests import (
     request_pages,
 )
 from llmproxy.reports.spending import ANSWER_S_MAX, LimitsUse, find_limits_use, find_spent
-from llmproxy.reports.spreadsheet import REQUEST_COLUMNS, cell, request_cells
+from llmproxy.reports.spreadsheet import REQUEST_COLUMNS, cells
 from llmproxy.reports.standing import (
     CreditEntry,
     Standing,
@@ -74,7 +74,7 @@ __all__ = (
     "Standing",
     "Summary",
     "Sums",
-    "cell",
+    "cells",
     "count_open_holds",
     "count_rows",
     "exact_cost",
@@ -99,7 +99,6 @@ __all__ = (
     "newest_request_ms",
     "pruned_before_ms",
     "rate_unit",
-    "request_cells",
     "request_pages",
     "split_span",
     "standing",

@@ -1,10 +1,14 @@
 """Owns how rows stand in CSV: their columns, and cells that no spreadsheet takes for a formula."""
 
+import re
+from collections.abc import Mapping
+
 from llmproxy.plain_text import clean
-from llmproxy.reports.requests import USAGE_CLASSES, Request
+from llmproxy.reports.requests import USAGE_CLASSES
 
 # A spreadsheet takes a cell that begins so for a formula; models and names come from users.
 _FORMULA_STARTS = ("=", "+", "-", "@")
+_NUMBER = re.compile(r"-\d+\.\d+", re.ASCII)
 
 REQUEST_COLUMNS = (
     *("id", "created_at", "user", "key", "provider", "endpoint", "model", "stream"),
@@ -15,19 +19,25 @@ REQUEST_COLUMNS = (
 """The fields of a request in JSON, with a column for each class of usage."""
 
 
-def request_cells(request: Request) -> dict[str, object]:
-    """Return a request by REQUEST_COLUMNS; `cell` makes each fit to be shown."""
-    fields = request.as_json()
-    usage = fields.pop("usage") or {}
-    assert isinstance(usage, dict)
-    return fields | {f"usage_{name}": tokens for name, tokens in usage.items()}
+def cells(row: Mapping[str, object]) -> dict[str, object]:
+    """Return the cells of a row of JSON: the fields of a field get columns of their own."""
+    found: dict[str, object] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            found |= {f"{name}_{inner}": _cell(each) for inner, each in value.items()}
+        elif isinstance(value, list):
+            found[name] = _cell(" ".join(value))
+        else:
+            found[name] = _cell(value)
+    return found
 
 
-def cell(value: object) -> object:
+def _cell(value: object) -> object:
     """Return a value as it stands in a cell: what looks like a formula gets a ' before it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if not isinstance(value, str):
         return value
     text = clean(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    is_formula = text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text)
+    return f"'{text}" if is_formula else text
