@@ -98,6 +98,17 @@ def list_provider_keys(tx: Tx, provider: str | None = None) -> list[ProviderKey]
     return [ProviderKey(*row) for row in rows]
 
 
+def list_usable_providers(tx: Tx) -> set[str]:
+    """Return the names of providers that have an active key and are not paused by an operator."""
+    rows = tx.execute(
+        """SELECT name FROM providers
+           WHERE (paused_at_ms IS NULL OR paused_until_ms IS NOT NULL)
+             AND EXISTS(SELECT 1 FROM provider_keys
+                        WHERE provider_id = providers.id AND state = 'active')"""
+    )
+    return {row[0] for row in rows}
+
+
 def find_provider(tx: Tx, name: str) -> Provider | None:
     """Return a provider's row, None when it is not set up."""
     row = tx.execute(_PROVIDERS + "WHERE name = ?", (name,)).fetchone()

@@ -9,6 +9,7 @@ A multiplier is in millionths (1_000_000 = times one).
 
 from decimal import ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
+from math import prod
 
 from llmproxy.errors import MoneyError
 
@@ -91,6 +92,17 @@ def display_usd(amount_nanousd: int, digits: int = 6) -> str:
 def format_rate(rate: int) -> str:
     """Return a rate as dollars per million tokens: `2.50`, `0.075`."""
     return format_usd(rate)
+
+
+def exact_decimal(value: int, decimals: int) -> str:
+    """Return a value from 0 with its point moved to the left, exactly: `0.00012`, `2.50`."""
+    whole, rest = divmod(value, 10**decimals)
+    return f"{whole}.{f'{rest:0{decimals}d}'.rstrip('0').ljust(2, '0')}"
+
+
+def format_rate_times(rate: int, *multipliers_micro: int) -> str:
+    """Return a rate times multipliers in millionths as dollars per million tokens, exactly."""
+    return exact_decimal(rate * prod(multipliers_micro), 9 + 6 * len(multipliers_micro))
 
 
 def format_multiplier(multiplier_micro: int) -> str:

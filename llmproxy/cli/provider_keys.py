@@ -15,6 +15,7 @@ from llmproxy.cli import opening, output
 from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import LIMIT_DEFAULT, Json, Limit, Yes, examples, noun
 from llmproxy.cli.provider_views import key_json, print_keys
+from llmproxy.plain_text import clean
 
 if TYPE_CHECKING:
     from llmproxy.config import MasterKey, Paths
@@ -190,7 +191,7 @@ def _set_state(provider: str, name: str, state: str, reason: str | None, *, as_j
             tx,
             key.id,
             state,
-            reason=reason and output.clean(reason),
+            reason=reason and clean(reason),
             actor=opening.actor(),
             now_ms=opening.now_ms(),
         )

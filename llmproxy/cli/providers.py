@@ -8,6 +8,7 @@ from llmproxy.cli import opening, output, provider_check, provider_views
 from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import Json, Yes, examples, noun
 from llmproxy.cli.output import Column
+from llmproxy.plain_text import clean
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
@@ -316,7 +317,7 @@ def pause(
 
     with opening.writing() as tx:
         provider = key_pool.pause_provider(
-            tx, name, reason=output.clean(reason), actor=opening.actor(), now_ms=opening.now_ms()
+            tx, name, reason=clean(reason), actor=opening.actor(), now_ms=opening.now_ms()
         )
         keys = key_pool.list_provider_keys(tx, name)
         statuses = last_statuses(tx)

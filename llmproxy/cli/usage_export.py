@@ -34,8 +34,6 @@ EXAMPLES = examples(
     "llmproxy usage export --format jsonl --since 24h",
 )
 FORMATS = ("csv", "jsonl")
-# A spreadsheet takes a cell that begins so for a formula; models and names come from users.
-_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def export(
@@ -121,38 +119,16 @@ def _write_jsonl(stream: TextIO, rows: "Iterable[Request]") -> int:
 
 
 def _write_csv(stream: TextIO, rows: "Iterable[Request]") -> int:
-    from llmproxy.reports import USAGE_CLASSES
+    from llmproxy.reports import REQUEST_COLUMNS, cells
 
-    writer = csv.DictWriter(stream, _columns(USAGE_CLASSES), lineterminator="\n")
+    # A row without usage has the field itself, empty: it is no column.
+    writer = csv.DictWriter(stream, REQUEST_COLUMNS, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     written = 0
     for row in rows:
-        fields = row.as_json()
-        usage = fields.pop("usage") or {}
-        assert isinstance(usage, dict)
-        fields |= {f"usage_{name}": tokens for name, tokens in usage.items()}
-        writer.writerow({name: _cell(value) for name, value in fields.items()})
+        writer.writerow(cells(row.as_json()))
         written += 1
     return written
-
-
-def _columns(usage_classes: Iterable[str]) -> list[str]:
-    """Return the fields of a request in JSON, with a column for each class of usage."""
-    return [
-        *("id", "created_at", "user", "key", "provider", "endpoint", "model", "stream"),
-        *("status", "state", "basis", "reason", *(f"usage_{name}" for name in usage_classes)),
-        *("hold_usd", "cost_usd", "charged_usd", "shortfall_usd"),
-        *("upstream_status", "ttfb_ms", "duration_ms"),
-    ]
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if not isinstance(value, str):
-        return value
-    text = output.clean(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
 _WRITERS: dict[str, Callable[[TextIO, "Iterable[Request]"], int]] = {

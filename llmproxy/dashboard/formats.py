@@ -1,8 +1,10 @@
 """Owns how amounts and times are shown on pages. Nothing shown here is read back."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from llmproxy.clock import request_id_text
 from llmproxy.money import NANOUSD_PER_USD, display_usd, format_multiplier, format_usd
 
 CENT = NANOUSD_PER_USD // 100
@@ -29,6 +31,11 @@ def cost(amount_nanousd: int) -> str:
     return display_usd(amount_nanousd)
 
 
+def signed(amount_nanousd: int) -> str:
+    """Return what was added or taken away, exactly: `+5.00`, `−0.25`."""
+    return f"{'−' if amount_nanousd < 0 else '+'}{format_usd(abs(amount_nanousd))}"
+
+
 def number(value: int) -> str:
     """Return a whole number with commas."""
     return f"{value:,}"
@@ -49,6 +56,11 @@ def moment(at_ms: int) -> str:
     return f"{_moment(at_ms):%-d %b %H:%M:%S}"
 
 
+def full_moment(at_ms: int) -> str:
+    """Return a time (UTC) to the second, with its year: `26 Nov 2026 20:04:11`."""
+    return f"{_moment(at_ms):%-d %b %Y %H:%M:%S}"
+
+
 def machine_time(at_ms: int) -> str:
     """Return a time as the attribute `datetime` has it."""
     return f"{_moment(at_ms):%Y-%m-%dT%H:%M:%SZ}"
@@ -64,6 +76,14 @@ def used_on(day_ms: int | None, now_ms: int) -> str:
     return f"{days} days ago" if days < 31 else day(day_ms)
 
 
+def options(values: Iterable[str], chosen: str) -> list[tuple[str, str]]:
+    """Return what a select offers: any, some values, and the one that is chosen already."""
+    texts = list(values)
+    if chosen and chosen not in texts:
+        texts.append(chosen)
+    return [("", "Any"), *((text, text) for text in texts)]
+
+
 def _moment(at_ms: int) -> datetime:
     return datetime.fromtimestamp(at_ms // 1000, tz=UTC)
 
@@ -72,9 +92,13 @@ FILTERS = {
     "dollars": dollars,
     "exact": format_usd,
     "cost": cost,
+    "signed": signed,
     "number": number,
     "factor": format_multiplier,
     "day": day,
     "moment": moment,
+    "full_moment": full_moment,
     "machine_time": machine_time,
+    "options": options,
+    "request_id": request_id_text,
 }

@@ -1,5 +1,6 @@
 """Owns what the Overview tells: a user's credit, what they spent and on what, and what ran last."""
 
+import hashlib
 from functools import partial
 from typing import NamedTuple
 
@@ -35,6 +36,17 @@ class Share(NamedTuple):
     percent: float
 
 
+class Live(NamedTuple):
+    """What the page keeps up to date while it is open: the last requests, beside the wallet."""
+
+    requests: list[Request]
+    has_keys: bool
+    is_running: bool
+    """A request of the user's runs: the page looks again soon."""
+    digest: str
+    """Changes with whatever of it is shown, and with the wallet."""
+
+
 class Overview(NamedTuple):
     """All that the page tells beside the user's wallet; money in nano-USD."""
 
@@ -43,8 +55,7 @@ class Overview(NamedTuple):
     total_nanousd: int
     total_requests: int
     today_nanousd: int
-    requests: list[Request]
-    has_keys: bool
+    live: Live
 
 
 def read_overview(tx: Tx, signed_in: SignedIn) -> Overview:
@@ -67,9 +78,20 @@ def read_overview(tx: Tx, signed_in: SignedIn) -> Overview:
         total_nanousd=sum(bar.charged_nanousd for bar in bars),
         total_requests=sum(bar.requests for bar in bars),
         today_nanousd=bars[-1].charged_nanousd,
-        requests=reports.list_requests(tx, RequestFilter(user_id=user.id), limit=REQUESTS_SHOWN),
-        has_keys=bool(accounts.list_api_keys(tx, user, limit=1)),
+        live=read_live(tx, signed_in),
     )
+
+
+def read_live(tx: Tx, signed_in: SignedIn) -> Live:
+    """Return what of the Overview changes while a request runs; no sums, so that it is cheap."""
+    user = signed_in.user
+    requests = reports.list_requests(tx, RequestFilter(user_id=user.id), limit=REQUESTS_SHOWN)
+    has_keys = bool(accounts.list_api_keys(tx, user, limit=1))
+    is_running = user.held_nanousd > 0 or any(each.state == "open" for each in requests)
+    rows = [(each.id, each.state, each.cost_nanousd, each.why) for each in requests]
+    wallet = user.balance_nanousd, user.held_nanousd, user.rate_multiplier_micro
+    shown = repr((rows, wallet, has_keys)).encode()
+    return Live(requests, has_keys, is_running, hashlib.sha256(shown).hexdigest()[:16])
 
 
 def _bars(days: dict[str, OwnSums], first_ms: int) -> list[Bar]:

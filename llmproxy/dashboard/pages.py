@@ -9,14 +9,17 @@ from litestar.params import FromPath
 
 from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.overview import CHART_HEIGHT, read_overview
-from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.dashboard.overview import CHART_HEIGHT, Live, read_live, read_overview
+from llmproxy.dashboard.site import SignedIn, Site, read_form, read_query
 from llmproxy.dashboard.snippets import snippets
 from llmproxy.errors import RefusedError
 from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 KEYS = "/settings/api-keys"
+RUNNING_AGAIN_S = 2
+AGAIN_S = 10
+"""How soon an open Overview asks again what has changed."""
 
 _log = logging.getLogger("llmproxy.dashboard")
 
@@ -28,14 +31,31 @@ def user_routes(site: Site) -> list[HTTPRouteHandler]:
     async def overview(request: Request[Any, Any, Any]) -> Response[bytes]:
         signed_in, found = await site.read_as_user(request, read_overview)
         values = {"page": "overview", "overview": found, "height": CHART_HEIGHT}
-        values["wallet"] = signed_in.user
+        values |= _live_values(signed_in, found.live, is_fragment=False)
         return site.page("overview.html", signed_in.visit, values, signed_in=signed_in)
+
+    @route("/live", http_method=READING)
+    async def live(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, found = await site.read_as_user(request, read_live)
+        if read_query(request).get("seen") == found.digest:
+            return site.unchanged()
+        values = _live_values(signed_in, found, is_fragment=True)
+        return site.page("live.html", signed_in.visit, values, signed_in=signed_in)
 
     @route("/settings", http_method=READING)
     async def settings(request: Request[Any, Any, Any]) -> Response[bytes]:
         return site.redirect(site.visit(request), KEYS)
 
-    return [overview, settings, *_key_pages(site), *_key_actions(site)]
+    return [overview, live, settings, *_key_pages(site), *_key_actions(site)]
+
+
+def _live_values(signed_in: SignedIn, found: Live, *, is_fragment: bool) -> dict[str, object]:
+    return {
+        "wallet": signed_in.user,
+        "live": found,
+        "is_fragment": is_fragment,
+        "again_s": RUNNING_AGAIN_S if found.is_running else AGAIN_S,
+    }
 
 
 def _key_pages(site: Site) -> list[HTTPRouteHandler]:

@@ -16,6 +16,8 @@ from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.routes import admin_routes
 from llmproxy.dashboard.api import Describe, api_route
+from llmproxy.dashboard.credit_pages import credit_routes
+from llmproxy.dashboard.download_tables import download_routes
 from llmproxy.dashboard.errors import (
     BusyError,
     FormError,
@@ -24,8 +26,10 @@ from llmproxy.dashboard.errors import (
     NotSignedInError,
 )
 from llmproxy.dashboard.guide import guide_routes, pictures_route
+from llmproxy.dashboard.model_pages import model_routes
 from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.password import password_routes
+from llmproxy.dashboard.request_pages import request_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
 from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
 from llmproxy.dashboard.visit import is_own_form
@@ -69,6 +73,10 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
             *password_routes(site),
             *guide_routes(site),
             api_route(site, describe),
+            *request_routes(site),
+            *credit_routes(site),
+            *model_routes(site),
+            *download_routes(site),
             *admin_routes(site),
             _static_route(site),
             _route_of_nothing(),
@@ -108,6 +116,8 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
     """Return the page for an error."""
     visit = site.visit(request)
     if isinstance(error, NotSignedInError):
+        if request.headers.get("hx-request") == "true":
+            return site.leave_for(visit, "/sign-in")
         if request.method in _SAFE_METHODS:
             return site.redirect(visit, "/sign-in")
         status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."

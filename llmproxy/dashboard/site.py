@@ -40,7 +40,8 @@ STATIC = _HERE / "static"
 STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=()",
     # Not "no-referrer": browsers would then leave the origin out of our own forms.
@@ -91,7 +92,11 @@ class Site:
         self._reader = reader
         self._writer = writer
         self._reads = 0
-        self.static = {path.name: path.read_bytes() for path in sorted(STATIC.iterdir())}
+        self.static = {
+            path.name: path.read_bytes()
+            for path in sorted(STATIC.iterdir())
+            if path.suffix in STATIC_TYPES
+        }
         self._templates: Environment | None = None
         self._loading = asyncio.Lock()
         self._slow = asyncio.Lock()
@@ -267,6 +272,20 @@ class Site:
             headers={**HEADERS, "cache-control": "no-store"},
         )
 
+    def unchanged(self) -> Response[bytes]:
+        """Return the answer to a page that shows already what there is to show."""
+        headers = {**HEADERS, "cache-control": "no-store"}
+        return Response(b"", status_code=204, media_type="text/plain", headers=headers)
+
+    def leave_for(self, visit: Visit, path: str) -> Response[bytes]:
+        """Return an answer to a page's script (htmx) that leads the whole page elsewhere."""
+        headers = {
+            **HEADERS,
+            "cache-control": "no-store",
+            "hx-redirect": visit.root + PREFIX + path,
+        }
+        return Response(b"", status_code=200, media_type="text/plain", headers=headers)
+
     def redirect(self, visit: Visit, path: str) -> Response[bytes]:
         """Return an answer that leads to another page, which is asked for with GET."""
         headers = {**HEADERS, "cache-control": "no-store", "location": visit.root + PREFIX + path}
@@ -295,16 +314,31 @@ async def read_form(
     Raises:
         FormError: it is no form that a page of ours has sent.
     """
-    body = await request.body()
     try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            errors="strict",
-            max_num_fields=FORM_FIELDS_MAX,
-        )
+        return _fields(await request.body(), verbatim)
     except ValueError as error:
         raise FormError("The form cannot be read. Load the page again.") from error
+
+
+def read_query(request: Request[Any, Any, Any]) -> dict[str, str]:
+    """Return what stands behind the address's question mark, as `read_form` does.
+
+    Raises:
+        FormError: it is nothing that a link or form of ours has made.
+    """
+    try:
+        return _fields(request.scope["query_string"])
+    except ValueError as error:
+        raise FormError("The address cannot be read. Follow a link to this page again.") from error
+
+
+def _fields(encoded: bytes, verbatim: Collection[str] = ()) -> dict[str, str]:
+    pairs = parse_qsl(
+        encoded.decode("ascii"),
+        keep_blank_values=True,
+        errors="strict",
+        max_num_fields=FORM_FIELDS_MAX,
+    )
     return {name: value if name in verbatim else value.strip() for name, value in pairs}
 
 

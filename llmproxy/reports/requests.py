@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from string import hexdigits
 
 import msgspec
 
@@ -22,6 +23,7 @@ USAGE_CLASSES = (
     "web_searches",
 )
 ID_PREFIX_DIGITS_MIN = 8
+ID_DIGITS = 32
 PAGE_ROWS = 5000
 
 
@@ -166,13 +168,13 @@ _CHOSEN_ENDED = """
 # Two texts, so that each is answered from its own index.
 _OF_ONE_USER = "WHERE requests.user_id = :user"
 _OF_ALL_USERS = "WHERE :user IS NULL"
-_NEWEST_FIRST = "ORDER BY 1 DESC LIMIT :limit"
-_OLDEST_FIRST = "ORDER BY 1 LIMIT :limit"
+NEWEST_FIRST = "ORDER BY 1 DESC LIMIT :limit"
+OLDEST_FIRST = "ORDER BY 1 LIMIT :limit"
 
 
 def list_requests(tx: Tx, wanted: RequestFilter, *, limit: int) -> list[Request]:
     """Return up to `limit` requests, running and ended, newest first; a limit of -1 returns all."""
-    rows = _select(tx, wanted, id_bound(wanted.since_ms, 0), limit, _NEWEST_FIRST)
+    rows = _select(tx, wanted, id_bound(wanted.since_ms, 0), limit, NEWEST_FIRST)
     rows.sort(key=lambda row: row.id, reverse=True)
     return rows if limit < 0 else rows[:limit]
 
@@ -196,7 +198,7 @@ def request_pages(
     first = id_bound(wanted.since_ms, 0)
     while True:
         with read() as tx:
-            rows = _select(tx, wanted, first, page_rows, _OLDEST_FIRST)
+            rows = _select(tx, wanted, first, page_rows, OLDEST_FIRST)
         rows.sort(key=lambda row: row.id)
         rows = rows[:page_rows]
         if rows:
@@ -208,26 +210,51 @@ def request_pages(
 
 def _select(tx: Tx, wanted: RequestFilter, first: bytes, limit: int, order: str) -> list[Request]:
     """Return up to `limit` running and as many ended requests from the id `first` on."""
-    end = id_bound(wanted.until_ms, 2**48 - 1)
-    values: dict[str, object] = {
+    end = end_bound(wanted)
+    rows = select_running(tx, wanted, first, end, limit, order)
+    return rows + select_ended(tx, wanted, first, end, limit, order)
+
+
+def select_running(
+    tx: Tx, wanted: RequestFilter, first: bytes, end: bytes, limit: int, order: str
+) -> list[Request]:
+    """Return up to `limit` running requests with ids from `first` to before `end`."""
+    if wanted.state not in {None, "open"}:
+        return []
+    statement = _HOLD_COLUMNS + _OPEN_HOLDS + _HOLD_NAMES + _CHOSEN_HOLDS + _CHOSEN + order
+    rows = tx.execute(statement, _values(wanted, first, end, limit))
+    return [_request(row) for row in rows]
+
+
+def select_ended(
+    tx: Tx, wanted: RequestFilter, first: bytes, end: bytes, limit: int, order: str
+) -> list[Request]:
+    """Return up to `limit` ended requests with ids from `first` to before `end`."""
+    if wanted.state == "open":
+        return []
+    whose = _OF_ALL_USERS if wanted.user_id is None else _OF_ONE_USER
+    statement = _ENDED + whose + _CHOSEN_ENDED + _CHOSEN + order
+    rows = tx.execute(statement, _values(wanted, first, end, limit))
+    return [_request(row) for row in rows]
+
+
+def _values(wanted: RequestFilter, first: bytes, end: bytes, limit: int) -> dict[str, object]:
+    return {
         "user": wanted.user_id,
         "key": wanted.key,
         "provider": wanted.provider,
         "model": wanted.model,
         "state": wanted.state,
         "first": first,
-        "end": end if wanted.before is None else min(end, wanted.before),
+        "end": end,
         "limit": limit,
     }
-    rows: list[Request] = []
-    if wanted.state in {None, "open"}:
-        statement = _HOLD_COLUMNS + _OPEN_HOLDS + _HOLD_NAMES + _CHOSEN_HOLDS + _CHOSEN + order
-        rows += [_request(row) for row in tx.execute(statement, values)]
-    if wanted.state != "open":
-        whose = _OF_ALL_USERS if wanted.user_id is None else _OF_ONE_USER
-        statement = _ENDED + whose + _CHOSEN_ENDED + _CHOSEN + order
-        rows += [_request(row) for row in tx.execute(statement, values)]
-    return rows
+
+
+def end_bound(wanted: RequestFilter) -> bytes:
+    """Return the id before which requests are wanted."""
+    end = id_bound(wanted.until_ms, 2**48 - 1)
+    return end if wanted.before is None else min(end, wanted.before)
 
 
 def _request(row: Iterable[object]) -> Request:
@@ -250,6 +277,14 @@ def find_request(tx: Tx, request_id: bytes) -> Request | None:
         statement = _HOLD_COLUMNS + "FROM holds" + _HOLD_NAMES + "WHERE holds.id = ?"
         row = tx.execute(statement, (request_id,)).fetchone()
     return None if row is None else _request(row)
+
+
+def id_digits(text: str) -> str | None:
+    """Return the hex digits of a request id or of its beginning (8 to 32), None when it is none."""
+    digits = text.strip().removeprefix("req_").replace("-", "").lower()
+    if not ID_PREFIX_DIGITS_MIN <= len(digits) <= ID_DIGITS or set(digits) - set(hexdigits):
+        return None
+    return digits
 
 
 def find_request_ids(tx: Tx, prefix: str, *, limit: int) -> list[bytes]:

@@ -21,14 +21,27 @@ class CreditEntry(msgspec.Struct, frozen=True):
     created_at_ms: int
 
 
-def list_credits(tx: Tx, wallet_id: int, *, limit: int) -> list[CreditEntry]:
-    """Return up to `limit` credits and adjustments of a wallet, newest first; -1 returns all."""
-    rows = tx.execute(
-        """SELECT id, kind, amount_nanousd, reason, actor, idempotency_key, created_at_ms
-           FROM transfers WHERE wallet_id = :wallet AND kind <> 'charge'
-           ORDER BY id DESC LIMIT :limit""",
-        {"wallet": wallet_id, "limit": limit},
-    )
+_CREDITS = """
+SELECT id, kind, amount_nanousd, reason, actor, idempotency_key, created_at_ms
+FROM transfers WHERE wallet_id = :wallet AND kind <> 'charge'
+"""
+_ID_MAX = 2**63 - 1
+
+
+def list_credits(tx: Tx, wallet_id: int, *, limit: int, before: int = _ID_MAX) -> list[CreditEntry]:
+    """Return up to `limit` credits and adjustments of a wallet, newest first; -1 returns all.
+
+    Only those with an id below `before`: what comes behind a page that ended with it.
+    """
+    statement = _CREDITS + "AND id < :before ORDER BY id DESC LIMIT :limit"
+    rows = tx.execute(statement, {"wallet": wallet_id, "before": before, "limit": limit})
+    return [CreditEntry(*row) for row in rows]
+
+
+def list_credits_after(tx: Tx, wallet_id: int, after: int, *, limit: int) -> list[CreditEntry]:
+    """Return up to `limit` credits and adjustments of a wallet above an id, oldest first."""
+    statement = _CREDITS + "AND id > :after ORDER BY id LIMIT :limit"
+    rows = tx.execute(statement, {"wallet": wallet_id, "after": after, "limit": limit})
     return [CreditEntry(*row) for row in rows]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.dashboard.helpers import Desk
+from tests.dashboard.test_browser import browser, watched  # noqa: F401 - for all files here
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.service.helpers import either

@@ -43,7 +43,9 @@ def links(html: str, base: str) -> Iterator[str]:
 
 def route_of(path: str) -> str:
     """Return the route that answers a path."""
-    for method, route in sorted(routes(), key=lambda each: each[1].count("{")):
-        if method == "GET" and re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", route), path):
+    pages = {route for method, route in routes() if method == "GET"} - {"/dashboard/{rest}"}
+    # What has the longer fixed beginning comes first; a parameter may be a path.
+    for route in sorted(pages, key=lambda each: (-len(each.partition("{")[0]), each)):
+        if re.fullmatch(re.sub(r"{[^}]*}", ".+", route), path):
             return route
     raise AssertionError(f"a link leads to {path}, which is no page")

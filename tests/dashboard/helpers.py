@@ -50,9 +50,12 @@ class Desk:
 
     def signed_in(self, **headers: str) -> "Visitor":
         """A user of a new name who has one API key, `test`, and has signed in."""
-        name, key = self.books.user()
+        return self.sign_in(*self.books.user(), **headers)
+
+    def sign_in(self, name: str, api_key: str, **headers: str) -> "Visitor":
+        """A user who exists, signed in."""
         visitor = self.visitor(name, **headers)
-        visitor.api_key = key
+        visitor.api_key = api_key
         assert visitor.submit(self.link(name)).status_code == 303
         return visitor
 
