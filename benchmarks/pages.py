@@ -82,7 +82,7 @@ def watching(server: Server, name: str) -> Iterator[None]:
     done = threading.Event()
 
     def look() -> None:
-        with visitor(server, name) as browser:
+        with contextlib.closing(visitor(server, name)) as browser:
             while not done.is_set():
                 browser.get(LIVE)
                 done.wait(POLL_S)
@@ -133,7 +133,7 @@ def measure(rows: int, rounds: int) -> dict[str, Any]:
         fill(home.database, rows, lambda done, of: say(f"{done:,} of {of:,} rows"))
         home.run("users", "set", "rich", "--admin")
         with Server(home).running() as server:
-            with visitor(server, "rich") as browser:
+            with contextlib.closing(visitor(server, "rich")) as browser:
                 pages = measure_pages(server, browser)
             say("pages measured")
             alone, watched = [], []
