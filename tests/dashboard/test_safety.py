@@ -7,7 +7,9 @@ import httpx
 import pytest
 from typing_extensions import override
 
+from llmproxy import accounts, crediting
 from tests.dashboard.helpers import KEYS, Desk, Visitor
+from tests.dashboard.rows import add_refused, add_settled
 from tests.dashboard.table import routes
 from tests.proxy.helpers import Site, chat
 from tests.support.raw_client import RawClient
@@ -63,7 +65,7 @@ TAGS_ALLOWED = {
     *("section", "div", "p", "h1", "h2", "h3", "small", "span", "strong", "em", "code", "pre"),
     *("form", "label", "input", "select", "option", "button", "details", "summary", "time"),
     *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "img"),
-    *("svg", "g", "rect", "article", "ul", "ol", "li"),
+    *("svg", "g", "rect", "article", "ul", "ol", "li", "br"),
 }
 
 
@@ -85,9 +87,9 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self._is_script = tag == "script"
         for name, value in attrs:
-            if name.startswith("on") or name == "style":
+            if name.startswith(("on", "hx-on")) or name == "style":
                 self.inline.append(f"{tag} {name}={value}")
-            if name in {"href", "src", "action"}:
+            if name in {"href", "src", "action", "hx-get"}:
                 self.addresses.add(value or "")
                 if tag != "a":
                     self.loaded.add(value or "")
@@ -106,10 +108,25 @@ def test_the_table_of_routes_is_exactly_this() -> None:
     assert routes() == ROUTES
 
 
+def lists_and_details(desk: Desk, ann: Visitor) -> list[str]:
+    """The pages on which what users and models are called stands, and what they load."""
+    (request_id,) = add_refused(desk.books, ann.name, 1, at_ms=1_700_000_000_000, model="<b>")
+    return [
+        *("/dashboard/live", "/dashboard/requests", f"/dashboard/requests/{request_id}"),
+        *("/dashboard/requests?state=settled", "/dashboard/requests?state=nothing"),
+        *("/dashboard/credit", "/dashboard/credit?before=1", "/dashboard/credit?after=x"),
+        *("/dashboard/models", "/dashboard/models?page=2", "/dashboard/models?search=zzz"),
+        *("/dashboard/models/openai/gpt-4o", "/dashboard/models/nobody/nothing"),
+    ]
+
+
 def every_page(desk: Desk, ann: Visitor) -> list[httpx.Response]:
     """Ask for each page that there is, those of errors too."""
     key_id = next(iter(ann.key_ids().values()))
-    paths = ("/dashboard", KEYS, f"{KEYS}/new", f"{KEYS}/{key_id}", "/dashboard/settings")
+    paths = (
+        *("/dashboard", KEYS, f"{KEYS}/new", f"{KEYS}/{key_id}", "/dashboard/settings"),
+        *lists_and_details(desk, ann),
+    )
     open_to_all = ("/dashboard/guide", "/dashboard/guide/errors", "/dashboard/api")
     name, _ = desk.books.user()
     return [
@@ -129,6 +146,11 @@ def every_page(desk: Desk, ann: Visitor) -> list[httpx.Response]:
         ann.submit(KEYS, name="x" * 20_000),
         ann.get("/dashboard/static/style.css"),
         ann.get("/dashboard/static/copy.js"),
+        ann.get("/dashboard/static/htmx.min.js"),
+        ann.get("/dashboard/static/README.md"),
+        ann.get("/dashboard/requests.csv"),
+        ann.get("/dashboard/models.jsonl"),
+        ann.get("/dashboard/requests.csv?state=nothing"),
         ann.get("/dashboard/static/nothing"),
         ann.put(KEYS, headers={"sec-fetch-site": "same-origin"}),
         desk.visitor().get("/dashboard"),
@@ -211,6 +233,12 @@ def test_a_form_of_ours_is_known_by_its_origin_where_the_browser_says_no_more(de
 def test_what_users_and_models_are_called_is_text_on_every_page(desk: Desk, text: str) -> None:
     ann = desk.signed_in()
     assert desk.ask(ann.api_key, model=text) == 400
+    at_ms = 1_700_000_000_000
+    (refused,) = add_refused(
+        desk.books, ann.name, 1, at_ms=at_ms, model=text, provider=text, reason=text
+    )
+    told = {"raw_usage": text, "model_served": text, "model": text}
+    settled = add_settled(desk.books, ann.name, at_ms=at_ms, model=text, outcome=told)
     ann.submit(KEYS, name="starry", models="<img/src=x>*")
     # Names that no command would take, as if the rules for them had failed.
     with desk.books.write() as tx:
@@ -218,9 +246,17 @@ def test_what_users_and_models_are_called_is_text_on_every_page(desk: Desk, text
         tx.execute("UPDATE users SET name = ? WHERE id = ?", (text, user_id))
         tx.execute("UPDATE api_keys SET name = ? WHERE user_id = ? AND name = 'test'",
                    (text, user_id))  # fmt: skip
+        wallet_id = accounts.find_user(tx, text).wallet_id
+        crediting.adjust(tx, wallet_id, 1, actor=text, reason=text, now_ms=at_ms)
     try:
         key_ids = re.findall(rf'href="{KEYS}/(\d+)">', ann.text(KEYS))
         pages = [ann.text("/dashboard"), ann.text(KEYS), ann.text(f"{KEYS}/new")]
+        pages += [ann.text(f"/dashboard/{name}") for name in ("live", "requests", "credit")]
+        pages += [ann.text(f"/dashboard/requests/{each}") for each in (refused, settled)]
+        for path, names in (("requests", ("model", "key", "state", "since", "id", "before")),
+                            ("models", ("search", "provider", "page")),
+                            ("credit", ("before", "after"))):  # fmt: skip
+            pages += [ann.get(f"/dashboard/{path}", params={name: text}).text for name in names]
         pages += [ann.text(f"{KEYS}/{key_id}") for key_id in key_ids]
         pages += [ann.submit(KEYS, name=text, models=text, daily_budget_nanousd=text).text]
         for html in pages:
@@ -297,7 +333,10 @@ def test_behind_a_public_address_with_a_path_links_have_it(
         assert answer.headers["location"] == "/proxy/dashboard"
         first = answer.headers["set-cookie"].partition(";")[0]
         assert first.startswith("__Host-llmproxy-session=")
-        page = ann.get("/dashboard", headers={"cookie": first}).text
-        assert all(each.startswith(("/proxy/dashboard", "#")) for each in Page(page).addresses)
+        for path in ("", "/live", "/requests", "/credit", "/models", "/models/openai/gpt-4o"):
+            page = ann.get(f"/dashboard{path}", headers={"cookie": first}).text
+            assert all(each.startswith(("/proxy/dashboard", "#")) for each in Page(page).addresses)
+        left = ann.get("/dashboard/live", headers={"hx-request": "true"})
+        assert left.headers["hx-redirect"] == "/proxy/dashboard/sign-in"
         made = ann.post(KEYS, data={"name": "x"}, headers={"cookie": first}).text
         assert "https://llm.example.org/proxy/v1/anthropic" in made

@@ -15,7 +15,12 @@ from llmproxy.errors import RefusedError
 from tests.dashboard.helpers import KEYS, Desk, secret_of
 from tests.support.books import Book
 
-PAGES = ("/dashboard", KEYS, f"{KEYS}/new", f"{KEYS}/1")
+PAGES = (
+    *("/dashboard", KEYS, f"{KEYS}/new", f"{KEYS}/1", "/dashboard/live", "/dashboard/requests"),
+    *("/dashboard/requests/1", "/dashboard/credit", "/dashboard/models", "/dashboard/models/a/b"),
+    *(f"/dashboard/{name}.{end}" for name in ("requests", "credit", "models")
+      for end in ("csv", "jsonl")),
+)  # fmt: skip
 NOW_MS = 1_800_000_000_000
 
 
