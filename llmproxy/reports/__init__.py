@@ -31,6 +31,7 @@ from llmproxy.reports.standing import (
     unpriced_models,
 )
 from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
+from llmproxy.reports.users import UserRow, count_users, find_user_name, list_user_rows
 
 __all__ = (
     "ANSWER_S_MAX",
@@ -49,17 +50,21 @@ __all__ = (
     "Standing",
     "Summary",
     "Sums",
+    "UserRow",
     "count_open_holds",
     "count_rows",
+    "count_users",
     "find_limits_use",
     "find_own_key",
     "find_receipt",
     "find_request",
     "find_request_ids",
     "find_spent",
+    "find_user_name",
     "last_used_days",
     "list_credits",
     "list_requests",
+    "list_user_rows",
     "newest_request_ms",
     "pruned_before_ms",
     "request_pages",

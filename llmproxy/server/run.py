@@ -33,6 +33,7 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.backstage import Backstage
 from llmproxy.dashboard.routes import build_dashboard
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
@@ -44,7 +45,7 @@ from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
-from llmproxy.probe import ask
+from llmproxy.probe import ask, ask_closely
 from llmproxy.quote import HoldPolicy
 from llmproxy.recovery import EndsKeeper
 from llmproxy.relay import Relay, Snapshot
@@ -161,7 +162,7 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    dashboard = _dashboard(settings, pages_reader, writer, services)
+    dashboard = _dashboard(config, pages_reader, writer, services)
     app = build_app(
         Parts(
             relay,
@@ -213,14 +214,18 @@ async def _serve_with(
 
 
 def _dashboard(
-    settings: Settings, reader: Reader, writer: Writer[Snapshot], services: Services
+    config: Config, reader: Reader, writer: Writer[Snapshot], services: Services
 ) -> Router | None:
     """Return the dashboard, None when it is switched off."""
+    settings = config.settings
     if not settings.dashboard:
         return None
     address = ReachedAt(settings.public_url, trusted_networks(settings))
     catalog = services.catalog
-    return build_dashboard(Site(address, reader, writer, services.clock, lambda: catalog.current))
+    backstage = Backstage(config, partial(ask_closely, services.upstream))
+    return build_dashboard(
+        Site(address, reader, writer, services.clock, lambda: catalog.current, backstage)
+    )
 
 
 def _settle_memory() -> None:
