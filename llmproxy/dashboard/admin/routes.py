@@ -2,6 +2,7 @@
 
 from litestar.handlers import HTTPRouteHandler
 
+from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.site import Site
 
@@ -10,4 +11,5 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
     return [
         *user_pages(site),
+        *provider_pages(site),
     ]
