@@ -388,7 +388,7 @@ def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault |
     """Return the vault under the master key in force, or None when none has been made yet.
 
     It opens whatever is sealed, also in the midst of a change of the master key. What is to be
-    sealed needs the vault of `cli/sealing.py`.
+    sealed needs the vault of `sealing.py`.
 
     Raises:
         VaultError: a master key is named but cannot be read or is none.

@@ -9,7 +9,7 @@ A change of the master key goes in three steps, each on disk before the next one
 
 Killed between them, both files are there, and one of the two keys opens all that is sealed. Who
 only opens tries both (`Vault`). Whoever is about to seal looks which one it is and does step 3
-where it is due (`cli/sealing.py`). Files are changed only by who holds the database's write
+where it is due (`sealing.py`). Files are changed only by who holds the database's write
 transaction, so no two of them meet.
 
 Before the first step the file is replaced by a copy of itself: one that is mounted into a

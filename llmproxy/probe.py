@@ -2,7 +2,7 @@
 
 It costs nothing and changes nothing. A key that is out of quota may list models all the same. Must
 not touch the database, and never lets a secret into what it returns. The command line asks by
-`probe`, the server by `ask`.
+`probe`, the server by `ask` and `ask_closely`.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from llmproxy.upstream_connection import UpstreamError
 TIMEOUT_S = 10.0
 LIST_BYTES_MAX = 16 * 1024 * 1024
 ERROR_BYTES_MAX = 64 * 1024
+LIST_LOOKED_AT = 2 * 1024 * 1024
+"""So many bytes of a list the server reads at most; there are none as long."""
 _ANTHROPIC_VERSION = b"2023-06-01"
 _MODELS = "/models"
 
@@ -55,6 +57,11 @@ def probe(provider: Provider, secret: str) -> Probe:
         )
     except FetchError as error:
         return Probe("unreachable", None, str(error))
+    return _judged(got, path, secret)
+
+
+def _judged(got: Fetched, path: str, secret: str) -> Probe:
+    """Return what to make of an answer, whatever its status."""
     if got.status == 200:
         return _welcomed(got, path, secret)
     if got.location:
@@ -80,21 +87,56 @@ async def ask(upstream: Upstream, provider: Provider, secret: str) -> Probe:
     """Ask as `probe` does, without looking at the list; for the server."""
     path, headers = _question(provider, secret)
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            answer = await upstream.get(provider.base_url, path, headers)
-            try:
-                if answer.status == 200:
-                    return Probe("ok", 200, "it answers")
-                body = b""
-                while len(body) < ERROR_BYTES_MAX and (chunk := await answer.next_chunk()):
-                    body += chunk
-            finally:
-                answer.close()
+        got = await _get(upstream, provider.base_url, path, headers, list_bytes_max=0)
     except (UpstreamError, TimeoutError) as error:
-        if isinstance(error, UpstreamError) and error.is_ours:
-            return unasked(str(error))
-        return Probe("unreachable", None, str(error) or f"no answer within {TIMEOUT_S:g} s")
-    return _refused(answer.status, body, secret)
+        return _unanswered(error)
+    if got.status == 200:
+        return Probe("ok", 200, "it answers")
+    return _refused(got.status, got.body, secret)
+
+
+async def ask_closely(upstream: Upstream, provider: Provider, secret: str) -> Probe:
+    """Ask as `probe` does, with a look at the list; for the server, when somebody wants to know.
+
+    It is a thread that reads the list, which may be long.
+    """
+    path, headers = _question(provider, secret)
+    try:
+        got = await _get(upstream, provider.base_url, path, headers, list_bytes_max=LIST_LOOKED_AT)
+    except (UpstreamError, TimeoutError) as error:
+        return _unanswered(error)
+    if got.status == 200 and len(got.body) >= LIST_LOOKED_AT:
+        return Probe("ok", 200, "it answers, with a long list", got.date)
+    return await asyncio.to_thread(_judged, got, path, secret)
+
+
+async def _get(
+    upstream: Upstream, base_url: str, path: str, headers: Headers, *, list_bytes_max: int
+) -> Fetched:
+    """Return an answer with the beginning of its body; `list_bytes_max` is for a 200.
+
+    Raises:
+        UpstreamError: there is none.
+        TimeoutError: it did not come in time.
+    """
+    async with asyncio.timeout(TIMEOUT_S):
+        answer = await upstream.get(base_url, path, headers)
+        bytes_max = list_bytes_max if answer.status == 200 else ERROR_BYTES_MAX
+        body = bytearray()
+        try:
+            while len(body) < bytes_max and (chunk := await answer.next_chunk()):
+                body += chunk
+        finally:
+            answer.close()
+    location = answer.header(b"location").decode(errors="replace")
+    date = answer.header(b"date").decode(errors="replace")
+    return Fetched(answer.status, bytes(body), location, date)
+
+
+def _unanswered(error: UpstreamError | TimeoutError) -> Probe:
+    if isinstance(error, UpstreamError) and error.is_ours:
+        return unasked(str(error))
+    return Probe("unreachable", None, str(error) or f"no answer within {TIMEOUT_S:g} s")
 
 
 def unasked(why: str) -> Probe:

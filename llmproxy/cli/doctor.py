@@ -263,7 +263,7 @@ def _check_new_key(found: "MasterKey", paths: "Paths") -> Check | None:
 
 def _check_providers(tx: "Tx") -> Iterator[Check]:
     from llmproxy import key_pool
-    from llmproxy.cli.provider_views import NO_ACTIVE_KEYS, state_of
+    from llmproxy.provider_states import NO_ACTIVE_KEYS, state_of
 
     providers = key_pool.list_providers(tx)
     if not providers:

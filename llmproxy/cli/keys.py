@@ -313,15 +313,12 @@ def set_key(
 @app.command(epilog=examples("llmproxy keys resume ann laptop"))
 def resume(user: UserName, name: KeyName, as_json: Json = False) -> None:
     """Let a suspended API key work again. What it spent before does not suspend it anew."""
-    from llmproxy import accounts, limit_store
+    from llmproxy import accounts
+    from llmproxy.user_changes import resume_api_key
 
-    now_ms = opening.now_ms()
     with opening.writing() as tx:
         owner = accounts.find_user(tx, user)
-        key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
-        was_suspended = key.limits is not None and key.limits.is_suspended
-        if key.limits is not None:
-            limit_store.resume(tx, key.limits.id, now_ms=now_ms)
+        was_suspended = resume_api_key(tx, owner, name, now_ms=opening.now_ms())
     if as_json:
         output.print_json(
             {"user": user, "name": name, "was_suspended": was_suspended, "state": "live"}

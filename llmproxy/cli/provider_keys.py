@@ -18,7 +18,6 @@ from llmproxy.cli.provider_views import key_json, print_keys
 from llmproxy.plain_text import clean
 
 if TYPE_CHECKING:
-    from llmproxy.config import MasterKey, Paths
     from llmproxy.storage.database import Tx
 
 app = noun(
@@ -55,6 +54,7 @@ def add(
     """Store a provider's key, sealed. It is asked for hidden, or read from stdin or a file."""
     from llmproxy import key_pool
     from llmproxy.config import find_paths
+    from llmproxy.sealing import sealing_key_or_new
 
     paths = find_paths()
     with opening.database() as database:
@@ -62,7 +62,7 @@ def add(
             _require_known(tx, provider)
         secret = _read_secret(f"Key of {provider}", key_file)
         with database.write() as tx:
-            master_key = _sealing_key(tx, paths)
+            master_key = sealing_key_or_new(tx, paths)
             key = key_pool.add_provider_key(
                 tx,
                 provider,
@@ -109,31 +109,6 @@ def _read_secret(what: str, key_file: str | None) -> str:
     if key_file is None and sys.stdin.isatty():
         return getpass(f"{what} (not shown): ").strip()
     return sys.stdin.read(SECRET_FILE_BYTES_MAX).strip()
-
-
-def _sealing_key(tx: "Tx", paths: "Paths") -> "MasterKey":
-    """Return what to seal under; a new master key is made only while nothing is sealed yet.
-
-    Raises:
-        VaultError: there are sealed keys, but their master key is not where it is looked for.
-    """
-    from llmproxy import config, key_pool, master_key
-    from llmproxy.cli.sealing import sealing_key
-    from llmproxy.errors import VaultError
-
-    found = sealing_key(tx, paths)
-    if found is not None:
-        return found
-    count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx))
-    if count:
-        msg = (
-            f"The master key that {count} stored provider keys are sealed under is missing. "
-            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
-            "llmproxy provider-keys remove"
-        )
-        raise VaultError(msg)
-    path = paths.master_key
-    return config.MasterKey(str(path), master_key.make(path), path)
 
 
 @app.command(
@@ -246,8 +221,8 @@ def rekey(
     the environment or the service manager hands over is given with
     --new-key-file, and handed over afterwards.
     """
-    from llmproxy.cli.sealing import seal_anew
     from llmproxy.config import find_paths
+    from llmproxy.sealing import seal_anew
 
     given = None if new_key_file is None else _read_secret("New master key", new_key_file)
     output.confirm(

@@ -4,22 +4,11 @@ from typing import TYPE_CHECKING
 
 from llmproxy.cli import output
 from llmproxy.cli.output import Column
+from llmproxy.provider_states import state_of
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
     from llmproxy.provider_events import ProviderEvent, Statuses
-
-NO_ACTIVE_KEYS = "no active keys"
-NOT_SET_UP = "not set up"
-
-
-def state_of(provider: "Provider | None", keys: "list[ProviderKey]") -> str:
-    """Return a provider's state: `active`, `paused`, `no active keys` or `not set up`."""
-    if provider is None:
-        return NOT_SET_UP
-    if provider.paused_at_ms is not None:
-        return "paused"
-    return "active" if any(key.state == "active" for key in keys) else NO_ACTIVE_KEYS
 
 
 def key_json(key: "ProviderKey", statuses: "Statuses") -> dict[str, object]:
@@ -62,13 +51,6 @@ def provider_json(
         "keys": [key_json(key, statuses) for key in keys],
         "created_at": rfc3339(provider.created_at_ms) if provider else None,
     }
-
-
-def count_by_state(keys: "list[ProviderKey]") -> str:
-    """Return how many keys are in each state, in words."""
-    states = [key.state for key in keys]
-    counts = (f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return ", ".join(counts) or "none"
 
 
 def why(provider: "Provider", keys: "list[ProviderKey]") -> str:

@@ -9,6 +9,7 @@ from llmproxy.cli.completion import provider_names
 from llmproxy.cli.options import Json, Yes, examples, noun
 from llmproxy.cli.output import Column
 from llmproxy.plain_text import clean
+from llmproxy.provider_states import count_by_state, state_of
 
 if TYPE_CHECKING:
     from llmproxy.key_pool import Provider, ProviderKey
@@ -73,8 +74,8 @@ def list_providers(as_json: Json = False) -> None:
             [
                 (
                     name,
-                    provider_views.state_of(provider, keys[name]),
-                    provider_views.count_by_state(keys[name]),
+                    state_of(provider, keys[name]),
+                    count_by_state(keys[name]),
                     provider_views.why(provider, keys[name]),
                     output.short_time(provider.paused_at_ms),
                     provider.base_url,
@@ -118,7 +119,7 @@ def show(
         )
         return
     known = provider or PRESETS[name]
-    state = provider_views.state_of(provider, own_keys)
+    state = state_of(provider, own_keys)
     fields = [("provider", name), ("state", state)]
     if provider and provider.paused_at_ms:
         status = statuses.get((name, None))
@@ -232,10 +233,10 @@ def set_provider(
     since each is bound to its base URL.
     """
     from llmproxy import key_pool
-    from llmproxy.cli.sealing import sealing_key
     from llmproxy.config import find_paths
     from llmproxy.presets import check_base_url
     from llmproxy.provider_events import last_statuses
+    from llmproxy.sealing import sealing_key
 
     if base_url is None and stream_options is None:
         msg = "Nothing to set: give --base-url or --no-stream-options."
@@ -342,7 +343,7 @@ def resume(name: Name, as_json: Json = False) -> None:
     if as_json:
         output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
-    output.print_line(f"{name} is not paused; {provider_views.state_of(provider, keys)}.")
+    output.print_line(f"{name} is not paused; {state_of(provider, keys)}.")
 
 
 app.command(epilog=provider_check.EXAMPLES)(provider_check.check)

@@ -11,6 +11,7 @@ from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.accounts import User
+    from llmproxy.user_changes import UserChanges
 
 app = noun(
     "Make, show and change users.",
@@ -66,27 +67,13 @@ def create(
     All of it is made, or nothing. The API key is printed on stdout; it is shown this
     once and cannot be shown again.
     """
-    from llmproxy import accounts, crediting
     from llmproxy.money import format_multiplier, format_usd, parse_multiplier, parse_usd
+    from llmproxy.user_changes import NewUser, make_user
 
     multiplier = parse_multiplier(rate_multiplier)
-    credit_nanousd = None if credit is None else parse_usd(credit)
-    at_ms = opening.now_ms()
-    api_key = None
+    wanted = NewUser(name, multiplier, None if credit is None else parse_usd(credit), key)
     with opening.writing() as tx:
-        user = accounts.create_user(tx, name, now_ms=at_ms, rate_multiplier_micro=multiplier)
-        if credit_nanousd is not None:
-            crediting.credit(
-                tx,
-                user.wallet_id,
-                credit_nanousd,
-                actor=opening.actor(),
-                reason="first credit",
-                now_ms=at_ms,
-            )
-        if key is not None:
-            api_key = accounts.create_api_key(tx, user, key, now_ms=at_ms)
-        user = accounts.find_user(tx, name)
+        user, api_key = make_user(tx, wanted, actor=opening.actor(), now_ms=opening.now_ms())
     if as_json:
         output.print_json({**user_json(user), "api_key": api_key})
         return
@@ -208,20 +195,20 @@ def set_user(
     changes, is signed out of the dashboard.
     """
     from llmproxy.money import parse_multiplier
+    from llmproxy.user_changes import UserChanges
 
     changes = limits.parse_rates(rpm, tpm, concurrent)
     if rate_multiplier is None and admin is None and not changes and not no_password:
         msg = "Say what to set, such as --rate-multiplier, --rpm, --admin or --no-password."
         raise typer.BadParameter(msg)
     multiplier = None if rate_multiplier is None else parse_multiplier(rate_multiplier)
-    _change(
-        name,
-        as_json=as_json,
-        multiplier=multiplier,
+    wanted = UserChanges(
+        rate_multiplier_micro=multiplier,
         is_admin=admin,
         forgets_password=no_password,
-        limit_changes=changes,
+        limits=changes,
     )
+    _change(name, wanted, as_json=as_json)
 
 
 @app.command(epilog=examples("llmproxy users disable ann"))
@@ -231,44 +218,25 @@ def disable(name: Name, as_json: Json = False) -> None:
     Running answers finish and are charged. The credit stays; pay it back with
     `llmproxy credits adjust`.
     """
-    _change(name, as_json=as_json, is_disabled=True)
+    from llmproxy.user_changes import UserChanges
+
+    _change(name, UserChanges(is_disabled=True), as_json=as_json)
 
 
 @app.command(epilog=examples("llmproxy users enable ann"))
 def enable(name: Name, as_json: Json = False) -> None:
     """Let a disabled user make requests again."""
-    _change(name, as_json=as_json, is_disabled=False)
+    from llmproxy.user_changes import UserChanges
+
+    _change(name, UserChanges(is_disabled=False), as_json=as_json)
 
 
-def _change(
-    name: str,
-    *,
-    as_json: bool,
-    multiplier: int | None = None,
-    is_disabled: bool | None = None,
-    is_admin: bool | None = None,
-    forgets_password: bool = False,
-    limit_changes: dict[str, object] | None = None,
-) -> None:
-    from llmproxy import accounts, limit_store, passwords, sessions
+def _change(name: str, changes: "UserChanges", *, as_json: bool) -> None:
     from llmproxy.money import format_multiplier
+    from llmproxy.user_changes import change_user
 
     with opening.writing() as tx:
-        user = accounts.set_user(
-            tx,
-            name,
-            now_ms=opening.now_ms(),
-            rate_multiplier_micro=multiplier,
-            is_disabled=is_disabled,
-            is_admin=is_admin,
-        )
-        if forgets_password:
-            passwords.store_password(tx, user, None)
-        if is_disabled or is_admin is not None or forgets_password:
-            sessions.end_all_sessions(tx, user)
-        if limit_changes:
-            limit_store.set_user_limits(tx, user.id, limit_changes)
-            user = accounts.find_user(tx, name)
+        user = change_user(tx, name, changes, now_ms=opening.now_ms())
     if as_json:
         output.print_json(user_json(user))
         return
@@ -276,7 +244,7 @@ def _change(
     factor = format_multiplier(user.rate_multiplier_micro)
     part = ", an operator" if user.is_admin else ""
     output.print_line(f"User {user.name} is {state}{part}, costs × {factor}.")
-    if limit_changes:
+    if changes.limits:
         output.print_fields(limits.limit_fields(user.limits, None))
 
 

@@ -49,7 +49,7 @@ def read_new_key(form: Mapping[str, str], catalog: Catalog, *, now_ms: int) -> N
     limits: dict[str, object] = {}
     for field, label in COUNTS.items():
         if text := form.get(field):
-            limits[field] = _count(text, label)
+            limits[field] = read_count(text, label)
     for field, label in AMOUNTS.items():
         if text := form.get(field):
             limits[field] = _amount(text, label)
@@ -71,7 +71,12 @@ def read_overlap(form: Mapping[str, str]) -> int:
     return int(overlap) * HOUR_MS
 
 
-def _count(text: str, label: str) -> int:
+def read_count(text: str, label: str) -> int:
+    """Return a whole number from 1.
+
+    Raises:
+        FormError: it is none; the message names the field by its label.
+    """
     if not _COUNT.fullmatch(text):
         raise FormError(f"{label}: write a whole number from 1, or leave it empty.")
     return int(text)

@@ -19,10 +19,11 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.backstage import Backstage
 from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
-from llmproxy.storage.database import Tx
+from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.writer import Writer
 
@@ -59,10 +60,14 @@ class SignedIn(NamedTuple):
     visit: Visit
     now_ms: int
 
+    @property
+    def actor(self) -> str:
+        """Who acts, as every history shows it."""
+        return f"dashboard:{self.user.name}"
+
     def note(self, tx: Tx, act: str, details: str) -> None:
         """Write to the audit log what is being changed, in the words of the command line."""
-        actor = f"dashboard:{self.user.name}"
-        audit.note(tx, actor=actor, act=act, details=details, now_ms=self.now_ms)
+        audit.note(tx, actor=self.actor, act=act, details=details, now_ms=self.now_ms)
 
 
 class Site:
@@ -75,6 +80,7 @@ class Site:
         writer: Writer[Any],
         clock: Clock,
         catalog: Callable[[], Catalog],
+        backstage: Backstage,
     ) -> None:
         """Read static files into memory.
 
@@ -84,10 +90,12 @@ class Site:
             writer: the server's.
             clock: the time.
             catalog: returns the model catalog in force.
+            backstage: what only the operator's pages need.
         """
         self.address = address
         self.clock = clock
         self.catalog = catalog
+        self.backstage = backstage
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
@@ -221,6 +229,29 @@ class Site:
             NotAllowedError: somebody is signed in who is no operator; nothing was changed.
         """
         return await self.write_as_user(request, _only_admins, function, args, kwargs)
+
+    async def write_with_files_as_admin(
+        self,
+        request: Request[Any, Any, Any],
+        function: Callable[Concatenate[Tx, SignedIn, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> tuple[SignedIn, T]:
+        """Do as `write_as_admin` does, where files are read and written in the same transaction.
+
+        As a command: in a thread, with a connection of its own. The loop waits for no file, and
+        the server learns of it as of any command.
+        """
+        visit, now_ms = self.visit(request), self.clock.now_ms()
+        if not visit.session:
+            raise NotSignedInError
+        path = self.backstage.config.paths.database
+        noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
+        done: tuple[SignedIn, T] = await asyncio.to_thread(
+            _write_beside, path, _as_user, visit, now_ms, _and_note, noted, {}
+        )
+        await self._writer.refresh()
+        return done
 
     async def write(self, function: Callable[..., T], *args: object) -> T:
         """Return `function(tx, *args)` once it is committed; nothing of it concerns the proxy."""
@@ -356,6 +387,16 @@ def _as_user(
         raise NotSignedInError
     signed_in = SignedIn(user, visit, now_ms)
     return signed_in, function(tx, signed_in, *args, **kwargs)
+
+
+def _write_beside(path: Path, function: Callable[..., T], *args: object) -> T:
+    """Return `function(tx, *args)` once it is committed, beside the server's own writer."""
+    database = AdminDatabase(path)
+    try:
+        with database.write() as tx:
+            return function(tx, *args)
+    finally:
+        database.close()
 
 
 def _only_admins(

@@ -52,6 +52,7 @@ from llmproxy.reports.standing import (
     unpriced_models,
 )
 from llmproxy.reports.summary import GROUPINGS, Summary, Sums, summarise
+from llmproxy.reports.users import UserRow, count_users, find_user_name, list_user_rows
 
 __all__ = (
     "ANSWER_S_MAX",
@@ -74,9 +75,11 @@ __all__ = (
     "Standing",
     "Summary",
     "Sums",
+    "UserRow",
     "cells",
     "count_open_holds",
     "count_rows",
+    "count_users",
     "exact_cost",
     "exact_usd",
     "find_limits_use",
@@ -86,6 +89,7 @@ __all__ = (
     "find_request",
     "find_request_ids",
     "find_spent",
+    "find_user_name",
     "id_after",
     "id_digits",
     "is_own",
@@ -94,6 +98,7 @@ __all__ = (
     "list_credits",
     "list_credits_after",
     "list_requests",
+    "list_user_rows",
     "look_ahead",
     "look_back",
     "newest_request_ms",

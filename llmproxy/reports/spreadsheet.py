@@ -1,14 +1,9 @@
 """Owns how rows stand in CSV: their columns, and cells that no spreadsheet takes for a formula."""
 
-import re
 from collections.abc import Mapping
 
-from llmproxy.plain_text import clean
+from llmproxy.plain_text import safe_cell
 from llmproxy.reports.requests import USAGE_CLASSES
-
-# A spreadsheet takes a cell that begins so for a formula; models and names come from users.
-_FORMULA_STARTS = ("=", "+", "-", "@")
-_NUMBER = re.compile(r"-\d+\.\d+", re.ASCII)
 
 REQUEST_COLUMNS = (
     *("id", "created_at", "user", "key", "provider", "endpoint", "model", "stream"),
@@ -36,8 +31,4 @@ def _cell(value: object) -> object:
     """Return a value as it stands in a cell: what looks like a formula gets a ' before it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if not isinstance(value, str):
-        return value
-    text = clean(value)
-    is_formula = text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text)
-    return f"'{text}" if is_formula else text
+    return safe_cell(value) if isinstance(value, str) else value

@@ -32,6 +32,7 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.backstage import Backstage
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.errors import DatabaseError, RefusedError
@@ -42,7 +43,7 @@ from llmproxy.live_keys import Pool
 from llmproxy.logs import RequestLog, say, set_up_logs
 from llmproxy.metrics import Metrics
 from llmproxy.order import Services
-from llmproxy.probe import ask
+from llmproxy.probe import ask, ask_closely
 from llmproxy.quote import HoldPolicy
 from llmproxy.recovery import EndsKeeper
 from llmproxy.relay import Relay, Snapshot
@@ -162,7 +163,7 @@ async def _serve_with(
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     port = listeners[0].getsockname()[1]
-    dashboard = _dashboard(settings, port, pages_reader, writer, services)
+    dashboard = _dashboard(config, port, pages_reader, writer, services)
     app = build_app(
         Parts(
             relay,
@@ -215,7 +216,7 @@ async def _serve_with(
 
 
 def _dashboard(
-    settings: Settings,
+    config: Config,
     port: int,
     reader: Reader,
     writer: Writer[Snapshot],
@@ -225,12 +226,14 @@ def _dashboard(
 
     `port` is the one on which the proxy listens.
     """
+    settings = config.settings
     if not settings.dashboard:
         return None
     proxy_port = port if settings.dashboard_port else 0
     address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
     catalog = services.catalog
-    return Site(address, reader, writer, services.clock, lambda: catalog.current)
+    backstage = Backstage(config, partial(ask_closely, services.upstream))
+    return Site(address, reader, writer, services.clock, lambda: catalog.current, backstage)
 
 
 def _settle_memory() -> None:

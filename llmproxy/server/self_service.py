@@ -167,19 +167,6 @@ def _csv_page(page: RequestsPage | SumsPage) -> bytes:
     writer = csv.writer(out)
     writer.writerow(names)
     for row in page.data:
-        cells = msgspec.to_builtins(row)
-        usage = cells.get("usage") or {}
-        cells |= {f"usage_{name}": count for name, count in usage.items()}
-        writer.writerow([_cell(cells.get(name)) for name in names])
+        found = reports.cells(msgspec.to_builtins(row))
+        writer.writerow([found.get(name) for name in names])
     return out.getvalue().encode()
-
-
-def _cell(value: object) -> object:
-    """Return a value as it stands in a cell; no model's name may be a formula to a spreadsheet."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value

@@ -6,8 +6,7 @@ from threading import Event, Thread
 
 import pytest
 
-from llmproxy import key_pool, master_key
-from llmproxy.cli import sealing
+from llmproxy import key_pool, master_key, sealing
 from llmproxy.config import find_paths
 from llmproxy.errors import VaultError
 from llmproxy.storage.database import AdminDatabase

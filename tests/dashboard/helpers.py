@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from llmproxy import accounts, sessions
+from llmproxy import accounts, audit, sessions
 from llmproxy.clock import Clock
 from tests.proxy.helpers import Site, chat
 
@@ -58,6 +58,27 @@ class Desk:
         visitor.api_key = api_key
         assert visitor.submit(self.link(name)).status_code == 303
         return visitor
+
+    def operator(self, **headers: str) -> "Visitor":
+        """An operator of a new name who has signed in."""
+        name, key = self.books.user()
+        with self.books.write() as tx:
+            accounts.set_user(tx, name, now_ms=Clock().now_ms(), is_admin=True)
+        visitor = self.visitor(name, **headers)
+        visitor.api_key = key
+        assert visitor.submit(self.link(name)).status_code == 303
+        return visitor
+
+    def user_id(self, name: str) -> int:
+        """Return the id of a user, by which the operator's pages name them."""
+        with self.books.database.read() as tx:
+            return accounts.find_user(tx, name).id
+
+    def acts(self, actor: str) -> list[tuple[str, str]]:
+        """Return what somebody has done by the audit log, the oldest first."""
+        with self.books.database.read() as tx:
+            found = audit.list_acts(tx, limit=-1, actor=actor)
+        return [(each.act, each.details) for each in reversed(found)]
 
     def ask(self, api_key: str, model: str = "gpt-4o") -> int:
         """Send a chat with an API key; return the status."""

@@ -27,7 +27,7 @@ from llmproxy.storage.database import AdminDatabase
 
 WATCHED = {
     str(Path(llmproxy.__file__).parent / name)
-    for name in ("master_key.py", "files.py", "cli/sealing.py")
+    for name in ("master_key.py", "files.py", "sealing.py")
 }
 DIED = 77
 

@@ -2,10 +2,14 @@
 
 from litestar.handlers import HTTPRouteHandler
 
+from llmproxy.dashboard.admin.providers import provider_pages
+from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.site import Site
 
 
 def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
-    del site
-    return []
+    return [
+        *user_pages(site),
+        *provider_pages(site),
+    ]

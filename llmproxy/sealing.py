@@ -1,8 +1,12 @@
-"""Owns the vault of commands that seal provider keys, and the change of the master key."""
+"""Owns the vault of whoever seals provider keys, and the change of the master key.
+
+It reads and writes the file of the master key inside a writing transaction: not for the serving
+loop, which must not wait for files.
+"""
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from llmproxy import config, master_key, sealed_keys
+from llmproxy import config, key_pool, master_key, sealed_keys
 from llmproxy.errors import LlmproxyError, RefusedError, VaultError
 from llmproxy.vault import Vault, new_master_key
 
@@ -42,6 +46,28 @@ def sealing_key(tx: "Tx", paths: "Paths") -> "MasterKey | None":
     return present._replace(text=found.new_text)
 
 
+def sealing_key_or_new(tx: "Tx", paths: "Paths") -> "MasterKey":
+    """Return what to seal under; a new master key is made only while nothing is sealed yet.
+
+    Raises:
+        VaultError: as `sealing_key`; or there are sealed keys, but their master key is not where
+            it is looked for, or none can be made.
+    """
+    found = sealing_key(tx, paths)
+    if found is not None:
+        return found
+    count = sum(not key.is_keyless for key in key_pool.list_provider_keys(tx))
+    if count:
+        msg = (
+            f"The master key that {count} stored provider keys are sealed under is missing. "
+            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
+            "llmproxy provider-keys remove"
+        )
+        raise VaultError(msg)
+    path = paths.master_key
+    return config.MasterKey(str(path), master_key.make(path), path)
+
+
 def _vault_or_none(text: str) -> Vault | None:
     """Return the vault under a key that may have been cut short while it was written."""
     try:
@@ -66,7 +92,7 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         VaultError: there is no master key, it does not open all keys, or one cannot be written.
         RefusedError: the new one is the present one, or must be given and is not.
     """
-    with database.write() as tx:
+    with database.write(changes_files=True) as tx:
         found = sealing_key(tx, paths)
         if found is None:
             msg = "There is no master key yet. The first one is made by: llmproxy provider-keys add"

@@ -1,0 +1,246 @@
+"""Owns the operator's pages about providers: the list, and one with its keys and its history."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from litestar import HttpMethod, Request, Response, post, route
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy import key_pool
+from llmproxy.dashboard.admin import provider_acts
+from llmproxy.dashboard.admin.page import admin_page
+from llmproxy.dashboard.admin.provider_check import Checked, check
+from llmproxy.dashboard.admin.words import TOLD, read_text
+from llmproxy.dashboard.errors import MissingError
+from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.key_pool import Provider, ProviderKey
+from llmproxy.presets import PRESETS
+from llmproxy.provider_events import ProviderEvent, Statuses, last_statuses, list_events
+from llmproxy.provider_states import count_by_state, state_of
+from llmproxy.storage.database import Tx
+
+READING = [HttpMethod.GET, HttpMethod.HEAD]
+TAB = "Providers"
+PATH = "/admin/providers"
+EVENTS_SHOWN = 20
+PROVIDERS_SHOWN = 50
+KEYS_SHOWN = 20
+WHY_CHARS_MAX = 200
+SAID = {
+    "pause": "The provider is paused: requests to it get a 429. Running answers finish.",
+    "resume": "Requests are let through again.",
+    "add": "The key is stored, sealed. Back up the master key if this was the first one.",
+    "enable": "The key is used again.",
+    "disable": "The key is not used any more. Running answers finish.",
+    "remove": "The key is forgotten.",
+}
+"""What a page says after an act, by the word in its address."""
+
+
+class ProviderRow(NamedTuple):
+    """A provider of the list."""
+
+    provider: Provider
+    state: str
+    keys: str
+    """How many are in each state, in words."""
+    why: str
+    """What keeps it, or some of its keys, from use."""
+
+
+class ProviderList(NamedTuple):
+    """All providers that are set up, and those that need only a key to be."""
+
+    rows: list[ProviderRow]
+    more: int
+    """Those that are not shown."""
+    presets: list[str]
+
+
+class ProviderPage(NamedTuple):
+    """One provider; `provider` is None while it needs a key to be set up."""
+
+    name: str
+    provider: Provider | None
+    base_url: str
+    dialect: str
+    state: str
+    keys: list[ProviderKey]
+    keys_more: int
+    """Those that are not shown."""
+    statuses: Statuses
+    events: list[ProviderEvent]
+
+
+def read_list(tx: Tx, signed_in: SignedIn) -> ProviderList:
+    """Return all providers."""
+    del signed_in
+    keys: dict[str, list[ProviderKey]] = {}
+    for key in key_pool.list_provider_keys(tx):
+        keys.setdefault(key.provider, []).append(key)
+    providers = key_pool.list_providers(tx)
+    shown, names = providers[:PROVIDERS_SHOWN], {provider.name for provider in providers}
+    return ProviderList(
+        rows=[_row(provider, keys.get(provider.name, [])) for provider in shown],
+        more=len(providers) - len(shown),
+        presets=[name for name in PRESETS if name not in names],
+    )
+
+
+def _row(provider: Provider, keys: list[ProviderKey]) -> ProviderRow:
+    parts = [provider.paused_reason] if provider.paused_reason else []
+    parts += [
+        f"{key.name}: {key.state_reason}"
+        for key in keys
+        if key.state != "active" and key.state_reason
+    ]
+    why = "; ".join(parts)
+    if len(why) > WHY_CHARS_MAX:
+        why = why[: WHY_CHARS_MAX - 1] + "…"
+    return ProviderRow(provider, state_of(provider, keys), count_by_state(keys), why)
+
+
+def read_page(tx: Tx, signed_in: SignedIn, name: str) -> ProviderPage:
+    """Return one provider.
+
+    Raises:
+        MissingError: it is neither set up nor known.
+    """
+    del signed_in
+    provider_acts.require_known(tx, name)
+    provider = key_pool.find_provider(tx, name)
+    keys = key_pool.list_provider_keys(tx, name)
+    known = provider or PRESETS[name]
+    return ProviderPage(
+        name=name,
+        provider=provider,
+        base_url=known.base_url,
+        dialect=known.dialect,
+        state=state_of(provider, keys),
+        keys=keys[:KEYS_SHOWN],
+        keys_more=max(0, len(keys) - KEYS_SHOWN),
+        statuses=last_statuses(tx),
+        events=list_events(tx, name, EVENTS_SHOWN),
+    )
+
+
+def provider_pages(site: Site) -> list[HTTPRouteHandler]:
+    """Return the routes of these pages."""
+
+    @route(PATH, http_method=READING)
+    async def list_providers(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, found = await site.read_as_admin(request, read_list)
+        return admin_page(site, "admin_providers.html", signed_in, TAB, {"found": found})
+
+    @route(PATH + "/{name:str}", http_method=READING)
+    async def show_provider(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        signed_in, found = await site.read_as_admin(request, read_page, name)
+        said = SAID.get(request.query_params.get("said", ""), "")
+        return _page(site, signed_in, found, said=said)
+
+    return [list_providers, show_provider, *_provider_acts(site), *_key_acts(site)]
+
+
+def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
+    @post(PATH + "/{name:str}/pause")
+    async def pause(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            signed_in, _ = await site.write_as_admin(request, provider_acts.pause, name, form)
+        except TOLD as error:
+            return await _try_again(site, request, name, "pause", form, error)
+        return site.redirect(signed_in.visit, _address(name, "pause"))
+
+    @post(PATH + "/{name:str}/resume")
+    async def resume(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        signed_in, _ = await site.write_as_admin(request, provider_acts.resume, name)
+        return site.redirect(signed_in.visit, _address(name, "resume"))
+
+    @post(PATH + "/{name:str}/check")
+    async def check_keys(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        signed_in, found = await site.read_as_admin(request, read_page, name)
+        if found.provider is None:
+            raise MissingError
+        checked = await check(site.backstage, found.provider, found.keys)
+        return _page(site, signed_in, found, checked=checked)
+
+    return [pause, resume, check_keys]
+
+
+def _key_acts(site: Site) -> list[HTTPRouteHandler]:
+    @post(PATH + "/{name:str}/keys")
+    async def add_key(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        form = await read_form(request)
+        wanted, paths = provider_acts.read_new_key(form), site.backstage.config.paths
+        try:
+            signed_in, _ = await site.write_with_files_as_admin(
+                request, provider_acts.add_key, name, wanted, paths
+            )
+        except TOLD as error:
+            # Of what was typed the secret is not kept: it is in no page.
+            kept = {"name": form.get("name", "")}
+            return await _try_again(site, request, name, "add", kept, error)
+        return site.redirect(signed_in.visit, _address(name, "add"))
+
+    @post(PATH + "/{name:str}/keys/{key_id:int}/{act:str}")
+    async def act_on_key(
+        request: Request[Any, Any, Any], name: str, key_id: int, act: str
+    ) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            signed_in, _ = await site.write_as_admin(request, _act_on_key, name, key_id, act, form)
+        except TOLD as error:
+            return await _try_again(site, request, name, act, form, error)
+        return site.redirect(signed_in.visit, _address(name, act))
+
+    return [add_key, act_on_key]
+
+
+def _address(name: str, said: str) -> str:
+    return f"{PATH}/{quote(name, safe='')}?said={said}"
+
+
+def _act_on_key(
+    tx: Tx, signed_in: SignedIn, name: str, key_id: int, act: str, form: Mapping[str, str]
+) -> None:
+    if act == "remove":
+        provider_acts.remove_key(tx, signed_in, name, key_id)
+    elif act in provider_acts.STATES:
+        reason = read_text(form, "reason", "Reason") if act == "disable" else ""
+        provider_acts.set_key_state(tx, signed_in, name, key_id, act, reason)
+    else:
+        raise MissingError
+
+
+async def _try_again(
+    site: Site,
+    request: Request[Any, Any, Any],
+    name: str,
+    form_name: str,
+    form: Mapping[str, str],
+    error: Exception,
+) -> Response[bytes]:
+    """Return a provider's page with what is wrong, and what was typed into one of its forms."""
+    signed_in, found = await site.read_as_admin(request, read_page, name)
+    typed = {"name": form_name, "form": form, "problem": str(error)}
+    return _page(site, signed_in, found, typed=typed)
+
+
+def _page(
+    site: Site,
+    signed_in: SignedIn,
+    found: ProviderPage,
+    *,
+    said: str = "",
+    typed: Mapping[str, object] | None = None,
+    checked: list[Checked] | None = None,
+) -> Response[bytes]:
+    values = {
+        "found": found,
+        "said": said,
+        "typed": typed or {"name": "", "form": {}, "problem": ""},
+        "checked": checked,
+    }
+    status = 422 if typed else 200
+    return admin_page(site, "admin_provider.html", signed_in, TAB, values, status=status)

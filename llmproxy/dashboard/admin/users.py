@@ -1,0 +1,285 @@
+"""Owns the operator's pages about users: the list, a new one, and one user with all they have."""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from litestar import HttpMethod, Request, Response, post, route
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy import accounts, reports, sessions
+from llmproxy.accounts import User
+from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.admin import user_acts, user_forms
+from llmproxy.dashboard.admin.page import admin_page
+from llmproxy.dashboard.admin.words import TOLD
+from llmproxy.dashboard.formats import used_on
+from llmproxy.dashboard.key_form import COUNTS
+from llmproxy.dashboard.keys import KeyRow
+from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.reports import CreditEntry, RequestFilter, UserRow
+from llmproxy.reports import Request as ProxyRequest
+from llmproxy.storage.database import Tx
+
+READING = [HttpMethod.GET, HttpMethod.HEAD]
+TAB = "Users"
+PATH = "/admin/users"
+ROWS = 50
+PAGES_MAX = 10_000
+KEYS_SHOWN = 30
+ENDED_SHOWN = 5
+REQUESTS_SHOWN = 10
+CREDITS_SHOWN = 20
+SAID = {
+    "credit": "The credit is added.",
+    "repeat": "This credit was added already. It was not added twice.",
+    "adjust": "The balance is corrected.",
+    "rates": "It counts for requests from now on.",
+    "revoke": "The API key is revoked. Running answers finish.",
+    "resume": "The API key works again.",
+    "disable": "The user is disabled and signed out. Running answers finish.",
+    "enable": "The user can make requests again.",
+    "admin": "An operator now. They have been signed out: the next time they sign in it counts.",
+    "no-admin": "No operator any more, and signed out.",
+    "no-password": "The password is forgotten, and the user signed out: links alone sign in.",
+    "sign-out": "Signed out everywhere. A sign-in link that was not used yet has ended.",
+}
+"""What a page says after an act, by the word in its address."""
+
+
+class UserList(NamedTuple):
+    """One page of the list."""
+
+    rows: list[UserRow]
+    total: int
+    text: str
+    number: int
+    """Of the page, from 1."""
+
+    @property
+    def first(self) -> int:
+        """The place of the first row."""
+        return (self.number - 1) * ROWS + 1
+
+    @property
+    def has_next(self) -> bool:
+        """Say whether more follow."""
+        return self.number * ROWS < self.total
+
+
+class UserPage(NamedTuple):
+    """One user with all that the operator asks of them."""
+
+    user: User
+    keys: list[KeyRow]
+    ended: list[KeyRow]
+    keys_more: int
+    """Live ones that are not shown."""
+    requests: list[ProxyRequest]
+    credits: list[CreditEntry]
+    devices: int
+    is_self: bool
+
+
+def read_list(tx: Tx, signed_in: SignedIn, text: str, number: int) -> UserList:
+    """Return a page of the users in whose name a text stands."""
+    del signed_in
+    total = reports.count_users(tx, text=text)
+    number = max(1, min(number, PAGES_MAX, -(-total // ROWS)))
+    rows = reports.list_user_rows(tx, text=text, limit=ROWS, offset=(number - 1) * ROWS)
+    return UserList(rows, total, text, number)
+
+
+def read_page(tx: Tx, signed_in: SignedIn, user_id: int) -> UserPage:
+    """Return one user.
+
+    Raises:
+        MissingError: there is none with this id.
+    """
+    user, now_ms = user_acts.find_user(tx, user_id), signed_in.now_ms
+    days = reports.last_used_days(tx, user.id)
+    rows = [
+        KeyRow(key, key.state(now_ms), used_on(days.get(key.id), now_ms))
+        for key in reversed(accounts.list_api_keys(tx, user, limit=-1))
+    ]
+    live = [row for row in rows if row.state not in {"revoked", "expired"}]
+    ended = [row for row in rows if row.state in {"revoked", "expired"}]
+    return UserPage(
+        user=user,
+        keys=live[:KEYS_SHOWN],
+        ended=ended[:ENDED_SHOWN],
+        keys_more=max(0, len(live) - KEYS_SHOWN),
+        requests=reports.list_requests(tx, RequestFilter(user_id=user.id), limit=REQUESTS_SHOWN),
+        credits=reports.list_credits(tx, user.wallet_id, limit=CREDITS_SHOWN),
+        devices=sessions.count_sessions(tx, user, now_ms=now_ms),
+        is_self=user.id == signed_in.user.id,
+    )
+
+
+def user_pages(site: Site) -> list[HTTPRouteHandler]:
+    """Return the routes of these pages."""
+
+    @route(PATH, http_method=READING)
+    async def list_users(request: Request[Any, Any, Any]) -> Response[bytes]:
+        asked = request.query_params
+        number = asked.get("page", "1")
+        signed_in, found = await site.read_as_admin(
+            request,
+            read_list,
+            asked.get("q", "").strip().lower()[:64],
+            int(number) if number.isascii() and number.isdecimal() and len(number) < 9 else 1,
+        )
+        return admin_page(site, "admin_users.html", signed_in, TAB, {"found": found})
+
+    @route(PATH + "/new", http_method=READING)
+    async def new_user(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_admin(request, _nothing)
+        return _new_form(site, signed_in, {"rate_multiplier": "1", "key": "default"}, "")
+
+    @post(PATH)
+    async def create_user(request: Request[Any, Any, Any]) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            wanted, words = user_forms.read_new_user(form)
+            signed_in, (user, api_key) = await site.write_as_admin(
+                request, user_acts.create, wanted, words
+            )
+        except TOLD as error:
+            signed_in, _ = await site.read_as_admin(request, _nothing)
+            return _new_form(site, signed_in, form, str(error))
+        if api_key is None:
+            return site.redirect(signed_in.visit, f"{PATH}/{user.id}")
+        base = signed_in.visit.base_url
+        values = {"made": user, "key": wanted.key, "secret": api_key, "base": base}
+        return admin_page(site, "admin_user_made.html", signed_in, TAB, values)
+
+    @route(PATH + "/{user_id:int}", http_method=READING)
+    async def show_user(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+        signed_in, found = await site.read_as_admin(request, read_page, user_id)
+        said = SAID.get(request.query_params.get("said", ""), "")
+        return _user_page(site, signed_in, found, said=said)
+
+    return [list_users, new_user, create_user, show_user, *_money_forms(site), *_buttons(site)]
+
+
+def _money_forms(site: Site) -> list[HTTPRouteHandler]:
+    @post(PATH + "/{user_id:int}/credit")
+    async def add_credit(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            amount = user_forms.read_amount(form)
+            signed_in, _ = await site.write_as_admin(request, user_acts.add_credit, user_id, amount)
+        except user_acts.RepeatError:
+            return await _done(site, request, user_id, "repeat")
+        except TOLD as error:
+            return await _try_again(site, request, user_id, "credit", form, error)
+        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=credit")
+
+    @post(PATH + "/{user_id:int}/adjust")
+    async def adjust(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            amount = user_forms.read_amount(form)
+            signed_in, _ = await site.write_as_admin(request, user_acts.adjust, user_id, amount)
+        except TOLD as error:
+            return await _try_again(site, request, user_id, "adjust", form, error)
+        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=adjust")
+
+    @post(PATH + "/{user_id:int}/rates")
+    async def change_rates(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+        form = await read_form(request)
+        try:
+            signed_in, _ = await site.write_as_admin(request, user_acts.change_rates, user_id, form)
+        except TOLD as error:
+            return await _try_again(site, request, user_id, "rates", form, error)
+        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=rates")
+
+    return [add_credit, adjust, change_rates]
+
+
+def _buttons(site: Site) -> list[HTTPRouteHandler]:
+    @post(PATH + "/{user_id:int}/sign-in-link")
+    async def make_link(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+        try:
+            signed_in, (user, secret) = await site.write_as_admin(
+                request, user_acts.make_link, user_id
+            )
+        except TOLD as error:
+            return await _try_again(site, request, user_id, "link", {}, error)
+        url = f"{signed_in.visit.base_url}{PREFIX}/sign-in/{secret}"
+        return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
+
+    @post(PATH + "/{user_id:int}/keys/{key_id:int}/{act:str}")
+    async def act_on_key(
+        request: Request[Any, Any, Any], user_id: int, key_id: int, act: str
+    ) -> Response[bytes]:
+        try:
+            signed_in, _ = await site.write_as_admin(
+                request, user_acts.act_on_key, user_id, key_id, act
+            )
+        except TOLD as error:
+            return await _try_again(site, request, user_id, act, {}, error)
+        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={act}")
+
+    @post(PATH + "/{user_id:int}/do/{act:str}")
+    async def act_on(request: Request[Any, Any, Any], user_id: int, act: str) -> Response[bytes]:
+        try:
+            signed_in, _ = await site.write_as_admin(request, user_acts.act_on, user_id, act)
+        except TOLD as error:
+            return await _try_again(site, request, user_id, act, {}, error)
+        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={act}")
+
+    return [make_link, act_on_key, act_on]
+
+
+async def _done(
+    site: Site, request: Request[Any, Any, Any], user_id: int, said: str
+) -> Response[bytes]:
+    signed_in, _ = await site.read_as_admin(request, _nothing)
+    return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={said}")
+
+
+async def _try_again(
+    site: Site,
+    request: Request[Any, Any, Any],
+    user_id: int,
+    name: str,
+    form: Mapping[str, str],
+    error: Exception,
+) -> Response[bytes]:
+    """Return a user's page with what is wrong, and what was typed into one of its forms."""
+    signed_in, found = await site.read_as_admin(request, read_page, user_id)
+    typed = {"name": name, "form": form, "problem": str(error)}
+    return _user_page(site, signed_in, found, typed=typed)
+
+
+def _user_page(
+    site: Site,
+    signed_in: SignedIn,
+    found: UserPage,
+    *,
+    said: str = "",
+    typed: Mapping[str, object] | None = None,
+) -> Response[bytes]:
+    values = {
+        "found": found,
+        "said": said,
+        "typed": typed or {"name": "", "form": {}, "problem": ""},
+        "rates": user_forms.rate_fields(found.user),
+        "counts": COUNTS,
+        "once": f"page-{secrets.token_urlsafe(16)}",
+    }
+    status = 422 if typed else 200
+    return admin_page(site, "admin_user.html", signed_in, TAB, values, status=status)
+
+
+def _new_form(
+    site: Site, signed_in: SignedIn, form: Mapping[str, str], problem: str
+) -> Response[bytes]:
+    values = {"form": form, "problem": problem}
+    status = 422 if problem else 200
+    return admin_page(site, "admin_user_new.html", signed_in, TAB, values, status=status)
+
+
+def _nothing(tx: Tx, signed_in: SignedIn) -> None:
+    del tx, signed_in

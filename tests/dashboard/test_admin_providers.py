@@ -1,0 +1,353 @@
+"""The operator's pages about providers: paused, resumed, asked, and given keys."""
+
+import os
+import re
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from stat import S_IMODE
+
+import pytest
+
+from llmproxy import key_pool, master_key
+from llmproxy.clock import Clock
+from llmproxy.config import find_paths
+from llmproxy.provider_events import list_events
+from tests.dashboard.helpers import Desk
+from tests.proxy.conftest import running_site
+from tests.proxy.helpers import Site, chat
+from tests.service.helpers import Books, either
+from tests.support.proxy import PROVIDER_KEY, RunningProxy
+from tests.support.stub_provider import Out, SeenRequest, StubProvider
+
+PROVIDERS = "/dashboard/admin/providers"
+OPENAI = f"{PROVIDERS}/openai"
+SECRET = "sk-added-on-a-page-0123456789"
+
+
+@pytest.fixture
+def own_desk(tmp_path: Path) -> Iterator[Desk]:
+    """A dashboard of one's own: what is done to its providers concerns nobody else."""
+    with running_site(tmp_path, {}) as site, Desk(site) as desk:
+        site.stub.handle = either
+        yield desk
+
+
+@pytest.fixture
+def bare_desk(tmp_path: Path) -> Iterator[Desk]:
+    """A dashboard of a proxy that was never given a provider key: it has no master key."""
+    with StubProvider() as stub, RunningProxy(tmp_path) as proxy:
+        stub.handle = either
+        proxy.start()
+        books = Books(tmp_path)
+        try:
+            with Desk(Site(proxy, stub, books)) as desk:
+                yield desk
+        finally:
+            books.close()
+
+
+def key_ids(desk: Desk, provider: str = "openai") -> dict[str, int]:
+    with desk.books.database.read() as tx:
+        return {key.name: key.id for key in key_pool.list_provider_keys(tx, provider)}
+
+
+def test_a_paused_provider_is_refused_with_the_reason_until_it_is_resumed(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    _, key = desk.books.user()
+    assert desk.ask(key) == 200
+    answer = boss.submit(f"{OPENAI}/pause", reason=" invoice\u202e unpaid ")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{OPENAI}?said=pause")
+    refused = desk.site.proxy.post("/v1/openai/chat/completions", chat(), key)
+    assert refused.status == 429
+    message = refused.json()["message"]
+    assert message == "Provider openai is paused: invoice unpaid. An administrator can resume it."
+    page = boss.text(OPENAI)
+    assert "invoice unpaid" in page
+    assert f"by dashboard:{boss.name}" in page
+    assert "Resume openai" in page
+    assert f'<a href="{OPENAI}">openai</a>' in boss.text(PROVIDERS)
+    boss.submit(f"{OPENAI}/resume")
+    assert desk.ask(key) == 200
+    assert desk.acts(f"dashboard:{boss.name}") == [
+        ("providers pause", "openai --reason 'invoice unpaid'"),
+        ("providers resume", "openai"),
+    ]
+    with desk.books.database.read() as tx:
+        events = list_events(tx, "openai", 2)
+    assert [(event.state, event.actor) for event in events] == [
+        ("active", f"dashboard:{boss.name}"),
+        ("paused", f"dashboard:{boss.name}"),
+    ]
+
+
+@pytest.mark.parametrize(("reason", "said"), [("", "Give a reason"), ("x" * 301, "at most 300")])
+def test_a_pause_needs_a_reason(desk: Desk, reason: str, said: str) -> None:
+    boss = desk.operator()
+    answer = boss.submit(f"{OPENAI}/pause", reason=reason)
+    assert (answer.status_code, said in answer.text) == (422, True)
+    assert f'value="{reason}"' in answer.text
+    _, key = desk.books.user()
+    assert desk.ask(key) == 200
+
+
+def test_a_key_that_is_added_serves_the_next_request(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    _, key = desk.books.user()
+    old = key_ids(desk)["key-1"]
+    boss.submit(f"{OPENAI}/keys/{old}/disable")
+    assert desk.ask(key) == 503
+    answer = boss.submit(f"{OPENAI}/keys", secret=f" {SECRET} ", name="team")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{OPENAI}?said=add")
+    assert desk.ask(key) == 200
+    assert desk.site.last_request().header("authorization") == f"Bearer {SECRET}".encode()
+    boss.submit(f"{OPENAI}/keys/{key_ids(desk)['team']}/remove")
+    assert desk.ask(key) == 503
+    boss.submit(f"{OPENAI}/keys/{old}/enable")
+    assert desk.ask(key) == 200
+    assert desk.site.last_request().header("authorization") == f"Bearer {PROVIDER_KEY}".encode()
+    assert desk.acts(f"dashboard:{boss.name}") == [
+        ("provider-keys disable", "openai key-1"),
+        ("provider-keys add", "openai --name team"),
+        ("provider-keys remove", "openai team"),
+        ("provider-keys enable", "openai key-1"),
+    ]
+
+
+def test_a_secret_is_in_no_page_no_log_and_no_file(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    answers = [
+        boss.submit(f"{OPENAI}/keys", secret=SECRET),
+        boss.submit(f"{OPENAI}/keys", secret=SECRET, name="<b>"),
+        boss.submit(f"{OPENAI}/keys", secret=SECRET, name="key-1"),
+        boss.submit(f"{OPENAI}/keys", secret=SECRET + " with a space"),
+        boss.submit(f"{PROVIDERS}/nobody/keys", secret=SECRET),
+        boss.post(f"{OPENAI}/keys", data={"secret": SECRET}),
+        desk.signed_in().submit(f"{OPENAI}/keys", secret=SECRET),
+        boss.get(OPENAI),
+        boss.get(PROVIDERS),
+        boss.submit(f"{OPENAI}/check"),
+    ]
+    assert [answer.status_code for answer in answers] == [
+        *(303, 422, 422, 422, 404, 403, 403, 200, 200, 200)
+    ]
+    assert "sk-added…6789" in answers[7].text
+    for answer in answers:
+        assert SECRET not in answer.text
+        assert SECRET not in str(answer.headers)
+    desk.books.database.checkpoint_unless_served()
+    files = [path for path in desk.site.proxy.home.rglob("*") if path.is_file()]
+    assert {"serve.log", "llmproxy.db", "llmproxy.db-wal"} <= {path.name for path in files}
+    for path in files:
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"secret": ""}, "That is no provider key"),
+        ({"secret": "short"}, "That is no provider key"),
+        ({"secret": "schlüssel-0123456789"}, "That is no provider key"),
+        ({"secret": SECRET, "name": "key-1"}, "'key-1' is taken"),
+        ({"secret": SECRET, "name": "a/b"}, "'a/b' is no name"),
+    ],
+)
+def test_what_is_no_key_is_not_stored_and_its_name_is_kept(
+    desk: Desk, fields: dict[str, str], said: str
+) -> None:
+    boss, before = desk.operator(), key_ids(desk)
+    answer = boss.submit(f"{OPENAI}/keys", **{"name": "typed", **fields})
+    assert answer.status_code == 422
+    page = unescape(answer.text)
+    assert said in page
+    assert f'name="name" maxlength="64" value="{fields.get("name", "typed")}"' in page
+    assert re.search(r'name="secret" type="password"[^>]*autocomplete="off"', page)
+    assert key_ids(desk) == before
+    assert desk.acts(f"dashboard:{boss.name}") == []
+
+
+def test_the_first_key_of_all_sets_its_provider_up_and_makes_the_master_key(
+    bare_desk: Desk,
+) -> None:
+    desk, boss = bare_desk, bare_desk.operator()
+    path = find_paths(desk.site.proxy.environ).master_key
+    assert not path.exists()
+    assert "No provider is set up yet" in boss.text(PROVIDERS)
+    assert f'href="{OPENAI}"' in boss.text(PROVIDERS)
+    assert "the first one sets openai up" in boss.text(OPENAI)
+    assert boss.submit(f"{OPENAI}/keys", secret="short").status_code == 422
+    assert boss.submit(f"{OPENAI}/keys", secret=SECRET).status_code == 303
+    assert S_IMODE(path.stat().st_mode) == 0o600
+    assert master_key.read(path)
+    # The command line opens what the page has sealed, and the server goes on with it.
+    url = f"{desk.site.stub.url}/v1"
+    desk.site.proxy.run("providers", "set", "openai", "--base-url", url, "--yes")
+    _, key = desk.books.user()
+    assert desk.ask(key) == 200
+    assert desk.site.last_request().header("authorization") == f"Bearer {SECRET}".encode()
+
+
+def test_without_its_master_key_nothing_more_is_sealed(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    path = find_paths(desk.site.proxy.environ).master_key
+    text = path.read_text()
+    path.unlink()
+    answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
+    assert answer.status_code == 422
+    assert "The master key that 2 stored provider keys are sealed under is missing" in answer.text
+    assert not path.exists()
+    checked = boss.submit(f"{OPENAI}/check").text
+    assert "its master key is missing" in checked
+    master_key.write_new(path, text)
+    master_key.put_in_place(path)
+    assert boss.submit(f"{OPENAI}/keys", secret=SECRET).status_code == 303
+
+
+def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    with running_site(tmp_path, {}) as site, Desk(site) as desk:
+        site.stub.handle = either
+        boss = desk.operator()
+        path = find_paths(site.proxy.environ).master_key
+        text = path.read_text()
+        path.unlink()
+        os.mkfifo(path, 0o600)
+        answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
+        assert (answer.status_code, "says it only once" in answer.text) == (422, True)
+        _, key = desk.books.user()
+        assert desk.ask(key) == 200
+        path.unlink()
+        master_key.write_new(path, text)
+        master_key.put_in_place(path)
+
+
+async def models(request: SeenRequest, out: Out) -> None:
+    """Know one key, and list two models to it."""
+    if request.header("authorization") == f"Bearer {PROVIDER_KEY}".encode():
+        await out.json(200, {"data": [{"id": "a"}, {"id": "b"}]})
+    else:
+        error = {"message": "Incorrect API key provided", "code": "invalid_api_key"}
+        await out.json(401, {"error": error})
+
+
+def rows_of(html: str, label: str) -> list[str]:
+    """Return the texts of the cells of a table, row by row."""
+    section = html.partition(f'aria-label="{label}"')[2].partition("</section>")[0]
+    rows = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)[1:]
+    return [" ".join(unescape(re.sub(r"<[^>]*>", " ", row)).split()) for row in rows]
+
+
+def test_a_provider_is_asked_with_each_key_that_is_not_disabled(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    desk.site.stub.handle = models
+    for name in ("wrong", "off"):
+        boss.submit(f"{OPENAI}/keys", secret=SECRET, name=name)
+    boss.submit(f"{OPENAI}/keys/{key_ids(desk)['off']}/disable")
+    before = desk.acts(f"dashboard:{boss.name}")
+    said = rows_of(boss.submit(f"{OPENAI}/check").text, "What it said")
+    assert said == ["key-1 ok 2 models", "wrong refused 401: Incorrect API key provided"]
+    # It changes nothing: what is asked is no act, and no key is taken out by it.
+    assert desk.acts(f"dashboard:{boss.name}") == before
+    states = {name: state for name, (state, _) in desk.books.key_states("openai").items()}
+    assert states == {"key-1": "active", "wrong": "active", "off": "disabled"}
+
+
+def test_a_provider_that_does_not_answer_is_told_and_blocks_nobody(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+
+    async def hang_up(request: SeenRequest, out: Out) -> None:
+        del request
+        out.abort()
+
+    desk.site.stub.handle = hang_up
+    (row,) = rows_of(boss.submit(f"{OPENAI}/check").text, "What it said")
+    assert row.startswith("key-1 unreachable")
+
+
+def test_what_is_not_there_is_missing(desk: Desk) -> None:
+    boss = desk.operator()
+    before = key_ids(desk)
+    anthropics = key_ids(desk, "anthropic")["key-1"]
+    for path in ("nobody", "%3Cb%3E", "%2e%2e", "nobody/keys"):
+        assert boss.get(f"{PROVIDERS}/{path}").status_code in {404, 405}, path
+    for path in (
+        *("nobody/pause", "nobody/resume", "nobody/check", "nobody/keys", "mistral/check"),
+        f"openai/keys/{anthropics}/remove",
+        f"openai/keys/{anthropics}/disable",
+        "openai/keys/999999/enable",
+        f"openai/keys/{before['key-1']}/nothing",
+    ):
+        answer = boss.submit(f"{PROVIDERS}/{path}", secret=SECRET, reason="x")
+        assert answer.status_code == 404, path
+    assert key_ids(desk) == before
+    assert key_ids(desk, "anthropic")
+    assert desk.acts(f"dashboard:{boss.name}") == []
+
+
+def test_why_a_key_was_taken_out_and_by_which_answer_is_told(desk: Desk) -> None:
+    boss, now_ms = desk.operator(), Clock().now_ms()
+    with desk.books.write() as tx:
+        (key,) = key_pool.list_provider_keys(tx, "anthropic")
+        key_pool.set_key_state(
+            tx, key.id, "out_of_quota", reason="429: quota", actor="proxy", now_ms=now_ms,
+            upstream_status=429,
+        )  # fmt: skip
+    try:
+        page = boss.text(f"{PROVIDERS}/anthropic")
+        (row,) = rows_of(page, "Keys")
+        assert "out of quota 429: quota (HTTP 429)" in row
+        listed = boss.text(PROVIDERS)
+        assert "key-1: 429: quota" in listed
+        assert "no active keys" in listed
+    finally:
+        boss.submit(f"{PROVIDERS}/anthropic/keys/{key.id}/enable")
+    assert "out_of_quota" not in boss.text(PROVIDERS)
+
+
+def test_the_acts_of_pages_are_noted_in_the_words_of_the_commands(own_desk: Desk) -> None:
+    desk, boss, run = own_desk, own_desk.operator(), own_desk.site.proxy.run
+    run("provider-keys", "add", "openai", "--name", "my key", stdin=SECRET)
+    run("provider-keys", "disable", "openai", "my key")
+    run("provider-keys", "enable", "openai", "my key")
+    run("provider-keys", "remove", "openai", "my key", "--yes")
+    run("providers", "pause", "openai", "--reason", "it's late")
+    run("providers", "resume", "openai")
+    boss.submit(f"{OPENAI}/keys", secret=SECRET, name="my key")
+    key = f"{OPENAI}/keys/{key_ids(desk)['my key']}"
+    for act in ("disable", "enable", "remove"):
+        boss.submit(f"{key}/{act}")
+    boss.submit(f"{OPENAI}/pause", reason="it's late")
+    boss.submit(f"{OPENAI}/resume")
+    with desk.books.database.read() as tx:
+        rows = tx.execute("SELECT actor LIKE 'cli:%', act, details FROM audit_log ORDER BY id")
+        noted = [tuple(row) for row in rows]
+    typed = [row[1:] for row in noted if row[0]]
+    assert len(typed) == 6
+    assert [row[1:] for row in noted if not row[0]] == typed
+    assert SECRET not in str(noted)
+
+
+def test_pages_stay_small_with_many_providers_keys_and_events(own_desk: Desk) -> None:
+    desk, boss, now_ms = own_desk, own_desk.operator(), Clock().now_ms()
+    with desk.books.write() as tx:
+        provider = key_pool.find_provider(tx, "openai")
+        assert provider is not None
+        for n in range(150):
+            tx.execute(
+                """INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms,
+                                         paused_at_ms, paused_reason, paused_by)
+                   VALUES(?, 'openai', 'https://x.example', 1, ?, ?, ?, 'proxy')""",
+                (f"p{n}-" + "x" * 58, now_ms, now_ms, "r" * 300),
+            )
+        for n in range(60):
+            tx.execute(
+                """INSERT INTO provider_keys(provider_id, name, sealed, masked, state,
+                     state_reason, state_since_ms, state_by, created_at_ms)
+                   VALUES(?, ?, x'', 'sk-…', 'dead', ?, ?, 'proxy', ?)""",
+                (provider.id, f"k{n}", "r" * 300, now_ms, now_ms),
+            )
+    for path in (PROVIDERS, OPENAI):
+        assert len(boss.get(path).content) < 50_000, path
+    assert "And 41 more" in boss.text(OPENAI)
+    assert "And 102 more" in boss.text(PROVIDERS)
