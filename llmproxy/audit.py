@@ -6,6 +6,7 @@ not hold secrets.
 
 import msgspec
 
+from llmproxy.clock import rfc3339
 from llmproxy.storage.database import Tx
 
 DETAILS_CHARS_MAX = 500
@@ -23,6 +24,16 @@ class Act(msgspec.Struct, frozen=True):
     details: str
     """To whom or what, and how; as the command's arguments are written."""
     created_at_ms: int
+
+    def as_json(self) -> dict[str, object]:
+        """Return the act as `audit list --json` and downloads show it."""
+        return {
+            "id": self.id,
+            "created_at": rfc3339(self.created_at_ms),
+            "actor": self.actor,
+            "act": self.act,
+            "details": self.details,
+        }
 
 
 def note(tx: Tx, *, actor: str, act: str, details: str, now_ms: int) -> None:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from llmproxy import __version__
 from llmproxy.cli import (
+    audit,
     catalog,
     config,
     db,
@@ -27,6 +28,7 @@ from llmproxy.cli import (
     users,
 )
 from llmproxy.cli import credits as credit_commands
+from llmproxy.cli.options import App
 from llmproxy.cli.output import say
 from llmproxy.errors import LlmproxyError
 
@@ -49,7 +51,7 @@ class _Root(TyperGroup):
             raise typer.Exit(EXIT_DATABASE) from error
 
 
-app = typer.Typer(
+app = App(
     name="llmproxy",
     cls=_Root,
     no_args_is_help=True,
@@ -98,6 +100,7 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(usage.app, name="usage")
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(audit.app, name="audit")
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(db.app, name="db")

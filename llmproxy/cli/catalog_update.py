@@ -1,5 +1,7 @@
 """Commands `catalog check` and `catalog update`: a catalog file, looked at and put in force."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -89,7 +91,13 @@ def update(
     is_newer = bool(changes) or old.updated != new.updated
     if is_newer and not dry_run:
         _ask(changes, yes=yes)
-        _write(config.paths.catalog, data)
+        # Together with the audit log's note of it, or not at all.
+        with (
+            opening.database() as database,
+            _replaced(config.paths.catalog, data),
+            database.write(changes_files=True),
+        ):
+            pass
     if as_json:
         output.print_json(_as_json(old, new, changes, is_applied=is_newer and not dry_run))
     elif is_newer and not dry_run:
@@ -235,6 +243,21 @@ def _ask(changes: "list[ModelChange]", *, yes: bool) -> None:
         raise RefusedError(msg)
     what = output.counted(len(changes), "model")
     output.confirm(f"Change prices or limits of {what}?", yes=yes or not changes)
+
+
+@contextmanager
+def _replaced(path: Path, data: bytes) -> Iterator[None]:
+    """Replace the operator's catalog file; an error in the block puts the old one back."""
+    before = path.read_bytes() if path.exists() else None
+    _write(path, data)
+    try:
+        yield
+    except BaseException:
+        if before is None:
+            path.unlink()
+        else:
+            _write(path, before)
+        raise
 
 
 def _write(path: Path, data: bytes) -> None:

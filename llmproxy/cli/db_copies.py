@@ -117,7 +117,7 @@ def restore(
     credit and charges are as they were then, and API keys that were revoked since work again.
     """
     from llmproxy.config import find_paths
-    from llmproxy.storage.copies import prepare_restore, put_in_place, remove_copy
+    from llmproxy.storage.copies import prepare_restore, put_in_place, remove_copy, write_into
     from llmproxy.storage.database import DatabaseFiles
 
     files = DatabaseFiles(find_paths().database)
@@ -133,9 +133,9 @@ def restore(
             output.say(f"{file}: {contents}; its ledger is right.")
             output.confirm(f"Put it in the place of {files.path}?", yes=yes)
             aside = files.path.with_name(f"{files.path.name}.before-{_stamp()}")
+            # In the copy: it is in force together with the note of that, or not at all.
+            write_into(prepared, opening.note_act)
             had_one = put_in_place(files, prepared, aside)
-            with opening.writing() as tx:
-                opening.note_act(tx)
         finally:
             remove_copy(prepared)
     if as_json:

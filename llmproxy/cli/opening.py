@@ -4,18 +4,20 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import click
+    import typer
 
     from llmproxy.catalog import Catalog
     from llmproxy.storage.database import AdminDatabase, DatabaseFiles, Tx
 
 _SAY_NOTHING = frozenset({"as_json", "quiet", "yes"})
 """Options that concern what is printed or asked, not what is done."""
+_running: ContextVar["typer.Context | None"] = ContextVar("running", default=None)
 
 
 def now_ms() -> int:
@@ -71,40 +73,61 @@ def reading() -> Iterator["Tx"]:
 
 
 @contextmanager
-def writing() -> Iterator["Tx"]:
+def writing(*, changes_files: bool = False) -> Iterator["Tx"]:
     """Open the database for one transaction: all of the block, or nothing."""
-    with database() as opened, opened.write() as tx:
+    with database() as opened, opened.write(changes_files=changes_files) as tx:
         yield tx
 
 
 def note_act(tx: "Tx") -> None:
     """Write the command that runs to the audit log; it is called where one changes anything."""
-    import click
-
     from llmproxy import audit
 
-    context = click.get_current_context(silent=True)
+    context = _running.get()
     if context is not None:  # else no command runs: a test uses this module by itself
         act = context.command_path.partition(" ")[2]
         audit.note(tx, actor=actor(), act=act, details=_given(context), now_ms=now_ms())
 
 
-def _given(context: "click.Context") -> str:
-    """Return a command's arguments as they were given. Secrets are never among them."""
-    from click.core import ParameterSource
+@contextmanager
+def called_as(context: "typer.Context") -> Iterator[None]:
+    """Know, for the length of a block, which command runs and what it was given."""
+    before = _running.set(context)
+    try:
+        yield
+    finally:
+        _running.reset(before)
 
+
+def _given(context: "typer.Context") -> str:
+    """Return a command's arguments as they were given. Secrets are never among them."""
     words: list[str] = []
     for parameter in context.command.params:
         name = parameter.name or ""
-        is_given = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if not is_given or name in _SAY_NOTHING:
-            continue
-        value = context.params[name]
-        if parameter.param_type_name == "option":
-            words.append((parameter.secondary_opts if value is False else parameter.opts)[0])
-        if not isinstance(value, bool):
-            words.append(shlex.quote(str(value)))
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE" and name not in _SAY_NOTHING:
+            value = context.params[name]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                words += _words_of(parameter, each)
     return " ".join(words)
+
+
+def _words_of(parameter: Any, value: object) -> Iterator[str]:  # noqa: ANN401 - Typer's own
+    """Yield an argument, or an option with its value, as they are written in a shell."""
+    if parameter.param_type_name == "option":
+        yield (parameter.secondary_opts if value is False else parameter.opts)[0]
+    if not isinstance(value, bool):
+        yield shlex.quote(_without_secrets(str(value)))
+
+
+def _without_secrets(text: str) -> str:
+    """Return an argument without what addresses may carry to prove who asks."""
+    if "://" not in text:
+        return text
+    address, mark, _ = text.partition("?")
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}{mark and '?…'}"
 
 
 @contextmanager

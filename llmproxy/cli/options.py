@@ -1,11 +1,17 @@
 """Owns the options that many commands share, and how examples stand in the help."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
+from typing_extensions import override
 
+from llmproxy.cli import opening
 from llmproxy.cli.completion import model_ids, provider_names, user_names
 from llmproxy.cli.times import TIME_HELP
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 LIMIT_DEFAULT = 50
 
@@ -41,11 +47,28 @@ Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not before: {T
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before; written like --since.")]
 
 
-def noun(text: str, *commands: str) -> typer.Typer:
+class _Command(TyperCommand):
+    """A command, of which the audit log can tell how it was called."""
+
+    @override
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        with opening.called_as(ctx):
+            return super().invoke(ctx)
+
+
+class App(typer.Typer):
+    """A group of commands."""
+
+    @override
+    def command(self, name: str | None = None, **options: Any) -> Callable[[Function], Function]:
+        """Add a command, as Typer does."""
+        return super().command(name, cls=_Command, **options)
+
+
+def noun(text: str, *commands: str) -> App:
     """Return an empty command group with its one line of help, and commands to copy."""
-    return typer.Typer(
-        help=text, epilog=examples(*commands), no_args_is_help=True, rich_markup_mode=None
-    )
+    return App(help=text, epilog=examples(*commands), no_args_is_help=True, rich_markup_mode=None)
 
 
 def examples(*commands: str) -> str:

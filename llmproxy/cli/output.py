@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import typer
 
+from llmproxy.cells import CONTROL
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -25,7 +27,6 @@ WRAPPED_CHARS_WANTED = 32
 BAR_CHARS_MIN = 8
 BAR_CHARS_MAX = 40
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 _STYLES = {
     "active": "green",
     "ok": "green",
@@ -67,7 +68,7 @@ class Column(NamedTuple):
 
 def clean(text: str) -> str:
     """Return text without characters that steer a terminal or reorder its letters."""
-    return _CONTROL.sub("", text)
+    return CONTROL.sub("", text)
 
 
 def counted(number: int, noun: str) -> str:
@@ -88,7 +89,7 @@ def print_line(text: str) -> None:
 def print_json(value: object) -> None:
     """Print one JSON document; characters that steer terminals are escaped, nothing is lost."""
     text = json.dumps(value, ensure_ascii=False, indent=2)
-    print(re.sub(r"[^\S\n ]|" + _CONTROL.pattern.replace("\x00-\x1f", ""), _escaped, text))
+    print(re.sub(r"[^\S\n ]|" + CONTROL.pattern.replace("\x00-\x1f", ""), _escaped, text))
 
 
 def _escaped(match: re.Match[str]) -> str:

@@ -66,7 +66,7 @@ def seal_anew(database: "AdminDatabase", paths: "Paths", given: str | None = Non
         VaultError: there is no master key, it does not open all keys, or one cannot be written.
         RefusedError: the new one is the present one, or must be given and is not.
     """
-    with database.write() as tx:
+    with database.write(changes_files=True) as tx:
         found = sealing_key(tx, paths)
         if found is None:
             msg = "There is no master key yet. The first one is made by: llmproxy provider-keys add"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from llmproxy.cells import safe_cell
 from llmproxy.cli import opening, output
 from llmproxy.cli.options import (
     OfKey,
@@ -34,8 +35,6 @@ EXAMPLES = examples(
     "llmproxy usage export --format jsonl --since 24h",
 )
 FORMATS = ("csv", "jsonl")
-# A spreadsheet takes a cell that begins so for a formula; models and names come from users.
-_FORMULA_STARTS = ("=", "+", "-", "@")
 
 
 def export(
@@ -149,10 +148,7 @@ def _columns(usage_classes: Iterable[str]) -> list[str]:
 def _cell(value: object) -> object:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if not isinstance(value, str):
-        return value
-    text = output.clean(value)
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return safe_cell(value) if isinstance(value, str) else value
 
 
 _WRITERS: dict[str, Callable[[TextIO, "Iterable[Request]"], int]] = {

@@ -19,6 +19,7 @@ from llmproxy.storage.database import (
     DatabaseFiles,
     Tx,
     connect,
+    transaction,
 )
 
 PAGES_PER_STEP = 1024
@@ -132,6 +133,18 @@ def _migrate(path: Path) -> None:
 
     with closing(connect(path)) as connection:
         migrate(connection)
+        _fold(connection)
+
+
+def write_into(copy: Path, function: Callable[[Tx], None]) -> None:
+    """Run `function(tx)` in one transaction of a copy that nobody else has open.
+
+    Raises:
+        DatabaseError: it cannot be written.
+    """
+    with _errors_about(copy), closing(connect(copy)) as connection:
+        with transaction(connection) as tx:
+            function(tx)
         _fold(connection)
 
 

@@ -232,25 +232,32 @@ class AdminDatabase:
                 self._connection = open_current(self.files, is_serving=False)
 
     @contextmanager
-    def write(self) -> Iterator[Tx]:
+    def write(self, *, changes_files: bool = False) -> Iterator[Tx]:
         """Run a block in one transaction, inside the write gate.
+
+        Args:
+            changes_files: the block changes something, even where it changes no row.
 
         Raises:
             DatabaseError: busy, full or damaged; nothing was written.
         """
+        is_told = False
         with self.files.gate().held(shared=True, timeout_s=GATE_TIMEOUT_S):
             try:
                 with transaction(self._connection) as tx:
                     changes = self._connection.total_changes
                     yield tx
-                    if self._on_change is not None and self._connection.total_changes > changes:
+                    is_change = changes_files or self._connection.total_changes > changes
+                    if is_change and self._on_change is not None:
                         self._on_change(tx)
-                        self._on_change = None
+                        is_told = True
             except sqlite3.IntegrityError:
                 raise
             except sqlite3.DatabaseError as error:
                 msg = f"The database could not be written: {error}. Nothing was changed."
                 raise DatabaseError(msg) from error
+        if is_told:
+            self._on_change = None
 
     @contextmanager
     def read(self) -> Iterator[Tx]:
