@@ -49,6 +49,11 @@ def moment(at_ms: int) -> str:
     return f"{_moment(at_ms):%-d %b %H:%M:%S}"
 
 
+def full_moment(at_ms: int) -> str:
+    """Return a time (UTC) to the second, with its year: `26 Nov 2026 20:04:11`."""
+    return f"{_moment(at_ms):%-d %b %Y %H:%M:%S}"
+
+
 def machine_time(at_ms: int) -> str:
     """Return a time as the attribute `datetime` has it."""
     return f"{_moment(at_ms):%Y-%m-%dT%H:%M:%SZ}"
@@ -76,5 +81,6 @@ FILTERS = {
     "factor": format_multiplier,
     "day": day,
     "moment": moment,
+    "full_moment": full_moment,
     "machine_time": machine_time,
 }

@@ -2,10 +2,12 @@
 
 from litestar.handlers import HTTPRouteHandler
 
+from llmproxy.dashboard.admin.audit import audit_routes
 from llmproxy.dashboard.site import Site
 
 
 def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
-    del site
-    return []
+    return [
+        *audit_routes(site),
+    ]
