@@ -19,6 +19,7 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
@@ -73,7 +74,7 @@ class Site:
         reader: Reader,
         writer: Writer[Any],
         clock: Clock,
-        catalog: Callable[[], Catalog],
+        office: Office,
     ) -> None:
         """Read static files into memory.
 
@@ -82,11 +83,11 @@ class Site:
             reader: the dashboard's own: nobody else waits behind its questions.
             writer: the server's.
             clock: the time.
-            catalog: returns the model catalog in force.
+            office: what the operator's pages need.
         """
         self.address = address
         self.clock = clock
-        self.catalog = catalog
+        self.office = office
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
@@ -125,6 +126,10 @@ class Site:
         for name in templates.list_templates():
             templates.get_template(name)
         return templates
+
+    def catalog(self) -> Catalog:
+        """Return the model catalog in force."""
+        return self.office.catalog.current
 
     # --- asking and changing -----------------------------------------------------------------
 

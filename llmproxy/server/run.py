@@ -33,6 +33,8 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.routes import build_dashboard
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
@@ -161,7 +163,8 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    dashboard = _dashboard(settings, pages_reader, writer, services)
+    checks = LedgerChecks(config.paths.database, clock)
+    dashboard = _dashboard(config, pages_reader, writer, services, checks)
     app = build_app(
         Parts(
             relay,
@@ -197,7 +200,7 @@ async def _serve_with(
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
     )
-    with closing(own_reader), closing(reader), closing(pages_reader):
+    with closing(own_reader), closing(reader), closing(pages_reader), closing(checks):
         async with asyncio.TaskGroup() as tasks:
             work = [watchdog.run(), catalog.watch(), _stop_when_failed(writer, server)]
             if observer.log is not None:
@@ -213,14 +216,19 @@ async def _serve_with(
 
 
 def _dashboard(
-    settings: Settings, reader: Reader, writer: Writer[Snapshot], services: Services
+    config: Config,
+    reader: Reader,
+    writer: Writer[Snapshot],
+    services: Services,
+    checks: LedgerChecks,
 ) -> Router | None:
     """Return the dashboard, None when it is switched off."""
+    settings = config.settings
     if not settings.dashboard:
         return None
     address = ReachedAt(settings.public_url, trusted_networks(settings))
-    catalog = services.catalog
-    return build_dashboard(Site(address, reader, writer, services.clock, lambda: catalog.current))
+    office = Office(DatabaseFiles(config.paths.database), services.catalog, checks)
+    return build_dashboard(Site(address, reader, writer, services.clock, office))
 
 
 def _settle_memory() -> None:

@@ -9,12 +9,14 @@ import llmproxy
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import acts_count, operator
 
-MODULES = ("audit",)
+MODULES = ("audit", "ledger")
 SOURCE = Path(llmproxy.__file__).parent / "dashboard" / "admin"
 ROUTES = {
     ("route", "/admin/audit"),
     ("route", "/admin/audit.csv"),
     ("route", "/admin/audit.jsonl"),
+    ("route", "/admin/ledger"),
+    ("post", "/admin/ledger/check"),
 }
 
 

@@ -42,7 +42,7 @@ TAGS_ALLOWED = {
     *("html", "head", "meta", "title", "link", "script", "body", "header", "nav", "main", "a"),
     *("section", "div", "p", "h1", "h2", "h3", "small", "span", "strong", "em", "code", "pre"),
     *("form", "label", "input", "select", "option", "button", "details", "summary", "time"),
-    *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "img"),
+    *("table", "thead", "tbody", "tr", "th", "td", "dl", "dt", "dd", "img", "ul", "li"),
     *("svg", "g", "rect"),
 }
 
@@ -198,7 +198,8 @@ def test_what_users_and_models_are_called_is_text_on_every_page(desk: Desk, text
             assert page.inline == []
             assert page.tags <= TAGS_ALLOWED
             assert not any("javascript:" in each for each in page.addresses)
-            assert "49" not in html or "{{7*7}}" not in text
+            without_versions = re.sub(r"\?v=\w+", "", html)
+            assert "49" not in without_versions or "{{7*7}}" not in text
     finally:
         with desk.books.write() as tx:
             tx.execute("UPDATE users SET name = ? WHERE id = ?", (ann.name, user_id))

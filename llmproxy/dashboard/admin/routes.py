@@ -3,6 +3,7 @@
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.dashboard.admin.audit import audit_routes
+from llmproxy.dashboard.admin.ledger import ledger_routes
 from llmproxy.dashboard.site import Site
 
 
@@ -10,4 +11,5 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
     return [
         *audit_routes(site),
+        *ledger_routes(site),
     ]
