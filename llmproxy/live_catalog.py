@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from llmproxy.catalog import Catalog
 from llmproxy.catalog_overrides import NO_OVERRIDES, Overrides, with_overrides
-from llmproxy.catalog_parser import load_catalog
+from llmproxy.catalog_parser import Document, load_catalog, load_document
 from llmproxy.errors import CatalogError
 
 WATCH_INTERVAL_S = 0.2
@@ -44,6 +45,24 @@ class LiveCatalog:
         self._file = load_catalog(self._seen.path)
         self._overrides = NO_OVERRIDES
         self.current = self._file
+
+    @property
+    def file(self) -> Catalog:
+        """The catalog file that counts, without the operator's own entries."""
+        return self._file
+
+    @property
+    def path(self) -> Path | None:
+        """Where that file is; None for the one that came with the program."""
+        return self._seen.path
+
+    def read_document(self) -> Document:
+        """Read the file again, for its entries as they are written; not on the event loop.
+
+        Raises:
+            CatalogError: it cannot be used as it is now.
+        """
+        return load_document(self._seen.path)
 
     def publish(self, overrides: Overrides) -> None:
         """Take the operator's own entries."""

@@ -10,9 +10,8 @@ from llmproxy.cli.completion import model_ids, provider_names
 from llmproxy.cli.options import Json, Yes, examples
 
 if TYPE_CHECKING:
-    from llmproxy.catalog import Catalog, Model
-    from llmproxy.catalog_parser import Document
-    from llmproxy.storage.database import Tx
+    from llmproxy.catalog import Model
+    from llmproxy.catalog_editing import Edit
 
 EXAMPLES = examples(
     "llmproxy catalog set ollama llama3.2 --in-price 0 --out-price 0",
@@ -76,6 +75,8 @@ def set_entry(
     prices. Your entry survives updates of the catalog. A running server has it
     at once. Prices that change more than 20 times need --yes.
     """
+    from llmproxy.catalog_editing import Edit
+
     fields: dict[str, Any] = {
         "in_price": in_price,
         "out_price": out_price,
@@ -93,7 +94,7 @@ def set_entry(
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     named_prices = {name: text for name, text in prices.items() if text is not None}
-    edit = _Edit(fields, named_prices, alias or [], flat=flat)
+    edit = Edit(fields, named_prices, tuple(alias or ()), is_flat=flat)
     if remove == edit.is_any:
         msg = "Give what to set, such as --in-price and --out-price, or --remove alone."
         raise typer.BadParameter(msg)
@@ -103,61 +104,26 @@ def set_entry(
         _set(provider, model, edit, yes=yes, as_json=as_json)
 
 
-class _Edit:
-    """What is to be different about an entry."""
-
-    def __init__(
-        self, fields: dict[str, Any], prices: dict[str, str], aliases: list[str], *, flat: bool
-    ) -> None:
-        self._fields = fields
-        self._prices = prices
-        self._aliases = aliases
-        self._flat = flat
-        self.is_any = bool(fields or prices or aliases or flat)
-
-    def applied_to(self, base: dict[str, Any] | None) -> dict[str, Any]:
-        """Return the new entry.
-
-        Raises:
-            typer.BadParameter: there is nothing to edit, and a price is missing.
-        """
-        from llmproxy.catalog_overrides import edited_entry
-
-        if base is None and not {"in_price", "out_price"} <= self._fields.keys():
-            msg = "It is not in the catalog yet: give --in-price and --out-price."
-            raise typer.BadParameter(msg)
-        dropped = {"tiers", "variants", "geo_multiplier"} if self._flat else set()
-        kept = {name: value for name, value in (base or {}).items() if name not in dropped}
-        fields = dict(self._fields)
-        if self._aliases:
-            fields["aliases"] = list(dict.fromkeys([*kept.get("aliases", []), *self._aliases]))
-        return edited_entry(kept, fields, self._prices)
-
-
-def _set(provider: str, model_id: str, edit: _Edit, *, yes: bool, as_json: bool) -> None:
-    from llmproxy import catalog_overrides, key_pool
-    from llmproxy.catalog_parser import load_document, parse_entry
+def _set(provider: str, model_id: str, edit: "Edit", *, yes: bool, as_json: bool) -> None:
+    from llmproxy import catalog_editing, key_pool
+    from llmproxy.catalog_parser import load_document
     from llmproxy.errors import CatalogError
     from llmproxy.presets import PRESETS
 
     document = load_document(opening.catalog_path())
     with opening.writing() as tx:
-        catalog = _in_force(tx, document)
-        before = catalog.find(provider, model_id)
-        _refuse_alias(before, model_id)
-        own = catalog_overrides.find_override(tx, provider, model_id)
-        entry = edit.applied_to(own or document.entries.get(f"{provider}/{model_id}"))
         try:
-            model = parse_entry(provider, model_id, entry)
+            plan = catalog_editing.make_plan(tx, document, provider, model_id, edit)
+        except catalog_editing.NewModelError as error:
+            msg = "It is not in the catalog yet: give --in-price and --out-price."
+            raise typer.BadParameter(msg) from error
         except CatalogError as error:
             raise typer.BadParameter(str(error)) from error
-        _refuse_taken_names(catalog, model)
         if not yes:
-            _refuse_jumps(before, model)
-        catalog_overrides.set_override(
-            tx, model, entry, actor=opening.actor(), now_ms=opening.now_ms()
-        )
+            plan.refuse_jumps("If that is meant, add --yes.")
+        catalog_editing.carry_out(tx, plan, actor=opening.actor(), now_ms=opening.now_ms())
         known = {*PRESETS, *(found.name for found in key_pool.list_providers(tx))}
+    before, model = plan.before, plan.after
     if provider not in known:
         hint = f"llmproxy providers add {provider} --base-url URL --dialect openai"
         output.say(f"There is no provider {provider} yet. Set it up: {hint}")
@@ -170,12 +136,6 @@ def _set(provider: str, model_id: str, edit: _Edit, *, yes: bool, as_json: bool)
         output.say("Its prices by tier or size stay as they were; --flat would drop them.")
 
 
-def _in_force(tx: "Tx", document: "Document") -> "Catalog":
-    from llmproxy.catalog_overrides import read_overrides, with_overrides
-
-    return with_overrides(document.catalog(), read_overrides(tx))
-
-
 def _two_prices(model: "Model") -> str:
     from llmproxy.money import format_multiplier, format_rate
 
@@ -186,51 +146,13 @@ def _two_prices(model: "Model") -> str:
     return f"{both}{times}"
 
 
-def _refuse_alias(found: "Model | None", name: str) -> None:
-    from llmproxy.errors import RefusedError
-
-    if found is not None and found.id != name:
-        msg = (
-            f"{name} is another name of {found.provider}/{found.id}. Set that one: "
-            f"llmproxy catalog set {found.provider} {found.id}"
-        )
-        raise RefusedError(msg)
-
-
-def _refuse_taken_names(catalog: "Catalog", model: "Model") -> None:
-    from llmproxy.errors import RefusedError
-
-    for name in model.aliases:
-        other = catalog.find(model.provider, name)
-        if other is not None and other.id != model.id:
-            msg = f"The name {name!r:.120} belongs to {other.provider}/{other.id} already."
-            raise RefusedError(msg)
-
-
-def _refuse_jumps(before: "Model | None", after: "Model") -> None:
-    from llmproxy.catalog_changes import JUMP_MAX, changed_fields
-    from llmproxy.errors import RefusedError
-
-    if before is None:
-        return
-    jumps = [field for field in changed_fields(before, after) if field.is_jump]
-    if jumps:
-        first = jumps[0]
-        msg = (
-            f"{first.name} of {after.provider}/{after.id} would change from {first.old} to "
-            f"{first.new}, more than {JUMP_MAX} times. If that is meant, add --yes."
-        )
-        raise RefusedError(msg)
-
-
 def _remove(provider: str, model_id: str, *, as_json: bool) -> None:
-    from llmproxy.catalog_overrides import remove_override
+    from llmproxy.catalog_editing import take_back
     from llmproxy.catalog_parser import load_document
 
     document = load_document(opening.catalog_path())
     with opening.writing() as tx:
-        remove_override(tx, provider, model_id)
-        model = _in_force(tx, document).find(provider, model_id)
+        model = take_back(tx, document, provider, model_id)
     if as_json:
         shown = None if model is None else full_json(model, is_own=False)
         output.print_json({"provider": provider, "id": model_id, "state": "removed", "now": shown})

@@ -79,7 +79,6 @@ class Site:
         reader: Reader,
         writer: Writer[Any],
         clock: Clock,
-        catalog: Callable[[], Catalog],
         backstage: Backstage,
     ) -> None:
         """Read static files into memory.
@@ -89,12 +88,10 @@ class Site:
             reader: the dashboard's own: nobody else waits behind its questions.
             writer: the server's.
             clock: the time.
-            catalog: returns the model catalog in force.
-            backstage: what only the operator's pages need.
+            backstage: what pages need of the server beyond its database.
         """
         self.address = address
         self.clock = clock
-        self.catalog = catalog
         self.backstage = backstage
         self.attempts = SignInAttempts()
         self._reader = reader
@@ -138,6 +135,10 @@ class Site:
         for name in templates.list_templates():
             templates.get_template(name)
         return templates
+
+    def catalog(self) -> Catalog:
+        """Return the model catalog in force."""
+        return self.backstage.catalog.current
 
     # --- asking and changing -----------------------------------------------------------------
 
@@ -260,6 +261,9 @@ class Site:
     async def slowly(self, function: Callable[..., T], *args: object) -> T:
         """Return `function(*args)`, which takes long on purpose: in a thread, one at a time.
 
+        With pauses, so that whoever has others' addresses to try passwords from gets a third of
+        a core at most.
+
         Raises:
             BusyError: many wait already.
         """
@@ -268,7 +272,10 @@ class Site:
         self._waiting += 1
         try:
             async with self._slow:
-                return await asyncio.to_thread(function, *args)
+                began_s = self.clock.monotonic_s()
+                done = await asyncio.to_thread(function, *args)
+                await asyncio.sleep(2 * (self.clock.monotonic_s() - began_s))
+                return done
         finally:
             self._waiting -= 1
 

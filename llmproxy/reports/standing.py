@@ -90,6 +90,14 @@ def count_rows(tx: Tx) -> dict[str, int]:
     return dict(zip(names, row, strict=True))
 
 
+def count_requests(tx: Tx) -> tuple[int, int]:
+    """Return how many requests have ended, and how many were refused: by the sums of days."""
+    row = tx.execute(
+        "SELECT coalesce(sum(requests), 0), coalesce(sum(refused), 0) FROM requests_by_day"
+    ).fetchone()
+    return int(row[0]), int(row[1])
+
+
 def newest_request_ms(tx: Tx) -> int | None:
     """Return when the newest request came, running or ended; None when there is none."""
     row = tx.execute(

@@ -32,6 +32,7 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
 from llmproxy.dashboard.backstage import Backstage
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
@@ -162,8 +163,8 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    port = listeners[0].getsockname()[1]
-    dashboard = _dashboard(config, port, pages_reader, writer, services)
+    port, checks = listeners[0].getsockname()[1], LedgerChecks(config.paths.database, clock)
+    dashboard = _dashboard(config, port, pages_reader, writer, services, checks)
     app = build_app(
         Parts(
             relay,
@@ -200,7 +201,7 @@ async def _serve_with(
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
     )
-    with closing(own_reader), closing(reader), closing(pages_reader):
+    with closing(own_reader), closing(reader), closing(pages_reader), closing(checks):
         async with asyncio.TaskGroup() as tasks:
             work = [watchdog.run(), catalog.watch(), _stop_when_failed(writer, server)]
             if observer.log is not None:
@@ -221,6 +222,7 @@ def _dashboard(
     reader: Reader,
     writer: Writer[Snapshot],
     services: Services,
+    checks: LedgerChecks,
 ) -> Site | None:
     """Return what the dashboard shows and changes, None when it is switched off.
 
@@ -231,9 +233,9 @@ def _dashboard(
         return None
     proxy_port = port if settings.dashboard_port else 0
     address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
-    catalog = services.catalog
-    backstage = Backstage(config, partial(ask_closely, services.upstream))
-    return Site(address, reader, writer, services.clock, lambda: catalog.current, backstage)
+    ask = partial(ask_closely, services.upstream)
+    backstage = Backstage(config, services.catalog, checks, ask)
+    return Site(address, reader, writer, services.clock, backstage)
 
 
 def _settle_memory() -> None:

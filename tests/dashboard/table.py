@@ -16,7 +16,7 @@ NONE = cast("Any", None)
 
 def routes() -> set[tuple[str, str]]:
     """Return methods with paths, such as `("GET", "/dashboard/settings")`; HEAD goes with GET."""
-    site = Site(ReachedAt("", (), 0), NONE, NONE, Clock(), NONE, NONE)
+    site = Site(ReachedAt("", (), 0), NONE, NONE, Clock(), NONE)
     app = Litestar(dashboard_routes(site, NONE), openapi_config=None, logging_config=None)
     return {
         (method, route.path_format)

@@ -2,6 +2,8 @@
 
 from litestar.handlers import HTTPRouteHandler
 
+from llmproxy.dashboard.admin.audit import audit_routes
+from llmproxy.dashboard.admin.ledger import ledger_routes
 from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.site import Site
@@ -12,4 +14,6 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     return [
         *user_pages(site),
         *provider_pages(site),
+        *audit_routes(site),
+        *ledger_routes(site),
     ]
