@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from llmproxy import key_pool
 from llmproxy.dashboard.admin import provider_acts
@@ -134,7 +135,9 @@ def provider_pages(site: Site) -> list[HTTPRouteHandler]:
         return admin_page(site, "admin_providers.html", signed_in, TAB, {"found": found})
 
     @route(PATH + "/{name:str}", http_method=READING)
-    async def show_provider(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def show_provider(
+        request: Request[Any, Any, Any], name: FromPath[str]
+    ) -> Response[bytes]:
         signed_in, found = await site.read_as_admin(request, read_page, name)
         said = SAID.get(request.query_params.get("said", ""), "")
         return _page(site, signed_in, found, said=said)
@@ -144,7 +147,7 @@ def provider_pages(site: Site) -> list[HTTPRouteHandler]:
 
 def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/pause")
-    async def pause(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def pause(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
         try:
             signed_in, _ = await site.write_as_admin(request, provider_acts.pause, name, form)
@@ -153,12 +156,12 @@ def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
         return site.redirect(signed_in.visit, _address(name, "pause"))
 
     @post(PATH + "/{name:str}/resume")
-    async def resume(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def resume(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         signed_in, _ = await site.write_as_admin(request, provider_acts.resume, name)
         return site.redirect(signed_in.visit, _address(name, "resume"))
 
     @post(PATH + "/{name:str}/check")
-    async def check_keys(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def check_keys(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         signed_in, found = await site.read_as_admin(request, read_page, name)
         if found.provider is None:
             raise MissingError
@@ -170,7 +173,7 @@ def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
 
 def _key_acts(site: Site) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/keys")
-    async def add_key(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+    async def add_key(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
         wanted, paths = provider_acts.read_new_key(form), site.backstage.config.paths
         try:
@@ -185,7 +188,10 @@ def _key_acts(site: Site) -> list[HTTPRouteHandler]:
 
     @post(PATH + "/{name:str}/keys/{key_id:int}/{act:str}")
     async def act_on_key(
-        request: Request[Any, Any, Any], name: str, key_id: int, act: str
+        request: Request[Any, Any, Any],
+        name: FromPath[str],
+        key_id: FromPath[int],
+        act: FromPath[str],
     ) -> Response[bytes]:
         form = await read_form(request)
         try:

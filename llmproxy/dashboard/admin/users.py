@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 
 from llmproxy import accounts, reports, sessions
 from llmproxy.accounts import User
@@ -154,7 +155,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
         return admin_page(site, "admin_user_made.html", signed_in, TAB, values)
 
     @route(PATH + "/{user_id:int}", http_method=READING)
-    async def show_user(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+    async def show_user(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         signed_in, found = await site.read_as_admin(request, read_page, user_id)
         said = SAID.get(request.query_params.get("said", ""), "")
         return _user_page(site, signed_in, found, said=said)
@@ -164,7 +165,9 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
 
 def _money_forms(site: Site) -> list[HTTPRouteHandler]:
     @post(PATH + "/{user_id:int}/credit")
-    async def add_credit(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+    async def add_credit(
+        request: Request[Any, Any, Any], user_id: FromPath[int]
+    ) -> Response[bytes]:
         form = await read_form(request)
         try:
             amount = user_forms.read_amount(form)
@@ -176,7 +179,7 @@ def _money_forms(site: Site) -> list[HTTPRouteHandler]:
         return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=credit")
 
     @post(PATH + "/{user_id:int}/adjust")
-    async def adjust(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+    async def adjust(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         form = await read_form(request)
         try:
             amount = user_forms.read_amount(form)
@@ -186,7 +189,9 @@ def _money_forms(site: Site) -> list[HTTPRouteHandler]:
         return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=adjust")
 
     @post(PATH + "/{user_id:int}/rates")
-    async def change_rates(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+    async def change_rates(
+        request: Request[Any, Any, Any], user_id: FromPath[int]
+    ) -> Response[bytes]:
         form = await read_form(request)
         try:
             signed_in, _ = await site.write_as_admin(request, user_acts.change_rates, user_id, form)
@@ -199,7 +204,7 @@ def _money_forms(site: Site) -> list[HTTPRouteHandler]:
 
 def _buttons(site: Site) -> list[HTTPRouteHandler]:
     @post(PATH + "/{user_id:int}/sign-in-link")
-    async def make_link(request: Request[Any, Any, Any], user_id: int) -> Response[bytes]:
+    async def make_link(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         try:
             signed_in, (user, secret) = await site.write_as_admin(
                 request, user_acts.make_link, user_id
@@ -211,7 +216,10 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
 
     @post(PATH + "/{user_id:int}/keys/{key_id:int}/{act:str}")
     async def act_on_key(
-        request: Request[Any, Any, Any], user_id: int, key_id: int, act: str
+        request: Request[Any, Any, Any],
+        user_id: FromPath[int],
+        key_id: FromPath[int],
+        act: FromPath[str],
     ) -> Response[bytes]:
         try:
             signed_in, _ = await site.write_as_admin(
@@ -222,7 +230,9 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
         return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={act}")
 
     @post(PATH + "/{user_id:int}/do/{act:str}")
-    async def act_on(request: Request[Any, Any, Any], user_id: int, act: str) -> Response[bytes]:
+    async def act_on(
+        request: Request[Any, Any, Any], user_id: FromPath[int], act: FromPath[str]
+    ) -> Response[bytes]:
         try:
             signed_in, _ = await site.write_as_admin(request, user_acts.act_on, user_id, act)
         except TOLD as error:
