@@ -63,11 +63,17 @@ def create(
     from llmproxy import accounts, limit_store
     from llmproxy.clock import rfc3339
 
-    changes = {
-        **limits.parse_rates(rpm, tpm, concurrent),
-        **limits.parse_money(daily_budget, monthly_budget, spend_per_hour),
-        **limits.parse_lists(models, providers, networks),
-    }
+    changes = limits.parse_limits(
+        requests_per_minute=rpm,
+        tokens_per_minute=tpm,
+        concurrent_max=concurrent,
+        daily_budget_nanousd=daily_budget,
+        monthly_budget_nanousd=monthly_budget,
+        spend_per_hour_nanousd=spend_per_hour,
+        models=models,
+        providers=providers,
+        networks=networks,
+    )
     now_ms = opening.now_ms()
     expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
@@ -288,11 +294,17 @@ def set_key(
     """
     from llmproxy import accounts, limit_store
 
-    changes = {
-        **limits.parse_rates(rpm, tpm, concurrent),
-        **limits.parse_money(daily_budget, monthly_budget, spend_per_hour),
-        **limits.parse_lists(models, providers, networks),
-    }
+    changes = limits.parse_limits(
+        requests_per_minute=rpm,
+        tokens_per_minute=tpm,
+        concurrent_max=concurrent,
+        daily_budget_nanousd=daily_budget,
+        monthly_budget_nanousd=monthly_budget,
+        spend_per_hour_nanousd=spend_per_hour,
+        models=models,
+        providers=providers,
+        networks=networks,
+    )
     if not changes:
         msg = "Say what to set, such as --rpm 60; see llmproxy keys set --help."
         raise typer.BadParameter(msg)

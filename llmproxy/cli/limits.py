@@ -1,6 +1,5 @@
 """Owns how limits are written on the command line, and how they are shown."""
 
-import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,15 +7,10 @@ import typer
 from llmproxy.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from llmproxy.limits import Limits
     from llmproxy.reports import LimitsUse
 
 NONE = "none"
-_COUNT = re.compile(r"[1-9]\d{0,11}", re.ASCII)
-_PATTERN = re.compile(r"[^\s,*]+\*?|\*")
-_PROVIDER = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 Rpm = Annotated[
     str | None, typer.Option("--rpm", metavar="N", help="Requests per minute; none lifts it.")
@@ -63,122 +57,55 @@ Networks = Annotated[
 ]
 
 
-def parse_rates(rpm: str | None, tpm: str | None, concurrent: str | None) -> dict[str, object]:
-    """Return the changes that these options ask for; see `limit_store.set_key_limits`.
+OPTIONS = {
+    "requests_per_minute": "--rpm",
+    "tokens_per_minute": "--tpm",
+    "concurrent_max": "--concurrent",
+    "daily_budget_nanousd": "--daily-budget",
+    "monthly_budget_nanousd": "--monthly-budget",
+    "spend_per_hour_nanousd": "--spend-per-hour",
+    "models": "--models",
+    "providers": "--providers",
+    "networks": "--networks",
+}
+"""How the command line calls each limit."""
+
+
+def parse_limits(**given: str | None) -> dict[str, object]:
+    """Return the changes that options ask for, by the names of the fields of `Limits`.
+
+    What is not given stays; `none` lifts a limit. See `limit_store.set_key_limits`.
 
     Raises:
         typer.BadParameter: one is not as it must be.
+        MoneyError: an amount is none.
     """
-    return _parsed(
-        {
-            "requests_per_minute": ("--rpm", rpm, _count),
-            "tokens_per_minute": ("--tpm", tpm, _count),
-            "concurrent_max": ("--concurrent", concurrent, _count),
-        }
-    )
+    from llmproxy.limit_texts import LimitTextError, parse_limit
+
+    changes: dict[str, object] = {}
+    for field, text in given.items():
+        if text is None:
+            continue
+        try:
+            changes[field] = None if text == NONE else parse_limit(field, text)
+        except LimitTextError as error:
+            msg = f"{OPTIONS[field]} {error} To lift the limit: none"
+            raise typer.BadParameter(msg) from error
+    models = changes.get("models")
+    if isinstance(models, tuple):
+        changes["models"] = _catalog_ids(models)
+    return changes
 
 
-def parse_money(
-    daily_budget: str | None, monthly_budget: str | None, spend_per_hour: str | None
-) -> dict[str, object]:
-    """Return the changes that these options ask for.
-
-    Raises:
-        MoneyError: one is no exact amount.
-    """
-    return _parsed(
-        {
-            "daily_budget_nanousd": ("--daily-budget", daily_budget, _amount),
-            "monthly_budget_nanousd": ("--monthly-budget", monthly_budget, _amount),
-            "spend_per_hour_nanousd": ("--spend-per-hour", spend_per_hour, _amount),
-        }
-    )
-
-
-def parse_lists(
-    models: str | None, providers: str | None, networks: str | None
-) -> dict[str, object]:
-    """Return the changes that these options ask for.
-
-    Raises:
-        typer.BadParameter: one is not as it must be.
-    """
-    return _parsed(
-        {
-            "models": ("--models", models, _models),
-            "providers": ("--providers", providers, _providers),
-            "networks": ("--networks", networks, _networks),
-        }
-    )
-
-
-def _parsed(
-    given: "Mapping[str, tuple[str, str | None, Callable[[str, str], object]]]",
-) -> dict[str, object]:
-    return {
-        field: None if text == NONE else parse(text, option)
-        for field, (option, text, parse) in given.items()
-        if text is not None
-    }
-
-
-def _count(text: str, option: str) -> int:
-    if not _COUNT.fullmatch(text):
-        msg = f"{option} must be a whole number from 1, or none, not {text!r:.60}."
-        raise typer.BadParameter(msg)
-    return int(text)
-
-
-def _amount(text: str, option: str) -> int:
-    from llmproxy.money import parse_usd
-
-    amount = parse_usd(text)
-    if amount < 0:
-        msg = f"{option} must not be below zero."
-        raise typer.BadParameter(msg)
-    return amount
-
-
-def _members(text: str, option: str, pattern: re.Pattern[str], example: str) -> tuple[str, ...]:
-    members = tuple(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
-    wrong = [each for each in members if not pattern.fullmatch(each)]
-    if wrong or not members:
-        msg = f"{option} must be a list such as {example}, or none, not {text!r:.60}."
-        raise typer.BadParameter(msg)
-    return members
-
-
-def _models(text: str, option: str) -> tuple[str, ...]:
-    """Return catalog ids and beginnings of them; an alias becomes the id that it stands for."""
+def _catalog_ids(members: tuple[str, ...]) -> tuple[str, ...]:
+    """Return models by their ids; what the catalog does not have yet is told, and taken."""
     from llmproxy.cli import opening
+    from llmproxy.limit_texts import catalog_ids
 
-    members = _members(text, option, _PATTERN, "gpt-4o-mini,claude-*")
-    known = opening.catalog().models()
-    ids: list[str] = []
-    for member in members:
-        found = [model.id for model in known if member in {model.id, *model.aliases}]
-        if not found and not member.endswith("*"):
-            output.say(f"Note: {member!r:.80} is not in the model catalog.")
-        ids += found or [member]
-    return tuple(dict.fromkeys(ids))
-
-
-def _providers(text: str, option: str) -> tuple[str, ...]:
-    return _members(text, option, _PROVIDER, "openai,groq")
-
-
-def _networks(text: str, option: str) -> tuple[object, ...]:
-    from llmproxy.limits import parse_networks
-
-    try:
-        networks = parse_networks(text)
-    except ValueError as error:
-        msg = f"{option} must be addresses or networks such as 10.0.0.0/8,::1: {error}."
-        raise typer.BadParameter(msg) from error
-    if not networks:
-        msg = f"{option} must name at least one network, or none."
-        raise typer.BadParameter(msg)
-    return networks
+    ids, unknown = catalog_ids(members, opening.catalog())
+    for name in unknown:
+        output.say(f"Note: {name!r:.80} is not in the model catalog.")
+    return ids
 
 
 def limit_fields(limits: "Limits | None", used: "LimitsUse | None") -> list[tuple[str, str]]:

@@ -197,7 +197,9 @@ def set_user(
     from llmproxy.money import parse_multiplier
     from llmproxy.user_changes import UserChanges
 
-    changes = limits.parse_rates(rpm, tpm, concurrent)
+    changes = limits.parse_limits(
+        requests_per_minute=rpm, tokens_per_minute=tpm, concurrent_max=concurrent
+    )
     if rate_multiplier is None and admin is None and not changes and not no_password:
         msg = "Say what to set, such as --rate-multiplier, --rpm, --admin or --no-password."
         raise typer.BadParameter(msg)

@@ -1,6 +1,5 @@
 """Owns the form in which a user asks for an API key: what may stand in it, and what it means."""
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ from llmproxy.catalog import Catalog
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.formats import DAY_MS
 from llmproxy.errors import MoneyError
-from llmproxy.money import parse_usd
+from llmproxy.limit_texts import LimitTextError, catalog_ids, parse_limit
 
 HOUR_MS = 3_600_000
 LIVES = {"": "Never", "7": "In 7 days", "30": "In 30 days", "90": "In 90 days", "365": "In a year"}
@@ -21,10 +20,14 @@ COUNTS = {
 AMOUNTS = {
     "daily_budget_nanousd": "Budget per day",
     "monthly_budget_nanousd": "Budget per month",
+    "spend_per_hour_nanousd": "Spend per hour",
 }
-MODELS_MAX = 50
-_COUNT = re.compile(r"[1-9]\d{0,11}", re.ASCII)
-_MODEL = re.compile(r"[^\s,*]{1,200}\*?|\*")
+LISTS = {"models": "Models", "providers": "Providers", "networks": "Networks"}
+LIST_HINTS = {
+    "models": "Ids with commas between, such as gpt-4o-mini, claude-*",
+    "providers": "Such as openai, anthropic",
+    "networks": "Where programs with this key are, such as 10.0.0.0/8",
+}
 
 
 class NewKey(NamedTuple):
@@ -47,14 +50,12 @@ def read_new_key(form: Mapping[str, str], catalog: Catalog, *, now_ms: int) -> N
     if life not in LIVES:
         raise FormError("Choose when the key ends.")
     limits: dict[str, object] = {}
-    for field, label in COUNTS.items():
+    for field, label in (COUNTS | AMOUNTS | LISTS).items():
         if text := form.get(field):
-            limits[field] = read_count(text, label)
-    for field, label in AMOUNTS.items():
-        if text := form.get(field):
-            limits[field] = _amount(text, label)
-    if text := form.get("models"):
-        limits["models"] = _models(text, catalog)
+            limits[field] = read_limit(field, text, label)
+    models = limits.get("models")
+    if isinstance(models, tuple):
+        limits["models"] = _known_models(models, catalog)
     expires_at_ms = now_ms + int(life) * DAY_MS if life else None
     return NewKey(form["name"], expires_at_ms, limits)
 
@@ -71,38 +72,22 @@ def read_overlap(form: Mapping[str, str]) -> int:
     return int(overlap) * HOUR_MS
 
 
-def read_count(text: str, label: str) -> int:
-    """Return a whole number from 1.
+def read_limit(field: str, text: str, label: str) -> object:
+    """Return the value of a limit, by the name of its field in `Limits`.
 
     Raises:
-        FormError: it is none; the message names the field by its label.
+        FormError: it is none; the message names it by its label.
     """
-    if not _COUNT.fullmatch(text):
-        raise FormError(f"{label}: write a whole number from 1, or leave it empty.")
-    return int(text)
-
-
-def _amount(text: str, label: str) -> int:
     try:
-        amount = parse_usd(text)
+        return parse_limit(field, text)
+    except LimitTextError as error:
+        raise FormError(f"{label}: it {error}") from error
     except MoneyError as error:
         raise FormError(f"{label}: {error}") from error
-    if amount < 0:
-        raise FormError(f"{label}: it must not be below zero.")
-    return amount
 
 
-def _models(text: str, catalog: Catalog) -> tuple[str, ...]:
-    """Return ids of the catalog and beginnings of them; an alias becomes its id."""
-    members = list(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
-    wrong = [each for each in members if not _MODEL.fullmatch(each)]
-    if wrong or not 0 < len(members) <= MODELS_MAX:
-        raise FormError("Models: write ids with commas between, such as gpt-4o-mini, claude-*.")
-    known = catalog.models()
-    ids: list[str] = []
-    for member in members:
-        found = [model.id for model in known if member in {model.id, *model.aliases}]
-        if not found and not member.endswith("*"):
-            raise FormError(f"Models: {member!r:.80} is not in the model catalog.")
-        ids += found or [member]
-    return tuple(dict.fromkeys(ids))
+def _known_models(members: tuple[str, ...], catalog: Catalog) -> tuple[str, ...]:
+    ids, unknown = catalog_ids(members, catalog)
+    if unknown:
+        raise FormError(f"Models: {unknown[0]!r:.80} is not in the model catalog.")
+    return ids

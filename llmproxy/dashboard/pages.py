@@ -120,6 +120,8 @@ def _key_form(
         "lives": key_form.LIVES,
         "counts": key_form.COUNTS,
         "amounts": key_form.AMOUNTS,
+        "lists": key_form.LISTS,
+        "hints": key_form.LIST_HINTS,
     }
     status = 422 if problem else 200
     return site.page("key_new.html", signed_in.visit, values, status=status, signed_in=signed_in)

@@ -73,6 +73,9 @@ def test_the_limits_and_the_end_of_the_form_are_those_of_the_key(desk: Desk) -> 
         tokens_per_minute="1000",
         concurrent_max="3",
         models="gpt-4o-mini, claude-*",
+        spend_per_hour_nanousd="3",
+        providers="openai, anthropic",
+        networks="127.0.0.1, 10.0.0.0/8",
     )
     with desk.books.database.read() as tx:
         user = accounts.find_user(tx, ann.name)
@@ -86,7 +89,10 @@ def test_the_limits_and_the_end_of_the_form_are_those_of_the_key(desk: Desk) -> 
         "concurrent_max": 3,
         "daily_budget_usd": "0.50",
         "monthly_budget_usd": "5.00",
+        "spend_per_hour_usd": "3.00",
         "models": ["gpt-4o-mini", "claude-*"],
+        "providers": ["openai", "anthropic"],
+        "networks": ["127.0.0.1/32", "10.0.0.0/8"],
     }
     page = unescape(ann.text(f"{KEYS}/{key.id}"))
     assert "$0.00 of $0.500000" in page
@@ -102,9 +108,15 @@ def test_the_limits_and_the_end_of_the_form_are_those_of_the_key(desk: Desk) -> 
         ({"name": "x", "expires": "8"}, "Choose when the key ends"),
         ({"name": "x", "daily_budget_nanousd": "-1"}, "Budget per day: it must not be below zero"),
         ({"name": "x", "daily_budget_nanousd": "five"}, "Budget per day: 'five' is no amount"),
-        ({"name": "x", "requests_per_minute": "0"}, "Requests per minute: write a whole number"),
+        (
+            {"name": "x", "requests_per_minute": "0"},
+            "Requests per minute: it must be a whole",
+        ),
+        ({"name": "x", "spend_per_hour_nanousd": "x"}, "Spend per hour: 'x' is no amount"),
+        ({"name": "x", "providers": "Open AI"}, "Providers: it must be a list"),
+        ({"name": "x", "networks": "10.0.0.1/8"}, "Networks: it must be addresses or networks"),
         ({"name": "x", "models": "no-such-model"}, "'no-such-model' is not in the model catalog"),
-        ({"name": "x", "models": ",*a"}, "Models: write ids with commas between"),
+        ({"name": "x", "models": ",*a"}, "Models: it must be a list of at most 50"),
     ],
 )
 def test_a_wrong_field_makes_no_key_and_says_what_to_do(

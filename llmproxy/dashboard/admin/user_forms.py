@@ -6,7 +6,7 @@ from typing import NamedTuple
 from llmproxy.accounts import User
 from llmproxy.dashboard.admin.words import given, read_text
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.key_form import COUNTS, read_count
+from llmproxy.dashboard.key_form import COUNTS, read_limit
 from llmproxy.money import format_multiplier, parse_multiplier, parse_usd
 from llmproxy.user_changes import NewUser, UserChanges
 
@@ -75,7 +75,7 @@ def read_changes(form: Mapping[str, str], user: User) -> tuple[UserChanges, str]
     limits: dict[str, object] = {}
     for field, label in COUNTS.items():
         text = form.get(field, "")
-        wanted = read_count(text, label) if text else None
+        wanted = read_limit(field, text, label) if text else None
         if wanted != getattr(user.limits, field, None):
             limits[field] = wanted
             options[OPTIONS[field]] = text or "none"
