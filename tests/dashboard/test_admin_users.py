@@ -133,7 +133,7 @@ def test_credit_is_added_once_for_each_form_however_often_it_is_sent(desk: Desk)
         ("adjust", {"amount": "-5.01"}, "Only 5.00 USD are available"),
         ("rates", {"rate_multiplier": ""}, "is no multiplier"),
         ("rates", {"rate_multiplier": "1"}, "Nothing is different"),
-        ("rates", {"rate_multiplier": "1", "concurrent_max": "-1"}, "Requests at once: write"),
+        ("rates", {"rate_multiplier": "1", "concurrent_max": "-1"}, "Requests at once: it must"),
     ],
 )
 def test_a_wrong_amount_or_limit_changes_nothing_and_keeps_what_was_typed(

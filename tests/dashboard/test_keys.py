@@ -116,7 +116,7 @@ def test_the_limits_and_the_end_of_the_form_are_those_of_the_key(desk: Desk) -> 
         ({"name": "x", "providers": "Open AI"}, "Providers: it must be a list"),
         ({"name": "x", "networks": "10.0.0.1/8"}, "Networks: it must be addresses or networks"),
         ({"name": "x", "models": "no-such-model"}, "'no-such-model' is not in the model catalog"),
-        ({"name": "x", "models": ",*a"}, "Models: it must be a list of at most 50"),
+        ({"name": "x", "models": ",*a"}, "Models: it must be a list such as"),
     ],
 )
 def test_a_wrong_field_makes_no_key_and_says_what_to_do(
