@@ -54,7 +54,8 @@ def _members(text: str, pattern: re.Pattern[str], example: str) -> tuple[str, ..
     members = tuple(dict.fromkeys(each.strip() for each in text.split(",") if each.strip()))
     wrong = [each for each in members if not pattern.fullmatch(each)]
     if wrong or not 0 < len(members) <= LISTED_MAX:
-        msg = f"must be a list such as {example}, with at most {LISTED_MAX} members, not {text!r:.60}."
+        many = f"with at most {LISTED_MAX} members"
+        msg = f"must be a list such as {example}, {many}, not {text!r:.60}."
         raise LimitTextError(msg)
     return members
 

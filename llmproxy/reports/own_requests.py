@@ -40,7 +40,7 @@ def look_back(tx: Tx, wanted: RequestFilter, *, limit: int, most: int = LOOKED_A
     start, ended_before = first, end
     if _is_narrow(wanted):
         ended_before = min(end, _end_of_newest_day(tx, wanted, end))
-        edge = _edge(tx, _EDGE_BEHIND, wanted, first, ended_before, most)
+        edge = _edge_behind(tx, wanted, first, ended_before, most)
         start = first if edge is None else id_after(edge)
     rows = select_running(tx, wanted, start, end, limit + 1, NEWEST_FIRST)
     rows += select_ended(tx, wanted, start, ended_before, limit + 1, NEWEST_FIRST)
@@ -55,7 +55,7 @@ def look_ahead(
 ) -> Look:
     """Return up to `limit` requests of one user that came after an id, oldest first."""
     first, end = max(id_bound(wanted.since_ms, 0), id_after(after)), end_bound(wanted)
-    edge = _edge(tx, _EDGE_AHEAD, wanted, first, end, most) if _is_narrow(wanted) else None
+    edge = _edge_ahead(tx, wanted, first, end, most) if _is_narrow(wanted) else None
     rows = select_running(tx, wanted, first, edge or end, limit + 1, OLDEST_FIRST)
     rows += select_ended(tx, wanted, first, edge or end, limit + 1, OLDEST_FIRST)
     rows.sort(key=lambda row: row.id)
@@ -89,13 +89,19 @@ WHERE user_id = :user AND id >= :first AND id < :end ORDER BY id LIMIT 1 OFFSET 
 """
 
 
-def _edge(
-    tx: Tx, statement: str, wanted: RequestFilter, first: bytes, end: bytes, most: int
+def _edge_behind(
+    tx: Tx, wanted: RequestFilter, first: bytes, end: bytes, most: int
 ) -> bytes | None:
-    """Return the first ended request that is too many to be looked at, if there is one."""
-    row = tx.execute(
-        statement, {"user": wanted.user_id, "first": first, "end": end, "most": most}
-    ).fetchone()
+    """Return the newest ended request that is too many to be looked at, if there is one."""
+    bounds = {"user": wanted.user_id, "first": first, "end": end, "most": most}
+    row = tx.execute(_EDGE_BEHIND, bounds).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def _edge_ahead(tx: Tx, wanted: RequestFilter, first: bytes, end: bytes, most: int) -> bytes | None:
+    """Return the oldest ended request that is too many to be looked at, if there is one."""
+    bounds = {"user": wanted.user_id, "first": first, "end": end, "most": most}
+    row = tx.execute(_EDGE_AHEAD, bounds).fetchone()
     return None if row is None else bytes(row[0])
 
 

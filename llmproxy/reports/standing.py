@@ -25,6 +25,8 @@ _CREDITS = """
 SELECT id, kind, amount_nanousd, reason, actor, idempotency_key, created_at_ms
 FROM transfers WHERE wallet_id = :wallet AND kind <> 'charge'
 """
+_CREDITS_BEFORE = _CREDITS + "AND id < :before ORDER BY id DESC LIMIT :limit"
+_CREDITS_AFTER = _CREDITS + "AND id > :after ORDER BY id LIMIT :limit"
 _ID_MAX = 2**63 - 1
 
 
@@ -33,15 +35,13 @@ def list_credits(tx: Tx, wallet_id: int, *, limit: int, before: int = _ID_MAX) -
 
     Only those with an id below `before`: what comes behind a page that ended with it.
     """
-    statement = _CREDITS + "AND id < :before ORDER BY id DESC LIMIT :limit"
-    rows = tx.execute(statement, {"wallet": wallet_id, "before": before, "limit": limit})
+    rows = tx.execute(_CREDITS_BEFORE, {"wallet": wallet_id, "before": before, "limit": limit})
     return [CreditEntry(*row) for row in rows]
 
 
 def list_credits_after(tx: Tx, wallet_id: int, after: int, *, limit: int) -> list[CreditEntry]:
     """Return up to `limit` credits and adjustments of a wallet above an id, oldest first."""
-    statement = _CREDITS + "AND id > :after ORDER BY id LIMIT :limit"
-    rows = tx.execute(statement, {"wallet": wallet_id, "after": after, "limit": limit})
+    rows = tx.execute(_CREDITS_AFTER, {"wallet": wallet_id, "after": after, "limit": limit})
     return [CreditEntry(*row) for row in rows]
 
 

@@ -159,7 +159,8 @@ def test_a_search_by_id_leads_straight_to_the_users_own_request(desk: Desk) -> N
         answer = ann.get(REQUESTS, params={"id": text})
         assert answer.status_code == 303
         assert answer.headers["location"] == f"{REQUESTS}/{own}"
-    for text in (foreign, foreign[:20], NEVER):
+    held = add_settled(desk.books, other.name, at_ms=OLD_MS + 3 * DAY_MS)
+    for text in (foreign, foreign[:20], held, held[:20], NEVER):
         answer = ann.get(REQUESTS, params={"id": text})
         assert (answer.status_code, "You have no request" in answer.text) == (422, True)
 
