@@ -7,8 +7,9 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.dashboard import key_form, keys
+from llmproxy.dashboard.bars import CHART_HEIGHT
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.overview import CHART_HEIGHT, read_overview
+from llmproxy.dashboard.overview import read_overview
 from llmproxy.dashboard.site import SignedIn, Site, read_form
 from llmproxy.dashboard.snippets import snippets
 from llmproxy.errors import RefusedError

@@ -5,6 +5,17 @@ anything.
 """
 
 from llmproxy.reports.days import pruned_before_ms, split_span
+from llmproxy.reports.everybody import (
+    Activity,
+    Everybody,
+    Recent,
+    SuspendedKey,
+    Totals,
+    recent_activity,
+    sum_day,
+    sum_days,
+    suspended_keys,
+)
 from llmproxy.reports.last_use import last_used_days
 from llmproxy.reports.own import OWN_GROUPS, OwnKey, OwnSums, find_own_key, sum_own
 from llmproxy.reports.receipts import Receipt, find_receipt
@@ -40,16 +51,21 @@ __all__ = (
     "OWN_GROUPS",
     "PAGE_ROWS",
     "USAGE_CLASSES",
+    "Activity",
     "CreditEntry",
+    "Everybody",
     "LimitsUse",
     "OwnKey",
     "OwnSums",
     "Receipt",
+    "Recent",
     "Request",
     "RequestFilter",
     "Standing",
     "Summary",
     "Sums",
+    "SuspendedKey",
+    "Totals",
     "UserRow",
     "count_open_holds",
     "count_rows",
@@ -67,10 +83,14 @@ __all__ = (
     "list_user_rows",
     "newest_request_ms",
     "pruned_before_ms",
+    "recent_activity",
     "request_pages",
     "split_span",
     "standing",
+    "sum_day",
+    "sum_days",
     "sum_own",
     "summarise",
+    "suspended_keys",
     "unpriced_models",
 )
