@@ -5,6 +5,17 @@ anything.
 """
 
 from llmproxy.reports.days import pruned_before_ms, split_span
+from llmproxy.reports.everybody import (
+    Activity,
+    Everybody,
+    Recent,
+    SuspendedKey,
+    Totals,
+    recent_activity,
+    sum_day,
+    sum_days,
+    suspended_keys,
+)
 from llmproxy.reports.last_use import last_used_days
 from llmproxy.reports.own import OWN_GROUPS, OwnKey, OwnSums, find_own_key, sum_own
 from llmproxy.reports.own_requests import (
@@ -64,18 +75,23 @@ __all__ = (
     "PAGE_ROWS",
     "REQUEST_COLUMNS",
     "USAGE_CLASSES",
+    "Activity",
     "CreditEntry",
+    "Everybody",
     "LimitsUse",
     "Look",
     "OwnKey",
     "OwnSums",
     "Receipt",
     "ReceiptRow",
+    "Recent",
     "Request",
     "RequestFilter",
     "Standing",
     "Summary",
     "Sums",
+    "SuspendedKey",
+    "Totals",
     "UserRow",
     "cells",
     "count_open_holds",
@@ -106,12 +122,16 @@ __all__ = (
     "newest_request_ms",
     "pruned_before_ms",
     "rate_unit",
+    "recent_activity",
     "request_pages",
     "split_span",
     "standing",
+    "sum_day",
+    "sum_days",
     "sum_own",
     "sum_rows",
     "summarise",
+    "suspended_keys",
     "unpriced_models",
     "used_models",
 )

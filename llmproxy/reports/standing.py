@@ -115,10 +115,12 @@ def count_open_holds(tx: Tx, *, before_ms: int) -> int:
     return int(row[0])
 
 
-def unpriced_models(tx: Tx, *, since_ms: int) -> list[tuple[str, str, int]]:
+def unpriced_models(
+    tx: Tx, *, since_ms: int, rows_max: int = REFUSALS_LOOKED_AT_MAX
+) -> list[tuple[str, str, int]]:
     """Return the models that were refused for want of a price: provider, model, how often.
 
-    Looks at the newest REFUSALS_LOOKED_AT_MAX requests since then; most frequent first. The
+    Looks at the newest `rows_max` requests since then; most frequent first. The
     wording is that of `errors.unknown_model_pricing`.
     """
     rows = tx.execute(
@@ -127,6 +129,6 @@ def unpriced_models(tx: Tx, *, since_ms: int) -> list[tuple[str, str, int]]:
               ORDER BY id DESC LIMIT :most)
            WHERE state = 'refused' AND reason LIKE 'Unknown model pricing:%'
            GROUP BY provider, model ORDER BY 3 DESC, 1, 2""",
-        {"first": id_bound(since_ms, 0), "most": REFUSALS_LOOKED_AT_MAX},
+        {"first": id_bound(since_ms, 0), "most": rows_max},
     )
     return [(row[0], row[1], row[2]) for row in rows]

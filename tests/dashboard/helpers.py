@@ -62,12 +62,16 @@ class Desk:
     def operator(self, **headers: str) -> "Visitor":
         """An operator of a new name who has signed in."""
         name, key = self.books.user()
-        with self.books.write() as tx:
-            accounts.set_user(tx, name, now_ms=Clock().now_ms(), is_admin=True)
+        self.make_operator(name)
         visitor = self.visitor(name, **headers)
         visitor.api_key = key
         assert visitor.submit(self.link(name)).status_code == 303
         return visitor
+
+    def make_operator(self, name: str) -> None:
+        """Make a user an operator as the command does."""
+        with self.books.write() as tx:
+            accounts.set_user(tx, name, now_ms=Clock().now_ms(), is_admin=True)
 
     def user_id(self, name: str) -> int:
         """Return the id of a user, by which the operator's pages name them."""

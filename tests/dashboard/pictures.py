@@ -5,7 +5,6 @@ the server, its answers, charges and pages are real. A browser test takes them t
 what is in them.
 """
 
-import os
 import random
 import shutil
 import sqlite3
@@ -15,10 +14,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize
 
 from llmproxy.clock import Clock
 from llmproxy.rollups import DAY_MS
+from tests.dashboard.browsing import chromium
 from tests.dashboard.helpers import CHAT, Desk
 from tests.proxy.helpers import MESSAGES, Site, chat, message
 from tests.service.helpers import Books, either
@@ -34,11 +34,6 @@ PICTURES = {
     "api-key.png": ("/dashboard/settings/api-keys", "API Keys"),
 }
 """Each picture's page, and the heading that is in it."""
-
-
-def chromium() -> str | None:
-    """Return where the browser is, None where there is none."""
-    return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 @contextmanager
@@ -57,16 +52,6 @@ def running_world() -> Iterator[Site]:
                 yield site
     finally:
         shutil.rmtree(home)
-
-
-@contextmanager
-def running_browser() -> Iterator[Browser]:
-    # As root, in a container, Chromium has no sandbox to offer.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments)
-        yield browser
-        browser.close()
 
 
 def make_world(site: Site) -> None:
@@ -127,10 +112,7 @@ def take(site: Site, browser: Browser, folder: Path) -> Iterator[tuple[Path, Pag
 
 
 def main() -> int:
-    if chromium() is None:
-        print("There is no browser. Install one: apt-get install chromium", file=sys.stderr)
-        return 1
-    with running_world() as site, running_browser() as browser:
+    with running_world() as site, chromium() as browser:
         for path, _ in take(site, browser, FOLDER):
             print(f"{path.name}: {path.stat().st_size:,} bytes")
     return 0

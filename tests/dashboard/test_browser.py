@@ -1,68 +1,20 @@
 """The dashboard in a real browser: the path of the user guide, on a desk and on a phone."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Literal
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    Page,
-    Request,
-    ViewportSize,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, expect
 
+from tests.dashboard.browsing import PHONE, Watched, chromium
 from tests.dashboard.helpers import KEYS, Desk
-
-PHONE: ViewportSize = {"width": 360, "height": 740}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    # As root, in a container, Chromium has no sandbox to offer.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+    with chromium() as browser:
         yield browser
-        browser.close()
-
-
-class Watched:
-    """A browser's window, and whatever it has complained of."""
-
-    def __init__(self, context: BrowserContext, desk: Desk) -> None:
-        self.complaints: list[str] = []
-        self.desk = desk
-        self.page = context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("requestfailed", self._note_failure)
-        self.page.set_default_timeout(15_000)
-
-    def _note_failure(self, request: Request) -> None:
-        # What a page was still loading when the test went on is given up.
-        if request.failure != "net::ERR_ABORTED":
-            self.complaints.append(f"{request.url}: {request.failure}")
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.desk.site.proxy.url + path)
-        return self.page
-
-    def sign_in(self) -> tuple[str, str]:
-        """Sign a new user in by a link; return their name and the API key that they have."""
-        name, key = self.desk.books.user()
-        page = self.open(self.desk.link(name))
-        page.get_by_role("button", name=f"Sign in as {name}").click()
-        expect(page.get_by_role("heading", name="Overview")).to_be_visible()
-        return name, key
 
 
 @pytest.fixture

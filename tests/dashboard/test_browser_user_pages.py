@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from llmproxy.clock import Clock
+from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import Desk
 from tests.dashboard.rows import add_refused, add_settled
-from tests.dashboard.test_browser import PHONE, Watched
 from tests.support.answers import openai_chat
 from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize
+from playwright.sync_api import Browser
 
 from tests.clients.environments import node_project, why_no_node
+from tests.dashboard.browsing import PHONE, Watched, chromium
 from tests.dashboard.crawler import crawl, route_of
 from tests.dashboard.helpers import KEYS, Desk, Visitor
-from tests.dashboard.pictures import chromium, running_browser
 from tests.dashboard.table import routes
 
-PHONE: ViewportSize = {"width": 360, "height": 740}
 PAGE_BYTES_MAX = 50_000
 OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true"
 NOT_BY_LINKS = {
@@ -28,18 +27,14 @@ NOT_BY_LINKS = {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if chromium() is None:
-        pytest.skip("needs a browser: apt-get install chromium")
-    with running_browser() as browser:
+    with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
 def operator(desk: Desk) -> Visitor:
     """An operator of a proxy in which there is something of everything."""
-    visitor = desk.signed_in()
-    desk.site.proxy.run("users", "set", visitor.name, "--admin")
-    assert visitor.submit(desk.link(visitor.name)).status_code == 303
+    visitor = desk.operator()
     for model in ("gpt-4o", "gpt-4o", "no-such-model"):
         desk.ask(visitor.api_key, model)
     desk.books.settled_wallet(visitor.name)
@@ -55,35 +50,17 @@ def test_every_page_can_be_reached_by_links_and_is_small(operator: Visitor) -> N
         assert len(operator.get(path).content) < PAGE_BYTES_MAX, path
 
 
-class Window:
-    """A browser's window in which an operator is signed in, and what it complains of."""
-
-    def __init__(self, context: BrowserContext, desk: Desk, name: str) -> None:
-        self.complaints: list[str] = []
-        self.page: Page = context.new_page()
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.url = desk.site.proxy.url
-        self.page.goto(self.url + desk.link(name))
-        self.page.get_by_role("button", name=f"Sign in as {name}").click()
-        self.page.get_by_role("heading", name="Overview").wait_for()
-
-    def open(self, path: str) -> Page:
-        self.page.goto(self.url + path)
-        return self.page
-
-
 def test_every_page_fits_a_phone_without_complaints(
     operator: Visitor, desk: Desk, browser: Browser
 ) -> None:
     paths = crawl(operator)
     with browser.new_context(viewport=PHONE) as context:
-        window = Window(context, desk, operator.name)
+        watched = Watched(context, desk)
+        watched.sign_in_as(operator.name)
         for path in paths:
-            page = window.open(path)
-            wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-            assert wide <= 0, path
-            assert window.complaints == [], path
+            watched.open(path)
+            watched.assert_fits()
+            assert watched.complaints == [], path
 
 
 @pytest.mark.clients
@@ -97,10 +74,11 @@ def test_axe_finds_no_serious_fault(
     axe = (node_project() / "node_modules/axe-core/axe.min.js").read_text("utf-8")
     paths = [*crawl(operator), "/dashboard/settings/nothing"]
     with browser.new_context(color_scheme=scheme) as context:
-        window = Window(context, desk, operator.name)
+        watched = Watched(context, desk)
+        watched.sign_in_as(operator.name)
         faults: list[Any] = []
         for path in paths:
-            page = window.open(path)
+            page = watched.open(path)
             page.evaluate(OPEN_ALL)
             page.evaluate(axe)
             found = page.evaluate("axe.run()")

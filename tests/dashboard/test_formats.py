@@ -5,8 +5,8 @@ import pytest
 
 from llmproxy.config import Settings
 from llmproxy.dashboard.address import sign_in_url
+from llmproxy.dashboard.bars import Share, draw_bars, rank_shares
 from llmproxy.dashboard.formats import cost, dollars, used_on
-from llmproxy.dashboard.overview import _bars, _shares
 from llmproxy.reports import OwnSums
 
 DAY_MS = 86_400_000
@@ -55,18 +55,18 @@ def test_a_day_with_any_cost_can_be_seen_and_a_month_without_one_is_flat() -> No
         "1970-01-01": OwnSums("", 1, 0, 0, 1, 1),
         "1970-01-30": OwnSums("", 2, 0, 0, 10**9, 10**9),
     }
-    bars = _bars(sums, 0)
+    now_ms = 29 * DAY_MS + 5
+    bars = draw_bars(sums, now_ms)
     assert [bar.height for bar in bars] == [2.0, *[0.0] * 28, 100.0]
-    assert {bar.height for bar in _bars({}, 0)} == {0.0}
+    assert {bar.height for bar in draw_bars({}, now_ms)} == {0.0}
 
 
 def test_the_models_that_cost_most_come_first_and_the_rest_together() -> None:
-    models = [OwnSums(f"m{n}", 1, 10, 5, n, n) for n in range(9)]
-    shares = _shares(models)
+    shares = rank_shares(Share(f"m{n}", n, 1, 15, 0.0) for n in range(9))
     assert [share.name for share in shares] == ["m8", "m7", "m6", "m5", "m4", "m3", "3 others"]
     assert (shares[0].percent, shares[-1].charged_nanousd, shares[-1].tokens) == (100.0, 3, 45)
-    assert _shares([]) == []
-    assert [share.percent for share in _shares([OwnSums("free", 1, 1, 1, 0, 0)])] == [0.0]
+    assert rank_shares([]) == []
+    assert [share.percent for share in rank_shares([Share("free", 0, 1, 2, 0.0)])] == [0.0]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.dashboard.pictures import FOLDER, PICTURES, chromium, running_browser, running_world
+from tests.dashboard.browsing import chromium
+from tests.dashboard.pictures import FOLDER, PICTURES, running_world
 from tests.dashboard.pictures import take as take_pictures
 
 BYTES_MAX = 150_000
@@ -22,10 +23,8 @@ def size(path: Path) -> tuple[int, int]:
 
 
 def test_pictures_can_be_taken_and_show_their_pages(tmp_path: Path) -> None:
-    if chromium() is None:
-        pytest.skip("needs a browser: apt-get install chromium")
     taken = set()
-    with running_world() as site, running_browser() as browser:
+    with chromium() as browser, running_world() as site:
         for path, page in take_pictures(site, browser, tmp_path):
             expect(
                 page.get_by_role("heading", level=1, name=PICTURES[path.name][1])

@@ -16,6 +16,7 @@ from tests.support.raw_client import RawClient
 
 ROUTES = {
     ("GET", "/dashboard"),
+    ("GET", "/dashboard/admin"),
     ("GET", "/dashboard/admin/audit"),
     ("GET", "/dashboard/admin/audit.csv"),
     ("GET", "/dashboard/admin/audit.jsonl"),

@@ -25,6 +25,7 @@ NOTHING = """
     /debug /debug/pprof /debug/vars /status /server-status /info /health /actuator /actuator/env
     /config /config.json /.env /.git/HEAD /.well-known/security.txt /console /graphql /login
     /key/generate /user/new /model/info /spend/logs /v1 /v1/ /v1/keys /v1/users /v1/admin
+    /users /admin/users /admin/providers /dashboard/users /dashboard/providers /dashboard/admin.json
     /v1/models /v1/chat/completions /v1/messages /v1/mcp /static /public /phpinfo.php /xmlrpc.php
 """.split()  # noqa: SIM905 - a list of words is easier to read
 

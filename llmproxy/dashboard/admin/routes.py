@@ -4,6 +4,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.dashboard.admin.audit import audit_routes
 from llmproxy.dashboard.admin.ledger import ledger_routes
+from llmproxy.dashboard.admin.overview import overview_pages
 from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.site import Site
@@ -12,6 +13,7 @@ from llmproxy.dashboard.site import Site
 def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
     return [
+        *overview_pages(site),
         *user_pages(site),
         *provider_pages(site),
         *audit_routes(site),
