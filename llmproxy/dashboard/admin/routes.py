@@ -3,6 +3,7 @@
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.dashboard.admin.audit import audit_routes
+from llmproxy.dashboard.admin.catalog import catalog_routes
 from llmproxy.dashboard.admin.ledger import ledger_routes
 from llmproxy.dashboard.site import Site
 
@@ -11,5 +12,6 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
     return [
         *audit_routes(site),
+        *catalog_routes(site),
         *ledger_routes(site),
     ]
