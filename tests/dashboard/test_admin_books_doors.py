@@ -9,7 +9,7 @@ import llmproxy
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import acts_count, operator
 
-MODULES = ("audit", "catalog", "ledger")
+MODULES = ("audit", "catalog", "ledger", "pool")
 SOURCE = Path(llmproxy.__file__).parent / "dashboard" / "admin"
 ROUTES = {
     ("route", "/admin/audit"),
@@ -23,6 +23,8 @@ ROUTES = {
     ("post", "/admin/catalog/remove"),
     ("route", "/admin/ledger"),
     ("post", "/admin/ledger/check"),
+    ("route", "/admin/pool"),
+    ("post", "/admin/pool/set"),
 }
 
 

@@ -5,6 +5,7 @@ from litestar.handlers import HTTPRouteHandler
 from llmproxy.dashboard.admin.audit import audit_routes
 from llmproxy.dashboard.admin.catalog import catalog_routes
 from llmproxy.dashboard.admin.ledger import ledger_routes
+from llmproxy.dashboard.admin.pool import pool_routes
 from llmproxy.dashboard.site import Site
 
 
@@ -14,4 +15,5 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
         *audit_routes(site),
         *catalog_routes(site),
         *ledger_routes(site),
+        *pool_routes(site),
     ]
