@@ -21,6 +21,7 @@ from llmproxy.cli import (
     explain,
     keys,
     ledger,
+    pool,
     provider_keys,
     providers,
     serve,
@@ -100,6 +101,7 @@ app.add_typer(catalog.app, name="catalog")
 app.add_typer(usage.app, name="usage")
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(pool.app, name="pool")
 app.add_typer(audit.app, name="audit")
 app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 app.add_typer(config.app, name="config")

@@ -32,6 +32,7 @@ def check_ledger(
     yield _check_shortfalls(now)
     balance = f"{output.counted(now.users, 'user')} with {format_usd(now.balance_nanousd)} USD"
     yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
+    yield from _check_pool(tx)
     yield _check_clock(reports.newest_request_ms(tx), now_ms)
     yield _check_unpriced(tx, now_ms, is_priced)
 
@@ -62,6 +63,20 @@ def _check_shortfalls(now: "Standing") -> Check:
     message = f"{format_usd(now.shortfall_nanousd)} USD in {requests} were not paid"
     advice = "Answers cost more than was held and available: llmproxy usage summary --by user"
     return Check("shortfalls", "warn", message, advice)
+
+
+def _check_pool(tx: "Tx") -> Iterator[Check]:
+    """Say whether more was sold than is held at providers, where it was said what is."""
+    from llmproxy.money import format_usd
+    from llmproxy.pool import find_pool, warning
+
+    pool = find_pool(tx)
+    if said := warning(pool):
+        advice = "Pay in there, then: llmproxy pool set PROVIDER USD; see: llmproxy pool show"
+        yield Check("pool", "warn", said, advice)
+    elif pool.funds:
+        held = f"an estimated {format_usd(pool.left_nanousd)} USD at providers"
+        yield Check("pool", "ok", f"{held}, users hold {format_usd(pool.sold_nanousd)} USD")
 
 
 def _check_clock(newest_ms: int | None, now_ms: int) -> Check:

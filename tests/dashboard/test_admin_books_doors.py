@@ -9,21 +9,29 @@ import llmproxy
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import acts_count, operator
 
-MODULES = ("audit", "ledger")
+MODULES = ("audit", "catalog", "ledger", "pool")
 SOURCE = Path(llmproxy.__file__).parent / "dashboard" / "admin"
 ROUTES = {
     ("route", "/admin/audit"),
     ("route", "/admin/audit.csv"),
     ("route", "/admin/audit.jsonl"),
+    ("route", "/admin/catalog"),
+    ("route", "/admin/catalog/model"),
+    ("route", "/admin/catalog/new"),
+    ("post", "/admin/catalog/preview"),
+    ("post", "/admin/catalog/set"),
+    ("post", "/admin/catalog/remove"),
     ("route", "/admin/ledger"),
     ("post", "/admin/ledger/check"),
+    ("route", "/admin/pool"),
+    ("post", "/admin/pool/set"),
 }
 
 
 def paths(kind: str) -> list[str]:
     """The paths of one kind of routes, with something in the place of what varies."""
     found = [path for each, path in sorted(ROUTES) if each == kind]
-    return ["/dashboard" + re.sub(r"\{[^}]*\}", "openai/gpt-4o", path) for path in found]
+    return ["/dashboard" + path.replace("/model", "/model?name=openai/gpt-4o") for path in found]
 
 
 def test_the_table_of_routes_is_exactly_this() -> None:

@@ -3,8 +3,10 @@
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy.dashboard.admin.audit import audit_routes
+from llmproxy.dashboard.admin.catalog import catalog_routes
 from llmproxy.dashboard.admin.ledger import ledger_routes
 from llmproxy.dashboard.admin.overview import overview_pages
+from llmproxy.dashboard.admin.pool import pool_routes
 from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.site import Site
@@ -17,5 +19,7 @@ def admin_routes(site: Site) -> list[HTTPRouteHandler]:
         *user_pages(site),
         *provider_pages(site),
         *audit_routes(site),
+        *catalog_routes(site),
         *ledger_routes(site),
+        *pool_routes(site),
     ]

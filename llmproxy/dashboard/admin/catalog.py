@@ -1,0 +1,254 @@
+"""Owns the pages of the catalog: the list, a model with all its prices, and changes of these.
+
+A change is shown first, field by field, and done when that is confirmed. It counts for requests
+from before the confirming page is answered.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+from litestar import HttpMethod, Request, Response, post, route
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy import catalog_editing
+from llmproxy.catalog_changes import JUMP_MAX
+from llmproxy.catalog_editing import Plan
+from llmproxy.catalog_overrides import read_overrides
+from llmproxy.catalog_parser import Document
+from llmproxy.dashboard.admin import catalog_form
+from llmproxy.dashboard.admin.catalog_form import read_model, read_wanted
+from llmproxy.dashboard.admin.catalog_views import (
+    TEXT_CHARS_MAX,
+    Wanted,
+    find_details,
+    find_models,
+)
+from llmproxy.dashboard.admin.page import admin_page
+from llmproxy.dashboard.errors import FormError, MissingError
+from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.errors import CatalogError, NotFoundError, RefusedError
+from llmproxy.storage.database import Tx
+
+READING = [HttpMethod.GET, HttpMethod.HEAD]
+CATALOG = "/admin/catalog"
+MODEL = f"{CATALOG}/model"
+TAB = "Catalog"
+BROKEN_SHOWN = 10
+_NOT_SO = (FormError, CatalogError, RefusedError, NotFoundError)
+"""What a form may be refused for, with a message for the operator."""
+
+
+class Own(NamedTuple):
+    """By whom and when an own entry was set."""
+
+    actor: str
+    updated_at_ms: int
+
+
+def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
+    """Return the routes of these pages."""
+
+    @route("/admin/catalog", http_method=READING)
+    async def show_list(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, broken = await site.read_as_admin(request, _read_broken)
+        wanted, catalog = _read_wanted(request), site.catalog()
+        found = find_models(catalog, wanted)
+        values = {
+            "wanted": wanted,
+            "found": found,
+            "catalog": catalog,
+            "path": site.backstage.catalog.path,
+            "providers": sorted({model.provider for model in catalog.models()}),
+            "broken": broken,
+            "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
+            "following": _query(wanted, found.page + 1) if found.has_more else None,
+            "chars_max": TEXT_CHARS_MAX,
+        }
+        return admin_page(site, "admin_catalog.html", signed_in, TAB, values)
+
+    @route("/admin/catalog/model", http_method=READING)
+    async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
+        provider, _, name = _text(request, "name").partition("/")
+        details = find_details(site.backstage.catalog, provider, name)
+        model_id = name if details is None else details.model.id
+        signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
+        if details is None:
+            raise MissingError
+        values = {"details": details, "own": own, "path": site.backstage.catalog.path}
+        return _with_form(site, signed_in, "admin_model.html", {}, values)
+
+    @route("/admin/catalog/new", http_method=READING)
+    async def new_model(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_admin(request, _nothing)
+        return _with_form(site, signed_in, "admin_model_new.html", {}, {"problem": ""})
+
+    return [show_list, show_model, new_model, *_change_routes(site)]
+
+
+def _change_routes(site: Site) -> list[HTTPRouteHandler]:
+    @post("/admin/catalog/preview")
+    async def preview(request: Request[Any, Any, Any]) -> Response[bytes]:
+        form, document = await read_form(request), await _document(site)
+        try:
+            signed_in, plan = await site.read_as_admin(request, _plan, document, form)
+        except _NOT_SO as error:
+            return await _refused(site, request, form, str(error))
+        return _preview(site, signed_in, plan, form)
+
+    @post("/admin/catalog/set")
+    async def apply(request: Request[Any, Any, Any]) -> Response[bytes]:
+        form, document = await read_form(request), await _document(site)
+        try:
+            signed_in, plan = await site.write_as_admin(request, _carry_out, document, form)
+        except _NOT_SO as error:
+            # What was seen is not what would be done now: it is shown again.
+            try:
+                signed_in, plan = await site.read_as_admin(request, _plan, document, form)
+            except _NOT_SO:
+                return await _refused(site, request, form, str(error))
+            return _preview(site, signed_in, plan, form, problem=str(error))
+        return site.redirect(signed_in.visit, _address(plan.after.provider, plan.after.id))
+
+    @post("/admin/catalog/remove")
+    async def remove(request: Request[Any, Any, Any]) -> Response[bytes]:
+        form, document = await read_form(request), await _document(site)
+        try:
+            signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
+        except _NOT_SO as error:
+            return await _refused(site, request, form, str(error))
+        path = _address(form["provider"], form["model"]) if is_left else CATALOG
+        return site.redirect(signed_in.visit, path)
+
+    return [preview, apply, remove]
+
+
+# --- what is read and written --------------------------------------------------------------------
+
+
+async def _document(site: Site) -> Document:
+    """Return the catalog file in force with its entries as they are written."""
+    return await asyncio.to_thread(site.backstage.catalog.read_document)
+
+
+def _nothing(tx: Tx, signed_in: SignedIn) -> None:
+    del tx, signed_in
+
+
+def _read_broken(tx: Tx, signed_in: SignedIn) -> list[tuple[str, str, str]]:
+    """Return own entries that cannot be used: provider, model and why."""
+    del signed_in
+    broken = read_overrides(tx).broken
+    return [(*name, why) for name, why in list(broken.items())[:BROKEN_SHOWN]]
+
+
+def _read_own(tx: Tx, signed_in: SignedIn, provider: str, model_id: str) -> Own | None:
+    del signed_in
+    row = tx.execute(
+        "SELECT actor, updated_at_ms FROM catalog_overrides WHERE provider = ? AND model = ?",
+        (provider, model_id),
+    ).fetchone()
+    return None if row is None else Own(*row)
+
+
+def _plan(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> Plan:
+    del signed_in
+    wanted = read_wanted(form)
+    plan = catalog_editing.make_plan(tx, document, *wanted)
+    if not plan.changes:
+        raise RefusedError("That would change nothing: it is so already.")
+    return plan
+
+
+def _carry_out(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> Plan:
+    plan = _plan(tx, signed_in, document, form)
+    if form.get("seen") != _fingerprint(plan):
+        raise RefusedError("The catalog has changed meanwhile. Look at the differences again.")
+    if not form.get("jumps"):
+        plan.refuse_jumps("If that is meant, say so below.")
+    catalog_editing.carry_out(
+        tx, plan, actor=f"dashboard:{signed_in.user.name}", now_ms=signed_in.now_ms
+    )
+    signed_in.note(tx, "catalog set", catalog_editing.in_words(*read_wanted(form)))
+    return plan
+
+
+def _take_back(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> bool:
+    """Remove an own entry; say whether the model is still there."""
+    provider, model_id = read_model(form)
+    model = catalog_editing.take_back(tx, document, provider, model_id)
+    words = catalog_editing.in_words(provider, model_id, catalog_editing.Edit({}, {}))
+    signed_in.note(tx, "catalog set", f"{words} --remove")
+    return model is not None
+
+
+def _fingerprint(plan: Plan) -> str:
+    """Return what tells one set of differences from another."""
+    return hashlib.sha256(repr(plan.changes).encode()).hexdigest()[:16]
+
+
+# --- what is shown -------------------------------------------------------------------------------
+
+
+def _text(request: Request[Any, Any, Any], name: str) -> str:
+    text = str(request.query_params.get(name, "")).strip()[: 2 * TEXT_CHARS_MAX]
+    return text.encode(errors="replace").decode()
+
+
+def _read_wanted(request: Request[Any, Any, Any]) -> Wanted:
+    page = _text(request, "page")
+    return Wanted(
+        search=_text(request, "search")[:TEXT_CHARS_MAX],
+        provider=_text(request, "provider")[:TEXT_CHARS_MAX],
+        is_own=bool(_text(request, "own")),
+        page=max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
+    )
+
+
+def _query(wanted: Wanted, page: int) -> str:
+    own = "1" if wanted.is_own else ""
+    found = {"search": wanted.search, "provider": wanted.provider, "own": own, "page": page}
+    return urlencode({name: value for name, value in found.items() if value})
+
+
+def _address(provider: str, model_id: str) -> str:
+    return f"{MODEL}?{urlencode({'name': f'{provider}/{model_id}'})}"
+
+
+def _with_form(
+    site: Site,
+    signed_in: SignedIn,
+    template: str,
+    form: Mapping[str, str],
+    values: Mapping[str, object],
+    *,
+    status: int = 200,
+) -> Response[bytes]:
+    framed = {**values, "form": form, "words": catalog_form}
+    return admin_page(site, template, signed_in, TAB, framed, status=status)
+
+
+def _preview(
+    site: Site, signed_in: SignedIn, plan: Plan, form: Mapping[str, str], problem: str = ""
+) -> Response[bytes]:
+    values = {
+        "plan": plan,
+        "seen": _fingerprint(plan),
+        "has_jumps": plan.before is not None and any(field.is_jump for field in plan.changes),
+        "jump_max": JUMP_MAX,
+        "problem": problem,
+    }
+    status = 422 if problem else 200
+    template = "admin_model_preview.html"
+    return _with_form(site, signed_in, template, form, values, status=status)
+
+
+async def _refused(
+    site: Site, request: Request[Any, Any, Any], form: Mapping[str, str], problem: str
+) -> Response[bytes]:
+    """Return the form again, with what is wrong about it."""
+    signed_in, _ = await site.read_as_admin(request, _nothing)
+    values = {"problem": problem[:1000]}
+    return _with_form(site, signed_in, "admin_model_new.html", form, values, status=422)
