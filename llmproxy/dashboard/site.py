@@ -69,6 +69,7 @@ class Site:
         writer: Writer[Any],
         clock: Clock,
         catalog: Callable[[], Catalog],
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Read static files into memory.
 
@@ -78,10 +79,12 @@ class Site:
             writer: the server's.
             clock: the time.
             catalog: returns the model catalog in force.
+            is_stopping: says whether the server ends as soon as what runs has ended.
         """
         self.address = address
         self.clock = clock
         self.catalog = catalog
+        self.is_stopping = is_stopping
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer

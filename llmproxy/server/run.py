@@ -161,7 +161,7 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    dashboard = _dashboard(settings, pages_reader, writer, services)
+    dashboard = _dashboard(settings, pages_reader, writer, services, lambda: relay.is_draining)
     app = build_app(
         Parts(
             relay,
@@ -213,14 +213,21 @@ async def _serve_with(
 
 
 def _dashboard(
-    settings: Settings, reader: Reader, writer: Writer[Snapshot], services: Services
+    settings: Settings,
+    reader: Reader,
+    writer: Writer[Snapshot],
+    services: Services,
+    is_stopping: Callable[[], bool],
 ) -> Router | None:
     """Return the dashboard, None when it is switched off."""
     if not settings.dashboard:
         return None
     address = ReachedAt(settings.public_url, trusted_networks(settings))
     catalog = services.catalog
-    return build_dashboard(Site(address, reader, writer, services.clock, lambda: catalog.current))
+    site = Site(
+        address, reader, writer, services.clock, lambda: catalog.current, is_stopping=is_stopping
+    )
+    return build_dashboard(site)
 
 
 def _settle_memory() -> None:

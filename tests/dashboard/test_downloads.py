@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 import json
+import os
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -155,14 +157,30 @@ def test_signing_out_breaks_a_download_off_so_that_its_client_sees_it(desk: Desk
     assert "a download was broken off: NotSignedInError()" in desk.site.proxy.log.read_text()
 
 
+def test_a_proxy_that_is_stopped_waits_for_no_download(plain_desk: Desk) -> None:
+    ann, proxy = plain_desk.signed_in(), plain_desk.site.proxy
+    add_refused(plain_desk.books, ann.name, LARGE_ROWS, at_ms=OLD_MS, reason=REASON)
+    with begin(plain_desk, ann) as client:
+        assert client.recv_head().status == 200
+        os.kill(proxy.pid, signal.SIGTERM)
+        client.body()
+        assert not client.clean_end
+        wait_until(lambda: proxy.exit_code == 0)
+
+
 def test_a_client_that_takes_nothing_is_let_go() -> None:
-    ended, sent = [], []
+    ended: list[str] = []
+    sent: list[dict[str, object]] = []
+
+    class Connection:
+        def abort(self) -> None:
+            ended.append("connection")
 
     async def pieces() -> AsyncIterator[bytes]:
         while True:
             yield b"row\n"
 
-    async def send(message: object) -> None:
+    async def send(message: dict[str, object]) -> None:
         sent.append(message)
         if len(sent) > 3:
             await asyncio.Event().wait()
@@ -171,10 +189,11 @@ def test_a_client_that_takes_nothing_is_let_go() -> None:
         return await asyncio.Event().wait()
 
     headers = {"content-type": "text/csv"}
-    sending = _Sending(pieces(), lambda: ended.append(True), headers, stall_s=0.01)
-    asyncio.run(sending({}, receive, send))  # type: ignore[arg-type]
-    assert ended == [True]
-    assert all(message["more_body"] for message in sent[1:])  # type: ignore[index]
+    sending = _Sending(pieces(), lambda: ended.append("download"), headers, stall_s=0.01)
+    scope = {"llmproxy.cycle": Connection()}
+    asyncio.run(sending(scope, receive, send))  # type: ignore[arg-type]
+    assert ended == ["connection", "download"]
+    assert all(message["more_body"] for message in sent[1:])
 
 
 def test_slots_are_counted_for_each_user_and_for_all() -> None:
