@@ -195,6 +195,7 @@ class _Sending(ASGIStreamingResponse):
         except* (LlmproxyError, TimeoutError) as errors:
             _log.warning("a download was broken off: %r", errors.exceptions[0])
             scope[_CONNECTION].abort()  # type: ignore[literal-required]
+            await receive()  # until the server knows that it is cut
         finally:
             self._on_end()
 
