@@ -18,3 +18,5 @@ class Backstage(NamedTuple):
     checks: LedgerChecks
     ask: Callable[[Provider, str], Awaitable[Probe]]
     """Asks a provider, with the secret of one of its keys, whether it answers; never raises."""
+    is_stopping: Callable[[], bool]
+    """Says whether the server ends as soon as what runs has ended."""

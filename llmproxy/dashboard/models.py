@@ -133,7 +133,8 @@ def _all_rates(model: Model) -> Iterator[tuple[str, Rates]]:
     for tier in prices.tiers:
         yield f"input above {tier.above_input_tokens:,} tokens", tier.rates
     for variant in prices.variants:
-        when = " ".join((*variant.service_tiers, *variant.speeds))
+        named = (("service tier", variant.service_tiers), ("speed", variant.speeds))
+        when = ", ".join(f"{what} {' or '.join(each)}" for what, each in named if each)
         yield when, variant.rates
         for tier in variant.tiers:
             yield f"{when}, input above {tier.above_input_tokens:,} tokens", tier.rates

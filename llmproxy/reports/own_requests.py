@@ -19,8 +19,8 @@ from llmproxy.reports.requests import (
 from llmproxy.rollups import DAY_MS
 from llmproxy.storage.database import Tx
 
-LOOKED_AT_MAX = 16_000
-"""They take about 20 ms."""
+LOOKED_AT_MAX = 10_000
+"""They take about 15 ms."""
 
 
 class Look(NamedTuple):

@@ -164,7 +164,9 @@ async def _serve_with(
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     port, checks = listeners[0].getsockname()[1], LedgerChecks(config.paths.database, clock)
-    dashboard = _dashboard(config, port, pages_reader, writer, services, checks)
+    ask = partial(ask_closely, services.upstream)
+    backstage = Backstage(config, catalog, checks, ask, lambda: relay.is_draining)
+    dashboard = _dashboard(port, pages_reader, writer, clock, backstage)
     app = build_app(
         Parts(
             relay,
@@ -217,25 +219,18 @@ async def _serve_with(
 
 
 def _dashboard(
-    config: Config,
-    port: int,
-    reader: Reader,
-    writer: Writer[Snapshot],
-    services: Services,
-    checks: LedgerChecks,
+    port: int, reader: Reader, writer: Writer[Snapshot], clock: Clock, backstage: Backstage
 ) -> Site | None:
     """Return what the dashboard shows and changes, None when it is switched off.
 
     `port` is the one on which the proxy listens.
     """
-    settings = config.settings
+    settings = backstage.config.settings
     if not settings.dashboard:
         return None
     proxy_port = port if settings.dashboard_port else 0
     address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
-    ask = partial(ask_closely, services.upstream)
-    backstage = Backstage(config, services.catalog, checks, ask)
-    return Site(address, reader, writer, services.clock, backstage)
+    return Site(address, reader, writer, clock, backstage)
 
 
 def _settle_memory() -> None:

@@ -68,6 +68,7 @@ def add_settled(
     *,
     at_ms: int,
     model: str = "gpt-old",
+    held_nanousd: int = 20_000_000,
     outcome: Mapping[str, object] = {},
 ) -> str:
     """Leave a request of 1,200 input, 800 cached and 350 output tokens; return its id."""
@@ -90,7 +91,7 @@ def add_settled(
             endpoint="chat/completions",
             user_multiplier_micro=who.rate_multiplier_micro,
             model_multiplier_micro=MULTIPLIER_ONE,
-            amount_nanousd=20_000_000,
+            amount_nanousd=held_nanousd,
             created_at_ms=at_ms,
         )
         assert ledger.place_hold(tx, hold) is None

@@ -4,6 +4,8 @@ import asyncio
 import csv
 import io
 import json
+import os
+import signal
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
@@ -21,7 +23,7 @@ from tests.support.raw_client import RawClient
 from tests.support.waiting import wait_until
 
 OLD_MS = 1_700_000_000_000
-LARGE_ROWS = 24 * REQUESTS_AT_ONCE
+LARGE_ROWS = 8000
 REASON = "It was refused. " * 30
 
 
@@ -43,7 +45,7 @@ def lines_of(ann: Visitor, name: str, **fields: str) -> list[dict[str, object]]:
 
 def test_all_requests_come_once_newest_first_however_many_pages_they_take(desk: Desk) -> None:
     ann, other = desk.signed_in(), desk.signed_in()
-    made = add_refused(desk.books, ann.name, 2 * REQUESTS_AT_ONCE + 7, at_ms=OLD_MS)
+    made = add_refused(desk.books, ann.name, 3 * REQUESTS_AT_ONCE + 7, at_ms=OLD_MS)
     add_refused(desk.books, other.name, 20, at_ms=OLD_MS)
     rows = rows_of(ann, "requests")
     assert [row["id"] for row in rows] == made[::-1]
@@ -152,29 +154,52 @@ def test_signing_out_breaks_a_download_off_so_that_its_client_sees_it(desk: Desk
         text = client.body().decode()
         assert not client.clean_end
     assert 0 < len(text.splitlines()) < LARGE_ROWS
-    assert "a download was broken off: NotSignedInError()" in desk.site.proxy.log.read_text()
+    log = desk.site.proxy.log.read_text()
+    assert "a download was broken off: NotSignedInError()" in log
+    assert "without completing response" not in log
+
+
+def test_a_proxy_that_is_stopped_waits_for_no_download(plain_desk: Desk) -> None:
+    ann, proxy = plain_desk.signed_in(), plain_desk.site.proxy
+    add_refused(plain_desk.books, ann.name, LARGE_ROWS, at_ms=OLD_MS, reason=REASON)
+    with begin(plain_desk, ann) as client:
+        assert client.recv_head().status == 200
+        os.kill(proxy.pid, signal.SIGTERM)
+        client.body()
+        assert not client.clean_end
+        wait_until(lambda: proxy.exit_code == 0)
 
 
 def test_a_client_that_takes_nothing_is_let_go() -> None:
-    ended, sent = [], []
+    ended: list[str] = []
+    sent: list[dict[str, object]] = []
+
+    is_cut = asyncio.Event()
+
+    class Connection:
+        def abort(self) -> None:
+            ended.append("connection")
+            is_cut.set()
 
     async def pieces() -> AsyncIterator[bytes]:
         while True:
             yield b"row\n"
 
-    async def send(message: object) -> None:
+    async def send(message: dict[str, object]) -> None:
         sent.append(message)
         if len(sent) > 3:
             await asyncio.Event().wait()
 
     async def receive() -> object:
-        return await asyncio.Event().wait()
+        await is_cut.wait()
+        return {"type": "http.disconnect"}
 
     headers = {"content-type": "text/csv"}
-    sending = _Sending(pieces(), lambda: ended.append(True), headers, stall_s=0.01)
-    asyncio.run(sending({}, receive, send))  # type: ignore[arg-type]
-    assert ended == [True]
-    assert all(message["more_body"] for message in sent[1:])  # type: ignore[index]
+    sending = _Sending(pieces(), lambda: ended.append("download"), headers, stall_s=0.01)
+    scope = {"llmproxy.cycle": Connection()}
+    asyncio.run(sending(scope, receive, send))  # type: ignore[arg-type]
+    assert ended == ["connection", "download"]
+    assert all(message["more_body"] for message in sent[1:])
 
 
 def test_slots_are_counted_for_each_user_and_for_all() -> None:

@@ -200,6 +200,18 @@ def test_a_receipt_multiplies_as_explain_does(desk: Desk) -> None:
         assert row.rpartition(" ")[2] in explained
 
 
+def test_a_cost_above_the_hold_is_told_and_who_bears_what_could_not_be_paid(desk: Desk) -> None:
+    rich, poor = desk.signed_in(), desk.sign_in(*desk.books.user(credit="0.005"))
+    drawn = add_settled(desk.books, rich.name, at_ms=OLD_MS, held_nanousd=1_000_000)
+    html = unescape(rich.text(f"{REQUESTS}/{drawn}"))
+    assert "0.001 USD was held while it ran, and 0.0075 USD was charged: more than was" in html
+    assert "the operator bears that" not in html
+    short = add_settled(desk.books, poor.name, at_ms=OLD_MS, held_nanousd=1_000_000)
+    html = unescape(poor.text(f"{REQUESTS}/{short}"))
+    assert "0.005 USD was charged: more than was held" in html
+    assert "0.0025 USD of its cost could not be paid from your credit; the operator" in html
+
+
 def test_what_the_provider_reported_is_there_to_be_opened(desk: Desk) -> None:
     ann = desk.signed_in()
     assert desk.ask(ann.api_key) == 200
