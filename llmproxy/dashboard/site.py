@@ -19,7 +19,7 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.backstage import Backstage
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
@@ -78,8 +78,7 @@ class Site:
         reader: Reader,
         writer: Writer[Any],
         clock: Clock,
-        catalog: Callable[[], Catalog],
-        backstage: Backstage,
+        office: Office,
     ) -> None:
         """Read static files into memory.
 
@@ -88,13 +87,11 @@ class Site:
             reader: the dashboard's own: nobody else waits behind its questions.
             writer: the server's.
             clock: the time.
-            catalog: returns the model catalog in force.
-            backstage: what only the operator's pages need.
+            office: what the operator's pages need.
         """
         self.address = address
         self.clock = clock
-        self.catalog = catalog
-        self.backstage = backstage
+        self.office = office
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
@@ -133,6 +130,10 @@ class Site:
         for name in templates.list_templates():
             templates.get_template(name)
         return templates
+
+    def catalog(self) -> Catalog:
+        """Return the model catalog in force."""
+        return self.office.catalog.current
 
     # --- asking and changing -----------------------------------------------------------------
 
@@ -240,7 +241,7 @@ class Site:
         visit, now_ms = self.visit(request), self.clock.now_ms()
         if not visit.session:
             raise NotSignedInError
-        path = self.backstage.config.paths.database
+        path = self.office.config.paths.database
         noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
         done: tuple[SignedIn, T] = await asyncio.to_thread(
             _write_beside, path, _as_user, visit, now_ms, _and_note, noted, {}

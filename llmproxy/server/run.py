@@ -33,7 +33,7 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
-from llmproxy.dashboard.backstage import Backstage
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.routes import build_dashboard
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
@@ -221,11 +221,8 @@ def _dashboard(
     if not settings.dashboard:
         return None
     address = ReachedAt(settings.public_url, trusted_networks(settings))
-    catalog = services.catalog
-    backstage = Backstage(config, partial(ask_closely, services.upstream))
-    return build_dashboard(
-        Site(address, reader, writer, services.clock, lambda: catalog.current, backstage)
-    )
+    office = Office(services.catalog, config, partial(ask_closely, services.upstream))
+    return build_dashboard(Site(address, reader, writer, services.clock, office))
 
 
 def _settle_memory() -> None:
