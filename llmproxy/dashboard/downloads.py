@@ -102,7 +102,7 @@ class Downloads:
         """
 
         async def read(place: Any) -> tuple[SignedIn, _Piece]:  # noqa: ANN401 - the table's own
-            if self._site.backstage.is_stopping():
+            if self._site.office.is_stopping():
                 raise BusyError("the proxy is being stopped")
             return await self._site.read_as_user(request, _piece, table, file_format, place)
 

@@ -19,7 +19,7 @@ from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.backstage import Backstage
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
@@ -79,7 +79,7 @@ class Site:
         reader: Reader,
         writer: Writer[Any],
         clock: Clock,
-        backstage: Backstage,
+        office: Office,
     ) -> None:
         """Read static files into memory.
 
@@ -88,11 +88,11 @@ class Site:
             reader: the dashboard's own: nobody else waits behind its questions.
             writer: the server's.
             clock: the time.
-            backstage: what pages need of the server beyond its database.
+            office: what pages need of the server beyond its database.
         """
         self.address = address
         self.clock = clock
-        self.backstage = backstage
+        self.office = office
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
@@ -138,7 +138,7 @@ class Site:
 
     def catalog(self) -> Catalog:
         """Return the model catalog in force."""
-        return self.backstage.catalog.current
+        return self.office.catalog.current
 
     # --- asking and changing -----------------------------------------------------------------
 
@@ -246,7 +246,7 @@ class Site:
         visit, now_ms = self.visit(request), self.clock.now_ms()
         if not visit.session:
             raise NotSignedInError
-        path = self.backstage.config.paths.database
+        path = self.office.config.paths.database
         noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
         done: tuple[SignedIn, T] = await asyncio.to_thread(
             _write_beside, path, _as_user, visit, now_ms, _and_note, noted, {}

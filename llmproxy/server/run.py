@@ -33,7 +33,7 @@ from llmproxy.config import (
     trusted_networks,
 )
 from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
-from llmproxy.dashboard.backstage import Backstage
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.errors import DatabaseError, RefusedError
@@ -165,8 +165,8 @@ async def _serve_with(
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
     port, checks = listeners[0].getsockname()[1], LedgerChecks(config.paths.database, clock)
     ask = partial(ask_closely, services.upstream)
-    backstage = Backstage(config, catalog, checks, ask, lambda: relay.is_draining)
-    dashboard = _dashboard(port, pages_reader, writer, clock, backstage)
+    office = Office(config, catalog, checks, ask, lambda: relay.is_draining)
+    dashboard = _dashboard(port, pages_reader, writer, clock, office)
     app = build_app(
         Parts(
             relay,
@@ -219,18 +219,18 @@ async def _serve_with(
 
 
 def _dashboard(
-    port: int, reader: Reader, writer: Writer[Snapshot], clock: Clock, backstage: Backstage
+    port: int, reader: Reader, writer: Writer[Snapshot], clock: Clock, office: Office
 ) -> Site | None:
     """Return what the dashboard shows and changes, None when it is switched off.
 
     `port` is the one on which the proxy listens.
     """
-    settings = backstage.config.settings
+    settings = office.config.settings
     if not settings.dashboard:
         return None
     proxy_port = port if settings.dashboard_port else 0
     address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
-    return Site(address, reader, writer, clock, backstage)
+    return Site(address, reader, writer, clock, office)
 
 
 def _settle_memory() -> None:

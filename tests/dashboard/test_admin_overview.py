@@ -19,6 +19,7 @@ from tests.support.answers import openai_chat
 from tests.support.books import NOW_MS, Book
 from tests.support.limits import limit_key
 from tests.support.stub_provider import Out, SeenRequest
+from tests.support.waiting import wait_until
 
 ADMIN = "/dashboard/admin"
 DAY_MS = 86_400_000
@@ -110,6 +111,7 @@ def test_models_without_a_price_are_named_by_how_often_they_were_asked_for(own_d
     ann = desk.signed_in()
     for model in ("gpt-nothing", "gpt-nothing", "gpt-other", *(f"m{n}" for n in range(9))):
         assert desk.ask(ann.api_key, model=model) == 400
+    wait_until(lambda: len(desk.books.rows(ann.name)) == 12)
 
     def found() -> list[tuple[str, str, str]]:
         return notices(boss.text(ADMIN))
@@ -128,7 +130,7 @@ def test_models_without_a_price_are_named_by_how_often_they_were_asked_for(own_d
 
 def test_shortfalls_and_holds_that_are_overdue_are_told(own_desk: Desk) -> None:
     desk, boss = own_desk, own_desk.operator()
-    _, key = desk.books.user(credit="0.01")
+    poor, key = desk.books.user(credit="0.01")
 
     async def much(request: SeenRequest, out: Out) -> None:
         del request
@@ -136,6 +138,7 @@ def test_shortfalls_and_holds_that_are_overdue_are_told(own_desk: Desk) -> None:
 
     desk.site.stub.handle = much
     assert desk.ask(key) == 200
+    desk.books.settled_wallet(poor)
     desk.site.stub.handle = either
     name, _ = desk.books.user()
     now_ms = Clock().now_ms()
@@ -185,7 +188,8 @@ def test_what_happens_now_is_counted_by_how_it_was_answered(own_desk: Desk) -> N
     assert (found["In 5 minutes"], found["Refused (4xx)"], found["Failed (5xx)"]) == ("5", "1", "1")
     assert '<p class="amount">0.02</p>' in html
     assert re.search(r"<strong>\$0\.000180</strong> · 4 requests · today \$0\.000180", html)
-    assert re.search(rf'<td class="main">{ann.name}</td>', html)
+    assert f'<a href="{ADMIN}/users?q={ann.name}">{ann.name}</a>' in html
+    assert f'<a href="{ADMIN}/providers/openai">openai</a>' in html
 
 
 # --- without a server ------------------------------------------------------------------------

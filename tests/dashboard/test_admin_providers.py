@@ -97,19 +97,23 @@ def test_a_key_that_is_added_serves_the_next_request(own_desk: Desk) -> None:
     old = key_ids(desk)["key-1"]
     boss.submit(f"{OPENAI}/keys/{old}/disable")
     assert desk.ask(key) == 503
-    answer = boss.submit(f"{OPENAI}/keys", secret=f" {SECRET} ", name="team")
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{OPENAI}?said=add")
-    assert desk.ask(key) == 200
-    assert desk.site.last_request().header("authorization") == f"Bearer {SECRET}".encode()
-    boss.submit(f"{OPENAI}/keys/{key_ids(desk)['team']}/remove")
-    assert desk.ask(key) == 503
+    for _ in range(5):
+        answer = boss.submit(f"{OPENAI}/keys", secret=f" {SECRET} ", name="team")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{OPENAI}?said=add")
+        assert desk.ask(key) == 200
+        assert desk.site.last_request().header("authorization") == f"Bearer {SECRET}".encode()
+        boss.submit(f"{OPENAI}/keys/{key_ids(desk)['team']}/remove")
+        assert desk.ask(key) == 503
     boss.submit(f"{OPENAI}/keys/{old}/enable")
     assert desk.ask(key) == 200
     assert desk.site.last_request().header("authorization") == f"Bearer {PROVIDER_KEY}".encode()
     assert desk.acts(f"dashboard:{boss.name}") == [
         ("provider-keys disable", "openai key-1"),
-        ("provider-keys add", "openai --name team"),
-        ("provider-keys remove", "openai team"),
+        *[
+            ("provider-keys add", "openai --name team"),
+            ("provider-keys remove", "openai team"),
+        ]
+        * 5,
         ("provider-keys enable", "openai key-1"),
     ]
 

@@ -17,9 +17,10 @@ def page_of(desk: Desk, name: str) -> str:
     return f"{USERS}/{desk.user_id(name)}"
 
 
-def once(operator: Visitor, page: str) -> str:
-    """Return the key by which the page's form for credit counts once."""
-    found = re.search(r'name="once" value="([^"]+)"', operator.text(page))
+def once(operator: Visitor, page: str, form: str = "credit") -> str:
+    """Return that by which one of the page's forms counts once."""
+    html = operator.text(page).partition(f'action="{page}/{form}"')[2]
+    found = re.search(r'name="once" value="([^"]*)"', html)
     assert found
     return found[1]
 
@@ -141,7 +142,9 @@ def test_a_wrong_amount_or_limit_changes_nothing_and_keeps_what_was_typed(
 ) -> None:
     boss, ann = desk.operator(), desk.signed_in()
     page = page_of(desk, ann.name)
-    sent = {"reason": 'the "typed" <one>', "once": once(boss, page), **fields}
+    sent = {"reason": 'the "typed" <one>', **fields}
+    if form != "rates":
+        sent = {"once": once(boss, page, form), **sent}
     answer = boss.submit(f"{page}/{form}", **sent)
     assert answer.status_code == 422
     assert said in unescape(answer.text)
@@ -155,9 +158,19 @@ def test_a_wrong_amount_or_limit_changes_nothing_and_keeps_what_was_typed(
 def test_a_balance_is_corrected_down_and_up(desk: Desk) -> None:
     boss, ann = desk.operator(), desk.signed_in()
     page = page_of(desk, ann.name)
-    boss.submit(f"{page}/adjust", amount="-4.50", reason="paid out")
+    seen = once(boss, page, "adjust")
+    assert (
+        boss.submit(f"{page}/adjust", amount="-4.50", reason="paid out", once=seen)
+        .headers["location"]
+        .endswith("said=adjust")
+    )
     assert desk.books.wallet(ann.name) == (500_000_000, 0)
-    boss.submit(f"{page}/adjust", amount="0.25", reason="it's back")
+    # Sent again, as by a double click: it is done once.
+    for shown in (seen, "", "x"):
+        again = boss.submit(f"{page}/adjust", amount="0.50", reason="paid out", once=shown)
+        assert (again.status_code, "perhaps by this very form" in again.text) == (422, True)
+    seen = once(boss, page, "adjust")
+    boss.submit(f"{page}/adjust", amount="0.25", reason="it's back", once=seen)
     assert desk.books.wallet(ann.name) == (750_000_000, 0)
     assert desk.acts(f"dashboard:{boss.name}") == [
         ("credits adjust", f"{ann.name} --by -4.50 --reason 'paid out'"),
@@ -313,6 +326,7 @@ def test_the_acts_of_pages_are_noted_in_the_words_of_the_commands(desk: Desk) ->
         "PAGE/adjust",
         amount="-5.00",
         reason="paid out",
+        once=once(boss, page, "adjust"),
     )
     both(
         ["users", "set", "mary", "--rate-multiplier", "1", "--rpm", "120", "--tpm", "5000"],

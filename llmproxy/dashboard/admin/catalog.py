@@ -60,7 +60,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "wanted": wanted,
             "found": found,
             "catalog": catalog,
-            "path": site.backstage.catalog.path,
+            "path": site.office.catalog.path,
             "providers": sorted({model.provider for model in catalog.models()}),
             "broken": broken,
             "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
@@ -72,12 +72,12 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
     @route("/admin/catalog/model", http_method=READING)
     async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
         provider, _, name = _text(request, "name").partition("/")
-        details = find_details(site.backstage.catalog, provider, name)
+        details = find_details(site.office.catalog, provider, name)
         model_id = name if details is None else details.model.id
         signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
         if details is None:
             raise MissingError
-        values = {"details": details, "own": own, "path": site.backstage.catalog.path}
+        values = {"details": details, "own": own, "path": site.office.catalog.path}
         return _with_form(site, signed_in, "admin_model.html", {}, values)
 
     @route("/admin/catalog/new", http_method=READING)
@@ -130,7 +130,7 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
 
 async def _document(site: Site) -> Document:
     """Return the catalog file in force with its entries as they are written."""
-    return await asyncio.to_thread(site.backstage.catalog.read_document)
+    return await asyncio.to_thread(site.office.catalog.read_document)
 
 
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:

@@ -35,8 +35,8 @@ def ledger_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/ledger", http_method=READING)
     async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
-        checks = site.backstage.checks
-        path = site.backstage.config.paths.database
+        checks = site.office.checks
+        path = site.office.config.paths.database
         signed_in, books = await site.read_as_admin(request, _read_books, DatabaseFiles(path))
         values = {
             "books": books,
@@ -50,7 +50,7 @@ def ledger_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/admin/ledger/check")
     async def check(request: Request[Any, Any, Any]) -> Response[bytes]:
-        checks = site.backstage.checks
+        checks = site.office.checks
         if checks.is_running:
             signed_in, _ = await site.read_as_admin(request, _nothing)
         else:

@@ -57,7 +57,7 @@ def overview_pages(site: Site) -> list[HTTPRouteHandler]:
             request,
             read_overview,
             spending,
-            site.backstage.config.settings.total_timeout_s,
+            site.office.config.settings.total_timeout_s,
             lambda provider, model: catalog.find(provider, model) is not None,
         )
         values = {"found": found, "height": CHART_HEIGHT}

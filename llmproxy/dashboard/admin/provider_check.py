@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from llmproxy import config
 from llmproxy.config import Config
-from llmproxy.dashboard.backstage import Backstage
+from llmproxy.dashboard.admin.office import Office
 from llmproxy.errors import VaultError
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.probe import Probe
@@ -24,17 +24,17 @@ class Checked(NamedTuple):
     probe: Probe
 
 
-async def check(backstage: Backstage, provider: Provider, keys: list[ProviderKey]) -> list[Checked]:
+async def check(office: Office, provider: Provider, keys: list[ProviderKey]) -> list[Checked]:
     """Ask with every key that is not disabled, and return what came of it."""
     wanted = [key for key in keys if key.state != "disabled"]
-    opened = await asyncio.to_thread(_open, backstage.config, provider, wanted)
+    opened = await asyncio.to_thread(_open, office.config, provider, wanted)
     free = asyncio.Semaphore(AT_ONCE_MAX)
 
     async def ask(secret: str | Probe) -> Probe:
         if isinstance(secret, Probe):
             return secret
         async with free:
-            return await backstage.ask(provider, secret)
+            return await office.ask(provider, secret)
 
     probes = await asyncio.gather(*(ask(secret) for secret in opened))
     return [Checked(*each) for each in zip(wanted, probes, strict=True)]

@@ -165,7 +165,7 @@ def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
         signed_in, found = await site.read_as_admin(request, read_page, name)
         if found.provider is None:
             raise MissingError
-        checked = await check(site.backstage, found.provider, found.keys)
+        checked = await check(site.office, found.provider, found.keys)
         return _page(site, signed_in, found, checked=checked)
 
     return [pause, resume, check_keys]
@@ -175,7 +175,7 @@ def _key_acts(site: Site) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/keys")
     async def add_key(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
-        wanted, paths = provider_acts.read_new_key(form), site.backstage.config.paths
+        wanted, paths = provider_acts.read_new_key(form), site.office.config.paths
         try:
             signed_in, _ = await site.write_with_files_as_admin(
                 request, provider_acts.add_key, name, wanted, paths

@@ -3,7 +3,7 @@
 Users are named by their ids. Each act is noted in the words of the command line.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llmproxy import accounts, crediting, reports, sessions
 from llmproxy.accounts import User
@@ -12,6 +12,7 @@ from llmproxy.dashboard.admin.words import given
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.keys import ID_MAX
 from llmproxy.dashboard.site import SignedIn
+from llmproxy.reports import CreditEntry
 from llmproxy.storage.database import Tx
 from llmproxy.user_changes import NewUser, UserChanges, change_user, make_user, resume_api_key
 
@@ -53,7 +54,7 @@ def add_credit(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> Non
         actor=signed_in.actor,
         reason=amount.reason or None,
         now_ms=signed_in.now_ms,
-        idempotency_key=amount.idempotency_key,
+        idempotency_key=amount.once,
     )
     if credited.is_repeat:
         raise RepeatError
@@ -62,8 +63,17 @@ def add_credit(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> Non
 
 
 def adjust(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> None:
-    """Correct a balance up or down."""
+    """Correct a balance up or down.
+
+    Raises:
+        FormError: it was credited or corrected since the form was shown, as by a double click.
+    """
     user = find_user(tx, user_id)
+    if amount.once != last_entry(reports.list_credits(tx, user.wallet_id, limit=1)):
+        raise FormError(
+            "The balance was credited or corrected since this form was shown, perhaps by this very "
+            "form. Look at the history below, then send it again if it is still right."
+        )
     crediting.adjust(
         tx,
         user.wallet_id,
@@ -73,6 +83,11 @@ def adjust(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> None:
         now_ms=signed_in.now_ms,
     )
     signed_in.note(tx, "credits adjust", given(user.name, by=amount.typed, reason=amount.reason))
+
+
+def last_entry(credits_: Sequence[CreditEntry]) -> str:
+    """Return by what a form knows the history that it was shown with; credits, newest first."""
+    return str(credits_[0].id) if credits_ else ""
 
 
 def change_rates(tx: Tx, signed_in: SignedIn, user_id: int, form: Mapping[str, str]) -> None:

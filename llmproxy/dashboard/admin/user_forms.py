@@ -24,7 +24,9 @@ class Amount(NamedTuple):
     nanousd: int
     typed: str
     reason: str
-    idempotency_key: str
+    once: str
+    """What makes this form count once: for credit an idempotency key, for a correction the last
+    entry of the history that the form was shown with."""
 
 
 def read_new_user(form: Mapping[str, str]) -> tuple[NewUser, str]:

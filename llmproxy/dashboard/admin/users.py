@@ -277,6 +277,7 @@ def _user_page(
         "typed": typed or {"name": "", "form": {}, "problem": ""},
         "rates": user_forms.rate_fields(found.user),
         "counts": COUNTS,
+        "last_entry": user_acts.last_entry(found.credits),
         "once": f"page-{secrets.token_urlsafe(16)}",
     }
     status = 422 if typed else 200

@@ -10,7 +10,7 @@ from llmproxy.live_catalog import LiveCatalog
 from llmproxy.probe import Probe
 
 
-class Backstage(NamedTuple):
+class Office(NamedTuple):
     """Objects that are there as long as the server."""
 
     config: Config
