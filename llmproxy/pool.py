@@ -110,9 +110,8 @@ def find_pool(tx: Tx) -> Pool:
         """SELECT provider, amount_nanousd, actor, created_at_ms FROM provider_funds
            WHERE id IN (SELECT max(id) FROM provider_funds GROUP BY provider) ORDER BY provider"""
     ).fetchall()
-    spent = _spent_since(tx, {provider: at_ms for provider, _, _, at_ms in told})
     funds = [
-        Fund(provider, amount, actor, at_ms, spent[provider])
+        Fund(provider, amount, actor, at_ms, _spent_since(tx, provider, at_ms))
         for provider, amount, actor, at_ms in told
     ]
     names = {fund.provider for fund in funds}
@@ -136,31 +135,26 @@ def warning(pool: Pool) -> str | None:
 
 # By user: their days are found by the table's key.
 _DAYS = """
-SELECT provider, day, sum(cost_nanousd)
-FROM users CROSS JOIN requests_by_day ON user_id = users.id AND day >= :first
-GROUP BY provider, day
-"""
-# Of the slim table, which is never pruned, not of the wide one.
-_PART = """
 SELECT coalesce(sum(cost_nanousd), 0)
-FROM holds JOIN price_versions ON price_versions.id = price_version_id
-WHERE holds.id >= :since AND holds.id < :until AND state <> 'open' AND provider = :provider
+FROM users CROSS JOIN requests_by_day
+  ON user_id = users.id AND day >= :first_day AND provider = :provider
+"""
+# Of the slim table, which is never pruned, not of the wide one. What runs has no cost yet.
+_PART = """
+SELECT coalesce(sum(cost), 0)
+FROM (SELECT price_version_id, coalesce(sum(cost_nanousd), 0) AS cost FROM holds
+      WHERE id >= :since AND id < :until GROUP BY price_version_id) AS sums
+     JOIN price_versions ON price_versions.id = price_version_id
+WHERE provider = :provider
 """
 
 
-def _spent_since(tx: Tx, since_ms: dict[str, int]) -> dict[str, int]:
-    """Return what answers of each provider have cost since a moment of its own."""
-    spans = {provider: split_span(at_ms, None) for provider, at_ms in since_ms.items()}
-    spent = dict.fromkeys(spans, 0)
-    if not spans:
-        return spent
-    first_day = min(span.first_day for span in spans.values())
-    for provider, day, cost in tx.execute(_DAYS, {"first": first_day}):
-        if provider in spans and day >= spans[provider].first_day:
-            spent[provider] += cost
-    for provider, span in spans.items():
-        for part in span.parts:
-            bounds = {"since": id_bound(part.since_ms, 0), "until": id_bound(part.until_ms, 0)}
-            row = tx.execute(_PART, {**bounds, "provider": provider}).fetchone()
-            spent[provider] += row[0]
+def _spent_since(tx: Tx, provider: str, since_ms: int) -> int:
+    """Return what answers of a provider have cost that were asked for since a moment."""
+    span = split_span(since_ms, None)
+    days = {"first_day": span.first_day, "provider": provider}
+    spent = int(tx.execute(_DAYS, days).fetchone()[0])
+    for part in span.parts:
+        bounds = {"since": id_bound(part.since_ms, 0), "until": id_bound(part.until_ms, 0)}
+        spent += tx.execute(_PART, {**bounds, "provider": provider}).fetchone()[0]
     return spent

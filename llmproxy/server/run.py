@@ -163,10 +163,8 @@ async def _serve_with(
     # For users' keys, for metrics, for pages: nobody's long question keeps another from an answer.
     own_reader, reader, pages_reader = (Reader(config.paths.database) for _ in range(3))
     page = MetricsPage(observer.metrics, writer, reader, pool, services, clock.now_ms())
-    port, checks = listeners[0].getsockname()[1], LedgerChecks(config.paths.database, clock)
-    ask = partial(ask_closely, services.upstream)
-    office = Office(config, catalog, checks, ask, lambda: relay.is_draining)
-    dashboard = _dashboard(port, pages_reader, writer, clock, office)
+    office = _office(config, services, relay)
+    dashboard = _dashboard(listeners[0], pages_reader, writer, clock, office)
     app = build_app(
         Parts(
             relay,
@@ -203,7 +201,7 @@ async def _serve_with(
         header_timeout_s=settings.header_timeout_s,
         body_timeout_s=settings.body_timeout_s,
     )
-    with closing(own_reader), closing(reader), closing(pages_reader), closing(checks):
+    with closing(own_reader), closing(reader), closing(pages_reader), closing(office.checks):
         async with asyncio.TaskGroup() as tasks:
             work = [watchdog.run(), catalog.watch(), _stop_when_failed(writer, server)]
             if observer.log is not None:
@@ -218,17 +216,23 @@ async def _serve_with(
                 task.cancel()
 
 
+def _office(config: Config, services: Services, relay: Relay) -> Office:
+    checks = LedgerChecks(config.paths.database, services.clock)
+    ask = partial(ask_closely, services.upstream)
+    return Office(config, services.catalog, checks, ask, lambda: relay.is_draining)
+
+
 def _dashboard(
-    port: int, reader: Reader, writer: Writer[Snapshot], clock: Clock, office: Office
+    listener: socket.socket, reader: Reader, writer: Writer[Snapshot], clock: Clock, office: Office
 ) -> Site | None:
     """Return what the dashboard shows and changes, None when it is switched off.
 
-    `port` is the one on which the proxy listens.
+    `listener` is the proxy's own.
     """
     settings = office.config.settings
     if not settings.dashboard:
         return None
-    proxy_port = port if settings.dashboard_port else 0
+    proxy_port = listener.getsockname()[1] if settings.dashboard_port else 0
     address = ReachedAt(settings.public_url, trusted_networks(settings), proxy_port)
     return Site(address, reader, writer, clock, office)
 

@@ -171,7 +171,7 @@ def test_days_and_parts_are_read_by_their_keys(book: Book) -> None:
                 row["detail"] for row in tx.execute("EXPLAIN QUERY PLAN " + statement, bounds)
             )
             for name, statement, bounds in (
-                ("days", pool._DAYS, {"first": 1}),
+                ("days", pool._DAYS, {"first_day": 1, "provider": "openai"}),
                 ("part", pool._PART, {"since": b"", "until": b"", "provider": "openai"}),
             )
         }
