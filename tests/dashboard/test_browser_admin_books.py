@@ -8,9 +8,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from llmproxy import accounts, audit
 from llmproxy.clock import Clock
+from tests.dashboard.browsing import PHONE, Watched, browser
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import ADMIN
-from tests.dashboard.test_browser import PHONE, Watched, browser
 
 __all__ = ("browser",)  # a fixture
 
