@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.dashboard.browsing import Watched, chromium
 from tests.dashboard.helpers import Desk
-from tests.dashboard.test_browser import browser, watched  # noqa: F401 - for all files here
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.service.helpers import either
@@ -68,3 +69,18 @@ def site_at_public_address(tmp_path: Path) -> Iterator[Site]:
     environ = {"LLMPROXY_PUBLIC_URL": "https://llm.example.org/proxy"}
     with running_site(tmp_path, environ) as site:
         yield site
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def watched(browser: Browser, desk: Desk) -> Iterator[Watched]:
+    """A window that may use the clipboard; nothing in it may have gone wrong in the end."""
+    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        watched = Watched(context, desk)
+        yield watched
+        assert watched.complaints == []

@@ -1,29 +1,13 @@
 """The dashboard in a real browser: the path of the user guide, on a desk and on a phone."""
 
 import re
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.dashboard.browsing import PHONE, Watched, chromium
+from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import KEYS, Desk
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def watched(browser: Browser, desk: Desk) -> Iterator[Watched]:
-    """A window that may use the clipboard; nothing in it may have gone wrong in the end."""
-    with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
-        watched = Watched(context, desk)
-        yield watched
-        assert watched.complaints == []
 
 
 def test_the_path_of_the_guide_from_signing_in_to_a_request_and_its_end(

@@ -10,19 +10,13 @@ from playwright.sync_api import Browser, Page, expect
 
 from llmproxy import accounts, key_pool, limit_store
 from llmproxy.clock import Clock
-from tests.dashboard.browsing import PHONE, Watched, chromium
+from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import Desk
 from tests.proxy.conftest import running_site
 from tests.service.helpers import either
 
 ADMIN = "/dashboard/admin"
 SECRET = "sk-added-in-a-browser-0123456789"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture

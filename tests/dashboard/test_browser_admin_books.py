@@ -8,11 +8,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from llmproxy import accounts, audit
 from llmproxy.clock import Clock
-from tests.dashboard.browsing import PHONE, Watched, browser
+from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import ADMIN
-
-__all__ = ("browser",)  # a fixture
 
 PAGES = (
     f"{ADMIN}/audit",

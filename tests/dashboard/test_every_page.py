@@ -1,13 +1,12 @@
 """What must hold for every page that there is, as an operator finds them by links."""
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Browser
 
 from tests.clients.environments import node_project, why_no_node
-from tests.dashboard.browsing import PHONE, Watched, chromium
+from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.crawler import crawl, route_of
 from tests.dashboard.helpers import KEYS, Desk, Visitor
 from tests.dashboard.table import routes
@@ -23,12 +22,6 @@ NOT_BY_LINKS = {
     "/public/images/{name}",
 }
 """Routes that no link of a page leads to: what is not linked to is not found by anybody."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
