@@ -211,23 +211,19 @@ def test_without_its_master_key_nothing_more_is_sealed(own_desk: Desk) -> None:
     assert boss.submit(f"{OPENAI}/keys", secret=SECRET).status_code == 303
 
 
-def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(
-    tmp_path: Path,
-) -> None:
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        site.stub.handle = either
-        boss = desk.operator()
-        path = find_paths(site.proxy.environ).master_key
-        text = path.read_text()
-        path.unlink()
-        os.mkfifo(path, 0o600)
-        answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
-        assert (answer.status_code, "says it only once" in answer.text) == (422, True)
-        _, key = desk.books.user()
-        assert desk.ask(key) == 200
-        path.unlink()
-        master_key.write_new(path, text)
-        master_key.put_in_place(path)
+def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    path = find_paths(desk.site.proxy.environ).master_key
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
+    assert (answer.status_code, "says it only once" in answer.text) == (422, True)
+    _, key = desk.books.user()
+    assert desk.ask(key) == 200
+    path.unlink()
+    master_key.write_new(path, text)
+    master_key.put_in_place(path)
 
 
 async def models(request: SeenRequest, out: Out) -> None:
