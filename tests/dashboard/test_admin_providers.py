@@ -1,8 +1,11 @@
 """The operator's pages about providers: paused, resumed, asked, and given keys."""
 
+import asyncio
 import os
 import re
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 from stat import S_IMODE
@@ -19,6 +22,7 @@ from tests.proxy.helpers import Site, chat
 from tests.service.helpers import Books, either
 from tests.support.proxy import PROVIDER_KEY, RunningProxy
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
+from tests.support.waiting import wait_until
 
 PROVIDERS = "/dashboard/admin/providers"
 OPENAI = f"{PROVIDERS}/openai"
@@ -207,23 +211,19 @@ def test_without_its_master_key_nothing_more_is_sealed(own_desk: Desk) -> None:
     assert boss.submit(f"{OPENAI}/keys", secret=SECRET).status_code == 303
 
 
-def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(
-    tmp_path: Path,
-) -> None:
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        site.stub.handle = either
-        boss = desk.operator()
-        path = find_paths(site.proxy.environ).master_key
-        text = path.read_text()
-        path.unlink()
-        os.mkfifo(path, 0o600)
-        answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
-        assert (answer.status_code, "says it only once" in answer.text) == (422, True)
-        _, key = desk.books.user()
-        assert desk.ask(key) == 200
-        path.unlink()
-        master_key.write_new(path, text)
-        master_key.put_in_place(path)
+def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    path = find_paths(desk.site.proxy.environ).master_key
+    text = path.read_text()
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
+    assert (answer.status_code, "says it only once" in answer.text) == (422, True)
+    _, key = desk.books.user()
+    assert desk.ask(key) == 200
+    path.unlink()
+    master_key.write_new(path, text)
+    master_key.put_in_place(path)
 
 
 async def models(request: SeenRequest, out: Out) -> None:
@@ -257,7 +257,7 @@ def test_a_provider_is_asked_with_each_key_that_is_not_disabled(own_desk: Desk) 
     assert states == {"key-1": "active", "wrong": "active", "off": "disabled"}
 
 
-def test_a_provider_that_does_not_answer_is_told_and_blocks_nobody(own_desk: Desk) -> None:
+def test_a_provider_that_does_not_answer_is_told(own_desk: Desk) -> None:
     desk, boss = own_desk, own_desk.operator()
 
     async def hang_up(request: SeenRequest, out: Out) -> None:
@@ -267,6 +267,46 @@ def test_a_provider_that_does_not_answer_is_told_and_blocks_nobody(own_desk: Des
     desk.site.stub.handle = hang_up
     (row,) = rows_of(boss.submit(f"{OPENAI}/check").text, "What it said")
     assert row.startswith("key-1 unreachable")
+
+
+def test_while_a_provider_is_asked_requests_are_served(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    released, (_, key) = threading.Event(), desk.books.user()
+
+    async def slow_list(request: SeenRequest, out: Out) -> None:
+        if request.method != "GET":
+            await either(request, out)
+            return
+        while not released.is_set():
+            await asyncio.sleep(0.01)
+        await models(request, out)
+
+    desk.site.stub.handle = slow_list
+    with ThreadPoolExecutor(1) as thread:
+        checking = thread.submit(boss.submit, f"{OPENAI}/check")
+        try:
+            wait_until(lambda: any(each.method == "GET" for each in desk.site.stub.requests))
+            assert desk.ask(key) == 200
+            assert not checking.done()
+        finally:
+            released.set()
+        assert rows_of(checking.result().text, "What it said") == ["key-1 ok 2 models"]
+
+
+def test_a_provider_that_sends_the_key_back_is_refused_and_the_key_is_not_shown(
+    own_desk: Desk,
+) -> None:
+    desk, boss = own_desk, own_desk.operator()
+
+    async def echo(request: SeenRequest, out: Out) -> None:
+        del request
+        await out.json(200, {"data": [{"id": PROVIDER_KEY}]})
+
+    desk.site.stub.handle = echo
+    answer = boss.submit(f"{OPENAI}/check")
+    (row,) = rows_of(answer.text, "What it said")
+    assert row.startswith("key-1 refused 200: it sends the key back")
+    assert PROVIDER_KEY not in answer.text
 
 
 def test_what_is_not_there_is_missing(desk: Desk) -> None:

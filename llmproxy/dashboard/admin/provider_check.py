@@ -14,7 +14,7 @@ from llmproxy.errors import VaultError
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.probe import Probe
 
-AT_ONCE_MAX = 4
+AT_ONCE_MAX = 10
 
 
 class Checked(NamedTuple):
