@@ -163,6 +163,15 @@ def test_what_a_command_changes_stands_in_the_audit_log_once(
     assert added.created_at_ms == NOW_MS + 3 * DAY_MS
 
 
+def test_a_master_key_that_seals_nothing_is_changed_with_a_note_of_it(filled: Quick) -> None:
+    filled.ok("provider-keys", "remove", "openai", "key-1", "--yes")
+    master, before = filled.home / "config" / "master.key", acts(filled)
+    old = master.read_text()
+    filled.ok("provider-keys", "rekey", "--yes")
+    assert master.read_text() != old
+    assert [act.act for act in acts(filled)[len(before) :]] == ["provider-keys rekey"]
+
+
 @pytest.mark.parametrize("name", READING)
 def test_what_only_reads_does_not(filled: Quick, book: Book, name: str) -> None:
     arguments = READING[name]

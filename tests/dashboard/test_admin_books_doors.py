@@ -48,7 +48,11 @@ def test_a_page_is_shown_to_operators_and_to_nobody_else(desk: Desk, path: str) 
     refused = desk.signed_in().get(path)
     assert refused.status_code == 403
     assert "For operators" in refused.text
-    assert operator(desk).get(path).status_code == 200
+    olga = operator(desk)
+    answer, head = olga.get(path), olga.head(path)
+    assert (answer.status_code, head.status_code, head.content) == (200, 200, b"")
+    assert head.headers["content-type"] == answer.headers["content-type"]
+    assert head.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def test_who_is_no_operator_any_more_is_refused(desk: Desk) -> None:

@@ -23,6 +23,7 @@ NOTHING = """
     /docs /redoc /schema /schema/openapi.json /schema/swagger /schema/redoc /schema/elements
     /openapi.yaml /openapi.yml /swagger.json /swagger-ui /api /api/v1 /admin /admin/ /metrics
     /debug /debug/pprof /debug/vars /status /server-status /info /health /actuator /actuator/env
+    /audit /catalog /pool /ledger /admin/audit /admin/catalog /admin/pool /admin/ledger
     /config /config.json /.env /.git/HEAD /.well-known/security.txt /console /graphql /login
     /key/generate /user/new /model/info /spend/logs /v1 /v1/ /v1/keys /v1/users /v1/admin
     /users /admin/users /admin/providers /dashboard/users /dashboard/providers /dashboard/admin.json
