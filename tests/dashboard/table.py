@@ -1,5 +1,6 @@
 """The dashboard's table of routes, as the program itself builds it."""
 
+from functools import cache
 from typing import Any, cast
 
 from litestar import Litestar
@@ -14,14 +15,15 @@ NONE = cast("Any", None)
 """What no route needs before it is asked for."""
 
 
-def routes() -> set[tuple[str, str]]:
+@cache
+def routes() -> frozenset[tuple[str, str]]:
     """Return methods with paths, such as `("GET", "/dashboard/settings")`; HEAD goes with GET."""
     site = Site(ReachedAt("", (), 0), NONE, NONE, Clock(), NONE)
     app = Litestar(dashboard_routes(site, NONE), openapi_config=None, logging_config=None)
-    return {
+    return frozenset(
         (method, route.path_format)
         for route in app.routes
         if isinstance(route, HTTPRoute)
         for method in route.methods
         if method not in {"HEAD", "OPTIONS"}
-    }
+    )
