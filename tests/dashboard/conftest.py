@@ -41,6 +41,14 @@ def plain_desk(tmp_path: Path) -> Iterator[Desk]:
         yield desk
 
 
+@pytest.fixture(scope="module")
+def module_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    """A dashboard of a file of tests: what is done to its providers concerns no other file."""
+    with running_site(tmp_path_factory.mktemp("own"), {}) as site, Desk(site) as desk:
+        site.stub.handle = either
+        yield desk
+
+
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     """A database without a server."""

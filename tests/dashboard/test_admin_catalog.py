@@ -27,6 +27,11 @@ def olga(plain_desk: Desk) -> Visitor:
     return operator(plain_desk)
 
 
+@pytest.fixture
+def owen(module_desk: Desk) -> Visitor:
+    return operator(module_desk)
+
+
 def names(html: str) -> list[str]:
     """The models of a list."""
     found = re.findall(r'<td class="main"><a href="[^"]*">([^<]*)</a>', html)
@@ -249,29 +254,29 @@ def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Vis
     ],
 )
 def test_what_cannot_be_is_told(
-    plain_desk: Desk, olga: Visitor, fields: dict[str, str], said: str
+    module_desk: Desk, owen: Visitor, fields: dict[str, str], said: str
 ) -> None:
-    acts = acts_count(plain_desk)
+    acts = acts_count(module_desk)
     for path in ("preview", "set"):
-        answer = olga.submit(f"{CATALOG}/{path}", **{**GPT, **fields})
+        answer = owen.submit(f"{CATALOG}/{path}", **{**GPT, **fields})
         assert answer.status_code == 422
         assert_sound(answer)
         assert said in unescape(answer.text)
-    assert acts_count(plain_desk) == acts
+    assert acts_count(module_desk) == acts
 
 
 @pytest.mark.parametrize("text", XSS)
-def test_whatever_is_written_is_text(plain_desk: Desk, olga: Visitor, text: str) -> None:
+def test_whatever_is_written_is_text(module_desk: Desk, owen: Visitor, text: str) -> None:
     everywhere = dict.fromkeys(("in_price", "mode", "aliases", "multiplier", "reasoning"), text)
     pages = [
-        olga.submit(f"{CATALOG}/preview", **{"provider": text, "model": text, **everywhere}),
-        olga.submit(f"{CATALOG}/preview", **GPT, mode=text),
-        olga.submit(f"{CATALOG}/set", **GPT, **everywhere, seen=text),
-        olga.submit(f"{CATALOG}/remove", provider=text, model=text),
-        olga.get(CATALOG, params={"search": text, "provider": text, "own": text, "page": text}),
+        owen.submit(f"{CATALOG}/preview", **{"provider": text, "model": text, **everywhere}),
+        owen.submit(f"{CATALOG}/preview", **GPT, mode=text),
+        owen.submit(f"{CATALOG}/set", **GPT, **everywhere, seen=text),
+        owen.submit(f"{CATALOG}/remove", provider=text, model=text),
+        owen.get(CATALOG, params={"search": text, "provider": text, "own": text, "page": text}),
     ]
     plain = re.sub(r"\s", "", text)
-    with plain_desk.books.write() as tx:  # names that no command would take
+    with module_desk.books.write() as tx:  # names that no command would take
         tx.execute(
             """INSERT INTO catalog_overrides(provider, model, entry, actor, updated_at_ms)
                VALUES('openai', ?, '{"in_price": "1", "out_price": "2"}', ?, 0),
@@ -279,11 +284,11 @@ def test_whatever_is_written_is_text(plain_desk: Desk, olga: Visitor, text: str)
             (plain, text, text, text),
         )
     named = {"name": f"openai/{plain}"}
-    wait_until(lambda: olga.get(MODEL, params=named).status_code == 200)
+    wait_until(lambda: owen.get(MODEL, params=named).status_code == 200)
     pages += [
-        olga.get(CATALOG, params={"search": plain}),
-        olga.get(MODEL, params=named),
-        olga.submit(f"{CATALOG}/preview", provider="openai", model=plain, in_price="2"),
+        owen.get(CATALOG, params={"search": plain}),
+        owen.get(MODEL, params=named),
+        owen.submit(f"{CATALOG}/preview", provider="openai", model=plain, in_price="2"),
     ]
     for answer in pages:
         assert answer.status_code in {200, 422}

@@ -20,6 +20,11 @@ def olga(plain_desk: Desk) -> Visitor:
     return operator(plain_desk)
 
 
+@pytest.fixture
+def owen(module_desk: Desk) -> Visitor:
+    return operator(module_desk)
+
+
 def amounts(html: str) -> list[str]:
     """The two large amounts: users' credit, and what is left at providers."""
     return re.findall(r'<p class="amount"[^>]*>([^<]*)</p>', html)
@@ -76,23 +81,23 @@ def test_more_sold_than_held_is_warned_of(plain_desk: Desk, olga: Visitor) -> No
     ],
 )
 def test_what_cannot_be_entered_is_told(
-    plain_desk: Desk, olga: Visitor, fields: dict[str, str], said: str
+    module_desk: Desk, owen: Visitor, fields: dict[str, str], said: str
 ) -> None:
-    acts = acts_count(plain_desk)
-    answer = olga.submit(f"{POOL}/set", **fields)
+    acts = acts_count(module_desk)
+    answer = owen.submit(f"{POOL}/set", **fields)
     assert answer.status_code == 422
     assert_sound(answer)
     assert said in unescape(answer.text)
-    assert acts_count(plain_desk) == acts
-    assert amounts(olga.text(POOL))[1] == "–"
+    assert acts_count(module_desk) == acts
+    assert amounts(owen.text(POOL))[1] == "–"
 
 
 @pytest.mark.parametrize("text", XSS)
-def test_whatever_is_written_is_text(plain_desk: Desk, olga: Visitor, text: str) -> None:
-    answer = olga.submit(f"{POOL}/set", provider=text, usd=text)
+def test_whatever_is_written_is_text(module_desk: Desk, owen: Visitor, text: str) -> None:
+    answer = owen.submit(f"{POOL}/set", provider=text, usd=text)
     assert answer.status_code == 422
     assert_sound(answer)
-    with plain_desk.books.write() as tx:  # names that no command would take
+    with module_desk.books.write() as tx:  # names that no command would take
         tx.execute(
             "INSERT INTO provider_funds(provider, amount_nanousd, actor, created_at_ms) "
             "VALUES(?, 1, ?, 0)",
@@ -103,7 +108,7 @@ def test_whatever_is_written_is_text(plain_desk: Desk, olga: Visitor, text: str)
             "VALUES(?, 'openai', 'http://127.0.0.1:9/v1', 0, 0)",
             (text + "2",),
         )
-    answer = olga.get(POOL)
+    answer = owen.get(POOL)
     assert_sound(answer)
     assert unescape(answer.text).count(text) >= 4
 

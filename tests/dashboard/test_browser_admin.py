@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,36 +11,26 @@ from llmproxy import accounts, key_pool, limit_store
 from llmproxy.clock import Clock
 from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import Desk
-from tests.proxy.conftest import running_site
-from tests.service.helpers import either
 
 ADMIN = "/dashboard/admin"
 SECRET = "sk-added-in-a-browser-0123456789"
 
 
 @pytest.fixture
-def own_desk(tmp_path: Path) -> Iterator[Desk]:
-    """A dashboard of one's own: what is done to its providers concerns nobody else."""
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        site.stub.handle = either
-        yield desk
-
-
-@pytest.fixture
-def boss(browser: Browser, own_desk: Desk) -> Iterator[Watched]:
+def boss(browser: Browser, module_desk: Desk) -> Iterator[Watched]:
     """The window of an operator who has signed in; nothing in it may have gone wrong."""
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
-        watched = Watched(context, own_desk)
+        watched = Watched(context, module_desk)
         watched.operator()
         yield watched
         assert watched.complaints == []
 
 
 @pytest.fixture
-def guest(browser: Browser, own_desk: Desk) -> Iterator[Watched]:
+def guest(browser: Browser, module_desk: Desk) -> Iterator[Watched]:
     """The window of somebody else."""
     with browser.new_context() as context:
-        watched = Watched(context, own_desk)
+        watched = Watched(context, module_desk)
         yield watched
         assert watched.complaints == []
 
@@ -74,7 +63,7 @@ def test_credit_by_the_operator_is_on_the_users_page(boss: Watched, guest: Watch
 
 
 def test_a_user_is_made_and_comes_by_the_link(
-    boss: Watched, guest: Watched, own_desk: Desk
+    boss: Watched, guest: Watched, module_desk: Desk
 ) -> None:
     page = boss.open(f"{ADMIN}/users")
     page.get_by_role("link", name="Create user").click()
@@ -84,7 +73,7 @@ def test_a_user_is_made_and_comes_by_the_link(
     page.keyboard.type("1.00")
     page.keyboard.press("Enter")
     key = page.locator("#secret").inner_text()
-    assert own_desk.ask(key) == 200
+    assert module_desk.ask(key) == 200
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == key
@@ -100,76 +89,79 @@ def test_a_user_is_made_and_comes_by_the_link(
 
 
 def test_pausing_refuses_the_next_request_and_resuming_lets_it_through(
-    boss: Watched, own_desk: Desk
+    boss: Watched, module_desk: Desk
 ) -> None:
-    _, key = own_desk.books.user()
+    _, key = module_desk.books.user()
     page = boss.open(f"{ADMIN}/providers")
     page.get_by_role("link", name="openai").click()
     page.get_by_text("Pause this provider").click()
     page.get_by_label("Reason").fill("invoice unpaid")
     page.get_by_role("button", name="Pause openai").click()
     expect(page.get_by_role("status")).to_contain_text("is paused")
-    assert own_desk.ask(key) == 429
+    assert module_desk.ask(key) == 429
     page.get_by_role("link", name="Overview").last.click()
     notice = page.locator(".todo")
     expect(notice).to_contain_text("openai: invoice unpaid")
     notice.get_by_role("link").click()
     page.get_by_role("button", name="Resume openai").click()
     expect(page.get_by_role("status")).to_contain_text("let through again")
-    assert own_desk.ask(key) == 200
+    assert module_desk.ask(key) == 200
 
 
-def test_a_key_that_is_added_serves_the_next_request(boss: Watched, own_desk: Desk) -> None:
-    _, key = own_desk.books.user()
+def test_a_key_that_is_added_serves_the_next_request(boss: Watched, module_desk: Desk) -> None:
+    _, key = module_desk.books.user()
     page = boss.open(f"{ADMIN}/providers/openai")
     page.get_by_role("button", name="Disable key-1").click()
     expect(page.get_by_role("status")).to_contain_text("not used any more")
-    assert own_desk.ask(key) == 503
+    assert module_desk.ask(key) == 503
     field = page.get_by_label("It is stored sealed, and never shown again.")
     expect(field).to_have_attribute("type", "password")
     field.fill(SECRET)
     page.get_by_role("button", name="Add key").click()
     expect(page.get_by_role("status")).to_contain_text("stored, sealed")
-    assert own_desk.ask(key) == 200
-    sent = own_desk.site.last_request().header("authorization")
+    assert module_desk.ask(key) == 200
+    sent = module_desk.site.last_request().header("authorization")
     assert sent == f"Bearer {SECRET}".encode()
     assert SECRET not in page.content()
     page.locator("summary", has_text="Remove").last.click()
     page.get_by_role("button", name="Forget key-2 for good").click()
     expect(page.get_by_role("status")).to_contain_text("is forgotten")
-    assert own_desk.ask(key) == 503
+    assert module_desk.ask(key) == 503
+    page.get_by_role("button", name="Enable key-1").click()
+    expect(page.get_by_role("status")).to_be_visible()
+    assert module_desk.ask(key) == 200
 
 
 def test_disabling_a_user_ends_requests_and_the_session(
-    boss: Watched, guest: Watched, own_desk: Desk
+    boss: Watched, guest: Watched, module_desk: Desk
 ) -> None:
     name, key = guest.sign_in()
-    assert own_desk.ask(key) == 200
+    assert module_desk.ask(key) == 200
     page = to_user(boss, name)
     page.get_by_text("Disable this user").click()
     page.get_by_role("button", name=f"Disable {name}").click()
     expect(page.get_by_role("status")).to_contain_text("disabled and signed out")
-    assert own_desk.ask(key) == 403
+    assert module_desk.ask(key) == 403
     guest.open("/dashboard")
     expect(guest.page.get_by_role("heading", name="Sign in")).to_be_visible()
     page.get_by_role("button", name=f"Enable {name}").click()
     expect(page.get_by_role("status")).to_contain_text("again")
-    assert own_desk.ask(key) == 200
+    assert module_desk.ask(key) == 200
 
 
-def test_a_key_that_the_operator_revokes_is_refused(boss: Watched, own_desk: Desk) -> None:
-    name, key = own_desk.books.user()
+def test_a_key_that_the_operator_revokes_is_refused(boss: Watched, module_desk: Desk) -> None:
+    name, key = module_desk.books.user()
     page = to_user(boss, name)
     page.locator("summary", has_text="Revoke").click()
     page.get_by_role("button", name="Revoke test").click()
     expect(page.get_by_role("status")).to_contain_text("is revoked")
-    assert own_desk.ask(key) == 401
+    assert module_desk.ask(key) == 401
 
 
 def test_the_keyboard_alone_opens_what_is_folded_and_sends_it(
-    boss: Watched, own_desk: Desk
+    boss: Watched, module_desk: Desk
 ) -> None:
-    name, _ = own_desk.books.user()
+    name, _ = module_desk.books.user()
     page = to_user(boss, name)
     page.get_by_label("Reason").first.focus()
     for _ in range(2):  # past the button, to what is folded
@@ -181,11 +173,13 @@ def test_the_keyboard_alone_opens_what_is_folded_and_sends_it(
     page.keyboard.type("paid out")
     page.keyboard.press("Enter")
     expect(page.get_by_role("status")).to_have_text("The balance is corrected.")
-    assert own_desk.books.wallet(name) == (3_750_000_000, 0)
+    assert module_desk.books.wallet(name) == (3_750_000_000, 0)
 
 
-def test_a_wrong_amount_is_said_aloud_and_stays_in_the_form(boss: Watched, own_desk: Desk) -> None:
-    name, _ = own_desk.books.user()
+def test_a_wrong_amount_is_said_aloud_and_stays_in_the_form(
+    boss: Watched, module_desk: Desk
+) -> None:
+    name, _ = module_desk.books.user()
     page = to_user(boss, name)
     page.get_by_label("Amount").fill("five")
     page.get_by_label("Reason").first.fill("invoice 17")
@@ -198,14 +192,14 @@ def test_a_wrong_amount_is_said_aloud_and_stays_in_the_form(boss: Watched, own_d
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_is_wider_than_a_phone(
-    boss: Watched, own_desk: Desk, scheme: Literal["light", "dark"]
+    boss: Watched, module_desk: Desk, scheme: Literal["light", "dark"]
 ) -> None:
-    page, books, now_ms = boss.page, own_desk.books, Clock().now_ms()
+    page, books, now_ms = boss.page, module_desk.books, Clock().now_ms()
     page.set_viewport_size(PHONE)
     page.emulate_media(color_scheme=scheme)
     name, key = books.user()
-    assert own_desk.ask(key) == 200
-    assert own_desk.ask(key, model="a-model-with-a-very-long-name-" * 5) == 400
+    assert module_desk.ask(key) == 200
+    assert module_desk.ask(key, model="a-model-with-a-very-long-name-" * 5) == 400
     books.settled_wallet(name)
     with books.write() as tx:
         long = accounts.create_user(tx, "w" * 64, now_ms=now_ms)
@@ -219,7 +213,7 @@ def test_nothing_is_wider_than_a_phone(
             )
         key_pool.pause_provider(tx, "openai", reason="y" * 300, actor="proxy", now_ms=now_ms)
     paths = ["", "/users", "/users/new", "/providers", "/providers/openai", "/providers/xai"]
-    paths += [f"/users/{own_desk.user_id(each)}" for each in (name, "w" * 64)]
+    paths += [f"/users/{module_desk.user_id(each)}" for each in (name, "w" * 64)]
     for path in paths:
         boss.open(ADMIN + path)
         for summary in page.locator("main summary").all():
@@ -233,10 +227,10 @@ def test_nothing_is_wider_than_a_phone(
         assert tabs["y"] < title["y"]
 
 
-def test_all_of_it_works_without_scripts(browser: Browser, own_desk: Desk) -> None:
-    name, key = own_desk.books.user()
+def test_all_of_it_works_without_scripts(browser: Browser, module_desk: Desk) -> None:
+    name, key = module_desk.books.user()
     with browser.new_context(java_script_enabled=False) as context:
-        boss = Watched(context, own_desk)
+        boss = Watched(context, module_desk)
         boss.operator()
         page = to_user(boss, name)
         page.get_by_label("Amount").fill("1")
@@ -245,5 +239,5 @@ def test_all_of_it_works_without_scripts(browser: Browser, own_desk: Desk) -> No
         page.locator("summary", has_text="Revoke").click()
         page.get_by_role("button", name="Revoke test").click()
         expect(page.get_by_role("status")).to_contain_text("is revoked")
-        assert own_desk.ask(key) == 401
+        assert module_desk.ask(key) == 401
         assert boss.complaints == []
