@@ -1,5 +1,6 @@
 """The operator's pages in a real browser: what is done on them counts at once, for everybody."""
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -190,13 +191,9 @@ def test_a_wrong_amount_is_said_aloud_and_stays_in_the_form(
     boss.complaints.clear()  # the browser notes the 422 itself
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_wider_than_a_phone(
-    boss: Watched, module_desk: Desk, scheme: Literal["light", "dark"]
-) -> None:
+def test_nothing_is_wider_than_a_phone(boss: Watched, module_desk: Desk) -> None:
     page, books, now_ms = boss.page, module_desk.books, Clock().now_ms()
     page.set_viewport_size(PHONE)
-    page.emulate_media(color_scheme=scheme)
     name, key = books.user()
     assert module_desk.ask(key) == 200
     assert module_desk.ask(key, model="a-model-with-a-very-long-name-" * 5) == 400
@@ -214,7 +211,9 @@ def test_nothing_is_wider_than_a_phone(
         key_pool.pause_provider(tx, "openai", reason="y" * 300, actor="proxy", now_ms=now_ms)
     paths = ["", "/users", "/users/new", "/providers", "/providers/openai", "/providers/xai"]
     paths += [f"/users/{module_desk.user_id(each)}" for each in (name, "w" * 64)]
-    for path in paths:
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme, path in itertools.product(schemes, paths):
+        page.emulate_media(color_scheme=scheme)
         boss.open(ADMIN + path)
         for summary in page.locator("main summary").all():
             summary.click()
