@@ -306,6 +306,11 @@ def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> int:
     return done.rowcount
 
 
+def end_api_key(tx: Tx, key: ApiKey, *, now_ms: int) -> None:
+    """End one API key of those that share a name: one that was replaced, and still works."""
+    tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms, key.id))
+
+
 _KEYS = (
     """
 SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,

@@ -9,7 +9,8 @@ import msgspec
 from llmproxy.clock import rfc3339
 from llmproxy.storage.database import Tx
 
-DETAILS_CHARS_MAX = 500
+DETAILS_CHARS_MAX = 16_384
+"""No form is longer, and hardly a command."""
 
 
 class Act(msgspec.Struct, frozen=True):

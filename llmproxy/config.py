@@ -5,9 +5,11 @@ default. Must not open the database.
 """
 
 import os
+import pwd
 import re
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -421,4 +423,8 @@ def notify_socket(environ: Mapping[str, str] = os.environ) -> str | None:
 
 def operator_name(environ: Mapping[str, str] = os.environ) -> str:
     """Return who acts on the command line, as the history will show it."""
-    return "cli:" + (environ.get("USER") or environ.get("LOGNAME") or "unknown")[:60]
+    name = environ.get("USER") or environ.get("LOGNAME")
+    if not name:  # as in containers and under cron
+        with suppress(KeyError):
+            name = pwd.getpwuid(os.getuid()).pw_name
+    return "cli:" + (name or str(os.getuid()))[:60]

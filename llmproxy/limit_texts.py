@@ -11,6 +11,18 @@ from llmproxy.errors import LlmproxyError
 from llmproxy.limits import Network, parse_networks
 from llmproxy.money import parse_usd
 
+OPTIONS = {
+    "requests_per_minute": "--rpm",
+    "tokens_per_minute": "--tpm",
+    "concurrent_max": "--concurrent",
+    "daily_budget_nanousd": "--daily-budget",
+    "monthly_budget_nanousd": "--monthly-budget",
+    "spend_per_hour_nanousd": "--spend-per-hour",
+    "models": "--models",
+    "providers": "--providers",
+    "networks": "--networks",
+}
+"""How the command line calls each limit."""
 LISTED_MAX = 50
 _COUNT = re.compile(r"[1-9]\d{0,11}", re.ASCII)
 _PATTERN = re.compile(r"[^\s,*]{1,200}\*?|\*")

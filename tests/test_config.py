@@ -1,6 +1,7 @@
 """Settings: where they come from, what they may be, and the master key's whereabouts."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,9 @@ def test_the_master_key_is_looked_for_where_it_is_named(
 def test_the_operator_is_named_as_the_system_names_them() -> None:
     assert config.operator_name({"USER": "olga"}) == "cli:olga"
     assert config.operator_name({"LOGNAME": "otto"}) == "cli:otto"
-    assert config.operator_name({}) == "cli:unknown"
+    # As in containers and under cron: the account's name, if it has one, else its number.
+    assert re.fullmatch(r"cli:[\w.-]+", config.operator_name({}))
+    assert config.operator_name({}) != "cli:unknown"
 
 
 def test_the_master_key_may_come_through_a_pipe(tmp_path: Path) -> None:

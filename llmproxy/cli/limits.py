@@ -57,20 +57,6 @@ Networks = Annotated[
 ]
 
 
-OPTIONS = {
-    "requests_per_minute": "--rpm",
-    "tokens_per_minute": "--tpm",
-    "concurrent_max": "--concurrent",
-    "daily_budget_nanousd": "--daily-budget",
-    "monthly_budget_nanousd": "--monthly-budget",
-    "spend_per_hour_nanousd": "--spend-per-hour",
-    "models": "--models",
-    "providers": "--providers",
-    "networks": "--networks",
-}
-"""How the command line calls each limit."""
-
-
 def parse_limits(**given: str | None) -> dict[str, object]:
     """Return the changes that options ask for, by the names of the fields of `Limits`.
 
@@ -80,7 +66,7 @@ def parse_limits(**given: str | None) -> dict[str, object]:
         typer.BadParameter: one is not as it must be.
         MoneyError: an amount is none.
     """
-    from llmproxy.limit_texts import LimitTextError, parse_limit
+    from llmproxy.limit_texts import OPTIONS, LimitTextError, parse_limit
 
     changes: dict[str, object] = {}
     for field, text in given.items():

@@ -257,13 +257,15 @@ def _change(name: str, changes: "UserChanges", *, as_json: bool) -> None:
 def login_link(name: Name, as_json: Json = False) -> None:
     """Print a link that signs a user in to the dashboard. It works once, within 15 minutes.
 
+    It leads to the server that runs, or to where one would be: public_url, else host and port.
     Send it to nobody else. A link of theirs that was not used yet ends.
     """
     from llmproxy import accounts, sessions
     from llmproxy.clock import rfc3339
-    from llmproxy.config import load_config
-    from llmproxy.dashboard.address import sign_in_url
+    from llmproxy.config import find_paths, load_config
+    from llmproxy.dashboard.address import dashboard_url, told_where
     from llmproxy.errors import RefusedError
+    from llmproxy.storage.database import DatabaseFiles
 
     settings = load_config().settings
     if not settings.dashboard:
@@ -272,7 +274,9 @@ def login_link(name: Name, as_json: Json = False) -> None:
     now_ms = opening.now_ms()
     with opening.writing() as tx:
         secret = sessions.create_link(tx, accounts.find_user(tx, name), now_ms=now_ms)
-    url = sign_in_url(settings, secret)
+    lock = DatabaseFiles(find_paths().database).serving_lock
+    running = told_where(lock.holder()) if lock.is_held() else None
+    url = f"{running or dashboard_url(settings)}/sign-in/{secret}"
     if as_json:
         ends_at = rfc3339(now_ms + sessions.LINK_LIFE_MS)
         output.print_json({"user": name, "url": url, "expires_at": ends_at})

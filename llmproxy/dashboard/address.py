@@ -1,24 +1,35 @@
 """Owns where the dashboard is, for those who only name it: it loads nothing heavy."""
 
+import re
+
 from llmproxy.config import Settings
 
 PREFIX = "/dashboard"
 PICTURES = "/public/images"
 """Where the user guide looks for its pictures."""
-_PREFIX, _PICTURES = PREFIX.encode(), PICTURES.encode()
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to listen on, not to go to
 
 
-def sign_in_url(settings: Settings, secret: str) -> str:
-    """Return the link with a secret: at the dashboard's own port, `public_url`, or the proxy's."""
-    host, port, public = settings.host, settings.port, settings.public_url
+def dashboard_url(settings: Settings, port: int = 0) -> str:
+    """Return where the dashboard is: at its own port, at `public_url`, or at the proxy's port.
+
+    `port` is the one that is listened on, where that is known.
+    """
+    host, configured = settings.host, settings.port
     if settings.dashboard_port:
-        host, port, public = settings.dashboard_host, settings.dashboard_port, ""
-    host = EVERYWHERE.get(host, host)
-    own = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    return f"{public or own}{PREFIX}/sign-in/{secret}"
+        host, configured = settings.dashboard_host, settings.dashboard_port
+    elif settings.public_url:
+        return settings.public_url + PREFIX
+    host, port = EVERYWHERE.get(host, host), port or configured
+    return f"http://[{host}]:{port}{PREFIX}" if ":" in host else f"http://{host}:{port}{PREFIX}"
 
 
-def is_dashboard(raw_path: bytes) -> bool:
-    """Say whether a request's path, as it came, is one of the dashboard's."""
-    return raw_path.startswith((_PREFIX, _PICTURES))
+def says_where(settings: Settings, port: int) -> str:
+    """Return what the serving process leaves beside the database: where its dashboard is."""
+    return f"dashboard at {dashboard_url(settings, port)}"
+
+
+def told_where(holder: str) -> str | None:
+    """Return where the dashboard of the process that serves is, None when it does not say."""
+    found = re.search(r"dashboard at (\S+)$", holder)
+    return found[1] if found else None

@@ -1,13 +1,14 @@
 """Owns the form in which a user asks for an API key: what may stand in it, and what it means."""
 
 from collections.abc import Mapping
+from shlex import quote
 from typing import NamedTuple
 
 from llmproxy.catalog import Catalog
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.formats import DAY_MS
 from llmproxy.errors import MoneyError
-from llmproxy.limit_texts import LimitTextError, catalog_ids, parse_limit
+from llmproxy.limit_texts import OPTIONS, LimitTextError, catalog_ids, parse_limit
 
 HOUR_MS = 3_600_000
 LIVES = {"": "Never", "7": "In 7 days", "30": "In 30 days", "90": "In 90 days", "365": "In a year"}
@@ -36,6 +37,8 @@ class NewKey(NamedTuple):
     name: str
     expires_at_ms: int | None
     limits: dict[str, object]
+    words: str
+    """Its end and limits as the command line's options, with a space before them."""
 
 
 def read_new_key(form: Mapping[str, str], catalog: Catalog, *, now_ms: int) -> NewKey:
@@ -57,7 +60,10 @@ def read_new_key(form: Mapping[str, str], catalog: Catalog, *, now_ms: int) -> N
     if isinstance(models, tuple):
         limits["models"] = _known_models(models, catalog)
     expires_at_ms = now_ms + int(life) * DAY_MS if life else None
-    return NewKey(form["name"], expires_at_ms, limits)
+    options = {"--expires": f"{life}d" if life else ""}
+    options |= {OPTIONS[field]: form[field] for field in limits}
+    words = "".join(f" {name} {quote(text)}" for name, text in options.items() if text)
+    return NewKey(form["name"], expires_at_ms, limits, words)
 
 
 def read_overlap(form: Mapping[str, str]) -> int:

@@ -8,10 +8,10 @@ from shlex import quote
 from typing import NamedTuple
 
 from llmproxy import accounts, limit_store, reports
-from llmproxy.accounts import ApiKey
+from llmproxy.accounts import ApiKey, User
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.formats import DAY_MS, used_on
-from llmproxy.dashboard.key_form import NewKey
+from llmproxy.dashboard.key_form import HOUR_MS, NewKey
 from llmproxy.dashboard.site import SignedIn
 from llmproxy.reports import LimitsUse
 from llmproxy.storage.database import Tx
@@ -95,7 +95,7 @@ def create_key(tx: Tx, signed_in: SignedIn, wanted: NewKey) -> str:
     if wanted.limits:
         made = accounts.find_live_keys(tx, user, wanted.name, now_ms=now_ms)
         limit_store.set_key_limits(tx, [key.id for key in made], wanted.limits)
-    signed_in.note(tx, "keys create", f"{user.name} --name {quote(wanted.name)}")
+    signed_in.note(tx, "keys create", f"{user.name} --name {quote(wanted.name)}{wanted.words}")
     return secret
 
 
@@ -113,12 +113,15 @@ def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tup
     secret = accounts.rotate_api_key(
         tx, signed_in.user, key.name, now_ms=signed_in.now_ms, overlap_ms=overlap_ms
     )
-    signed_in.note(tx, "keys rotate", f"{signed_in.user.name} {quote(key.name)}")
+    overlap = f" --overlap {overlap_ms // HOUR_MS}h" if overlap_ms else ""
+    signed_in.note(tx, "keys rotate", f"{signed_in.user.name} {quote(key.name)}{overlap}")
     return key.name, secret
 
 
 def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:
-    """End an API key at once, and one that it replaced; return its name.
+    """End an API key at once; return its name.
+
+    One that is being replaced ends alone, any other with those that it replaced.
 
     Raises:
         MissingError: they have no key with this id.
@@ -127,9 +130,19 @@ def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:
     key = _own_key(tx, signed_in, key_id)
     if not _is_live(key, signed_in.now_ms):
         raise FormError("This API key has ended already.")
-    accounts.revoke_api_key(tx, signed_in.user, key.name, now_ms=signed_in.now_ms)
-    signed_in.note(tx, "keys revoke", f"{signed_in.user.name} {quote(key.name)}")
+    end_key(tx, signed_in, signed_in.user, key)
     return key.name
+
+
+def end_key(tx: Tx, signed_in: SignedIn, user: User, key: ApiKey) -> None:
+    """End a key that works, as it was pointed at, and note it."""
+    words = f"{user.name} {quote(key.name)}"
+    if key.state(signed_in.now_ms) == "replaced":
+        accounts.end_api_key(tx, key, now_ms=signed_in.now_ms)
+        words += f" ({key.masked}, which was replaced)"
+    else:
+        accounts.revoke_api_key(tx, user, key.name, now_ms=signed_in.now_ms)
+    signed_in.note(tx, "keys revoke", words)
 
 
 def _own_key(tx: Tx, signed_in: SignedIn, key_id: int) -> ApiKey:

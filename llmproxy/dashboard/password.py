@@ -39,7 +39,9 @@ def password_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/settings/sign-out-others")
     async def sign_out_others(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.write_as_user(request, _sign_out_others)
+        signed_in, devices = await site.read_as_user(request, _count_others)
+        if devices:
+            signed_in, _ = await site.write_as_user(request, _sign_out_others)
         return site.redirect(signed_in.visit, PASSWORD)
 
     return [show, change, sign_out_others]
@@ -54,11 +56,12 @@ async def _change(site: Site, request: Request[Any, Any, Any], form: dict[str, s
     """
     signed_in, stored = await site.read_as_user(request, _find_hash)
     _require_may_try(site, signed_in)
-    if stored is not None:
-        site.attempts.note_failure(_counted(signed_in), site.clock.monotonic_s())
-        if not await site.slowly(passwords.is_right, form.get("current", ""), stored):
-            raise FormError("That is not your present password.")
-        site.attempts.forget(_counted(signed_in))
+    # Each attempt counts, one that succeeds too: it takes time, and leaves a row for good.
+    site.attempts.note_failure(_counted(signed_in), site.clock.monotonic_s())
+    if stored is not None and not await site.slowly(
+        passwords.is_right, form.get("current", ""), stored
+    ):
+        raise FormError("That is not your present password.")
     hashed = None
     if form.get("do") != "remove":
         if form.get("new", "") != form.get("again", ""):
@@ -97,6 +100,8 @@ def _find_hash(tx: Tx, signed_in: SignedIn) -> str | None:
 
 
 def _store(tx: Tx, signed_in: SignedIn, stored: str | None, hashed: str | None) -> None:
+    if hashed is None and stored is None:
+        raise FormError("There is no password to be removed.")
     if _find_hash(tx, signed_in) != stored:
         raise FormError("The password was changed elsewhere meanwhile. Nothing was changed here.")
     passwords.store_password(tx, signed_in.user, hashed)

@@ -4,6 +4,7 @@ A link shows a page with a button; only the button uses the link up, so that a c
 links, which asks with GET, does not. A password signs in those who have set one.
 """
 
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from litestar import HttpMethod, Request, Response, post, route
@@ -11,9 +12,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from llmproxy import accounts, passwords, sessions
+from llmproxy.dashboard.sign_in_attempts import AT_USER_MAX
 from llmproxy.dashboard.site import NO_SESSION, Site, read_form, set_session
 from llmproxy.dashboard.visit import Visit
 from llmproxy.errors import NotFoundError
+from llmproxy.limits import parse_address
 from llmproxy.sessions import NewSession
 from llmproxy.storage.database import Tx
 
@@ -73,7 +76,7 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         if not _may_try(site, visit, name):
             return _too_often(site, visit)
         # Counted before it is known to be wrong: while one is compared, others must not be tried.
-        site.attempts.note_failure(visit.peer, site.clock.monotonic_s())
+        site.attempts.note_failure(_of_address(visit), site.clock.monotonic_s())
         site.attempts.note_failure(_of_user(name), site.clock.monotonic_s())
         stored = await site.read(passwords.find_password_hash, name)
         if not await site.slowly(passwords.is_right, password, stored):
@@ -84,7 +87,7 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         if session is None:  # disabled, or another password since
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
-        site.attempts.forget(visit.peer)
+        site.attempts.forget(_of_address(visit))
         site.attempts.forget(_of_user(name))
         response = site.redirect(visit, "")
         set_session(response, visit, session)
@@ -94,6 +97,14 @@ def _password_route(site: Site) -> HTTPRouteHandler:
 
 
 _NOT_RIGHT = "That name and password do not belong together."
+
+
+def _of_address(visit: Visit) -> str:
+    """Return by what attempts from an address are counted: of IPv6, the network of a household."""
+    address = parse_address(visit.peer)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((address, 64), strict=False))
+    return visit.peer
 
 
 def _of_user(name: str) -> str:
@@ -123,8 +134,10 @@ def _use_link(tx: Tx, secret: str, now_ms: int, replaced: str) -> NewSession | N
 
 
 def _may_try(site: Site, visit: Visit, name: str | None = None) -> bool:
-    who = [visit.peer] if name is None else [visit.peer, _of_user(name)]
-    return all(site.attempts.may_try(each, site.clock.monotonic_s()) for each in who)
+    now_s = site.clock.monotonic_s()
+    return site.attempts.may_try(_of_address(visit), now_s) and (
+        name is None or site.attempts.may_try(_of_user(name), now_s, AT_USER_MAX)
+    )
 
 
 def _too_often(site: Site, visit: Visit) -> Response[bytes]:
@@ -136,7 +149,7 @@ def _too_often(site: Site, visit: Visit) -> Response[bytes]:
 
 
 def _ended(site: Site, visit: Visit) -> Response[bytes]:
-    site.attempts.note_failure(visit.peer, site.clock.monotonic_s())
+    site.attempts.note_failure(_of_address(visit), site.clock.monotonic_s())
     message = (
         "It has been used, is older than 15 minutes, or was replaced by a newer one. Ask your "
         "operator for another."

@@ -1,6 +1,8 @@
 """Owns how often one may try to sign in with what signs nobody in."""
 
 FAILURES_MAX = 10
+AT_USER_MAX = 60
+"""At one user's password, from wherever: more, so that one address alone shuts nobody out."""
 SPAN_S = 60
 COUNTED_MAX = 10_000
 
@@ -12,14 +14,14 @@ class SignInAttempts:
         """Begin without any."""
         self._failures: dict[str, list[float]] = {}
 
-    def may_try(self, who: str, now_s: float) -> bool:
-        """Say whether somebody has failed seldom enough to try again."""
+    def may_try(self, who: str, now_s: float, most: int = FAILURES_MAX) -> bool:
+        """Say whether there were fewer failures than `most` within the last minute."""
         recent = [at_s for at_s in self._failures.get(who, ()) if at_s > now_s - SPAN_S]
         if recent:
             self._failures[who] = recent
         else:
             self._failures.pop(who, None)
-        return len(recent) < FAILURES_MAX
+        return len(recent) < most
 
     def forget(self, who: str) -> None:
         """Begin anew: they have signed in."""

@@ -37,6 +37,8 @@ class Visit(NamedTuple):
     """It came by TLS, as far as can be told."""
     base_url: str
     """The address that the user types, for their clients' settings."""
+    here: str
+    """The address by which the dashboard was reached, for links to it."""
     root: str
     """What stands before our own paths where the public address has a path."""
     session: str
@@ -66,6 +68,7 @@ def read_visit(request: Request[Any, Any, Any], address: ReachedAt) -> Visit:
         host=host,
         is_secure=is_secure,
         base_url=address.public_url or f"{scheme}://{_proxy_host(host, address.proxy_port)}",
+        here=address.public_url if is_public else f"{scheme}://{host or 'localhost'}",
         root=public.path if is_public else "",
         session=request.cookies.get(SECURE_COOKIE if is_secure else COOKIE, ""),
     )
@@ -89,6 +92,14 @@ def _tells_tls(headers: Headers, peer: str, trusted: tuple[Network, ...]) -> boo
     return said.rpartition(",")[2].strip().lower() == "https"
 
 
+def _host_of(origin: str) -> str:
+    """Return host and port of an address; empty when it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
+
+
 def is_own_form(headers: Headers, visit: Visit, public_url: str) -> bool:
     """Say whether a form was sent by a page of ours, as only the browser can tell.
 
@@ -98,5 +109,5 @@ def is_own_form(headers: Headers, visit: Visit, public_url: str) -> bool:
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    origin = urlsplit(headers.get("origin", "")).netloc.lower()
+    origin = _host_of(headers.get("origin", ""))
     return bool(origin) and origin in {visit.host, urlsplit(public_url).netloc.lower()}

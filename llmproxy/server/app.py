@@ -2,15 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from litestar import HttpMethod, Litestar, MediaType, Request, Response, route
+from litestar import HttpMethod, Litestar, MediaType, Request, Response, Router, route
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.dashboard.address import is_dashboard
 from llmproxy.dashboard.routes import dashboard_routes
 from llmproxy.dashboard.site import Site
 from llmproxy.errors import (
@@ -65,12 +66,12 @@ def build_app(parts: Parts) -> ASGIApp:
     """Return the application."""
     door, proxied = parts.door, parts.relay.handle
     own = dict.fromkeys((KEY_PATH, USAGE_PATH), parts.self_service.handle)
-    pages = _build_pages(parts)
+    pages, dashboard = _build_pages(parts)
     apart: dict[int, ASGIApp] = {}
     if parts.metrics_port:
         apart[parts.metrics_port] = _serve_metrics(parts.metrics_page, pages)
-    if parts.dashboard is not None and parts.dashboard_port:
-        apart[parts.dashboard_port] = _serve_dashboard(pages)
+    if dashboard is not None:
+        apart[parts.dashboard_port] = _serve_dashboard(dashboard)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         # The hot path goes past the framework, whose layers would cost it 30 µs and more. Never
@@ -83,19 +84,15 @@ def build_app(parts: Parts) -> ASGIApp:
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
-        elif parts.dashboard_port and is_dashboard(path):
-            await _refuse(_NO_DASHBOARD_HERE, send)
         else:
             await pages(scope, receive, send)
 
     return app
 
 
-_NO_DASHBOARD_HERE = ApiError(404, "unknown_path", "The dashboard is not served on this port.")
 _ONLY_METRICS = ApiError(
     404, "unknown_path", "Only /metrics, /healthz and /readyz are served on this port."
 )
-_ONLY_DASHBOARD = ApiError(404, "unknown_path", "Only /dashboard is served on this port.")
 
 
 def _serve_metrics(page: MetricsPage, pages: ASGIApp) -> ASGIApp:
@@ -115,16 +112,14 @@ def _serve_metrics(page: MetricsPage, pages: ASGIApp) -> ASGIApp:
     return app
 
 
-def _serve_dashboard(pages: ASGIApp) -> ASGIApp:
+def _serve_dashboard(dashboard: ASGIApp) -> ASGIApp:
     """Return what answers on the port of the dashboard."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         if asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
-        elif scope["raw_path"] == b"/" or is_dashboard(scope["raw_path"]):
-            await pages(scope, receive, send)
         else:
-            await _refuse(_ONLY_DASHBOARD, send)
+            await dashboard(scope, receive, send)
 
     return app
 
@@ -140,8 +135,13 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
     await send({"type": "http.response.body", "body": body})
 
 
-def _build_pages(parts: Parts) -> Litestar:
+def _build_pages(parts: Parts) -> tuple[Litestar, Litestar | None]:
+    """Return what answers beside the proxy, and the dashboard where it has a port of its own.
+
+    They are two: which paths are the dashboard's is left to the framework, which decodes them.
+    """
     probe = _DatabaseProbe(parts.writer)
+    has_pages = parts.dashboard is not None and not parts.dashboard_port
 
     @route(
         "/",
@@ -153,10 +153,7 @@ def _build_pages(parts: Parts) -> Litestar:
     )
     def base(request: Request[Any, Any, Any]) -> Response[str]:
         # People want a page. The way there is relative: the public address may have a path.
-        server = request.scope["server"]
-        here = not parts.dashboard_port or (server or ("", 0))[1] == parts.dashboard_port
-        is_person = "text/html" in request.headers.get("accept", "")
-        if parts.dashboard is not None and here and is_person:
+        if has_pages and "text/html" in request.headers.get("accept", ""):
             return Response("", status_code=303, headers={"location": "dashboard"})
         return Response("")
 
@@ -200,8 +197,19 @@ def _build_pages(parts: Parts) -> Litestar:
     document = Document(handlers)
     site = parts.dashboard
     dashboard = [] if site is None else dashboard_routes(site, document.get)
+    if has_pages or site is None:
+        return _app([*handlers, *dashboard]), None
+    return _app(handlers), _app([_lead_to_dashboard, *dashboard])
+
+
+@route("/", http_method=READING, sync_to_thread=False)
+def _lead_to_dashboard() -> Response[str]:
+    return Response("", status_code=303, headers={"location": "dashboard"})
+
+
+def _app(handlers: Sequence[HTTPRouteHandler | Router]) -> Litestar:
     return Litestar(
-        route_handlers=[*handlers, *dashboard],
+        route_handlers=handlers,
         exception_handlers={Exception: _answer_exception},
         openapi_config=None,
         logging_config=None,

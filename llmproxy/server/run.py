@@ -32,6 +32,7 @@ from llmproxy.config import (
     notify_socket,
     trusted_networks,
 )
+from llmproxy.dashboard.address import says_where
 from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
 from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.site import Site
@@ -90,7 +91,8 @@ def serve(config: Config) -> int:
     catalog = LiveCatalog(partial(find_catalog, config))
     pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
     files = DatabaseFiles(config.paths.database)
-    require_serving_lock(files, f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}")
+    holder = f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}"
+    require_serving_lock(files, holder)
     try:
         with (
             _listen("port", config.settings.host, config.settings.port) as listener,
@@ -100,6 +102,9 @@ def serve(config: Config) -> int:
         ):
             apart = [metrics_listener, dashboard_listener]
             listeners = [listener, *(each for each in apart if each is not None)]
+            if config.settings.dashboard:
+                port = (dashboard_listener or listener).getsockname()[1]
+                files.serving_lock.tell(f"{holder}, {says_where(config.settings, port)}")
             spill = Spill(files.spill)
             writer: Writer[Snapshot] = Writer(files, EndsKeeper(spill))
             try:

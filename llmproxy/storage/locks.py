@@ -89,6 +89,10 @@ class ServingLock(FileLock):
         if not self.try_acquire():
             msg = f"Another llmproxy is already running on this database ({self.holder()})."
             raise RefusedError(msg)
+        self.tell(holder)
+
+    def tell(self, holder: str) -> None:
+        """Write who holds the lock, once it is held; or more of it, as it becomes known."""
         assert self._descriptor is not None
         os.ftruncate(self._descriptor, 0)
         with suppress(OSError):  # on a full disk the lock holds all the same, without a name

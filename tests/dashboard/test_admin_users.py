@@ -3,6 +3,7 @@
 import re
 from html import unescape
 
+import httpx
 import pytest
 
 from llmproxy import accounts, limit_store, passwords, reports
@@ -120,6 +121,32 @@ def test_credit_is_added_once_for_each_form_however_often_it_is_sent(desk: Desk)
     assert "invoice 17" in boss.text(page)
 
 
+def seen(boss: Visitor, page: str) -> str:
+    """What the form about rate and limits showed."""
+    found = re.search(r'name="seen" value="([^"]*)"', boss.text(page))
+    assert found
+    return found[1]
+
+
+def change_rates(boss: Visitor, page: str, **fields: str) -> httpx.Response:
+    return boss.submit(f"{page}/rates", seen=seen(boss, page), **fields)
+
+
+def test_a_form_that_was_open_for_long_undoes_nothing(desk: Desk) -> None:
+    boss, other, ann = desk.operator(), desk.operator(), desk.signed_in()
+    page = page_of(desk, ann.name)
+    shown = seen(boss, page)
+    change_rates(other, page, rate_multiplier="2", requests_per_minute="5")
+    answer = boss.submit(f"{page}/rates", seen=shown, rate_multiplier="1", concurrent_max="5")
+    assert answer.status_code == 422
+    assert "changed elsewhere meanwhile" in answer.text
+    assert stored(desk, ann.name).rate_multiplier_micro == 2_000_000
+    assert boss.submit(f"{page}/rates", rate_multiplier="3").status_code == 422
+    limits = stored(desk, ann.name).limits
+    assert limits is not None
+    assert limits.as_json() == {"requests_per_minute": 5}
+
+
 @pytest.mark.parametrize(
     ("form", "fields", "said"),
     [
@@ -143,7 +170,9 @@ def test_a_wrong_amount_or_limit_changes_nothing_and_keeps_what_was_typed(
     boss, ann = desk.operator(), desk.signed_in()
     page = page_of(desk, ann.name)
     sent = {"reason": 'the "typed" <one>', **fields}
-    if form != "rates":
+    if form == "rates":
+        sent["seen"] = seen(boss, page)
+    else:
         sent = {"once": once(boss, page, form), **sent}
     answer = boss.submit(f"{page}/{form}", **sent)
     assert answer.status_code == 422
@@ -183,13 +212,13 @@ def test_the_multiplier_and_limits_count_at_once_and_only_what_differs_is_noted(
 ) -> None:
     boss, ann = desk.operator(), desk.signed_in()
     page = page_of(desk, ann.name)
-    boss.submit(f"{page}/rates", rate_multiplier="1.50", requests_per_minute="1")
+    change_rates(boss, page, rate_multiplier="1.50", requests_per_minute="1")
     assert desk.ask(ann.api_key) == 200
     assert desk.ask(ann.api_key) == 429
     assert stored(desk, ann.name).rate_multiplier_micro == 1_500_000
     html = boss.text(page)
     assert 'name="rate_multiplier" required inputmode="decimal" maxlength="20" value="1.5"' in html
-    boss.submit(f"{page}/rates", rate_multiplier="1.5", concurrent_max="8")
+    change_rates(boss, page, rate_multiplier="1.5", concurrent_max="8")
     assert desk.ask(ann.api_key) == 200
     limits = stored(desk, ann.name).limits
     assert limits is not None

@@ -9,8 +9,9 @@ import pytest
 
 from llmproxy.dashboard.api import read_operations
 from llmproxy.dashboard.guide import PAGES, heading_id, load_pages
-from tests.dashboard.helpers import Desk
+from tests.dashboard.helpers import OWN, Desk
 from tests.proxy.helpers import Site
+from tests.support.raw_client import RawClient
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = "/dashboard/guide"
@@ -106,13 +107,24 @@ def test_with_a_port_of_its_own_the_dashboard_is_there_alone(site_with_two_ports
         assert f"export BASE_URL={proxy.url}\n" in unescape(pages.get(GUIDE).text)
         assert pages.get("/", headers={"accept": "text/html"}).status_code == 303
         assert pages.get("/public/images/api-key.png").status_code == 200
-        signed_in = pages.post(link, headers={"sec-fetch-site": "same-origin"})
+        signed_in = pages.post(link, headers=OWN)
         assert signed_in.status_code == 303
         assert pages.get("/dashboard").status_code == 200
         for path in ("/v1/key", "/healthz", "/openapi.json", "/metrics", "/dashboards", "/v1/"):
             assert pages.get(path).status_code == 404
         for path in ("/dashboard", GUIDE, "/public/images/api-key.png"):
             assert proxied.get(path).status_code == 404
+        for path in ("/%64ashboard/sign-in", "//dashboard/sign-in", "/dashboard%2Fsign-in"):
+            with RawClient(proxy.port) as client:
+                client.send(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+                assert client.recv_head().status == 404, path
+        # The link that an operator makes there leads there too.
+        proxy.run("users", "set", name, "--admin")
+        pages.post(proxy.run("users", "login-link", name).strip(), headers=OWN)
+        made = pages.post("/dashboard/admin/users/1/sign-in-link", headers=OWN)
+        shown = re.search(r"http://[^<\s\"]+/dashboard/sign-in/[\w-]+", made.text)
+        assert shown
+        assert pages.get(shown[0]).status_code == 200
         assert proxied.get("/", headers={"accept": "text/html"}).status_code == 200
         assert proxied.get("/healthz").status_code == 200
         assert proxied.get("/v1/key").status_code == 401

@@ -1,12 +1,13 @@
 """API keys that users make themselves: they work at once, end at once, and are shown once."""
 
 import re
+import shlex
 from html import unescape
 from pathlib import Path
 
 import pytest
 
-from llmproxy import accounts
+from llmproxy import accounts, audit
 from llmproxy.clock import Clock
 from llmproxy.dashboard.keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX
 from tests.dashboard.helpers import KEYS, Desk, shown_key
@@ -186,3 +187,41 @@ def test_the_settings_name_this_server_and_are_those_of_the_guide(desk: Desk) ->
         assert shown[1] in guide
     for name in ("python", "node", "langchain"):
         assert f'id="{name}-text"' in page
+
+
+def test_a_replaced_key_is_revoked_alone(desk: Desk) -> None:
+    ann = desk.signed_in()
+    old, old_id = ann.api_key, ann.key_ids()["test"]
+    newer = shown_key(ann.submit(f"{KEYS}/{old_id}/rotate", overlap="24").text)
+    assert (desk.ask(old), desk.ask(newer)) == (200, 200)
+    assert ann.submit(f"{KEYS}/{old_id}/revoke").status_code == 303
+    assert (desk.ask(old), desk.ask(newer)) == (401, 200)
+    with desk.books.database.read() as tx:
+        noted = [(act.act, act.details) for act in audit.list_acts(tx, limit=2)]
+    assert noted[1] == ("keys rotate", f"{ann.name} test --overlap 24h")
+    assert noted[0][0] == "keys revoke"
+    assert re.fullmatch(rf"{ann.name} test \(llmp_\S+, which was replaced\)", noted[0][1])
+    # The one that replaced it ends with all that it replaced.
+    newest = shown_key(ann.submit(f"{KEYS}/{old_id + 1}/rotate", overlap="1").text)
+    assert ann.submit(f"{KEYS}/{old_id + 2}/revoke").status_code == 303
+    assert (desk.ask(newer), desk.ask(newest)) == (401, 401)
+
+
+def test_a_key_is_noted_with_its_end_and_limits_as_the_command_takes_them(desk: Desk) -> None:
+    ann = desk.signed_in()
+    ann.create_key("a b", expires="7", daily_budget_nanousd="0.50", models="gpt-4o, claude-*")
+    with desk.books.database.read() as tx:
+        (act,) = audit.list_acts(tx, limit=1)
+    assert act.details == (
+        f"{ann.name} --name 'a b' --expires 7d --daily-budget 0.50 --models 'gpt-4o, claude-*'"
+    )
+    words = shlex.split(act.details.replace("'a b'", "again"))
+    desk.site.proxy.run(*act.act.split(), *words, "--quiet")
+    with desk.books.database.read() as tx:
+        user, now_ms = accounts.find_user(tx, ann.name), Clock().now_ms()
+        made, again = (
+            accounts.find_live_keys(tx, user, name, now_ms=now_ms)[0] for name in ("a b", "again")
+        )
+    assert made.limits is not None
+    assert again.limits is not None
+    assert made.limits.as_json() == again.limits.as_json()

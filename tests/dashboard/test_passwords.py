@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmproxy import accounts, passwords, sessions
+from llmproxy import accounts, audit, passwords, sessions
 from llmproxy.errors import RefusedError
 from tests.dashboard.helpers import Desk, Visitor
 from tests.support.books import Book
@@ -88,18 +88,47 @@ def test_a_wrong_one_signs_nobody_in_and_tells_nothing(desk: Desk) -> None:
 
 def test_attempts_are_limited_by_address_and_by_user(desk: Desk) -> None:
     ann, ben = with_password(desk), with_password(desk)
+
+    def guess(guesser: Visitor, times: int) -> list[int]:
+        sent = {"name": ann.name, "password": "wrong wrong wrong"}
+        return [guesser.submit(SIGN_IN, **sent).status_code for _ in range(times)]
+
     guesser = desk.visitor()
-    for _ in range(10):
-        response = guesser.submit(SIGN_IN, name=ann.name, password="wrong wrong wrong")
-        assert response.status_code == 401
-    # This address may not try even the right one, and at this user nobody may, from anywhere.
+    assert guess(guesser, 11) == [*[401] * 10, 429]
+    # This address may not try even the right one; who is elsewhere is not shut out by it.
     assert guesser.submit(SIGN_IN, name=ben.name, password=GOOD).status_code == 429
+    assert is_signed_in(sign_in(desk, ann.name, GOOD))
+    # From many addresses together no more than sixty a minute may try one user's password.
+    assert sum(guess(desk.visitor(), 10).count(401) for _ in range(7)) == 60
     elsewhere = desk.visitor()
     response = elsewhere.submit(SIGN_IN, name=ann.name, password=GOOD)
     assert (response.status_code, response.headers["retry-after"]) == (429, "60")
     # A link still signs them in.
     assert elsewhere.submit(desk.link(ann.name)).status_code == 303
     assert is_signed_in(sign_in(desk, ben.name, GOOD))
+
+
+def test_addresses_of_one_ipv6_network_are_counted_together(desk: Desk) -> None:
+    statuses = []
+    for n in range(11):
+        visitor = desk.visitor(**{"x-forwarded-for": f"2001:db8:1:2::{n + 1:x}"})
+        statuses.append(visitor.submit(SIGN_IN, name="nobody", password="x" * 12).status_code)
+    assert statuses == [*[401] * 10, 429]
+    other = desk.visitor(**{"x-forwarded-for": "2001:db8:1:3::1"})
+    assert other.submit(SIGN_IN, name="nobody", password="x" * 12).status_code == 401
+
+
+def test_nothing_to_do_is_not_noted_and_changes_are_counted(desk: Desk) -> None:
+    ann = desk.signed_in()
+    with desk.books.database.read() as tx:
+        before = audit.count(tx)
+    for _ in range(3):
+        assert ann.submit("/dashboard/settings/sign-out-others").status_code == 303
+        assert ann.submit(PASSWORD, do="remove").status_code == 422
+    with desk.books.database.read() as tx:
+        assert audit.count(tx) == before
+    said = [ann.submit(PASSWORD, do="remove").text for _ in range(9)]
+    assert "Too many attempts" in said[-1]
 
 
 def test_who_signs_in_often_is_not_taken_for_a_guesser(desk: Desk) -> None:

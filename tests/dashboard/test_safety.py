@@ -151,6 +151,13 @@ def lists_and_details(desk: Desk, ann: Visitor) -> list[str]:
     ]
 
 
+def test_an_origin_that_is_none_is_refused(desk: Desk) -> None:
+    for origin in ("http://[", "//", "http://a b", "\xff"):
+        headers = [(b"origin", origin.encode("latin-1"))]
+        answer = desk.visitor().post("/dashboard/sign-in", data={"name": "x"}, headers=headers)
+        assert answer.status_code == 403, origin
+
+
 def every_page(desk: Desk, ann: Visitor) -> list[httpx.Response]:
     """Ask for each page that there is, those of errors too."""
     key_id = next(iter(ann.key_ids().values()))

@@ -10,7 +10,7 @@ from llmproxy.accounts import User
 from llmproxy.dashboard.admin.user_forms import Amount, read_changes
 from llmproxy.dashboard.admin.words import given
 from llmproxy.dashboard.errors import FormError, MissingError
-from llmproxy.dashboard.keys import ID_MAX
+from llmproxy.dashboard.keys import ID_MAX, end_key
 from llmproxy.dashboard.site import SignedIn
 from llmproxy.reports import CreditEntry
 from llmproxy.storage.database import Tx
@@ -120,10 +120,11 @@ def act_on_key(tx: Tx, signed_in: SignedIn, user_id: int, key_id: int, act: str)
     if key.state(signed_in.now_ms) in {"revoked", "expired"}:
         raise FormError("This API key has ended already.")
     if act == "revoke":
-        accounts.revoke_api_key(tx, user, key.name, now_ms=signed_in.now_ms)
-    elif not resume_api_key(tx, user, key.name, now_ms=signed_in.now_ms):
+        end_key(tx, signed_in, user, key)
+        return
+    if not resume_api_key(tx, user, key.name, now_ms=signed_in.now_ms):
         raise FormError("This API key is not suspended.")
-    signed_in.note(tx, f"keys {act}", given(user.name, key.name))
+    signed_in.note(tx, "keys resume", given(user.name, key.name))
 
 
 def _changing(changes: UserChanges) -> Callable[[Tx, SignedIn, User], None]:

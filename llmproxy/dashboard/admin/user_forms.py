@@ -66,9 +66,12 @@ def read_changes(form: Mapping[str, str], user: User) -> tuple[UserChanges, str]
     """Return what a form changes of a user's rate and limits, and how the command line would.
 
     Raises:
-        FormError: a limit cannot be taken, or nothing is changed.
+        FormError: a limit cannot be taken, nothing is changed, or what the form showed is not so
+            any more.
         MoneyError: the multiplier is none.
     """
+    if form.get("seen") != rate_fields(user)["seen"]:
+        raise FormError("It was changed elsewhere meanwhile, to what stands here now. Look again.")
     typed = form.get("rate_multiplier", "")
     multiplier: int | None = parse_multiplier(typed)
     options: dict[str, str | None] = {"rate_multiplier": typed}
@@ -88,9 +91,13 @@ def read_changes(form: Mapping[str, str], user: User) -> tuple[UserChanges, str]
 
 
 def rate_fields(user: User) -> dict[str, str]:
-    """Return what stands in the form about rate and limits before anything is typed."""
+    """Return what stands in the form about rate and limits before anything is typed.
+
+    `seen` is all of it: the form sends it back, and what has changed meanwhile is not undone.
+    """
     fields = {"rate_multiplier": format_multiplier(user.rate_multiplier_micro)}
     for field in COUNTS:
         limit = getattr(user.limits, field, None)
         fields[field] = "" if limit is None else str(limit)
+    fields["seen"] = " ".join(value or "-" for value in fields.values())
     return fields

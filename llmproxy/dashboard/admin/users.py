@@ -211,7 +211,7 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
             )
         except TOLD as error:
             return await _try_again(site, request, user_id, "link", {}, error)
-        url = f"{signed_in.visit.base_url}{PREFIX}/sign-in/{secret}"
+        url = f"{signed_in.visit.here}{PREFIX}/sign-in/{secret}"
         return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
 
     @post(PATH + "/{user_id:int}/keys/{key_id:int}/{act:str}")

@@ -1,4 +1,6 @@
-// Copy buttons. They are hidden until this runs: without JavaScript a click on the key selects it.
+// Copy buttons, which are hidden until this runs: without JavaScript a click on the key selects it.
+// And forms are sent once, however often the button is pressed: the second answer would hide the
+// first, which may show a key that is shown only once.
 "use strict";
 
 function said(text) {
@@ -34,3 +36,13 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   button.hidden = false;
   button.addEventListener("click", () => copy(button));
 }
+
+for (const form of document.querySelectorAll("form[method=post]")) {
+  form.addEventListener("submit", (event) => {
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+  });
+}
+addEventListener("pageshow", () => {
+  for (const form of document.forms) delete form.dataset.sent;
+});
