@@ -360,6 +360,7 @@ def test_the_acts_of_pages_are_noted_in_the_words_of_the_commands(desk: Desk) ->
     both(
         ["users", "set", "mary", "--rate-multiplier", "1", "--rpm", "120", "--tpm", "5000"],
         "PAGE/rates",
+        seen=seen(boss, page),
         rate_multiplier="1",
         requests_per_minute="120",
         tokens_per_minute="5000",
