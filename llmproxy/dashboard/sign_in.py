@@ -83,7 +83,7 @@ def _password_route(site: Site) -> HTTPRouteHandler:
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
         now_ms = site.clock.now_ms()
-        session = await site.write(_begin_session, name, stored, now_ms, visit.session)
+        session = await site.write(begin_session, name, stored, now_ms, visit.session)
         if session is None:  # disabled, or another password since
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
@@ -112,7 +112,7 @@ def _of_user(name: str) -> str:
     return f"user {name[:64]}"
 
 
-def _begin_session(
+def begin_session(
     tx: Tx, name: str, stored: str | None, now_ms: int, replaced: str
 ) -> NewSession | None:
     """Begin a session, if the password that was right still is theirs."""

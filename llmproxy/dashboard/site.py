@@ -213,7 +213,7 @@ class Site:
         if not visit.session:
             raise NotSignedInError
         noted: tuple[Any, ...] = (function, args, kwargs)
-        done = await self._writer.submit(_as_user, visit, now_ms, _and_note, noted, {})
+        done = await self._writer.submit(_as_user, visit, now_ms, and_note, noted, {})
         await self._writer.publish_own()
         return done
 
@@ -249,7 +249,7 @@ class Site:
         path = self.office.config.paths.database
         noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
         done: tuple[SignedIn, T] = await asyncio.to_thread(
-            _write_beside, path, _as_user, visit, now_ms, _and_note, noted, {}
+            _write_beside, path, _as_user, visit, now_ms, and_note, noted, {}
         )
         await self._writer.refresh()
         return done
@@ -418,13 +418,14 @@ def _only_admins(
     return function(tx, signed_in, *args, **kwargs)
 
 
-def _and_note(
+def and_note(
     tx: Tx,
     signed_in: SignedIn,
     function: Callable[..., T],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> T:
+    """Run a function that changes something; it fails unless it notes that in the audit log."""
     acts = audit.count(tx)
     done = function(tx, signed_in, *args, **kwargs)
     assert audit.count(tx) > acts, "what a page changes must be noted in the audit log"

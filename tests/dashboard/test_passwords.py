@@ -3,6 +3,7 @@
 import pytest
 
 from llmproxy import accounts, audit, passwords, sessions
+from llmproxy.dashboard.sign_in import begin_session
 from llmproxy.errors import RefusedError
 from tests.dashboard.helpers import Desk, Visitor
 from tests.support.books import Book
@@ -213,3 +214,14 @@ def test_operators_are_signed_in_for_a_day(book: Book) -> None:
         assert found == user
         assert found.is_admin
         assert sessions.find_session_user(tx, session.secret, now_ms=NOW_MS + day_ms) is None
+
+
+def test_a_password_that_was_changed_while_it_was_compared_signs_nobody_in(book: Book) -> None:
+    with book.write() as tx:
+        user = accounts.create_user(tx, "eve", now_ms=NOW_MS)
+        passwords.store_password(tx, user, "newer")
+        assert begin_session(tx, "eve", "older", NOW_MS, "") is None
+        assert begin_session(tx, "eve", "newer", NOW_MS, "") is not None
+        accounts.set_user(tx, "eve", now_ms=NOW_MS, is_disabled=True)
+        assert begin_session(tx, "eve", "newer", NOW_MS, "") is None
+        assert begin_session(tx, "nobody", None, NOW_MS, "") is None
