@@ -45,6 +45,8 @@ class LiveCatalog:
         self._file = load_catalog(self._seen.path)
         self._overrides = NO_OVERRIDES
         self.current = self._file
+        self._reading = asyncio.Lock()
+        self._kept: tuple[_Seen, Document] | None = None
 
     @property
     def file(self) -> Catalog:
@@ -56,13 +58,26 @@ class LiveCatalog:
         """Where that file is; None for the one that came with the program."""
         return self._seen.path
 
-    def read_document(self) -> Document:
-        """Read the file again, for its entries as they are written; not on the event loop.
+    async def read_document(self) -> Document:
+        """Return the file as it is now, with its entries as they are written.
+
+        A thread reads it, for one at a time, and again only once it is another.
 
         Raises:
             CatalogError: it cannot be used as it is now.
         """
-        return load_document(self._seen.path)
+        async with self._reading:
+            return await asyncio.to_thread(self._read_document)
+
+    def _read_document(self) -> Document:
+        try:
+            seen = _identify(self._seen.path)
+        except OSError as error:
+            msg = f"The model catalog cannot be looked for: {error}."
+            raise CatalogError(msg) from error
+        if self._kept is None or self._kept[0] != seen:
+            self._kept = (seen, load_document(seen.path))
+        return self._kept[1]
 
     def publish(self, overrides: Overrides) -> None:
         """Take the operator's own entries."""
@@ -100,11 +115,14 @@ class LiveCatalog:
 
     def _look(self) -> _Seen:
         """Return what tells one version of the file from another, without reading it."""
-        path = self._find_file()
-        if path is None:
-            return _Seen(None, None)
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return _Seen(path, None)
-        return _Seen(path, (found.st_ino, found.st_size, found.st_mtime_ns))
+        return _identify(self._find_file())
+
+
+def _identify(path: Path | None) -> _Seen:
+    if path is None:
+        return _Seen(None, None)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return _Seen(path, None)
+    return _Seen(path, (found.st_ino, found.st_size, found.st_mtime_ns))

@@ -28,9 +28,8 @@ MODEL_COLUMNS = (
 )
 
 
-def download_routes(site: Site) -> list[HTTPRouteHandler]:
+def download_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     """Return the routes of downloads; each takes the filter of its page."""
-    downloads = Downloads(site)
 
     @get("/requests.csv")
     async def requests_csv(request: Request[Any, Any, Any]) -> Response[Any]:

@@ -56,6 +56,8 @@ class Table(NamedTuple):
     """Those of CSV, in their order."""
     read: Callable[[Tx, SignedIn, Any], Rows]
     """Returns the rows from a place on; None is the beginning."""
+    is_for_admins: bool = False
+    """Nobody but operators may have it."""
 
 
 class Slots:
@@ -98,13 +100,16 @@ class Downloads:
 
         Raises:
             NotSignedInError: nobody is.
+            NotAllowedError: the table is for operators, and they are none.
             BusyError: too many are under way.
         """
+        site = self._site
+        read_as = site.read_as_admin if table.is_for_admins else site.read_as_user
 
         async def read(place: Any) -> tuple[SignedIn, _Piece]:  # noqa: ANN401 - the table's own
-            if self._site.office.is_stopping():
+            if site.office.is_stopping():
                 raise BusyError("the proxy is being stopped")
-            return await self._site.read_as_user(request, _piece, table, file_format, place)
+            return await read_as(request, _piece, table, file_format, place)
 
         signed_in, first = await read(None)
         self._slots.take(signed_in.user.id)
@@ -169,8 +174,10 @@ class _Download(Response[bytes]):
 
     @override
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIResponse:
-        del args, kwargs  # of what the framework would add there is nothing
-        return _Sending(self._pieces, self._on_end, dict(self.headers))
+        del args  # of what else the framework would add there is nothing
+        sending = _Sending(self._pieces, self._on_end, dict(self.headers))
+        sending.is_head_response = kwargs.get("is_head_response", False)
+        return sending
 
 
 class _Sending(ASGIStreamingResponse):

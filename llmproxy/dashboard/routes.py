@@ -18,6 +18,7 @@ from llmproxy.dashboard.admin.routes import admin_routes
 from llmproxy.dashboard.api import Describe, api_route
 from llmproxy.dashboard.credit_pages import credit_routes
 from llmproxy.dashboard.download_tables import download_routes
+from llmproxy.dashboard.downloads import Downloads
 from llmproxy.dashboard.errors import (
     BusyError,
     FormError,
@@ -65,6 +66,7 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
     def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         return _answer_error(site, request, error)
 
+    downloads = Downloads(site)
     pages = Router(
         path=PREFIX,
         route_handlers=[
@@ -76,8 +78,8 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
             *request_routes(site),
             *credit_routes(site),
             *model_routes(site),
-            *download_routes(site),
-            *admin_routes(site),
+            *download_routes(site, downloads),
+            *admin_routes(site, downloads),
             _static_route(site),
             _route_of_nothing(),
         ],

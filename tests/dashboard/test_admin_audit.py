@@ -3,18 +3,25 @@
 import csv
 import io
 import json
+import os
 import re
+import signal
 from html import unescape
 
 import pytest
 
 from llmproxy import audit
 from llmproxy.clock import Clock
+from llmproxy.dashboard.downloads import DOWNLOADS_OF_USER_MAX, MEDIA_TYPES
 from tests.dashboard.helpers import Desk, Visitor
 from tests.dashboard.operators import ADMIN, assert_sound, operator
 from tests.dashboard.test_safety import XSS
+from tests.support.raw_client import RawClient
+from tests.support.waiting import wait_until
 
 LOG = f"{ADMIN}/audit"
+LARGE_ACTS = 40_000
+"""Of 500 characters each: more than the buffers between here and there can take."""
 
 
 @pytest.fixture
@@ -64,7 +71,8 @@ def test_what_is_found_is_downloaded_whole(desk: Desk, olga: Visitor, kind: str)
     note(desk, "else", *(f"{mark} {number}" for number in range(2500)))
     answer = olga.get(f"{LOG}.{kind}?text={mark}&before=3")
     assert answer.status_code == 200
-    assert answer.headers["content-disposition"] == f'attachment; filename="audit.{kind}"'
+    assert 'attachment; filename="llmproxy-audit-20' in answer.headers["content-disposition"]
+    assert answer.headers["content-type"] == MEDIA_TYPES[kind]
     assert answer.headers["cache-control"] == "no-store"
     if kind == "csv":
         rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -72,6 +80,47 @@ def test_what_is_found_is_downloaded_whole(desk: Desk, olga: Visitor, kind: str)
         rows = [json.loads(line) for line in answer.text.splitlines()]
     assert [row["details"] for row in rows] == [f"{mark} {n}" for n in reversed(range(2500))]
     assert rows[0].keys() == {"id", "created_at", "actor", "act", "details"}
+
+
+def fill(desk: Desk, count: int) -> None:
+    """Let there be so many acts of 500 characters."""
+    note(desk, *(["x" * 500] * count))
+
+
+def begin(desk: Desk, olga: Visitor) -> RawClient:
+    """Ask for the whole log and take nothing of it yet."""
+    client = RawClient(desk.site.proxy.port, timeout_s=20)
+    cookie = f"llmproxy-session={olga.cookies['llmproxy-session']}"
+    client.send(f"GET {LOG}.csv HTTP/1.1\r\nhost: x\r\ncookie: {cookie}\r\n\r\n".encode())
+    return client
+
+
+def test_who_is_no_operator_any_more_gets_no_more_of_it(plain_desk: Desk) -> None:
+    olga = operator(plain_desk)
+    fill(plain_desk, LARGE_ACTS)
+    with begin(plain_desk, olga) as client:
+        assert client.recv_head().status == 200
+        with plain_desk.books.write() as tx:
+            tx.execute("UPDATE users SET is_admin = 0 WHERE name = ?", (olga.name,))
+        text = client.body().decode()
+        assert not client.clean_end
+    assert 0 < len(text.splitlines()) < LARGE_ACTS
+    assert "NotAllowedError" in plain_desk.site.proxy.log.read_text()
+
+
+def test_downloads_of_it_are_counted_with_all_others_and_keep_no_stop(plain_desk: Desk) -> None:
+    olga, proxy = operator(plain_desk), plain_desk.site.proxy
+    fill(plain_desk, LARGE_ACTS)
+    clients = [begin(plain_desk, olga) for _ in range(DOWNLOADS_OF_USER_MAX)]
+    assert [client.recv_head().status for client in clients] == [200] * DOWNLOADS_OF_USER_MAX
+    assert olga.get(f"{LOG}.jsonl").status_code == 503
+    assert olga.get("/dashboard/credit.csv").status_code == 503
+    os.kill(proxy.pid, signal.SIGTERM)
+    for client in clients:
+        client.body()
+        assert not client.clean_end
+        client.close()
+    wait_until(lambda: proxy.exit_code == 0)
 
 
 def test_no_cell_of_a_download_is_a_formula_or_steers_a_terminal(desk: Desk, olga: Visitor) -> None:

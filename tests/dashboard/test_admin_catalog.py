@@ -1,5 +1,6 @@
 """The catalog on the dashboard: looked up, changed after a look at the differences, priced by."""
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from llmproxy.catalog_parser import Document
+from llmproxy.errors import CatalogError
+from llmproxy.live_catalog import LiveCatalog
 from tests.dashboard.helpers import Desk, Visitor
 from tests.dashboard.operators import ADMIN, acts_count, assert_sound, last_act, operator
 from tests.dashboard.test_safety import XSS
@@ -322,3 +326,34 @@ def test_no_list_of_models_is_long(crowded_desk: Desk) -> None:
         assert answer.status_code == 200
         assert_sound(answer)
     assert len(names(olga.text(CATALOG))) == 30
+
+
+def test_only_operators_make_the_file_be_read(crowded_desk: Desk, tmp_path: Path) -> None:
+    """One that cannot be read tells who has tried to."""
+    nobody, ann = crowded_desk.visitor(), crowded_desk.signed_in()
+    nobody.cookies.set("llmproxy-session", "A" * 43)
+    (tmp_path / "catalog.json").write_text("{")
+    for path in ("preview", "set", "remove"):
+        assert nobody.submit(f"{CATALOG}/{path}", **GPT, in_price="1").status_code == 401
+        assert ann.submit(f"{CATALOG}/{path}", **GPT, in_price="1").status_code == 403
+
+
+def test_the_file_is_read_once_for_all_and_again_when_it_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.json"
+    text = (Path(__file__).parents[2] / "model_catalog.json").read_text("utf-8")
+    path.write_text(text)
+    live = LiveCatalog(lambda: path)
+
+    async def read(times: int) -> list[Document]:
+        return await asyncio.gather(*(live.read_document() for _ in range(times)))
+
+    first = asyncio.run(read(4))
+    assert {id(document) for document in first} == {id(first[0])}
+    other = tmp_path / "other.json"
+    other.write_text(text.replace('"updated": "20', '"updated": "19', 1))
+    other.replace(path)
+    (second,) = asyncio.run(read(1))
+    assert second.updated == first[0].updated.replace("20", "19", 1)
+    path.unlink()
+    with pytest.raises(CatalogError, match="cannot be read"):
+        asyncio.run(read(1))

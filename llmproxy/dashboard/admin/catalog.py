@@ -4,7 +4,6 @@ A change is shown first, field by field, and done when that is confirmed. It cou
 from before the confirming page is answered.
 """
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -91,7 +90,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 def _change_routes(site: Site) -> list[HTTPRouteHandler]:
     @post("/admin/catalog/preview")
     async def preview(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await read_form(request), await _document(site)
+        form, document = await _read_both(site, request)
         try:
             signed_in, plan = await site.read_as_admin(request, _plan, document, form)
         except _NOT_SO as error:
@@ -100,7 +99,7 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/admin/catalog/set")
     async def apply(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await read_form(request), await _document(site)
+        form, document = await _read_both(site, request)
         try:
             signed_in, plan = await site.write_as_admin(request, _carry_out, document, form)
         except _NOT_SO as error:
@@ -114,7 +113,7 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/admin/catalog/remove")
     async def remove(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await read_form(request), await _document(site)
+        form, document = await _read_both(site, request)
         try:
             signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
         except _NOT_SO as error:
@@ -128,9 +127,15 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
 # --- what is read and written --------------------------------------------------------------------
 
 
-async def _document(site: Site) -> Document:
-    """Return the catalog file in force with its entries as they are written."""
-    return await asyncio.to_thread(site.office.catalog.read_document)
+async def _read_both(
+    site: Site, request: Request[Any, Any, Any]
+) -> tuple[dict[str, str], Document]:
+    """Return the form, and the catalog file with its entries as they are written.
+
+    For operators only: nobody else makes us read them.
+    """
+    await site.read_as_admin(request, _nothing)
+    return await read_form(request), await site.office.catalog.read_document()
 
 
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:

@@ -9,16 +9,17 @@ from llmproxy.dashboard.admin.overview import overview_pages
 from llmproxy.dashboard.admin.pool import pool_routes
 from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.users import user_pages
+from llmproxy.dashboard.downloads import Downloads
 from llmproxy.dashboard.site import Site
 
 
-def admin_routes(site: Site) -> list[HTTPRouteHandler]:
+def admin_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
     return [
         *overview_pages(site),
         *user_pages(site),
         *provider_pages(site),
-        *audit_routes(site),
+        *audit_routes(site, downloads),
         *catalog_routes(site),
         *ledger_routes(site),
         *pool_routes(site),
