@@ -125,7 +125,7 @@ def test_credit_is_added_once_for_each_form_however_often_it_is_sent(desk: Desk)
     [
         ("credit", {"amount": "five"}, "'five' is no amount"),
         ("credit", {"amount": ""}, "is no amount"),
-        ("credit", {"amount": "-5"}, "must be above zero"),
+        ("credit", {"amount": "-5"}, "“Correct the balance…” below does it"),
         ("credit", {"amount": "1", "once": ""}, "An idempotency key must have"),
         ("credit", {"amount": "1", "reason": "x" * 301}, "Reason: at most 300 characters"),
         ("credit", {"amount": "9999999999"}, "larger than any amount"),

@@ -34,6 +34,7 @@ ENDED_SHOWN = 5
 REQUESTS_SHOWN = 10
 LIMITS_CHARS_MAX = 200
 CREDITS_SHOWN = 20
+MINUS = "A credit must be above zero. To take money back, “Correct the balance…” below does it."
 SAID = {
     "credit": "The credit is added.",
     "repeat": "This credit was added already. It was not added twice.",
@@ -186,7 +187,9 @@ def _money_forms(site: Site) -> list[HTTPRouteHandler]:
         except user_acts.RepeatError:
             return await _done(site, request, user_id, "repeat")
         except TOLD as error:
-            return await _try_again(site, request, user_id, "credit", form, error)
+            is_minus = form.get("amount", "").startswith("-")
+            told = FormError(MINUS) if is_minus else error
+            return await _try_again(site, request, user_id, "credit", form, told)
         return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=credit")
 
     @post(PATH + "/{user_id:int}/adjust")
