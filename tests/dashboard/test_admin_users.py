@@ -225,7 +225,7 @@ def test_an_operator_is_made_and_unmade_but_never_by_themselves(desk: Desk) -> N
     for act in ("no-admin", "disable"):
         answer = boss.submit(f"{own}/do/{act}")
         assert answer.status_code == 422
-        assert "You cannot disable yourself, nor change your own part" in answer.text
+        assert "You cannot disable yourself, nor change your own role" in answer.text
     html = boss.text(own)
     assert "This is you." in html
     assert "/do/disable" not in html
