@@ -188,10 +188,10 @@ def set_user(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Change a user's rate multiplier, limits or part.
+    """Change a user's rate multiplier, limits or role.
 
     They count for requests from now on. The limits hold for all API keys of the user together;
-    `none` lifts one. Whoever loses their password, or whose part
+    `none` lifts one. Whoever loses their password, or whose role
     changes, is signed out of the dashboard.
     """
     from llmproxy.money import parse_multiplier
@@ -244,8 +244,8 @@ def _change(name: str, changes: "UserChanges", *, as_json: bool) -> None:
         return
     state = "disabled" if user.disabled_at_ms else "active"
     factor = format_multiplier(user.rate_multiplier_micro)
-    part = ", an operator" if user.is_admin else ""
-    output.print_line(f"User {user.name} is {state}{part}, costs × {factor}.")
+    role = ", an operator" if user.is_admin else ""
+    output.print_line(f"User {user.name} is {state}{role}, costs × {factor}.")
     if changes.limits:
         output.print_fields(limits.limit_fields(user.limits, None))
 

@@ -14,6 +14,7 @@ from llmproxy.dashboard.overview import Live, read_live, read_overview
 from llmproxy.dashboard.site import SignedIn, Site, read_form, read_query
 from llmproxy.dashboard.snippets import snippets
 from llmproxy.errors import RefusedError
+from llmproxy.limits import Limits
 from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
@@ -91,7 +92,8 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
             signed_in, _ = await site.read_as_user(request, _nothing)
             return _key_form(site, signed_in, form, str(error))
         _log.info("%s has made the API key %r", signed_in.user.name, wanted.name)
-        return _key_made(site, signed_in, wanted.name, secret)
+        limits = Limits(id=0, **wanted.limits)  # type: ignore[arg-type]
+        return _key_made(site, signed_in, wanted.name, secret, limits)
 
     @post("/settings/api-keys/{key_id:int}/rotate")
     async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
@@ -100,7 +102,8 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
             request, keys.rotate_key, key_id, overlap_ms
         )
         _log.info("%s has rotated the API key %r", signed_in.user.name, name)
-        return _key_made(site, signed_in, name, secret)
+        _, replaced = await site.read_as_user(request, keys.read_key, key_id)
+        return _key_made(site, signed_in, name, secret, replaced.row.key.limits)
 
     @post("/settings/api-keys/{key_id:int}/revoke")
     async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
@@ -128,7 +131,9 @@ def _key_form(
     return site.page("key_new.html", signed_in.visit, values, status=status, signed_in=signed_in)
 
 
-def _key_made(site: Site, signed_in: SignedIn, name: str, secret: str) -> Response[bytes]:
+def _key_made(
+    site: Site, signed_in: SignedIn, name: str, secret: str, limits: Limits | None
+) -> Response[bytes]:
     """Return the one page on which an API key can be seen."""
     base = signed_in.visit.base_url
     values = {
@@ -136,7 +141,8 @@ def _key_made(site: Site, signed_in: SignedIn, name: str, secret: str) -> Respon
         "name": name,
         "secret": secret,
         "base": base,
-        "snippets": snippets(base, secret),
+        "snippets": snippets(base, secret, limits, site.catalog()),
+        "has_anthropic": limits is None or limits.allows_provider("anthropic"),
     }
     return site.page("key_made.html", signed_in.visit, values, signed_in=signed_in)
 

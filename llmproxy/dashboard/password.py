@@ -17,6 +17,12 @@ from llmproxy.storage.database import Tx
 
 PASSWORD = "/settings/password"  # noqa: S105 - a path
 FIELDS = ("current", "new", "again")
+SAID = {
+    "set": "The password is set. You are signed out everywhere else.",
+    "removed": "The password is removed: links alone sign you in. You are signed out elsewhere.",
+    "signed-out": "You are signed out everywhere else.",
+}
+"""What the page says after an act, by the word in its address."""
 
 
 def password_routes(site: Site) -> list[HTTPRouteHandler]:
@@ -25,7 +31,8 @@ def password_routes(site: Site) -> list[HTTPRouteHandler]:
     @route(PASSWORD, http_method=[HttpMethod.GET, HttpMethod.HEAD])
     async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         signed_in, devices = await site.read_as_user(request, _count_others)
-        return _page(site, signed_in, devices)
+        said = SAID.get(request.query_params.get("said", ""), "")
+        return _page(site, signed_in, devices, said=said)
 
     @post(PASSWORD)
     async def change(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -35,14 +42,15 @@ def password_routes(site: Site) -> list[HTTPRouteHandler]:
         except (FormError, RefusedError) as error:
             signed_in, devices = await site.read_as_user(request, _count_others)
             return _page(site, signed_in, devices, problem=str(error))
-        return site.redirect(signed_in.visit, PASSWORD)
+        said = "removed" if form.get("do") == "remove" else "set"
+        return site.redirect(signed_in.visit, f"{PASSWORD}?said={said}")
 
     @post("/settings/sign-out-others")
     async def sign_out_others(request: Request[Any, Any, Any]) -> Response[bytes]:
         signed_in, devices = await site.read_as_user(request, _count_others)
         if devices:
             signed_in, _ = await site.write_as_user(request, _sign_out_others)
-        return site.redirect(signed_in.visit, PASSWORD)
+        return site.redirect(signed_in.visit, f"{PASSWORD}?said=signed-out")
 
     return [show, change, sign_out_others]
 
@@ -82,10 +90,13 @@ def _counted(signed_in: SignedIn) -> str:
     return f"password of {signed_in.user.name}"
 
 
-def _page(site: Site, signed_in: SignedIn, devices: int, problem: str = "") -> Response[bytes]:
+def _page(
+    site: Site, signed_in: SignedIn, devices: int, *, problem: str = "", said: str = ""
+) -> Response[bytes]:
     values = {
         "page": "settings",
         "problem": problem,
+        "said": said,
         "has_password": signed_in.user.has_password,
         "devices": devices,
         "chars_min": passwords.CHARS_MIN,

@@ -14,6 +14,7 @@ from llmproxy.dashboard import request_query, requests
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.requests import RequestList
 from llmproxy.dashboard.site import SignedIn, Site, read_query
+from llmproxy.reports import Receipt
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 CLASSES = {
@@ -48,18 +49,22 @@ def request_routes(site: Site) -> list[HTTPRouteHandler]:
         request: Request[Any, Any, Any], request_id: FromPath[str]
     ) -> Response[bytes]:
         signed_in, receipt = await site.read_as_user(request, requests.read_receipt, request_id)
-        values = {
-            "page": "requests",
-            "receipt": receipt,
-            "request": receipt.request,
-            "lines": reports.line_rows(receipt),
-            "sums": reports.sum_rows(receipt),
-            "fate": requests.fate(receipt),
-            "classes": CLASSES,
-        }
+        values = {"page": "requests", **receipt_values(receipt)}
         return site.page("request.html", signed_in.visit, values, signed_in=signed_in)
 
     return [list_requests, show_request]
+
+
+def receipt_values(receipt: Receipt) -> dict[str, object]:
+    """Return what `receipt.html` shows."""
+    return {
+        "receipt": receipt,
+        "request": receipt.request,
+        "lines": reports.line_rows(receipt),
+        "sums": reports.sum_rows(receipt),
+        "fate": requests.fate(receipt),
+        "classes": CLASSES,
+    }
 
 
 def _list(

@@ -3,7 +3,7 @@
 A request is looked for among the user's own: another's is as missing as one that never was.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -98,18 +98,37 @@ def search(tx: Tx, signed_in: SignedIn, text: str) -> str:
     Raises:
         FormError: it is no id, or there is none such, or more than one.
     """
+    user_id = signed_in.user.id
+    return pick_one(
+        text,
+        lambda digits: reports.find_own_ids(tx, user_id, digits, limit=FOUND_SHOWN),
+        "You have",
+    )
+
+
+def pick_one(text: str, find: Callable[[str], list[bytes]], there_is: str) -> str:
+    """Return the id of the one request that a text names, among those that `find` gives.
+
+    Args:
+        text: an id, or its beginning.
+        find: returns the first ids that begin with these hex digits.
+        there_is: how a sentence begins that says that there is none.
+
+    Raises:
+        FormError: it is no id, or there is none such, or more than one.
+    """
     digits = reports.id_digits(text)
     if digits is None:
         raise FormError(
             f"{text!r:.60} is no request id; one looks like req_ and 32 hex digits, of which the "
             "first 8 suffice."
         )
-    ids = reports.find_own_ids(tx, signed_in.user.id, digits, limit=FOUND_SHOWN)
+    ids = find(digits)
     if not ids:
-        raise FormError(f"You have no request {text!r:.60}.")
+        raise FormError(f"{there_is} no request {text!r:.60}.")
     if len(ids) > 1:
         which = ", ".join(request_id_text(each) for each in ids)
-        raise FormError(f"Several of your requests begin so; give more of the id: {which}")
+        raise FormError(f"Several requests begin so; give more of the id: {which}")
     return request_id_text(ids[0])
 
 
@@ -119,12 +138,22 @@ def read_receipt(tx: Tx, signed_in: SignedIn, text: str) -> Receipt:
     Raises:
         MissingError: they have none with this id.
     """
-    request_id = parse_request_id(text)
-    if request_id is None or len(request_id) != 16:
-        raise MissingError
+    request_id = read_id(text)
     if not reports.is_own(tx, signed_in.user.id, request_id):
         raise MissingError
     return reports.find_receipt(tx, request_id)
+
+
+def read_id(text: str) -> bytes:
+    """Return the id that an address names.
+
+    Raises:
+        MissingError: it is none.
+    """
+    request_id = parse_request_id(text)
+    if request_id is None or len(request_id) != 16:
+        raise MissingError
+    return request_id
 
 
 def fate(receipt: Receipt) -> Mapping[str, bool]:

@@ -5,6 +5,7 @@ page that says what to do.
 """
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from litestar import HttpMethod, Request, Response, Router, get, route
@@ -32,9 +33,10 @@ from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.password import password_routes
 from llmproxy.dashboard.request_pages import request_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
-from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
+from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, SignedIn, Site
 from llmproxy.dashboard.visit import is_own_form
 from llmproxy.errors import DatabaseError
+from llmproxy.storage.database import Tx
 
 FORM_BYTES_MAX = 16 * 1024
 STATIC_LIFE_S = 365 * 86_400
@@ -81,7 +83,7 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
             *download_routes(site, downloads),
             *admin_routes(site, downloads),
             _static_route(site),
-            _route_of_nothing(),
+            _route_of_nothing(site),
         ],
         before_request=prepare,
         exception_handlers={Exception: answer_error},
@@ -90,15 +92,21 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
     return [pages, pictures_route()]
 
 
-def _route_of_nothing() -> HTTPRouteHandler:
-    """Return what answers where there is no page: with a page."""
+def _route_of_nothing(site: Site) -> HTTPRouteHandler:
+    """Return what answers where there is no page: with a page, on which one is still signed in."""
 
     @route("/{rest:path}", http_method=[HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST])
-    async def nothing(rest: FromPath[str]) -> Response[bytes]:
+    async def nothing(request: Request[Any, Any, Any], rest: FromPath[str]) -> Response[bytes]:
         del rest
+        with suppress(NotSignedInError):
+            await site.read_as_user(request, _nothing)
         raise MissingError
 
     return nothing
+
+
+def _nothing(tx: Tx, signed_in: SignedIn) -> None:
+    del tx, signed_in
 
 
 def _static_route(site: Site) -> HTTPRouteHandler:
@@ -140,4 +148,6 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
         _log.error("%s: internal error", request_id, exc_info=error)
         status, title = 500, "That went wrong"
         message = f"An error of the dashboard itself. The operator's log has it as {request_id}."
-    return site.page("message.html", visit, {"title": title, "message": message}, status=status)
+    values = {"title": title, "message": message}
+    signed_in = request.state.get("signed_in")
+    return site.page("message.html", visit, values, status=status, signed_in=signed_in)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeV
 from urllib.parse import parse_qsl
 
 from litestar import Request, Response
+from litestar.datastructures import State
 
 from llmproxy import audit, sessions
 from llmproxy.accounts import User
@@ -176,7 +177,7 @@ class Site:
         visit, now_ms = self.visit(request), self.clock.now_ms()
         if not visit.session:
             raise NotSignedInError
-        return await self.read(_as_user, visit, now_ms, function, args, kwargs)
+        return await self.read(_as_user, request.state, visit, now_ms, function, args, kwargs)
 
     async def read_as_admin(
         self,
@@ -213,7 +214,9 @@ class Site:
         if not visit.session:
             raise NotSignedInError
         noted: tuple[Any, ...] = (function, args, kwargs)
-        done = await self._writer.submit(_as_user, visit, now_ms, and_note, noted, {})
+        done = await self._writer.submit(
+            _as_user, request.state, visit, now_ms, and_note, noted, {}
+        )
         await self._writer.publish_own()
         return done
 
@@ -249,7 +252,7 @@ class Site:
         path = self.office.config.paths.database
         noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
         done: tuple[SignedIn, T] = await asyncio.to_thread(
-            _write_beside, path, _as_user, visit, now_ms, and_note, noted, {}
+            _write_beside, path, _as_user, request.state, visit, now_ms, and_note, noted, {}
         )
         await self._writer.refresh()
         return done
@@ -297,6 +300,7 @@ class Site:
                 "at": visit.root + PREFIX,
                 "root": visit.root,
                 "user": signed_in.user.name if signed_in else None,
+                "has_session": bool(visit.session),
                 "is_admin": signed_in is not None and signed_in.user.is_admin,
                 "now_ms": self.clock.now_ms(),
                 "page": "",
@@ -382,6 +386,7 @@ def _fields(encoded: bytes, verbatim: Collection[str] = ()) -> dict[str, str]:
 
 def _as_user(
     tx: Tx,
+    state: State,
     visit: Visit,
     now_ms: int,
     function: Callable[..., T],
@@ -393,6 +398,7 @@ def _as_user(
     if user is None:
         raise NotSignedInError
     signed_in = SignedIn(user, visit, now_ms)
+    state.signed_in = signed_in  # for the page of an error
     return signed_in, function(tx, signed_in, *args, **kwargs)
 
 

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from llmproxy.catalog import Catalog
+from llmproxy.limits import Limits
+
 
 class Snippet(NamedTuple):
     """A piece of settings or code to be copied."""
@@ -11,21 +14,44 @@ class Snippet(NamedTuple):
     text: str
 
 
-def snippets(base_url: str, api_key: str) -> list[Snippet]:
-    """Return what makes a client use this server; the texts are those of the user guide."""
-    return [
-        Snippet("shell", "Settings", _SHELL.format(base_url=base_url, api_key=api_key)),
-        Snippet("curl", "curl", _CURL),
-        Snippet("python", "Python", _PYTHON),
-        Snippet("node", "Node", _NODE),
-        Snippet("langchain", "LangChain", _LANGCHAIN),
-        Snippet(
-            "claude-code",
-            "Claude Code: ~/.claude/settings.json",
-            _filled(_CLAUDE_CODE, base_url, api_key),
-        ),
-        Snippet("codex", "Codex: ~/.codex/config.toml", _filled(_CODEX, base_url, api_key)),
-    ]
+def snippets(base_url: str, api_key: str, limits: Limits | None, catalog: Catalog) -> list[Snippet]:
+    """Return what makes a client use this server; the texts are those of the user guide.
+
+    Each names a model that the key may use; what its limits leave no model for is left out.
+    """
+    chat = _allowed_model("openai", "gpt-4o", limits, catalog)
+    coding = _allowed_model("openai", "gpt-5", limits, catalog)
+    claude = _allowed_model("anthropic", "", limits, catalog)
+    made = [Snippet("shell", "Shell", _SHELL.format(base_url=base_url, api_key=api_key))]
+    if chat is not None:
+        texts = {"curl": _CURL, "Python": _PYTHON, "Node": _NODE, "LangChain": _LANGCHAIN}
+        made += [
+            Snippet(title.lower(), title, text.replace("gpt-4o", chat))
+            for title, text in texts.items()
+        ]
+    if claude is not None:
+        text = _filled(_CLAUDE_CODE, base_url, api_key)
+        if limits is not None and limits.models is not None:  # else it chooses one by itself
+            text = text.replace('"\n  }', f'",\n    "ANTHROPIC_MODEL": "{claude}"\n  }}')
+        made.append(Snippet("claude-code", "Claude Code: ~/.claude/settings.json", text))
+    if coding is not None:
+        text = _filled(_CODEX, base_url, api_key).replace('"gpt-5"', f'"{coding}"')
+        made.append(Snippet("codex", "Codex: ~/.codex/config.toml", text))
+    return made
+
+
+def _allowed_model(
+    provider: str, usual: str, limits: Limits | None, catalog: Catalog
+) -> str | None:
+    """Return a model of a provider for a chat that an API key may use, best the usual one."""
+    if limits is None:
+        limits = Limits(id=0)
+    if not limits.allows_provider(provider):
+        return None
+    if limits.allows_model(usual):
+        return usual
+    models = [each.id for each in catalog.models(provider) if each.mode == "chat"]
+    return next((each for each in models if limits.allows_model(each)), None)
 
 
 def _filled(text: str, base_url: str, api_key: str) -> str:

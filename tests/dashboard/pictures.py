@@ -68,10 +68,11 @@ def make_world(site: Site) -> None:
 
 
 def _past_days(site: Site) -> None:
-    """Write sums of days gone by, as requests would have left them."""
+    """Write sums of days gone by, and take what they cost off the credit, as requests would."""
     drawn, today = random.Random(3), Clock().now_ms() // DAY_MS
     path = site.proxy.home / "data" / "llmproxy.db"
     connection = sqlite3.connect(path)
+    spent_nanousd = 0
     columns = [row[1] for row in connection.execute("PRAGMA table_info(requests_by_day)")]
     for ago in range(1, DAYS):
         if (today - ago) % 7 in {2, 3}:  # weekends
@@ -91,9 +92,14 @@ def _past_days(site: Site) -> None:
                 "cost_nanousd": cost,
                 "charged_nanousd": cost,
             }
+            spent_nanousd += cost
             places = ", ".join("?" * len(row))
             statement = f"INSERT INTO requests_by_day({', '.join(row)}) VALUES({places})"
             connection.execute(statement, list(row.values()))
+    connection.execute(
+        "UPDATE wallets SET balance_nanousd = balance_nanousd - ? WHERE user_id = 1",
+        (spent_nanousd,),
+    )
     connection.commit()
     connection.close()
 

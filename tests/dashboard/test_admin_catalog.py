@@ -129,8 +129,9 @@ def test_a_change_is_shown_first_and_priced_by_at_once(plain_desk: Desk, olga: V
     answer = olga.submit(f"{CATALOG}/set", **form)
     assert (answer.status_code, answer.headers["location"]) == (
         303,
-        f"{MODEL}?name=openai%2Fgpt-4o",
+        f"{MODEL}?name=openai%2Fgpt-4o&said=set",
     )
+    assert "The price is applied" in olga.text(f"{MODEL}?name=openai%2Fgpt-4o&said=set")
     row_before = plain_desk.books.rows(olga.name)[0]
     after = charged(plain_desk, olga)
     row_after = plain_desk.books.rows(olga.name)[-1]
@@ -160,6 +161,8 @@ def test_an_override_is_told_of_and_removed(plain_desk: Desk, olga: Visitor) -> 
     assert charged(plain_desk, olga) > before
     answer = olga.submit(f"{CATALOG}/remove", **GPT)
     assert answer.status_code == 303
+    led = olga.text(answer.headers["location"])
+    assert "The override is removed" in led
     assert charged(plain_desk, olga) == before
     assert last_act(plain_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
     assert names(olga.text(f"{CATALOG}?own=1")) == []
@@ -235,7 +238,8 @@ def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Vis
     plain_desk.site.proxy.run("catalog", "set", *last_act(plain_desk)[2].split())
     assert plain_desk.site.proxy.json("catalog", "show", "ollama/meta/llama3.2:1b") == shown
     gone = olga.submit(f"{CATALOG}/remove", provider="ollama", model="meta/llama3.2:1b")
-    assert gone.headers["location"] == CATALOG
+    assert gone.headers["location"] == f"{CATALOG}?said=gone"
+    assert "no price any more" in olga.text(f"{CATALOG}?said=gone")
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,11 @@ def test_what_is_entered_is_compared_with_what_was_sold(plain_desk: Desk, olga: 
     assert amounts(html) == ["$5.00", "–"]
     assert row(html, "openai")[0] == "not entered"
     answer = olga.submit(f"{POOL}/set", provider="openai", usd="20")
-    assert (answer.status_code, answer.headers["location"]) == (303, POOL)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{POOL}?said=set")
     assert last_act(plain_desk) == (f"dashboard:{olga.name}", "pool set", "openai 20.00")
+    assert "What you hold there is saved." in olga.text(f"{POOL}?said=set")
     html = olga.text(POOL)
+    assert 'role="status"' not in html
     assert amounts(html) == ["$5.00", "$20.00"]
     assert 'role="alert"' not in html
     assert "estimate" in html
@@ -64,9 +66,12 @@ def test_more_sold_than_held_is_warned_of(plain_desk: Desk, olga: Visitor) -> No
     olga.submit(f"{POOL}/set", provider="openai", usd="1")
     html = olga.text(POOL)
     assert "More was sold than is held" in html
-    assert "4.00 USD more than the estimated 1.00 USD" in html
+    assert "users hold $5.00 of credit, $4.00 more than the estimated $1.00" in html
+    assert "oversold" in olga.text("/dashboard/admin")
+    assert "users hold $5.00 of credit, $4.00 more" in olga.text("/dashboard/admin")
     olga.submit(f"{POOL}/set", provider="anthropic", usd="4")
     assert "More was sold than is held" not in olga.text(POOL)
+    assert "oversold" not in olga.text("/dashboard/admin")
 
 
 @pytest.mark.parametrize(

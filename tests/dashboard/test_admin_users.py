@@ -152,7 +152,7 @@ def test_a_form_that_was_open_for_long_undoes_nothing(desk: Desk) -> None:
     [
         ("credit", {"amount": "five"}, "'five' is no amount"),
         ("credit", {"amount": ""}, "is no amount"),
-        ("credit", {"amount": "-5"}, "must be above zero"),
+        ("credit", {"amount": "-5"}, "“Correct the balance…” below does it"),
         ("credit", {"amount": "1", "once": ""}, "An idempotency key must have"),
         ("credit", {"amount": "1", "reason": "x" * 301}, "Reason: at most 300 characters"),
         ("credit", {"amount": "9999999999"}, "larger than any amount"),
@@ -254,7 +254,7 @@ def test_an_operator_is_made_and_unmade_but_never_by_themselves(desk: Desk) -> N
     for act in ("no-admin", "disable"):
         answer = boss.submit(f"{own}/do/{act}")
         assert answer.status_code == 422
-        assert "You cannot disable yourself, nor change your own part" in answer.text
+        assert "You cannot disable yourself, nor change your own role" in answer.text
     html = boss.text(own)
     assert "This is you." in html
     assert "/do/disable" not in html

@@ -51,7 +51,7 @@ def test_a_price_is_changed_and_that_is_found_in_the_audit_log(window: Watched) 
     page = window.open(f"{ADMIN}/catalog")
     page.get_by_label("Search").fill("gpt-4o")
     page.get_by_label("Provider").select_option("openai")
-    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Filter").click()
     page.get_by_role("link", name="openai/gpt-4o", exact=True).click()
     expect(page.get_by_role("row").filter(has_text="Base")).to_contain_text("2.50")
 
@@ -77,8 +77,9 @@ def test_a_price_is_changed_and_that_is_found_in_the_audit_log(window: Watched) 
 
     tab(page, "Catalog")
     page.get_by_label("Prices").select_option("Only overridden")
-    page.get_by_role("button", name="Search").click()
+    page.get_by_role("button", name="Filter").click()
     page.get_by_role("link", name="openai/gpt-4o", exact=True).click()
+    page.get_by_text("Remove the override…").click()
     page.get_by_role("button", name="Remove the override").click()
     expect(page.get_by_role("row").filter(has_text="Base")).to_contain_text("2.50")
 
@@ -87,7 +88,7 @@ def test_the_pool_is_entered_and_the_ledger_checked(window: Watched) -> None:
     page = window.open(f"{ADMIN}/pool")
     page.locator("select[name=provider]").select_option("openai")
     page.get_by_label("You hold there now").fill("1")
-    page.get_by_role("button", name="Enter").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("alert")).to_contain_text("More was sold than is held")
     expect(page.get_by_role("row").filter(has_text="openai")).to_contain_text("$1.00")
 

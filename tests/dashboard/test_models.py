@@ -24,7 +24,8 @@ def prices(html: str) -> dict[str, list[str]]:
 
 
 def available(html: str) -> set[str]:
-    return set(re.findall(r">([^<]+)</a> <span class=\"state live\">available", html))
+    without = set(re.findall(r">([^<]+)</a> <span class=\"state\">not available", html))
+    return set(prices(html)) - without
 
 
 def test_prices_are_those_of_the_catalog_times_the_users_multiplier(desk: Desk) -> None:

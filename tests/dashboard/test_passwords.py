@@ -154,7 +154,9 @@ def test_a_password_is_changed_only_by_who_knows_it_and_ends_other_sessions(desk
         assert said in response.text
         assert newer not in response.text
     assert is_signed_in(elsewhere)
-    assert ann.submit(PASSWORD, current=GOOD, new=newer, again=newer).status_code == 303
+    changed = ann.submit(PASSWORD, current=GOOD, new=newer, again=newer)
+    assert changed.status_code == 303
+    assert "The password is set." in ann.text(changed.headers["location"])
     assert is_signed_in(ann)
     assert not is_signed_in(elsewhere)
     assert not is_signed_in(sign_in(desk, ann.name, GOOD))
@@ -163,7 +165,9 @@ def test_a_password_is_changed_only_by_who_knows_it_and_ends_other_sessions(desk
 
 def test_a_removed_password_signs_nobody_in(desk: Desk) -> None:
     ann = with_password(desk)
-    assert ann.submit(PASSWORD, current=GOOD, do="remove").status_code == 303
+    removed = ann.submit(PASSWORD, current=GOOD, do="remove")
+    assert removed.status_code == 303
+    assert "The password is removed" in ann.text(removed.headers["location"])
     assert not is_signed_in(sign_in(desk, ann.name, GOOD))
     assert "You sign in with links" in ann.text(PASSWORD)
     ben = with_password(desk)
@@ -182,7 +186,9 @@ def test_one_signs_out_everywhere_else(desk: Desk) -> None:
     ann = with_password(desk)
     elsewhere, unused = sign_in(desk, ann.name, GOOD), desk.link(ann.name)
     assert "on 1 other device " in ann.text(PASSWORD)
-    assert ann.submit("/dashboard/settings/sign-out-others").status_code == 303
+    done = ann.submit("/dashboard/settings/sign-out-others")
+    assert done.status_code == 303
+    assert 'role="status">You are signed out everywhere else.' in ann.text(done.headers["location"])
     assert is_signed_in(ann)
     assert not is_signed_in(elsewhere)
     assert desk.visitor().submit(unused).status_code == 404

@@ -1,6 +1,7 @@
 """The pictures of the documentation are of the dashboard as it is."""
 
 import struct
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def test_pictures_can_be_taken_and_show_their_pages(tmp_path: Path) -> None:
                 page.get_by_role("heading", level=1, name=PICTURES[path.name][1])
             ).to_be_visible()
             assert size(path) == size(FOLDER / path.name)
+            if path.name == "overview.png":
+                # What was added (25), less what was spent, is what is left.
+                left = page.locator("#wallet, .credit").first.locator("[title]").first
+                exact = Decimal((left.get_attribute("title") or "").removesuffix(" USD"))
+                spent = Decimal(page.locator(".sum strong").inner_text().removeprefix("$"))
+                assert round(exact + spent, 2) == 25
             taken.add(path.name)
     assert taken == set(PICTURES)
 

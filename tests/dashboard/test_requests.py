@@ -239,6 +239,8 @@ def test_a_running_request_is_listed_and_has_a_page(desk: Desk) -> None:
     try:
         wait_until(lambda: desk.books.wallet(ann.name)[1] > 0)
         (running,) = listed(ann, state="open")
+        assert "so far</small>" in ann.text(REQUESTS)
+        assert "so far</small>" in ann.text("/dashboard/live")
         assert listed(ann) == [running]
         held = re.search(r"([\d.]+) USD is held while it runs", ann.text(f"{REQUESTS}/{running}"))
         # 100 tokens of output at 10 USD, and the bound of the input.
@@ -250,6 +252,7 @@ def test_a_running_request_is_listed_and_has_a_page(desk: Desk) -> None:
     desk.books.settled_wallet(ann.name)
     assert "settled" in ann.text(f"{REQUESTS}/{running}")
     assert listed(ann, state="open") == []
+    assert "so far" not in ann.text(REQUESTS)
 
 
 def test_a_refused_request_says_why_and_that_it_cost_nothing(desk: Desk) -> None:

@@ -37,6 +37,7 @@ ROUTES = {
     ("POST", "/dashboard/admin/providers/{name}/keys/{key_id}/{act}"),
     ("POST", "/dashboard/admin/providers/{name}/pause"),
     ("POST", "/dashboard/admin/providers/{name}/resume"),
+    ("GET", "/dashboard/admin/requests/{request_id}"),
     ("GET", "/dashboard/admin/users"),
     ("POST", "/dashboard/admin/users"),
     ("GET", "/dashboard/admin/users/new"),

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from llmproxy import key_pool, reports
+from llmproxy import key_pool, pool, reports
+from llmproxy.dashboard.admin.pool import warning_in_dollars
 from llmproxy.dashboard.formats import DAY_MS, cost, number
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.provider_states import NO_ACTIVE_KEYS, state_of
@@ -43,6 +44,7 @@ def read_attention(
         _suspended(tx, now_ms),
         _holds(overdue, total_timeout_s),
         _shortfalls(standing),
+        _pool(tx),
         _unpriced(tx, now_ms, is_priced),
     )
     return [notice for kind in kinds for notice in _first(list(kind))]
@@ -104,6 +106,12 @@ def _shortfalls(standing: Standing) -> Iterator[Notice]:
             "not be paid by their users"
         )
         yield Notice("shortfall", text, "/ledger", "Look at the ledger")
+
+
+def _pool(tx: Tx) -> Iterator[Notice]:
+    text = warning_in_dollars(pool.find_pool(tx))
+    if text:
+        yield Notice("oversold", f"More was sold than is held: {text}", "/pool", "Look at the pool")
 
 
 def _unpriced(tx: Tx, now_ms: int, is_priced: Callable[[str, str], bool]) -> Iterator[Notice]:

@@ -36,6 +36,12 @@ CATALOG = "/admin/catalog"
 MODEL = f"{CATALOG}/model"
 TAB = "Catalog"
 BROKEN_SHOWN = 10
+SAID = {
+    "set": "The price is applied: it counts for the next request.",
+    "remove": "The override is removed: what the catalog file says counts again.",
+    "gone": "Your entry is removed: the model has no price any more, and is refused.",
+}
+"""What a page says after an act, by the word in its address."""
 _NOT_SO = (FormError, CatalogError, RefusedError, NotFoundError)
 """What a form may be refused for, with a message for the operator."""
 
@@ -65,6 +71,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
             "following": _query(wanted, found.page + 1) if found.has_more else None,
             "chars_max": TEXT_CHARS_MAX,
+            "said": SAID.get(_text(request, "said"), ""),
         }
         return admin_page(site, "admin_catalog.html", signed_in, TAB, values)
 
@@ -76,7 +83,12 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
         signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
         if details is None:
             raise MissingError
-        values = {"details": details, "own": own, "path": site.office.catalog.path}
+        values = {
+            "details": details,
+            "own": own,
+            "path": site.office.catalog.path,
+            "said": SAID.get(_text(request, "said"), ""),
+        }
         return _with_form(site, signed_in, "admin_model.html", {}, values)
 
     @route("/admin/catalog/new", http_method=READING)
@@ -109,7 +121,8 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
             except _NOT_SO:
                 return await _refused(site, request, form, str(error))
             return _preview(site, signed_in, plan, form, problem=str(error))
-        return site.redirect(signed_in.visit, _address(plan.after.provider, plan.after.id))
+        address = _address(plan.after.provider, plan.after.id)
+        return site.redirect(signed_in.visit, f"{address}&said=set")
 
     @post("/admin/catalog/remove")
     async def remove(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -118,7 +131,9 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
             signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
         except _NOT_SO as error:
             return await _refused(site, request, form, str(error))
-        path = _address(form["provider"], form["model"]) if is_left else CATALOG
+        path = f"{CATALOG}?said=gone"
+        if is_left:
+            path = f"{_address(form['provider'], form['model'])}&said=remove"
         return site.redirect(signed_in.visit, path)
 
     return [preview, apply, remove]

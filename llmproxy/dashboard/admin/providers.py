@@ -34,7 +34,7 @@ SAID = {
     "add": "The key is stored, sealed. Back up the master key if this was the first one.",
     "enable": "The key is used again.",
     "disable": "The key is not used any more. Running answers finish.",
-    "remove": "The key is forgotten.",
+    "remove": "The key is removed.",
 }
 """What a page says after an act, by the word in its address."""
 

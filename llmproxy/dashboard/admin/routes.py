@@ -8,6 +8,7 @@ from llmproxy.dashboard.admin.ledger import ledger_routes
 from llmproxy.dashboard.admin.overview import overview_pages
 from llmproxy.dashboard.admin.pool import pool_routes
 from llmproxy.dashboard.admin.providers import provider_pages
+from llmproxy.dashboard.admin.requests import request_pages
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.downloads import Downloads
 from llmproxy.dashboard.site import Site
@@ -18,6 +19,7 @@ def admin_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     return [
         *overview_pages(site),
         *user_pages(site),
+        *request_pages(site),
         *provider_pages(site),
         *audit_routes(site, downloads),
         *catalog_routes(site),

@@ -162,7 +162,7 @@ def act_on(tx: Tx, signed_in: SignedIn, user_id: int, act: str) -> None:
         raise MissingError
     if act in NOT_ONESELF and user.id == signed_in.user.id:
         raise FormError(
-            "You cannot disable yourself, nor change your own part: nobody might be left who "
+            "You cannot disable yourself, nor change your own role: nobody might be left who "
             "could undo it. Another operator can, or the command line."
         )
     do, command, option = _ACTS[act]

@@ -11,13 +11,15 @@ from litestar.params import FromPath
 from llmproxy import accounts, reports, sessions
 from llmproxy.accounts import User
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.admin import user_acts, user_forms
+from llmproxy.dashboard.admin import requests, user_acts, user_forms
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.words import TOLD
-from llmproxy.dashboard.formats import used_on
-from llmproxy.dashboard.key_form import COUNTS
+from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.formats import cost, number, used_on
+from llmproxy.dashboard.key_form import AMOUNTS, COUNTS, LISTS
 from llmproxy.dashboard.keys import KeyRow
 from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.limits import Limits
 from llmproxy.reports import CreditEntry, RequestFilter, UserRow
 from llmproxy.reports import Request as ProxyRequest
 from llmproxy.storage.database import Tx
@@ -30,7 +32,9 @@ PAGES_MAX = 10_000
 KEYS_SHOWN = 30
 ENDED_SHOWN = 5
 REQUESTS_SHOWN = 10
+LIMITS_CHARS_MAX = 200
 CREDITS_SHOWN = 20
+MINUS = "A credit must be above zero. To take money back, “Correct the balance…” below does it."
 SAID = {
     "credit": "The credit is added.",
     "repeat": "This credit was added already. It was not added twice.",
@@ -122,15 +126,23 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route(PATH, http_method=READING)
     async def list_users(request: Request[Any, Any, Any]) -> Response[bytes]:
-        asked = request.query_params
-        number = asked.get("page", "1")
+        asked, problem = request.query_params, ""
+        if asked.get("id"):
+            try:
+                signed_in, which = await site.read_as_admin(request, requests.search, asked["id"])
+                return site.redirect(signed_in.visit, f"{requests.PATH}/{which}")
+            except FormError as error:
+                problem = str(error)
+        page = asked.get("page", "1")
         signed_in, found = await site.read_as_admin(
             request,
             read_list,
             asked.get("q", "").strip().lower()[:64],
-            int(number) if number.isascii() and number.isdecimal() and len(number) < 9 else 1,
+            int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
         )
-        return admin_page(site, "admin_users.html", signed_in, TAB, {"found": found})
+        values = {"found": found, "problem": problem, "request_id": asked.get("id", "")}
+        status = 422 if problem else 200
+        return admin_page(site, "admin_users.html", signed_in, TAB, values, status=status)
 
     @route(PATH + "/new", http_method=READING)
     async def new_user(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -175,7 +187,9 @@ def _money_forms(site: Site) -> list[HTTPRouteHandler]:
         except user_acts.RepeatError:
             return await _done(site, request, user_id, "repeat")
         except TOLD as error:
-            return await _try_again(site, request, user_id, "credit", form, error)
+            is_minus = form.get("amount", "").startswith("-")
+            told = FormError(MINUS) if is_minus else error
+            return await _try_again(site, request, user_id, "credit", form, told)
         return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=credit")
 
     @post(PATH + "/{user_id:int}/adjust")
@@ -277,11 +291,28 @@ def _user_page(
         "typed": typed or {"name": "", "form": {}, "problem": ""},
         "rates": user_forms.rate_fields(found.user),
         "counts": COUNTS,
+        "limits_in_words": _limits_in_words,
         "last_entry": user_acts.last_entry(found.credits),
         "once": f"page-{secrets.token_urlsafe(16)}",
     }
     status = 422 if typed else 200
     return admin_page(site, "admin_user.html", signed_in, TAB, values, status=status)
+
+
+def _limits_in_words(limits: Limits | None) -> str:
+    """Return the limits of an API key in a line; none are an empty one."""
+
+    def given(labels: Mapping[str, str]) -> list[tuple[str, Any]]:
+        values = [(label, getattr(limits, field)) for field, label in labels.items()]
+        return [(label, value) for label, value in values if value is not None]
+
+    if limits is None:
+        return ""
+    parts = [f"{label}: ${cost(amount)}" for label, amount in given(AMOUNTS)]
+    parts += [f"{label}: {number(count)}" for label, count in given(COUNTS)]
+    parts += [f"{label}: {', '.join(map(str, members))}" for label, members in given(LISTS)]
+    text = "; ".join(parts)
+    return text if len(text) <= LIMITS_CHARS_MAX else text[: LIMITS_CHARS_MAX - 1] + "…"
 
 
 def _new_form(
