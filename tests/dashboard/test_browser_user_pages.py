@@ -151,7 +151,7 @@ def test_a_filter_and_pages_work_without_scripts(browser: Browser, desk: Desk) -
         expect(page.get_by_role("row")).to_have_count(6)
         page.get_by_role("link", name="Models", exact=True).click()
         page.get_by_label("Name or alias").fill("gpt-4o-2024-08-06")
-        page.get_by_role("button", name="Search").click()
+        page.get_by_role("button", name="Filter").click()
         page.get_by_role("link", name="openai/gpt-4o", exact=True).click()
         expect(page.get_by_role("heading", name="openai/gpt-4o")).to_be_visible()
         page.get_by_role("link", name="Credit", exact=True).click()
