@@ -4,6 +4,8 @@ An act is written in the transaction of what it changes: neither is there withou
 not hold secrets.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 from llmproxy.clock import rfc3339
@@ -11,6 +13,9 @@ from llmproxy.storage.database import Tx
 
 DETAILS_CHARS_MAX = 16_384
 """No form is longer, and hardly a command."""
+LOOKED_AT_MAX = 20_000
+"""So many acts are looked through at once, for a page or a piece of a download."""
+_ID_MAX = 2**63 - 1
 
 
 class Act(msgspec.Struct, frozen=True):
@@ -37,6 +42,16 @@ class Act(msgspec.Struct, frozen=True):
         }
 
 
+class Look(NamedTuple):
+    """What one look through the log has found."""
+
+    acts: list[Act]
+    go_on: int | None
+    """The id before which there is more to look at; None when that was all."""
+    back_to_ms: int | None
+    """When the oldest of those looked at was done, where there were too many of them."""
+
+
 def note(tx: Tx, *, actor: str, act: str, details: str, now_ms: int) -> None:
     """Write one act; details beyond DETAILS_CHARS_MAX are cut off."""
     if len(details) > DETAILS_CHARS_MAX:
@@ -53,28 +68,53 @@ def count(tx: Tx) -> int:
     return int(row[0])
 
 
+_ACTS = """
+SELECT id, actor, act, details, created_at_ms FROM audit_log
+WHERE id >= :first AND id < :end AND (:actor IS NULL OR actor = :actor)
+  AND (:text IS NULL OR instr(lower(act || ' ' || details), lower(:text)) > 0)
+ORDER BY id DESC LIMIT :limit
+"""
+
+
 def list_acts(
-    tx: Tx,
-    *,
-    limit: int,
-    before: int | None = None,
-    actor: str | None = None,
-    text: str | None = None,
+    tx: Tx, *, limit: int, actor: str | None = None, text: str | None = None
 ) -> list[Act]:
     """Return up to `limit` acts, newest first; a limit of -1 returns all.
 
     Args:
         tx: a reading transaction.
         limit: the most.
-        before: only those with a smaller id: what comes behind a page that ended with it.
         actor: only by them, as the log writes it.
         text: only those in whose act or details it stands, in whatever case.
     """
-    rows = tx.execute(
-        """SELECT id, actor, act, details, created_at_ms FROM audit_log
-           WHERE (:before IS NULL OR id < :before) AND (:actor IS NULL OR actor = :actor)
-             AND (:text IS NULL OR instr(lower(act || ' ' || details), lower(:text)) > 0)
-           ORDER BY id DESC LIMIT :limit""",
-        {"before": before, "actor": actor, "text": text, "limit": limit},
-    )
+    bounds = {"first": 0, "end": _ID_MAX, "limit": limit}
+    rows = tx.execute(_ACTS, {"actor": actor, "text": text, **bounds})
     return [Act(*row) for row in rows]
+
+
+def look_back(
+    tx: Tx,
+    *,
+    limit: int,
+    before: int | None = None,
+    actor: str | None = None,
+    text: str | None = None,
+    most: int = LOOKED_AT_MAX,
+) -> Look:
+    """Return up to `limit` acts as `list_acts` does, from those before an id on.
+
+    There can be fewer though more would fit: where `most` were looked at before.
+    """
+    end = count(tx) + 1 if before is None else before
+    first = max(1, end - most)
+    bounds = {"first": first, "end": end, "limit": limit + 1}
+    rows = tx.execute(_ACTS, {"actor": actor, "text": text, **bounds})
+    acts = [Act(*row) for row in rows]
+    if len(acts) > limit:
+        return Look(acts[:limit], acts[limit - 1].id, None)
+    if first == 1:
+        return Look(acts, None, None)
+    (back_to_ms,) = tx.execute(
+        "SELECT min(created_at_ms) FROM audit_log WHERE id = ?", (first,)
+    ).fetchone()
+    return Look(acts, first, back_to_ms)

@@ -36,6 +36,11 @@ def session_life_ms(user: User) -> int:
     return ADMIN_SESSION_LIFE_MS if user.is_admin else SESSION_LIFE_MS
 
 
+def is_secret(text: str) -> bool:
+    """Say whether a text can be the secret of a link or session at all."""
+    return _SECRET.fullmatch(text) is not None
+
+
 def create_link(tx: Tx, user: User, *, now_ms: int) -> str:
     """Make the secret of a link that signs a user in once, within LINK_LIFE_MS, and return it.
 
@@ -58,7 +63,7 @@ def create_link(tx: Tx, user: User, *, now_ms: int) -> str:
 
 def find_link_user(tx: Tx, secret: str, *, now_ms: int) -> User | None:
     """Return the user whom a link would sign in; None when it signs in nobody."""
-    if not _SECRET.fullmatch(secret):
+    if not is_secret(secret):
         return None
     row = tx.execute(
         """SELECT name FROM login_links JOIN users ON users.id = user_id
@@ -104,7 +109,7 @@ def begin_session(tx: Tx, user: User, *, now_ms: int, replaced: str = "") -> New
 
 def find_session_user(tx: Tx, secret: str, *, now_ms: int) -> User | None:
     """Return whose session it is; None when it is none, has ended, or the user is disabled."""
-    if not _SECRET.fullmatch(secret):
+    if not is_secret(secret):
         return None
     row = tx.execute(
         """SELECT name FROM sessions JOIN users ON users.id = user_id

@@ -23,6 +23,7 @@ from llmproxy import reports
 from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.formats import iso_day
 from llmproxy.dashboard.site import HEADERS, SignedIn, Site
+from llmproxy.dashboard.slots import Slots
 from llmproxy.errors import LlmproxyError
 from llmproxy.storage.database import Tx
 
@@ -60,38 +61,13 @@ class Table(NamedTuple):
     """Nobody but operators may have it."""
 
 
-class Slots:
-    """Counts the downloads that are being sent, by their users' ids."""
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self._running: dict[int, int] = {}
-
-    def take(self, user_id: int) -> None:
-        """Count one more.
-
-        Raises:
-            BusyError: there are too many.
-        """
-        own = self._running.get(user_id, 0)
-        if own >= DOWNLOADS_OF_USER_MAX or sum(self._running.values()) >= DOWNLOADS_MAX:
-            raise BusyError("too many downloads at once")
-        self._running[user_id] = own + 1
-
-    def give_back(self, user_id: int) -> None:
-        """Count one less."""
-        self._running[user_id] -= 1
-        if not self._running[user_id]:
-            del self._running[user_id]
-
-
 class Downloads:
     """Answers with tables."""
 
     def __init__(self, site: Site) -> None:
         """Begin with none under way."""
         self._site = site
-        self._slots = Slots()
+        self._slots = Slots("downloads", of_all=DOWNLOADS_MAX, of_one=DOWNLOADS_OF_USER_MAX)
 
     async def send(
         self, request: Request[Any, Any, Any], table: Table, file_format: str

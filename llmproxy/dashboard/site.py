@@ -23,6 +23,7 @@ from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
+from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.storage.reader import Reader
@@ -35,6 +36,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 READS_AT_ONCE_MAX = 64
+READS_OF_ONE_MAX = 8
+"""Of one session: nobody waits behind whoever asks for many pages."""
 SLOW_WAITING_MAX = 20
 FORM_FIELDS_MAX = 30
 _HERE = Path(__file__).parent
@@ -97,7 +100,7 @@ class Site:
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
-        self._reads = 0
+        self._reads = Slots("pages", of_all=READS_AT_ONCE_MAX, of_one=READS_OF_ONE_MAX)
         self.static = {
             path.name: path.read_bytes()
             for path in sorted(STATIC.iterdir())
@@ -106,6 +109,7 @@ class Site:
         self._templates: Environment | None = None
         self._loading = asyncio.Lock()
         self._slow = asyncio.Lock()
+        self._beside = asyncio.Lock()
         self._waiting = 0
 
     async def prepare(self) -> None:
@@ -144,23 +148,24 @@ class Site:
     # --- asking and changing -----------------------------------------------------------------
 
     def visit(self, request: Request[Any, Any, Any]) -> Visit:
-        """Return what a request says of itself."""
-        return read_visit(request, self.address)
+        """Return what a request says of itself; what can be no session's secret counts as none."""
+        visit = read_visit(request, self.address)
+        return visit if sessions.is_secret(visit.session) else visit._replace(session="")
 
-    async def read(self, function: Callable[..., T], *args: object) -> T:
+    async def read(self, function: Callable[..., T], *args: object, who: str | None = None) -> T:
         """Return `function(tx, *args)`, run in the reader's thread.
 
+        `who` is on whose behalf, such as a session's secret or an address.
+
         Raises:
-            BusyError: so many pages are being read that this one would wait long.
+            BusyError: so many pages are being read, or so many for them, that it would wait long.
             DatabaseError: it cannot be read, or not in time.
         """
-        if self._reads >= READS_AT_ONCE_MAX:
-            raise BusyError
-        self._reads += 1
+        self._reads.take(who)
         try:
             return await self._reader.read(function, *args)
         finally:
-            self._reads -= 1
+            self._reads.give_back(who)
 
     async def read_as_user(
         self,
@@ -177,7 +182,10 @@ class Site:
         visit, now_ms = self.visit(request), self.clock.now_ms()
         if not visit.session:
             raise NotSignedInError
-        return await self.read(_as_user, request.state, visit, now_ms, function, args, kwargs)
+        state = request.state
+        return await self.read(
+            _as_user, state, visit, now_ms, function, args, kwargs, who=visit.session
+        )
 
     async def read_as_admin(
         self,
@@ -204,15 +212,14 @@ class Site:
         """Return who is signed in, and `function(tx, signed_in, …)` once it is committed.
 
         The function must `note` in the audit log what it changes. Requests to the proxy count it
-        from then on.
+        from then on. Who is not signed in never comes before the writer, which all requests share.
 
         Raises:
             NotSignedInError: nobody is; nothing was changed.
             LlmproxyError: what the function raised; nothing was changed.
         """
+        await self.read_as_user(request, _nothing)
         visit, now_ms = self.visit(request), self.clock.now_ms()
-        if not visit.session:
-            raise NotSignedInError
         noted: tuple[Any, ...] = (function, args, kwargs)
         done = await self._writer.submit(
             _as_user, request.state, visit, now_ms, and_note, noted, {}
@@ -243,17 +250,17 @@ class Site:
     ) -> tuple[SignedIn, T]:
         """Do as `write_as_admin` does, where files are read and written in the same transaction.
 
-        As a command: in a thread, with a connection of its own. The loop waits for no file, and
-        the server learns of it as of any command.
+        As a command: in a thread, with a connection of its own, one at a time. The loop waits for
+        no file, and the server learns of it as of any command.
         """
+        await self.read_as_admin(request, _nothing)
         visit, now_ms = self.visit(request), self.clock.now_ms()
-        if not visit.session:
-            raise NotSignedInError
         path = self.office.config.paths.database
         noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
-        done: tuple[SignedIn, T] = await asyncio.to_thread(
-            _write_beside, path, _as_user, request.state, visit, now_ms, and_note, noted, {}
-        )
+        async with self._beside:
+            done: tuple[SignedIn, T] = await asyncio.to_thread(
+                _write_beside, path, _as_user, request.state, visit, now_ms, and_note, noted, {}
+            )
         await self._writer.refresh()
         return done
 
@@ -400,6 +407,10 @@ def _as_user(
     signed_in = SignedIn(user, visit, now_ms)
     state.signed_in = signed_in  # for the page of an error
     return signed_in, function(tx, signed_in, *args, **kwargs)
+
+
+def _nothing(tx: Tx, signed_in: SignedIn) -> None:
+    del tx, signed_in
 
 
 def _write_beside(path: Path, function: Callable[..., T], *args: object) -> T:

@@ -14,9 +14,9 @@ VARIANTS_MAX = 3
 """Pages of one route that are looked at: with and without a filter, say."""
 
 
-def crawl(visitor: Visitor, start: str = "/dashboard") -> list[str]:
-    """Return the addresses of pages, from the start on by links; those of files are left out."""
-    waiting, seen, counts, found = [start], {start}, dict[str, int](), list[str]()
+def crawl(visitor: Visitor, *starts: str) -> list[str]:
+    """Return the addresses of pages, from some on by links; those of files are left out."""
+    waiting, seen, counts, found = [*starts], {*starts}, dict[str, int](), list[str]()
     while waiting:
         path = waiting.pop(0)
         route = route_of(urlsplit(path).path)

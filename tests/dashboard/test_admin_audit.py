@@ -65,6 +65,24 @@ def test_the_log_is_searched_by_text_and_by_who_acted(desk: Desk, olga: Visitor)
     assert "Nothing like that was changed." in olga.text(f"{LOG}?text={mark}+three")
 
 
+def test_a_search_stops_after_many_acts_and_goes_on_behind_them(plain_desk: Desk) -> None:
+    olga = operator(plain_desk)
+    note(plain_desk, "rare 1")
+    note(plain_desk, *(["often"] * (audit.LOOKED_AT_MAX + 10)))
+    for query in ("text=RARE", "actor=cli:test&text=rare"):
+        html = olga.text(f"{LOG}?{query}")
+        assert shown(html) == []
+        assert "Looked through the log back to" in html
+        assert "Nothing like that" not in html
+        older = re.search(r'rel="next" href="([^"]*)"', html)
+        assert older
+        html = olga.text(unescape(older[1]))
+        assert shown(html) == ["rare 1"]
+        assert "Looked through" not in html
+    (line,) = olga.get(f"{LOG}.jsonl?text=rare").text.splitlines()
+    assert json.loads(line)["details"] == "rare 1"
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_what_is_found_is_downloaded_whole(desk: Desk, olga: Visitor, kind: str) -> None:
     mark = f"mark-{olga.name}"

@@ -1,6 +1,7 @@
 """The ledger's page: its standing, and a check that runs beside the server and can be ended."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from html import unescape
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_a_check_runs_and_its_result_stays(plain_desk: Desk) -> None:
     assert last_act(plain_desk) == (f"dashboard:{olga.name}", "ledger verify", "")
     assert "The ledger is right." in operator(plain_desk).text(LEDGER)
     assert "refresh" not in html
+
+
+def test_of_two_who_ask_at_once_only_the_one_whose_check_begins_is_noted(plain_desk: Desk) -> None:
+    """The note waits while another writes: the second one comes in between."""
+    olga, owen, acts = operator(plain_desk), operator(plain_desk), acts_count(plain_desk)
+    with ThreadPoolExecutor(2) as pool:
+        with plain_desk.books.write():
+            asked = [pool.submit(each.submit, CHECK) for each in (olga, owen)]
+            wait_until(lambda: any(each.done() for each in asked))
+        assert [each.result().status_code for each in asked] == [303, 303]
+    assert acts_count(plain_desk) == acts + 1
+    wait_until(lambda: "The ledger is right." in olga.text(LEDGER))
 
 
 @pytest.mark.parametrize("text", ["a wallet", *XSS])
@@ -139,6 +152,16 @@ def test_there_is_one_check_at_a_time(book: Book, monkeypatch: pytest.MonkeyPatc
         checks.start("ben")
         wait_until(lambda: not checks.is_running)
         assert checks.last is not first
+
+
+def test_a_check_that_is_reserved_keeps_others_out_until_released(book: Book) -> None:
+    with closing(LedgerChecks(book.path, Clock())) as checks:
+        assert checks.reserve()
+        assert not checks.reserve()
+        checks.release()
+        assert checks.reserve()
+        checks.release()
+    assert not checks.reserve()
 
 
 def test_a_stop_ends_a_check_that_would_last(book: Book) -> None:

@@ -73,7 +73,7 @@ def test_a_price_is_changed_and_that_is_found_in_the_audit_log(window: Watched) 
     expect(page.get_by_role("row")).to_have_count(2)
     with page.expect_download() as download:
         page.get_by_role("link", name="CSV").click()
-    assert download.value.suggested_filename == "audit.csv"
+    assert re.fullmatch(r"llmproxy-audit-[\d-]+\.csv", download.value.suggested_filename)
 
     tab(page, "Catalog")
     page.get_by_label("Prices").select_option("Only overridden")

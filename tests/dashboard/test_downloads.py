@@ -11,12 +11,9 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from urllib.parse import urlencode
 
-import pytest
-
 from llmproxy import accounts, crediting
 from llmproxy.dashboard.download_tables import REQUESTS_AT_ONCE
-from llmproxy.dashboard.downloads import DOWNLOADS_MAX, DOWNLOADS_OF_USER_MAX, Slots, _Sending
-from llmproxy.dashboard.errors import BusyError
+from llmproxy.dashboard.downloads import DOWNLOADS_OF_USER_MAX, _Sending
 from tests.dashboard.helpers import Desk, Visitor
 from tests.dashboard.rows import add_refused, add_settled
 from tests.support.raw_client import RawClient
@@ -200,21 +197,6 @@ def test_a_client_that_takes_nothing_is_let_go() -> None:
     asyncio.run(sending(scope, receive, send))  # type: ignore[arg-type]
     assert ended == ["connection", "download"]
     assert all(message["more_body"] for message in sent[1:])
-
-
-def test_slots_are_counted_for_each_user_and_for_all() -> None:
-    slots = Slots()
-    for user_id in range(DOWNLOADS_MAX // DOWNLOADS_OF_USER_MAX):
-        for _ in range(DOWNLOADS_OF_USER_MAX):
-            slots.take(user_id)
-        with pytest.raises(BusyError):
-            slots.take(user_id)
-    with pytest.raises(BusyError):
-        slots.take(99)
-    slots.give_back(0)
-    slots.take(99)
-    with pytest.raises(BusyError):
-        slots.take(0)
 
 
 def test_a_slow_client_holds_no_transaction_open(desk: Desk) -> None:

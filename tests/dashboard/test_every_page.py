@@ -34,8 +34,14 @@ def operator(desk: Desk) -> Visitor:
     return visitor
 
 
-def test_every_page_can_be_reached_by_links_and_is_small(operator: Visitor) -> None:
-    found = crawl(operator)
+def every_page(desk: Desk, operator: Visitor) -> list[str]:
+    """Return every page, by links: from the Overview, and from the operator's own page as a user."""
+    user = f"/dashboard/admin/users/{desk.user_id(operator.name)}"
+    return crawl(operator, user, "/dashboard")
+
+
+def test_every_page_can_be_reached_by_links_and_is_small(operator: Visitor, desk: Desk) -> None:
+    found = every_page(desk, operator)
     readable = {path for method, path in routes() if method == "GET"}
     files = {path for path in readable if path.endswith((".csv", ".jsonl", "/live"))}
     assert {route_of(path.partition("?")[0]) for path in found} == readable - files - NOT_BY_LINKS
@@ -46,7 +52,7 @@ def test_every_page_can_be_reached_by_links_and_is_small(operator: Visitor) -> N
 def test_every_page_fits_a_phone_without_complaints(
     operator: Visitor, desk: Desk, browser: Browser
 ) -> None:
-    paths = crawl(operator)
+    paths = every_page(desk, operator)
     with browser.new_context(viewport=PHONE) as context:
         watched = Watched(context, desk)
         watched.sign_in_as(operator.name)
@@ -65,7 +71,7 @@ def test_axe_finds_no_serious_fault(
     if why := why_no_node():
         pytest.skip(why)
     axe = (node_project() / "node_modules/axe-core/axe.min.js").read_text("utf-8")
-    paths = [*crawl(operator), "/dashboard/settings/nothing"]
+    paths = [*every_page(desk, operator), "/dashboard/settings/nothing"]
     with browser.new_context(color_scheme=scheme) as context:
         watched = Watched(context, desk)
         watched.sign_in_as(operator.name)

@@ -8,7 +8,7 @@ from litestar import HttpMethod, Request, Response, route
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import audit
-from llmproxy.audit import Act
+from llmproxy.audit import Look
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
 from llmproxy.dashboard.site import SignedIn, Site
@@ -43,13 +43,13 @@ def audit_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     @route("/admin/audit", http_method=READING)
     async def show(request: Request[Any, Any, Any]) -> Response[bytes]:
         wanted = _read_wanted(request)
-        signed_in, found = await site.read_as_admin(request, _read_acts, wanted, ROWS + 1)
-        acts = found[:ROWS]
+        signed_in, found = await site.read_as_admin(request, _read_acts, wanted, ROWS)
         values = {
-            "acts": acts,
+            "acts": found.acts,
             "wanted": wanted,
             "chars_max": DETAILS_CHARS_SHOWN,
-            "older": wanted.query(before=acts[-1].id) if len(found) > ROWS else None,
+            "older": None if found.go_on is None else wanted.query(before=found.go_on),
+            "looked_back_to_ms": found.back_to_ms,
             "query": wanted.query(before=None),
         }
         return admin_page(site, "admin_audit.html", signed_in, "Audit log", values)
@@ -83,9 +83,9 @@ def _text(given: object) -> str | None:
     return text.encode(errors="replace").decode() or None
 
 
-def _read_acts(tx: Tx, signed_in: SignedIn, wanted: Wanted, limit: int) -> list[Act]:
+def _read_acts(tx: Tx, signed_in: SignedIn, wanted: Wanted, limit: int) -> Look:
     del signed_in
-    return audit.list_acts(
+    return audit.look_back(
         tx, limit=limit, before=wanted.before, actor=wanted.actor, text=wanted.text
     )
 
@@ -97,6 +97,5 @@ def _table(request: Request[Any, Any, Any]) -> Table:
 
 
 def _read_rows(wanted: Wanted, tx: Tx, signed_in: SignedIn, place: int | None) -> Rows:
-    acts = _read_acts(tx, signed_in, wanted._replace(before=place), ROWS_AT_ONCE)
-    go_on = acts[-1].id if len(acts) == ROWS_AT_ONCE else None
-    return Rows([act.as_json() for act in acts], go_on)
+    found = _read_acts(tx, signed_in, wanted._replace(before=place), ROWS_AT_ONCE)
+    return Rows([act.as_json() for act in found.acts], found.go_on)

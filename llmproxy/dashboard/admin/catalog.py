@@ -13,6 +13,7 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import catalog_editing
+from llmproxy.catalog import Catalog
 from llmproxy.catalog_changes import JUMP_MAX
 from llmproxy.catalog_editing import Plan
 from llmproxy.catalog_overrides import read_overrides
@@ -21,6 +22,7 @@ from llmproxy.dashboard.admin import catalog_form
 from llmproxy.dashboard.admin.catalog_form import read_model, read_wanted
 from llmproxy.dashboard.admin.catalog_views import (
     TEXT_CHARS_MAX,
+    Found,
     Wanted,
     find_details,
     find_models,
@@ -58,15 +60,16 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/catalog", http_method=READING)
     async def show_list(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, broken = await site.read_as_admin(request, _read_broken)
         wanted, catalog = _read_wanted(request), site.catalog()
-        found = find_models(catalog, wanted)
+        signed_in, (found, providers, broken) = await site.read_as_admin(
+            request, _read_list, catalog, wanted
+        )
         values = {
             "wanted": wanted,
             "found": found,
             "catalog": catalog,
             "path": site.office.catalog.path,
-            "providers": sorted({model.provider for model in catalog.models()}),
+            "providers": providers,
             "broken": broken,
             "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
             "following": _query(wanted, found.page + 1) if found.has_more else None,
@@ -157,9 +160,20 @@ def _nothing(tx: Tx, signed_in: SignedIn) -> None:
     del tx, signed_in
 
 
-def _read_broken(tx: Tx, signed_in: SignedIn) -> list[tuple[str, str, str]]:
-    """Return own entries that cannot be used: provider, model and why."""
+def _read_list(
+    tx: Tx, signed_in: SignedIn, catalog: Catalog, wanted: Wanted
+) -> tuple[Found, list[str], list[tuple[str, str, str]]]:
+    """Return a page of models, all providers, and own entries that cannot be used.
+
+    In the reader's thread: to search thousands of models takes long for the loop.
+    """
     del signed_in
+    providers = sorted({model.provider for model in catalog.models()})
+    return find_models(catalog, wanted), providers, _read_broken(tx)
+
+
+def _read_broken(tx: Tx) -> list[tuple[str, str, str]]:
+    """Return own entries that cannot be used: provider, model and why."""
     broken = read_overrides(tx).broken
     return [(*name, why) for name, why in list(broken.items())[:BROKEN_SHOWN]]
 

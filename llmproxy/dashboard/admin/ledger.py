@@ -50,12 +50,15 @@ def ledger_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/admin/ledger/check")
     async def check(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_admin(request, _nothing)
         checks = site.office.checks
-        if checks.is_running:
-            signed_in, _ = await site.read_as_admin(request, _nothing)
-        else:
-            signed_in, _ = await site.write_as_admin(request, _note_check)
-            checks.start(signed_in.user.name)
+        # Only what begins is noted: nobody else's check may come between, nor a stop.
+        if not site.office.is_stopping() and checks.reserve():
+            try:
+                await site.write_as_admin(request, _note_check)
+                checks.start(signed_in.user.name)
+            finally:
+                checks.release()
         return site.redirect(signed_in.visit, LEDGER)
 
     return [show, check]

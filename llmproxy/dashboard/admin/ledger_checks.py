@@ -50,6 +50,7 @@ class LedgerChecks:
         self._clock = clock
         self._thread: threading.Thread | None = None
         self._is_closing = False
+        self._is_reserved = False
         self.last: Check | None = None
         """The one that runs, or else the one that has ended last."""
 
@@ -57,6 +58,17 @@ class LedgerChecks:
     def is_running(self) -> bool:
         """Whether one is under way."""
         return self.last is not None and self.last.ended_ms is None
+
+    def reserve(self) -> bool:
+        """Say whether a check may begin now; if so, no other may before it is released."""
+        if self.is_running or self._is_closing or self._is_reserved:
+            return False
+        self._is_reserved = True
+        return True
+
+    def release(self) -> None:
+        """Let others begin a check again, as far as none is under way."""
+        self._is_reserved = False
 
     def start(self, by: str) -> None:
         """Begin a check, unless one is under way; `by` is who has asked for it."""

@@ -1,0 +1,179 @@
+"""Who is not signed in, or asks for too much at once, keeps nobody else waiting."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from litestar import Request
+
+from llmproxy import accounts, audit, sessions
+from llmproxy.clock import Clock
+from llmproxy.dashboard import site as site_module
+from llmproxy.dashboard.errors import BusyError
+from llmproxy.dashboard.site import READS_OF_ONE_MAX, SignedIn, Site
+from llmproxy.dashboard.slots import Slots
+from llmproxy.dashboard.visit import ReachedAt
+from llmproxy.storage.database import Tx
+from llmproxy.storage.reader import Reader
+from tests.dashboard.helpers import KEYS, Desk
+from tests.dashboard.operators import ADMIN
+from tests.support.books import Book
+
+NONE = cast("Any", None)
+MADE_UP = "A" * 43
+"""It has the shape of a session's secret."""
+
+
+@pytest.mark.parametrize(
+    ("path", "cookie", "status"),
+    [
+        (KEYS, MADE_UP, 401),
+        (KEYS, "x", 401),
+        (f"{ADMIN}/providers/openai/keys", MADE_UP, 401),
+        (f"{ADMIN}/pool/set", MADE_UP, 401),
+        ("/dashboard/sign-out", "x", 303),
+    ],
+)
+def test_a_stranger_does_not_come_before_the_writer(
+    desk: Desk, path: str, cookie: str, status: int
+) -> None:
+    """Nothing can be written while this lasts: who is answered has not asked for it."""
+    nobody = desk.visitor()
+    nobody.cookies.set("llmproxy-session", cookie)
+    with desk.books.write():
+        answer = nobody.submit(path, name="x", secret="sk-0123456789", usd="1", provider="openai")
+    assert answer.status_code == status
+
+
+def test_who_is_no_operator_waits_for_no_file(desk: Desk) -> None:
+    ann = desk.signed_in()
+    with desk.books.write():
+        answer = ann.submit(f"{ADMIN}/providers/openai/keys", secret="sk-0123456789")
+    assert answer.status_code == 403
+
+
+# --- a site without a server --------------------------------------------------------------------
+
+
+class Rooms:
+    """The dashboard's reading and writing, over a real database."""
+
+    def __init__(self, book: Book) -> None:
+        self.book = book
+        self.reader = Reader(book.path)
+        self.site = Site(ReachedAt("", (), 0), self.reader, NONE, Clock(), NONE)
+
+    def signed_in(self) -> Request[Any, Any, Any]:
+        """A request of a new session of ann's, who is an operator."""
+        now_ms = Clock().now_ms()
+        with self.book.write() as tx:
+            user = accounts.set_user(tx, "ann", now_ms=now_ms, is_admin=True)
+            session = sessions.begin_session(tx, user, now_ms=now_ms)
+        cookie = f"llmproxy-session={session.secret}".encode()
+        scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"cookie", cookie)]}
+        return Request(cast("Any", scope))
+
+
+@pytest.fixture
+def rooms(book: Book) -> Iterator[Rooms]:
+    rooms = Rooms(book)
+    with closing(rooms.reader):
+        yield rooms
+
+
+def test_one_session_takes_only_a_few_reads_and_leaves_the_rest_to_others(rooms: Rooms) -> None:
+    may_go_on = threading.Event()
+
+    def wait(tx: Tx, signed_in: SignedIn) -> str:
+        del tx
+        assert may_go_on.wait(10)
+        return signed_in.user.name
+
+    async def ask() -> None:
+        greedy, other = rooms.signed_in(), rooms.signed_in()
+        reads = [
+            asyncio.create_task(rooms.site.read_as_user(greedy, wait))
+            for _ in range(READS_OF_ONE_MAX)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(BusyError):
+            await rooms.site.read_as_user(greedy, wait)
+        reads.append(asyncio.create_task(rooms.site.read_as_user(other, wait)))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        assert [name for _, name in await asyncio.gather(*reads)] == ["ann"] * len(reads)
+        assert (await rooms.site.read_as_user(greedy, wait))[1] == "ann"
+
+    asyncio.run(ask())
+
+
+def test_slots_are_counted_for_each_and_for_all() -> None:
+    slots = Slots("things", of_all=8, of_one=2)
+    for who in range(4):
+        for _ in range(2):
+            slots.take(who)
+        with pytest.raises(BusyError, match="too many things at once"):
+            slots.take(who)
+    for stranger in (99, None):
+        with pytest.raises(BusyError):
+            slots.take(stranger)
+    slots.give_back(0)
+    slots.take(99)
+    with pytest.raises(BusyError):
+        slots.take(0)
+
+
+def test_nobody_in_particular_may_take_as_many_as_all() -> None:
+    slots = Slots("things", of_all=3, of_one=1)
+    for _ in range(3):
+        slots.take(None)
+    with pytest.raises(BusyError):
+        slots.take(None)
+
+
+def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that could be under way at once would meet."""
+    meeting, write = threading.Barrier(2), site_module._write_beside
+    met: list[bool] = []
+
+    class Server:
+        """What the site needs of a server to write files."""
+
+        def __init__(self, path: Path) -> None:
+            self.database = path
+            self.paths = self.config = self
+
+        async def refresh(self) -> None:
+            """Nobody else has a snapshot."""
+
+    def write_in_company(*args: Any) -> object:  # noqa: ANN401 - as they come
+        try:
+            meeting.wait(0.5)
+            met.append(True)
+        except threading.BrokenBarrierError:
+            met.append(False)
+        return write(*args)
+
+    def note(tx: Tx, signed_in: SignedIn) -> int:
+        signed_in.note(tx, "tests note", "")
+        return audit.count(tx)
+
+    server = Server(rooms.book.path)
+    site = Site(
+        ReachedAt("", (), 0), rooms.reader, cast("Any", server), Clock(), cast("Any", server)
+    )
+    monkeypatch.setattr(site_module, "_write_beside", write_in_company)
+
+    async def write_both() -> list[int]:
+        request = rooms.signed_in()
+        done = await asyncio.gather(
+            *(site.write_with_files_as_admin(request, note) for _ in range(2))
+        )
+        return [count for _, count in done]
+
+    assert sorted(asyncio.run(write_both())) == [1, 2]
+    assert met == [False, False]
