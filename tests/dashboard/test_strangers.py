@@ -11,12 +11,17 @@ import pytest
 from litestar import Request
 
 from llmproxy import accounts, audit, sessions
+from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import site as site_module
+from llmproxy.dashboard.admin import catalog as catalog_pages
+from llmproxy.dashboard.admin import catalog_views
+from llmproxy.dashboard.admin.catalog_views import Found, Wanted
 from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.site import READS_OF_ONE_MAX, SignedIn, Site
 from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt
+from llmproxy.live_catalog import LiveCatalog
 from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader
 from tests.dashboard.helpers import KEYS, Desk
@@ -75,6 +80,7 @@ class Rooms:
             session = sessions.begin_session(tx, user, now_ms=now_ms)
         cookie = f"llmproxy-session={session.secret}".encode()
         scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"cookie", cookie)]}
+        scope["query_string"] = b""
         return Request(cast("Any", scope))
 
 
@@ -177,3 +183,31 @@ def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.Mo
 
     assert sorted(asyncio.run(write_both())) == [1, 2]
     assert met == [False, False]
+
+
+def test_the_catalog_is_searched_beside_the_loop(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched_in: list[threading.Thread] = []
+    find_models = catalog_views.find_models
+
+    def find(catalog: Catalog, wanted: Wanted) -> Found:
+        searched_in.append(threading.current_thread())
+        return find_models(catalog, wanted)
+
+    class Server:
+        """What the page needs of a server."""
+
+        catalog = LiveCatalog(lambda: None)
+
+    monkeypatch.setattr(catalog_pages, "find_models", find)
+    site = Site(ReachedAt("", (), 0), rooms.reader, NONE, Clock(), cast("Any", Server))
+    show_list = catalog_pages.catalog_routes(site)[0]
+
+    async def show() -> bytes:
+        await site.prepare()
+        answer: Any = await cast("Any", show_list.fn)(rooms.signed_in())
+        return bytes(answer.content)
+
+    assert b"/admin/catalog/model?" in asyncio.run(show())
+    assert [each is threading.main_thread() for each in searched_in] == [False]
