@@ -1,5 +1,6 @@
 """The operator's pages of the books in a real browser, on a desk and on a phone."""
 
+import re
 from collections.abc import Iterator
 from typing import Literal
 

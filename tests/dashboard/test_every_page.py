@@ -35,7 +35,7 @@ def operator(desk: Desk) -> Visitor:
 
 
 def every_page(desk: Desk, operator: Visitor) -> list[str]:
-    """Return every page, by links: from the Overview, and from the operator's own page as a user."""
+    """Return every page, by links from the Overview and from the operator as a user."""
     user = f"/dashboard/admin/users/{desk.user_id(operator.name)}"
     return crawl(operator, user, "/dashboard")
 

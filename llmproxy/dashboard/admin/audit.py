@@ -15,7 +15,7 @@ from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
-ROWS = 25
+ROWS = 20
 DETAILS_CHARS_SHOWN = 240
 """Of more the page shows the beginning; downloads have all."""
 TEXT_CHARS_MAX = 200
