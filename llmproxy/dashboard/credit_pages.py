@@ -8,7 +8,8 @@ from litestar.handlers import HTTPRouteHandler
 from llmproxy.dashboard import credit
 from llmproxy.dashboard.credit import Place
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.site import Site, read_query
+from llmproxy.dashboard.forms import read_query
+from llmproxy.dashboard.site import Site
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 

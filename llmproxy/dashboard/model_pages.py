@@ -9,8 +9,9 @@ from litestar.params import FromPath
 
 from llmproxy.dashboard import models
 from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.forms import read_query
 from llmproxy.dashboard.models import Wanted
-from llmproxy.dashboard.site import Site, read_query
+from llmproxy.dashboard.site import Site
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 

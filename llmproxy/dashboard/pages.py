@@ -10,8 +10,9 @@ from litestar.params import FromPath
 from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.bars import CHART_HEIGHT
 from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.forms import read_form, read_query
 from llmproxy.dashboard.overview import Live, read_live, read_overview
-from llmproxy.dashboard.site import SignedIn, Site, read_form, read_query
+from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.dashboard.snippets import snippets
 from llmproxy.errors import RefusedError
 from llmproxy.limits import Limits

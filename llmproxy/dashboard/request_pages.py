@@ -12,8 +12,9 @@ from llmproxy import reports
 from llmproxy.clock import request_id_text
 from llmproxy.dashboard import request_query, requests
 from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.forms import read_query
 from llmproxy.dashboard.requests import RequestList
-from llmproxy.dashboard.site import SignedIn, Site, read_query
+from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.reports import Receipt
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]

@@ -12,8 +12,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
 from llmproxy import accounts, passwords, sessions
+from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.sign_in_attempts import AT_USER_MAX
-from llmproxy.dashboard.site import NO_SESSION, Site, read_form, set_session
+from llmproxy.dashboard.site import NO_SESSION, Site, set_session
 from llmproxy.dashboard.visit import Visit
 from llmproxy.errors import NotFoundError
 from llmproxy.limits import parse_address

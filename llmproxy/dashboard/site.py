@@ -6,10 +6,9 @@ the writer, by the functions that the command line uses. Every answer leaves wit
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
-from urllib.parse import parse_qsl
 
 from litestar import Request, Response
 from litestar.datastructures import State
@@ -21,7 +20,7 @@ from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.office import Office
-from llmproxy.dashboard.errors import BusyError, FormError, NotAllowedError, NotSignedInError
+from llmproxy.dashboard.errors import BusyError, NotAllowedError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
@@ -39,7 +38,6 @@ READS_AT_ONCE_MAX = 64
 READS_OF_ONE_MAX = 8
 """Of one session: nobody waits behind whoever asks for many pages."""
 SLOW_WAITING_MAX = 20
-FORM_FIELDS_MAX = 30
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 STATIC_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -351,44 +349,6 @@ def set_session(response: Response[bytes], visit: Visit, session: sessions.NewSe
     response.headers["set-cookie"] = (
         f"{visit.cookie_name}={secret}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
     )
-
-
-async def read_form(
-    request: Request[Any, Any, Any], *, verbatim: Collection[str] = ()
-) -> dict[str, str]:
-    """Return a form's fields without spaces around them, which `verbatim` ones keep.
-
-    Of two of a name the last counts.
-
-    Raises:
-        FormError: it is no form that a page of ours has sent.
-    """
-    try:
-        return _fields(await request.body(), verbatim)
-    except ValueError as error:
-        raise FormError("The form cannot be read. Load the page again.") from error
-
-
-def read_query(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Return what stands behind the address's question mark, as `read_form` does.
-
-    Raises:
-        FormError: it is nothing that a link or form of ours has made.
-    """
-    try:
-        return _fields(request.scope["query_string"])
-    except ValueError as error:
-        raise FormError("The address cannot be read. Follow a link to this page again.") from error
-
-
-def _fields(encoded: bytes, verbatim: Collection[str] = ()) -> dict[str, str]:
-    pairs = parse_qsl(
-        encoded.decode("ascii"),
-        keep_blank_values=True,
-        errors="strict",
-        max_num_fields=FORM_FIELDS_MAX,
-    )
-    return {name: value if name in verbatim else value.strip() for name, value in pairs}
 
 
 def _as_user(

@@ -29,7 +29,8 @@ from llmproxy.dashboard.admin.catalog_views import (
 )
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.errors import FormError, MissingError
-from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.dashboard.forms import read_form
+from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.errors import CatalogError, NotFoundError, RefusedError
 from llmproxy.storage.database import Tx
 

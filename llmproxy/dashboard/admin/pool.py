@@ -9,7 +9,8 @@ from litestar.handlers import HTTPRouteHandler
 from llmproxy import pool
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.formats import dollars
-from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.dashboard.forms import read_form
+from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.errors import MoneyError, NotFoundError
 from llmproxy.money import format_usd, parse_usd
 from llmproxy.pool import Pool

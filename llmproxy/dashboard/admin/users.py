@@ -16,9 +16,10 @@ from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.words import TOLD
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.formats import cost, number, used_on
+from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.key_form import AMOUNTS, COUNTS, LISTS
 from llmproxy.dashboard.keys import KeyRow
-from llmproxy.dashboard.site import SignedIn, Site, read_form
+from llmproxy.dashboard.site import SignedIn, Site
 from llmproxy.limits import Limits
 from llmproxy.reports import CreditEntry, RequestFilter, UserRow
 from llmproxy.reports import Request as ProxyRequest
