@@ -5,11 +5,10 @@ page that says what to do.
 """
 
 import logging
-from contextlib import suppress
 from typing import Any
 
-from litestar import HttpMethod, Request, Response, Router, get, route
-from litestar.exceptions import HTTPException
+from litestar import Request, Response, Router, get
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
@@ -33,10 +32,9 @@ from llmproxy.dashboard.pages import user_routes
 from llmproxy.dashboard.password import password_routes
 from llmproxy.dashboard.request_pages import request_routes
 from llmproxy.dashboard.sign_in import sign_in_routes
-from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, SignedIn, Site
+from llmproxy.dashboard.site import HEADERS, STATIC_TYPES, Site
 from llmproxy.dashboard.visit import is_own_form
 from llmproxy.errors import DatabaseError
-from llmproxy.storage.database import Tx
 
 FORM_BYTES_MAX = 16 * 1024
 STATIC_LIFE_S = 365 * 86_400
@@ -65,8 +63,8 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
         values = {"title": "Refused", "message": message}
         return site.page("message.html", visit, values, status=403)
 
-    def answer_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        return _answer_error(site, request, error)
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return answer_error(site, request, error)
 
     downloads = Downloads(site)
     pages = Router(
@@ -83,30 +81,12 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
             *download_routes(site, downloads),
             *admin_routes(site, downloads),
             _static_route(site),
-            _route_of_nothing(site),
         ],
         before_request=prepare,
-        exception_handlers={Exception: answer_error},
+        exception_handlers={Exception: answer},
         request_max_body_size=FORM_BYTES_MAX,
     )
     return [pages, pictures_route()]
-
-
-def _route_of_nothing(site: Site) -> HTTPRouteHandler:
-    """Return what answers where there is no page: with a page, on which one is still signed in."""
-
-    @route("/{rest:path}", http_method=[HttpMethod.GET, HttpMethod.HEAD, HttpMethod.POST])
-    async def nothing(request: Request[Any, Any, Any], rest: FromPath[str]) -> Response[bytes]:
-        del rest
-        with suppress(NotSignedInError):
-            await site.read_as_user(request, _nothing)
-        raise MissingError
-
-    return nothing
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
 
 
 def _static_route(site: Site) -> HTTPRouteHandler:
@@ -122,9 +102,10 @@ def _static_route(site: Site) -> HTTPRouteHandler:
     return static
 
 
-def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """Return the page for an error."""
+def answer_error(site: Site, request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """Return the page for an error, also of an address or a method that no route has."""
     visit = site.visit(request)
+    headers: dict[str, str] = {}
     if isinstance(error, NotSignedInError):
         if request.headers.get("hx-request") == "true":
             return site.leave_for(visit, "/sign-in")
@@ -133,7 +114,7 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
         status, title, message = 401, "Signed out", "Sign in again. Nothing was changed."
     elif isinstance(error, NotAllowedError):
         status, title, message = 403, "For operators", "This page is for operators of the proxy."
-    elif isinstance(error, MissingError):
+    elif isinstance(error, (MissingError, NotFoundException)):
         status, title, message = 404, "Not found", "There is nothing at this address."
     elif isinstance(error, FormError):
         status, title, message = 422, "That did not work", str(error)
@@ -143,6 +124,7 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
     elif isinstance(error, HTTPException) and error.status_code < 500:
         status, title = error.status_code, "That did not work"
         message = "The request could not be served."
+        headers = error.headers or {}
     else:
         request_id = request_id_text(RequestIds().new(site.clock.now_ms()))
         _log.error("%s: internal error", request_id, exc_info=error)
@@ -150,4 +132,6 @@ def _answer_error(site: Site, request: Request[Any, Any, Any], error: Exception)
         message = f"An error of the dashboard itself. The operator's log has it as {request_id}."
     values = {"title": title, "message": message}
     signed_in = request.state.get("signed_in")
-    return site.page("message.html", visit, values, status=status, signed_in=signed_in)
+    page = site.page("message.html", visit, values, status=status, signed_in=signed_in)
+    page.headers.update(headers)
+    return page

@@ -110,6 +110,11 @@ class Site:
         self._beside = asyncio.Lock()
         self._waiting = 0
 
+    @property
+    def is_ready(self) -> bool:
+        """Say whether it can answer with pages: somebody has asked for one."""
+        return self._templates is not None
+
     async def prepare(self) -> None:
         """Be ready to answer with pages; called before every request.
 

@@ -12,7 +12,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.dashboard.routes import dashboard_routes
+from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.routes import answer_error, dashboard_routes
 from llmproxy.dashboard.site import Site
 from llmproxy.errors import (
     ApiError,
@@ -198,8 +199,8 @@ def _build_pages(parts: Parts) -> tuple[Litestar, Litestar | None]:
     site = parts.dashboard
     dashboard = [] if site is None else dashboard_routes(site, document.get)
     if has_pages or site is None:
-        return _app([*handlers, *dashboard]), None
-    return _app(handlers), _app([_lead_to_dashboard, *dashboard])
+        return _app([*handlers, *dashboard], site), None
+    return _app(handlers), _app([_lead_to_dashboard, *dashboard], site)
 
 
 @route("/", http_method=READING, sync_to_thread=False)
@@ -207,10 +208,16 @@ def _lead_to_dashboard() -> Response[str]:
     return Response("", status_code=303, headers={"location": "dashboard"})
 
 
-def _app(handlers: Sequence[HTTPRouteHandler | Router]) -> Litestar:
+def _app(handlers: Sequence[HTTPRouteHandler | Router], site: Site | None = None) -> Litestar:
+    def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        is_page = request.url.path.startswith(f"{PREFIX}/")
+        if site is not None and site.is_ready and is_page:
+            return answer_error(site, request, error)
+        return _answer_exception(request, error)
+
     return Litestar(
         route_handlers=handlers,
-        exception_handlers={Exception: _answer_exception},
+        exception_handlers={Exception: answer},
         openapi_config=None,
         logging_config=None,
     )

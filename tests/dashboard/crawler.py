@@ -43,7 +43,7 @@ def links(html: str, base: str) -> Iterator[str]:
 
 def route_of(path: str) -> str:
     """Return the route that answers a path."""
-    pages = {route for method, route in routes() if method == "GET"} - {"/dashboard/{rest}"}
+    pages = {route for method, route in routes() if method == "GET"}
     # What has the longer fixed beginning comes first; a parameter may be a path.
     for route in sorted(pages, key=lambda each: (-len(each.partition("{")[0]), each)):
         if re.fullmatch(re.sub(r"{[^}]*}", ".+", route), path):

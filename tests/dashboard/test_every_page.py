@@ -15,7 +15,6 @@ PAGE_BYTES_MAX = 50_000
 OPEN_ALL = "for (const each of document.querySelectorAll('details')) each.open = true"
 NOT_BY_LINKS = {
     "/dashboard/settings",
-    "/dashboard/{rest}",
     "/dashboard/sign-in",
     "/dashboard/sign-in/{secret}",
     "/dashboard/static/{name}",
