@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from decimal import Decimal
 from types import FrameType
 from typing import Any
@@ -53,10 +53,12 @@ def run_demo(*, keep: bool, as_json: bool, console: Console | None = None) -> in
         try:
             with Stage() as stage:
                 document = _Play(stage, screen).all()
-                if as_json:
-                    print(json.dumps(document | _access(stage, keep=keep), indent=2), flush=True)
-                if keep:
-                    with suppress(KeyboardInterrupt):
+                # Whoever reads the document may end the demo at once: that is its good end.
+                with suppress(KeyboardInterrupt) if keep else nullcontext():
+                    if as_json:
+                        told = document | _access(stage, keep=keep)
+                        print(json.dumps(told, indent=2), flush=True)
+                    if keep:
                         _invite(stage, screen)
                         stage.wait()
         except (OSError, http.client.HTTPException, ValueError, LookupError) as error:

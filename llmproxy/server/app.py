@@ -210,7 +210,8 @@ def _lead_to_dashboard() -> Response[str]:
 
 def _app(handlers: Sequence[HTTPRouteHandler | Router], site: Site | None = None) -> Litestar:
     def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-        is_page = request.url.path.startswith(f"{PREFIX}/")
+        # Not by request.url, which no host need make sense for.
+        is_page = request.scope["path"].startswith(f"{PREFIX}/")
         if site is not None and site.is_ready and is_page:
             return answer_error(site, request, error)
         return _answer_exception(request, error)
