@@ -152,3 +152,19 @@ def test_what_is_free_or_not_paid_for_is_told_apart() -> None:
     assert money.affordable_tokens(0, 1, 1, 1) == 0
     assert money.affordable_tokens(-1, 1, 1, 1) == 0
     assert money.affordable_tokens(0, 0, one, one) is None
+
+
+def test_a_point_is_moved_exactly_however_many_digits_there_are() -> None:
+    assert money.exact_decimal(0, 9) == "0.00"
+    assert money.exact_decimal(12, 5) == "0.00012"
+    assert money.exact_decimal(2_500_000_000, 9) == "2.50"
+    digits = "123456789" * 5
+    assert money.exact_decimal(int(digits), 40) == f"{digits[:5]}.{digits[5:]}"
+
+
+def test_a_rate_is_multiplied_exactly() -> None:
+    rate = money.parse_usd("0.075")
+    assert money.format_rate_times(rate) == "0.075"
+    assert money.format_rate_times(rate, 1_200_000) == "0.09"
+    product = Decimal("0.075") * Decimal("1.070001") * Decimal("0.333333")
+    assert money.format_rate_times(rate, 1_070_001, 333_333) == f"{product:f}".rstrip("0")
