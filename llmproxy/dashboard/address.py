@@ -10,6 +10,11 @@ PICTURES = "/public/images"
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to listen on, not to go to
 
 
+def is_dashboard(path: str) -> bool:
+    """Say whether a path, decoded, is one of the dashboard's."""
+    return path.startswith((f"{PREFIX}/", f"{PICTURES}/")) or path == PREFIX
+
+
 def dashboard_url(settings: Settings, port: int = 0) -> str:
     """Return where the dashboard is: at its own port, at `public_url`, or at the proxy's port.
 

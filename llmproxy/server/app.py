@@ -12,7 +12,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
-from llmproxy.dashboard.address import PREFIX
+from llmproxy.dashboard.address import PREFIX, is_dashboard
 from llmproxy.dashboard.routes import answer_error, dashboard_routes
 from llmproxy.dashboard.site import Site
 from llmproxy.errors import (
@@ -68,10 +68,11 @@ def build_app(parts: Parts) -> ASGIApp:
     door, proxied = parts.door, parts.relay.handle
     own = dict.fromkeys((KEY_PATH, USAGE_PATH), parts.self_service.handle)
     pages, dashboard = _build_pages(parts)
+    here = None if parts.dashboard_port else dashboard
     apart: dict[int, ASGIApp] = {}
     if parts.metrics_port:
         apart[parts.metrics_port] = _serve_metrics(parts.metrics_page, pages)
-    if dashboard is not None:
+    if dashboard is not None and parts.dashboard_port:
         apart[parts.dashboard_port] = _serve_dashboard(dashboard)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
@@ -85,6 +86,8 @@ def build_app(parts: Parts) -> ASGIApp:
             await serve_request(door, own.get(path, proxied), scope, scope[CYCLE])
         elif asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
+        elif here is not None and is_dashboard(scope["path"]):
+            await here(scope, receive, send)
         else:
             await pages(scope, receive, send)
 
@@ -136,11 +139,31 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
     await send({"type": "http.response.body", "body": body})
 
 
-def _build_pages(parts: Parts) -> tuple[Litestar, Litestar | None]:
-    """Return what answers beside the proxy, and the dashboard where it has a port of its own.
+class _Dashboard:
+    """The dashboard, made when it is first asked for.
 
-    They are two: which paths are the dashboard's is left to the framework, which decodes them.
+    Its table of routes takes a fifth of a second of CPU, which a start need not wait for.
     """
+
+    def __init__(self, site: Site, document: Document) -> None:
+        self._site = site
+        self._document = document
+        self._app: Litestar | None = None
+        self._making = asyncio.Lock()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
+        async with self._making:
+            if self._app is None:
+                self._app = await asyncio.to_thread(self._make)
+        await self._app(scope, receive, send)
+
+    def _make(self) -> Litestar:
+        routes = dashboard_routes(self._site, self._document.get)
+        return _app([_lead_to_dashboard, *routes], self._site)
+
+
+def _build_pages(parts: Parts) -> tuple[Litestar, _Dashboard | None]:
+    """Return what answers beside the proxy, and the dashboard, None where it is switched off."""
     probe = _DatabaseProbe(parts.writer)
     has_pages = parts.dashboard is not None and not parts.dashboard_port
 
@@ -197,10 +220,7 @@ def _build_pages(parts: Parts) -> tuple[Litestar, Litestar | None]:
     handlers = [base, healthz, readyz, openapi]
     document = Document(handlers)
     site = parts.dashboard
-    dashboard = [] if site is None else dashboard_routes(site, document.get)
-    if has_pages or site is None:
-        return _app([*handlers, *dashboard], site), None
-    return _app(handlers), _app([_lead_to_dashboard, *dashboard], site)
+    return _app(handlers), None if site is None else _Dashboard(site, document)
 
 
 @route("/", http_method=READING, sync_to_thread=False)
