@@ -62,6 +62,7 @@ def test_every_page_fits_a_phone_without_complaints(
 
 
 @pytest.mark.clients
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_serious_fault(
     operator: Visitor, desk: Desk, browser: Browser, scheme: Literal["light", "dark"]
