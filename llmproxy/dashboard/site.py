@@ -224,9 +224,13 @@ class Site:
         await self.read_as_user(request, _nothing)
         visit, now_ms = self.visit(request), self.clock.now_ms()
         noted: tuple[Any, ...] = (function, args, kwargs)
-        done = await self._writer.submit(
-            _as_user, request.state, visit, now_ms, and_note, noted, {}
-        )
+        job = self._commit_and_tell(_as_user, request.state, visit, now_ms, and_note, noted, {})
+        # Whoever asks may be gone by then: what is committed is made known all the same.
+        done: tuple[SignedIn, T] = await asyncio.shield(job)
+        return done
+
+    async def _commit_and_tell(self, function: Callable[..., T], *args: object) -> T:
+        done = await self._writer.submit(function, *args)
         await self._writer.publish_own()
         return done
 
