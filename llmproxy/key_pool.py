@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from llmproxy.dialects.families import FAMILIES
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
 from llmproxy.presets import PRESETS, Preset, check_new_name
 from llmproxy.provider_events import REASON_CHARS_MAX, ProviderEvent, add_event
@@ -213,7 +214,7 @@ def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
     Raises:
         RefusedError: its dialect reports usage unasked.
     """
-    if wanted and provider.dialect != "openai":
+    if wanted and not FAMILIES[provider.dialect].has_stream_options:
         msg = f"{provider.name} speaks {provider.dialect}, which has no stream_options."
         raise RefusedError(msg)
     tx.execute("UPDATE providers SET injects_usage = ? WHERE id = ?", (wanted, provider.id))

@@ -19,6 +19,7 @@ import pytest
 from llmproxy.catalog import Model
 from llmproxy.catalog_parser import load_catalog
 from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.families import faces_of
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.presets import PRESETS
 from llmproxy.pricing import PricedModel, price
@@ -32,6 +33,9 @@ FIXTURES = load_catalog(CATALOG)
 
 def endpoint(case: Case) -> Endpoint:
     dialect = PRESETS[case.provider].dialect if case.provider in PRESETS else "openai"
+    for face in faces_of(case.provider, dialect):
+        if case.endpoint in face.by_model:
+            return face.by_model[case.endpoint](case.model)
     return next(one for one in endpoints_of(case.provider, dialect) if one.name == case.endpoint)
 
 

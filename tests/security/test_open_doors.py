@@ -19,6 +19,11 @@ METERED = {
     },
     "anthropic": {"messages", "messages/count_tokens"},
 }
+METERED["gemini"] = METERED["openai"]
+BELOW_MODELS = {
+    *("generateContent", "streamGenerateContent", "countTokens"),
+    *("embedContent", "batchEmbedContents"),
+}
 NOTHING = """
     /docs /redoc /schema /schema/openapi.json /schema/swagger /schema/redoc /schema/elements
     /openapi.yaml /openapi.yml /swagger.json /swagger-ui /api /api/v1 /admin /admin/ /metrics
@@ -40,6 +45,9 @@ def test_the_table_of_the_proxy_is_exactly_this() -> None:
     }
     assert set(ROUTES._post) == posted
     assert {path.rpartition(b"/")[2] for path in ROUTES._get} == {b"models"}
+    below = {path: one.by_model.keys() for path, one in ROUTES._below.items()}
+    inner = ("", "v1/", "v1beta/")
+    assert below == {f"/v1/gemini/{one}models".encode(): BELOW_MODELS for one in inner}
     assert len(ROUTES._bases) == 2 * len(PRESETS)
     for provider, preset in PRESETS.items():
         names = {endpoint.name for endpoint in endpoints_of(provider, preset.dialect)}
