@@ -153,8 +153,8 @@ class ApiError(LlmproxyError):
             status = _GOOGLES_STATUSES.get(self.status, "UNAVAILABLE")
             error |= {"code": self.status, "status": status, "reason": self.code}
         envelope = {
+            "error": error,  # first: Google's SDK for Python takes it for an error only there
             "type": "error",
-            "error": error,
             "message": self.message,
             "request_id": request_id,
         }
@@ -178,8 +178,12 @@ class ApiError(LlmproxyError):
         return headers
 
     def event(self, request_id: str, dialect: str = "") -> bytes:
-        """Return the error as a server-sent event, for an answer that has already begun."""
-        return b"event: error\ndata: " + self.body(request_id, dialect) + b"\n\n"
+        """Return the error as a server-sent event, for an answer that has already begun.
+
+        It has no name in Google's dialect, whose SDKs skip those that have one.
+        """
+        name = b"" if dialect == "gemini" else b"event: error\n"
+        return name + b"data: " + self.body(request_id, dialect) + b"\n\n"
 
 
 class NotAllowedError(ApiError):

@@ -9,10 +9,9 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from llmproxy.dialects.base import Endpoint
-from llmproxy.dialects.families import BASES, Face, faces_of
+from llmproxy.dialects.families import Face, faces_of
 from llmproxy.errors import ApiError, invalid_request, unknown_path, wrong_method
-
-__all__ = ["BASES", "Route", "Routes", "endpoints_of", "passed_query"]
+from llmproxy.refused_endpoints import find_refused
 
 
 def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
@@ -134,10 +133,13 @@ class Routes:
         name = provider.decode(errors="replace")
         known = ", ".join(sorted(path.decode() for path in self._paths_of(provider)))
         shown = endpoint.decode(errors="replace")[:100]
+        refused = find_refused(shown)
+        reason = f": {refused.why}. {refused.instead}." if refused else "."
         return ApiError(
             400,
             "endpoint_not_metered",
-            f'"{shown}" of {name} cannot be metered and is not forwarded. Available: {known}.',
+            f'"{shown}" of {name} cannot be metered and is not forwarded{reason} '
+            f"Available: {known}.",
         )
 
     def _paths_of(self, provider: bytes) -> list[bytes]:

@@ -8,7 +8,7 @@ from litestar import Request, Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import reports
-from llmproxy.catalog import Catalog
+from llmproxy.catalog import FURTHER_PRICES, Catalog
 from llmproxy.clock import rfc3339
 from llmproxy.dashboard import credit, models, request_query
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
@@ -25,7 +25,7 @@ CREDITS_AT_ONCE = 100
 CREDIT_COLUMNS = ("created_at", "kind", "amount_usd", "reason")
 MODEL_COLUMNS = (
     *("provider", "id", "aliases", "mode", "available", "in_price", "out_price", "cache_read"),
-    *("cache_write", "cache_write_1h", "web_search_1k", "max_input_tokens", "max_output_tokens"),
+    *("cache_write", "cache_write_1h", *FURTHER_PRICES, "max_input_tokens", "max_output_tokens"),
 )
 
 
@@ -117,7 +117,7 @@ def _model_row(row: ModelRow) -> dict[str, object]:
         "cache_read": rate.cache_read,
         "cache_write": rate.cache_write_5m,
         "cache_write_1h": rate.cache_write_1h,
-        "web_search_1k": rate.web_search,
+        **{name: rate.further.get(name) for name in FURTHER_PRICES},
         "max_input_tokens": model.max_input_tokens,
         "max_output_tokens": model.max_output_tokens,
     }

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import llmproxy
+from llmproxy.dialects.families import BASES
 from llmproxy.presets import PRESETS
-from llmproxy.routes import BASES, Routes, endpoints_of
+from llmproxy.routes import Routes, endpoints_of
 from tests.proxy.helpers import Site
 from tests.support.raw_client import RawClient
 

@@ -13,7 +13,7 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import catalog_editing
-from llmproxy.catalog import Catalog
+from llmproxy.catalog import Catalog, further_rates
 from llmproxy.catalog_changes import JUMP_MAX
 from llmproxy.catalog_editing import Plan
 from llmproxy.catalog_overrides import read_overrides
@@ -90,6 +90,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
         values = {
             "details": details,
             "own": own,
+            "further": further_rates(details.model.prices.rates),
             "path": site.office.catalog.path,
             "said": SAID.get(_text(request, "said"), ""),
         }
