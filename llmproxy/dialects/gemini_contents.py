@@ -76,6 +76,7 @@ class GeminiContents:
             movers=read_movers(fields),
             may_write_cache=False,
             searches=searches,
+            media=("input_image",) if contents.media else (),
             hides_output=config.thinks or searches > 0,
         )
 

@@ -180,7 +180,7 @@ def read_config(fields: dict[str, Any]) -> Config:
     return Config(
         maximum(config, "maxOutputTokens"),
         whole(config, "candidateCount", lowest=1, highest=CHOICES_MAX) or 1,
-        thinking is not None and named(thinking).get("thinkingBudget") != 0,
+        thinking is not None and named(thinking) != {"thinkingBudget": 0},
     )
 
 

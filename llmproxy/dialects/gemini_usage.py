@@ -10,7 +10,7 @@ import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE
 from llmproxy.dialects.gemini_requests import normal_tier
-from llmproxy.usage import Leg, Usage, UsageError, count
+from llmproxy.usage import Leg, Usage, UsageError, count, with_media
 
 PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
 CACHED = "cachedContentTokenCount"
@@ -112,4 +112,33 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         reasoning=min(thoughts, output),
         web_searches=searches,
     )
+    leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
     return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
+
+
+def _input_media(usage: dict[str, Any]) -> tuple[int, int]:
+    """Return the fresh input tokens of audio and of images: what was not read from the cache."""
+    prompt, cached = _media(usage, "promptTokensDetails"), _media(usage, "cacheTokensDetails")
+    tool_use = _media(usage, "toolUsePromptTokensDetails")
+    audio, image = (
+        max(0, told - read) + used
+        for told, read, used in zip(prompt, cached, tool_use, strict=True)
+    )
+    return audio, image
+
+
+def _media(usage: dict[str, Any], details: str) -> tuple[int, int]:
+    """Return the tokens of audio and of images that a list of details tells.
+
+    Raises:
+        UsageError: a count that cannot be true.
+    """
+    listed = usage.get(details)
+    if not listed or not isinstance(listed, list):
+        return 0, 0
+    told = {"AUDIO": 0, "IMAGE": 0}
+    for one in listed:
+        modality = one.get("modality") if isinstance(one, dict) else None
+        if isinstance(modality, str) and modality in told:
+            told[modality] += count(one.get("tokenCount"))
+    return told["AUDIO"], told["IMAGE"]
