@@ -96,8 +96,8 @@ class Routes:
 
     def _model(self, raw_path: bytes) -> Route | None:
         """Return the route of one model of a list; its id is looked up, never sent on."""
-        before, found, model = raw_path.partition(b"/" + _MODELS + b"/")
-        route = self._get.get(before + b"/" + _MODELS) if found and model else None
+        before, model = _split_models(raw_path)
+        route = self._get.get(before) if model else None
         return route and route._replace(model_id=unquote(model.decode("latin-1")))
 
     def _of_model(self, raw_path: bytes) -> Route | None:
@@ -106,8 +106,8 @@ class Routes:
         Raises:
             ApiError: 400, the model's name could lead elsewhere at the provider.
         """
-        before, _, named = raw_path.partition(b"/" + _MODELS + b"/")
-        below = self._below.get(before + b"/" + _MODELS)
+        before, named = _split_models(raw_path)
+        below = self._below.get(before)
         model, _, method = named.rpartition(b":")
         make = below and below.by_model.get(method.decode("latin-1"))
         if below is None or make is None:
@@ -123,7 +123,9 @@ class Routes:
     def _refusal(self, raw_path: bytes) -> ApiError:
         if raw_path in self._post or self._of_model(raw_path):
             return wrong_method("POST")
-        if raw_path in self._get or self._model(raw_path):
+        before, named = _split_models(raw_path)
+        is_method = before in self._below and b":" in named
+        if not is_method and (raw_path in self._get or self._model(raw_path)):
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
         # Of an endpoint that is served, "cannot be metered" would be a lie.
@@ -151,6 +153,12 @@ class Routes:
             below = f"{face.inner[0]}models/{{model}}:"
             found += [base + f"{below}{method}".encode() for method in face.by_model]
         return found
+
+
+def _split_models(raw_path: bytes) -> tuple[bytes, bytes]:
+    """Return a path up to its list of models, and what stands below that."""
+    before, _, below = raw_path.partition(b"/" + _MODELS + b"/")
+    return before + b"/" + _MODELS, below
 
 
 def passed_query(query: bytes, passed: bytes) -> str:
