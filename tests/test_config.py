@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy import config
+from llmproxy import config, settings
 from llmproxy.errors import ConfigError, VaultError
 from llmproxy.vault import new_master_key
 
@@ -25,7 +25,7 @@ def write_file(environ: dict[str, str], text: str) -> Path:
 
 def test_without_anything_the_defaults_are_in_force(environ: dict[str, str]) -> None:
     loaded = config.load_config(environ=environ)
-    assert loaded.settings == config.Settings()
+    assert loaded.settings == settings.Settings()
     assert set(loaded.origins.values()) == {"default"}
 
 
@@ -45,10 +45,10 @@ def test_a_flag_beats_the_environment_beats_the_file(environ: dict[str, str]) ->
 
 
 def test_every_setting_is_described_and_its_default_is_within_its_bounds() -> None:
-    described = [setting.name for setting in config.SETTINGS]
-    assert described == list(config.Settings.__struct_fields__)
-    defaults = config.Settings()
-    for setting in config.SETTINGS:
+    described = [setting.name for setting in settings.SETTINGS]
+    assert described == list(settings.Settings.__struct_fields__)
+    defaults = settings.Settings()
+    for setting in settings.SETTINGS:
         if setting.highest:
             assert setting.lowest <= getattr(defaults, setting.name) <= setting.highest
 

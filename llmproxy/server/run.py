@@ -26,11 +26,9 @@ from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import (
     Config,
-    Settings,
     find_catalog,
     load_vault,
     notify_socket,
-    trusted_networks,
 )
 from llmproxy.dashboard.address import says_where
 from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
@@ -59,6 +57,7 @@ from llmproxy.server.protocol import protocol_for
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
 from llmproxy.server.stopping import ProxyServer, signals_restored
+from llmproxy.settings import Settings, trusted_networks
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.spill import Spill
