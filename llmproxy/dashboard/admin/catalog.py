@@ -26,6 +26,8 @@ from llmproxy.dashboard.admin.catalog_views import (
     Wanted,
     find_details,
     find_models,
+    read_filter,
+    read_text,
 )
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.errors import FormError, MissingError
@@ -61,7 +63,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/catalog", http_method=READING)
     async def show_list(request: Request[Any, Any, Any]) -> Response[bytes]:
-        wanted, catalog = _read_wanted(request), site.catalog()
+        wanted, catalog = read_filter(request), site.catalog()
         signed_in, (found, providers, broken) = await site.read_as_admin(
             request, _read_list, catalog, wanted
         )
@@ -72,16 +74,17 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "path": site.office.catalog.path,
             "providers": providers,
             "broken": broken,
+            "query": _query(wanted, None),
             "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
             "following": _query(wanted, found.page + 1) if found.has_more else None,
             "chars_max": TEXT_CHARS_MAX,
-            "said": SAID.get(_text(request, "said"), ""),
+            "said": SAID.get(read_text(request, "said"), ""),
         }
         return admin_page(site, "admin_catalog.html", signed_in, TAB, values)
 
     @route("/admin/catalog/model", http_method=READING)
     async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
-        provider, _, name = _text(request, "name").partition("/")
+        provider, _, name = read_text(request, "name").partition("/")
         details = find_details(site.office.catalog, provider, name)
         model_id = name if details is None else details.model.id
         signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
@@ -91,7 +94,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "details": details,
             "own": own,
             "path": site.office.catalog.path,
-            "said": SAID.get(_text(request, "said"), ""),
+            "said": SAID.get(read_text(request, "said"), ""),
         }
         return _with_form(site, signed_in, "admin_model.html", {}, values)
 
@@ -227,22 +230,7 @@ def _fingerprint(plan: Plan) -> str:
 # --- what is shown -------------------------------------------------------------------------------
 
 
-def _text(request: Request[Any, Any, Any], name: str) -> str:
-    text = str(request.query_params.get(name, "")).strip()[: 2 * TEXT_CHARS_MAX]
-    return text.encode(errors="replace").decode()
-
-
-def _read_wanted(request: Request[Any, Any, Any]) -> Wanted:
-    page = _text(request, "page")
-    return Wanted(
-        search=_text(request, "search")[:TEXT_CHARS_MAX],
-        provider=_text(request, "provider")[:TEXT_CHARS_MAX],
-        is_own=bool(_text(request, "own")),
-        page=max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
-    )
-
-
-def _query(wanted: Wanted, page: int) -> str:
+def _query(wanted: Wanted, page: int | None) -> str:
     own = "1" if wanted.is_own else ""
     found = {"search": wanted.search, "provider": wanted.provider, "own": own, "page": page}
     return urlencode({name: value for name, value in found.items() if value})
