@@ -195,6 +195,32 @@ def find_master_key(paths: Paths, environ: Mapping[str, str] = os.environ) -> Ma
     return MasterKey(str(place.path), master_key.read(path), path, new_text)
 
 
+def find_spent_pipe(paths: Paths, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the pipe that the master key came through, None where it can be read once more.
+
+    To be asked by whoever has read it already: a pipe says it only once, and to open it again
+    would wait for ever.
+    """
+    if environ.get(MASTER_KEY_VARIABLE):
+        return None
+    place = _master_key_place(paths, environ)
+    is_pipe = place is not None and place.path.exists() and not place.path.is_file()
+    return place.path if place is not None and is_pipe else None
+
+
+def load_vault_again(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
+    """Do as `load_vault` does, in a process that has done so before.
+
+    Raises:
+        VaultError: as `load_vault`, or the master key came through a pipe.
+    """
+    pipe = find_spent_pipe(paths, environ)
+    if pipe is not None:
+        msg = f"The master key comes from {pipe}, which says it only once."
+        raise VaultError(msg)
+    return load_vault(paths, environ)
+
+
 def load_vault(paths: Paths, environ: Mapping[str, str] = os.environ) -> Vault | None:
     """Return the vault under the master key in force, or None when none has been made yet.
 

@@ -190,3 +190,20 @@ def test_the_master_key_may_come_through_a_pipe(tmp_path: Path) -> None:
             "LLMPROXY_MASTER_KEY_FILE": f"/dev/fd/{read_end}",
         }
         assert config.load_vault(config.find_paths(environ), environ) is not None
+
+
+def test_a_pipe_that_has_said_the_master_key_is_not_read_again(tmp_path: Path) -> None:
+    """Nobody writes to it: to open it would wait for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    environ = {"LLMPROXY_HOME": str(tmp_path), "LLMPROXY_MASTER_KEY_FILE": str(pipe)}
+    paths = config.find_paths(environ)
+    assert config.find_spent_pipe(paths, environ) == pipe
+    with pytest.raises(VaultError, match="says it only once"):
+        config.load_vault_again(paths, environ)
+    in_environ = environ | {"LLMPROXY_MASTER_KEY": "5" * 64}
+    assert config.find_spent_pipe(paths, in_environ) is None
+    pipe.unlink()
+    pipe.write_text("5" * 64)
+    pipe.chmod(0o600)
+    assert config.load_vault_again(paths, environ) is not None

@@ -5,7 +5,7 @@ from before the confirming page is answered.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -41,6 +41,7 @@ CATALOG = "/admin/catalog"
 MODEL = f"{CATALOG}/model"
 TAB = "Catalog"
 BROKEN_SHOWN = 10
+PROBLEM_CHARS_MAX = 1000
 SAID = {
     "set": "The price is applied: it counts for the next request.",
     "remove": "The override is removed: what the catalog file says counts again.",
@@ -107,18 +108,15 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
 
 def _change_routes(site: Site) -> list[HTTPRouteHandler]:
-    @post("/admin/catalog/preview")
-    async def preview(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
-        try:
-            signed_in, plan = await site.read_as_admin(request, _plan, document, form)
-        except _NOT_SO as error:
-            return await _refused(site, request, form, str(error))
+    async def preview(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
+        signed_in, plan = await site.read_as_admin(request, _plan, document, form)
         return _preview(site, signed_in, plan, form)
 
-    @post("/admin/catalog/set")
-    async def apply(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
+    async def apply(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
         try:
             signed_in, plan = await site.write_as_admin(request, _carry_out, document, form)
         except _NOT_SO as error:
@@ -126,38 +124,55 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
             try:
                 signed_in, plan = await site.read_as_admin(request, _plan, document, form)
             except _NOT_SO:
-                return await _refused(site, request, form, str(error))
+                raise error from None
             return _preview(site, signed_in, plan, form, problem=str(error))
         address = _address(plan.after.provider, plan.after.id)
         return site.redirect(signed_in.visit, f"{address}&said=set")
 
-    @post("/admin/catalog/remove")
-    async def remove(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
-        try:
-            signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
-        except _NOT_SO as error:
-            return await _refused(site, request, form, str(error))
+    async def remove(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
+        signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
         path = f"{CATALOG}?said=gone"
         if is_left:
             path = f"{_address(form['provider'], form['model'])}&said=remove"
         return site.redirect(signed_in.visit, path)
 
-    return [preview, apply, remove]
+    return [
+        _form_route(site, "/admin/catalog/preview", preview),
+        _form_route(site, "/admin/catalog/set", apply),
+        _form_route(site, "/admin/catalog/remove", remove),
+    ]
+
+
+def _form_route(
+    site: Site,
+    path: str,
+    answer: Callable[
+        [Request[Any, Any, Any], Document, dict[str, str]], Awaitable[Response[bytes]]
+    ],
+) -> HTTPRouteHandler:
+    """Return the route of a form; what it cannot do is told above the form, as it was typed.
+
+    `answer` gets the catalog file with its entries as they are written. Only operators make us
+    read it.
+    """
+
+    @post(path)
+    async def take_form(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_admin(request, _nothing)
+        form = await read_form(request)
+        try:
+            return await answer(request, await site.office.catalog.read_document(), form)
+        except _NOT_SO as error:
+            values = {"problem": str(error)[:PROBLEM_CHARS_MAX]}
+            template = "admin_model_new.html"
+            return _with_form(site, signed_in, template, form, values, status=422)
+
+    return take_form
 
 
 # --- what is read and written --------------------------------------------------------------------
-
-
-async def _read_both(
-    site: Site, request: Request[Any, Any, Any]
-) -> tuple[dict[str, str], Document]:
-    """Return the form, and the catalog file with its entries as they are written.
-
-    For operators only: nobody else makes us read them.
-    """
-    await site.read_as_admin(request, _nothing)
-    return await read_form(request), await site.office.catalog.read_document()
 
 
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:
@@ -266,12 +281,3 @@ def _preview(
     status = 422 if problem else 200
     template = "admin_model_preview.html"
     return _with_form(site, signed_in, template, form, values, status=status)
-
-
-async def _refused(
-    site: Site, request: Request[Any, Any, Any], form: Mapping[str, str], problem: str
-) -> Response[bytes]:
-    """Return the form again, with what is wrong about it."""
-    signed_in, _ = await site.read_as_admin(request, _nothing)
-    values = {"problem": problem[:1000]}
-    return _with_form(site, signed_in, "admin_model_new.html", form, values, status=422)

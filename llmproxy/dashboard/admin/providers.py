@@ -245,6 +245,7 @@ def _page(
         "said": said,
         "typed": typed or {"name": "", "form": {}, "problem": ""},
         "checked": checked,
+        "is_left_alone": site.office.is_left_alone(found.name),
     }
     status = 422 if typed else 200
     return admin_page(site, "admin_provider.html", signed_in, TAB, values, status=status)
