@@ -89,7 +89,7 @@ class Programs:
 
 @pytest.fixture(scope="module")
 def programs(node_runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    assert node_runner
+    del node_runner  # that its packages are there is all that is wanted of it
     with Trap() as trap:
         yield Programs(tmp_path_factory, trap)
         assert trap.asked == []
