@@ -74,6 +74,10 @@ def test_the_arithmetic_of_a_fixture_is_right_and_is_that_of_its_usage(name: str
         total += Decimal(match[4])
         counted.append((match[2], int(match[1])))
     assert total.to_integral_value(ROUND_CEILING) == case.nanousd
+    if case.arithmetic[0].startswith("1 provider_cost"):
+        assert case.usage["provider_cost"] == total * 10**6  # 10⁻¹⁵ USD
+        assert counted == [("provider_cost", 1)]
+        return
     names = {"web_searches": "web_search"}
     legs = [leg.items() for leg in case.usage["legs"]]
     billed = [(names.get(key, key), count) for leg in legs for key, count in leg]

@@ -304,7 +304,7 @@ def test_what_follows_the_end_of_an_array_counts_for_nothing() -> None:
 
 
 def test_a_long_text_in_small_pieces_is_read_once() -> None:
-    """A quarter of a MiB in pieces of 64 bytes: with a second look at each, minutes."""
+    """256 KiB in pieces of 64 bytes: with a second look at each it would take minutes."""
     written = json.dumps({"data": 'ab\\"' * 65_536}).encode()
     stream = b"[" + written + b"]"
     assert split(stream, *range(64, len(stream), 64)) == ([written], 1)

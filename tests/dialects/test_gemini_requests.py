@@ -286,7 +286,7 @@ def test_a_web_search_is_held_for(name: str) -> None:
 
 
 def test_a_search_for_images_is_refused() -> None:
-    kinds: dict[str, Any] = {"webSearch": {}, "imageSearch": {}}
+    kinds: dict[str, dict[str, str]] = {"webSearch": {}, "imageSearch": {}}
     assert "googleSearch" in refused(tools=[{"googleSearch": {"searchTypes": kinds}}]).message
     facts(tools=[{"googleSearch": {"search_types": {"web_search": {}}}}])
 
