@@ -71,7 +71,7 @@ class Routes:
         route = Route(provider, face.dialect, upstream=face.upstream, query=face.query)
         for inner in face.inner:
             base = f"{root}/{inner}".encode()
-            self._get[base + _MODELS] = route
+            self._get.setdefault(base + _MODELS, route)
             for endpoint in face.endpoints:
                 self._post[base + endpoint.name.encode()] = route._replace(endpoint=endpoint)
             if face.by_model:
@@ -147,12 +147,11 @@ class Routes:
     def _paths_of(self, provider: bytes) -> list[bytes]:
         """Return a provider's paths, each once: without the aliases below other bases."""
         base = b"/v1/" + provider + b"/"
-        found = [base + _MODELS]
-        for face in faces_of(provider.decode(), self._bases[base].dialect):
-            found += [base + endpoint.name.encode() for endpoint in face.endpoints]
-            below = f"{face.inner[0]}models/{{model}}:"
-            found += [base + f"{below}{method}".encode() for method in face.by_model]
-        return found
+        first, *others = faces_of(provider.decode(), self._bases[base].dialect)
+        below = f"{first.inner[0]}models/{{model}}:"
+        names = [f"{below}{method}" for method in first.by_model]
+        names += [endpoint.name for face in (first, *others) for endpoint in face.endpoints]
+        return [base + name.encode() for name in names] + [base + _MODELS]
 
 
 def _split_models(raw_path: bytes) -> tuple[bytes, bytes]:

@@ -22,7 +22,7 @@ from llmproxy.demo.tools import Tool
 
 MODELS = ("gemini-2.5-flash", "gemini-2.5-pro", "gemini-embedding-001")
 DIMENSIONS = 8
-_PATH = re.compile(r"/v1(?:beta)?/models/([\w.-]+):(\w+)")
+_PATH = re.compile(r"/v1beta/models/([\w.-]+):(\w+)")
 _STATUSES = {
     401: "UNAUTHENTICATED",
     404: "NOT_FOUND",
@@ -53,6 +53,13 @@ class _Declared(msgspec.Struct, rename="camel"):
     name: str = ""
     parameters: dict[str, Any] | None = None
     parameters_json_schema: dict[str, Any] | None = None
+    # Google takes both spellings of every member, and its SDK for Python writes this one so.
+    snake: dict[str, Any] | None = msgspec.field(name="parameters_json_schema", default=None)
+
+    def tool(self) -> Tool:
+        """The tool that is declared."""
+        schema = self.parameters_json_schema or self.snake
+        return Tool(self.name, schema or _as_json_schema(self.parameters or {}))
 
 
 class _ToolGiven(msgspec.Struct, rename="camel"):
@@ -183,13 +190,22 @@ def _question(request: Request, create: _Create) -> Question:
     return Question(
         prompt="".join(part.text for part in asked[-1].parts),
         tool_result=None if told is None else msgspec.json.encode(told).decode(),
-        tools=tuple(
-            Tool(one.name, one.parameters_json_schema or one.parameters or {}) for one in declared
-        ),
+        tools=tuple(one.tool() for one in declared),
         tokens_max=create.generation_config.max_output_tokens,
         stops=tuple(create.generation_config.stop_sequences),
         is_filtered=request.mishap == "incomplete",
     )
+
+
+def _as_json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema of Google's as JSON Schema writes it: `STRING` is `string` there."""
+    written: dict[str, Any] = {}
+    for name, value in schema.items():
+        if name == "type" and isinstance(value, str):
+            written[name] = value.lower()
+        else:
+            written[name] = _as_json_schema(value) if isinstance(value, dict) else value
+    return written
 
 
 def _chunks(model: str, reply: Reply, tokens: int, cached: int) -> list[dict[str, Any]]:

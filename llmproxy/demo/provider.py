@@ -94,9 +94,7 @@ class DemoProvider:
 
     def _answer(self, request: Request) -> Answer:
         self.requests_seen += 1
-        if request.path.startswith(_GEMINI_OPENAI):
-            path = f"/v1/{request.path.removeprefix(_GEMINI_OPENAI)}"
-            request = msgspec.structs.replace(request, path=path)
+        request = msgspec.structs.replace(request, path=_path_of(request.path))
         is_anthropic = (
             request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
         )
@@ -116,6 +114,14 @@ class DemoProvider:
         if answer.counted is not None:
             self.counted.append(answer.counted)
         return answer
+
+
+def _path_of(path: str) -> str:
+    """Return a path by which the dialect can be told: Gemini has two faces, and two versions."""
+    if path.startswith(_GEMINI_OPENAI):
+        return f"/v1/{path.removeprefix(_GEMINI_OPENAI)}"
+    is_method = path.startswith("/v1/models/") and ":" in path
+    return f"/v1beta/{path.removeprefix('/v1/')}" if is_method else path
 
 
 def _openai_error(_request: Request, status: int, message: str) -> Answer:

@@ -85,7 +85,8 @@ def test_a_plain_answer_passes_and_is_paid(site: Site, inner: str) -> None:
     assert (got.status, got.body) == (200, ANSWER)
     assert got.header("x-llmproxy-cost-usd") == b"0.00008"
     seen = site.last_request()
-    assert seen.target == f"/v1beta/models/{MODEL}:generateContent".encode()
+    version = inner or "v1beta/"
+    assert seen.target == f"/{version}models/{MODEL}:generateContent".encode()
     assert seen.body == BODY
     row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
     assert (row["endpoint"], row["model"], row["model_served"]) == ("generateContent", MODEL, MODEL)
@@ -161,14 +162,14 @@ def test_other_methods_are_refused(site: Site, method: str) -> None:
 
 def test_the_lists_of_models(site: Site) -> None:
     visitor = site.visitor()
-    for path in ("/v1/gemini/v1beta/models", "/v1/gemini/models"):
+    for path in ("/v1/gemini/v1beta/models", "/v1/gemini/v1/models", "/v1/gemini/models"):
         with site.send(visitor, "/healthz", b"") as client:  # a connection to ask by hand
             client.send(
                 f"GET {path} HTTP/1.1\r\nhost: x\r\nx-goog-api-key: {visitor.key}\r\n\r\n".encode()
             )
             site.take(client)
             listed = json.loads(site.take(client).body)
-        if "v1beta" in path:
+        if "gemini/v1" in path:
             (model,) = [one for one in listed["models"] if one["name"] == f"models/{MODEL}"]
             assert "generateContent" in model["supportedGenerationMethods"]
             assert model["outputTokenLimit"] == 65_536

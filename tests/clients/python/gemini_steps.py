@@ -2,6 +2,7 @@
 
 # ruff: noqa: ANN401 - what it returns is checked by the tests.
 
+from functools import cache
 from typing import Any
 
 from google import genai
@@ -13,6 +14,7 @@ DECLARED = types.FunctionDeclaration(name="get_weather", parameters_json_schema=
 TOOLS = types.GenerateContentConfig(tools=[types.Tool(function_declarations=[DECLARED])])
 
 
+@cache  # one that nobody holds closes its connections at once
 def client(situation: str = "ok") -> Any:
     where = SITUATIONS[situation]
     options = types.HttpOptions(base_url=f"{where['url']}/v1/gemini")
