@@ -6,7 +6,7 @@ them is a part of `input` and `output`, as `reasoning` is. Must not know prices 
 """
 
 import math
-from fractions import Fraction
+from decimal import Decimal
 
 import msgspec
 
@@ -127,9 +127,9 @@ def provider_cost(reported: object, scale: int) -> int | None:
         scale: how many 10⁻¹⁵ USD one of its unit is.
     """
     if type(reported) is int or (type(reported) is float and math.isfinite(reported)):
-        exact = Fraction(str(reported)) * scale
-        if 0 <= exact <= PROVIDER_COST_MAX:
-            return math.ceil(exact)
+        exact = Decimal(str(reported))  # at most 17 digits: nothing is rounded here
+        if 0 <= exact * scale <= PROVIDER_COST_MAX:
+            return math.ceil(exact * scale)
     return None
 
 
