@@ -7,7 +7,7 @@ import msgspec
 from llmproxy.catalog import Model
 from llmproxy.clock import rfc3339
 from llmproxy.dialects.base import Endpoint, RequestFacts
-from llmproxy.dialects.json_gate import with_output_max
+from llmproxy.dialects.json_gate import with_output_max, with_output_max_within
 from llmproxy.errors import ApiError, NotAllowedError
 from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
@@ -83,7 +83,7 @@ def make_quote(
 
     Raises:
         ApiError: 400, when the request asks for a service tier, speed or region without a price,
-            or when the policy is strict and there is no bound.
+            or when the policy is strict and there is no bound, as where the cost is the provider's.
     """
     unpriced = unpriced_mover(model.prices, facts.movers)
     if unpriced is None and facts.searches and model.prices.rates.web_search is None:
@@ -95,6 +95,11 @@ def make_quote(
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
+    if policy.is_strict and model.prices.is_cost_from_provider:
+        raise not_bounded(
+            f"of {model.id} the provider says only with the answer what it costs",
+            "Use another model",
+        )
     input_tokens = input_bound(facts, model, is_strict=policy.is_strict)
     request_bound = bound(
         model.prices,
@@ -102,7 +107,8 @@ def make_quote(
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
-        searches=facts.searches,
+        media=facts.media,
+        units=_units(facts),
         any_default=policy.is_strict,
     )
     output_max = _output_max(facts, model, policy)
@@ -120,6 +126,10 @@ def make_quote(
         held_output_tokens=held_output_tokens,
         user_multiplier_micro=user_multiplier_micro,
     )
+
+
+def _units(facts: RequestFacts) -> tuple[tuple[str, int], ...]:
+    return (("web_search", facts.searches), *facts.units) if facts.searches else facts.units
 
 
 def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:
@@ -187,8 +197,11 @@ def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
         tokens = quote.facts.output_max
     if tokens is None:
         return body
-    read = endpoint.read_output_members
-    return with_output_max(body, endpoint.output_members, tokens, read=read)
+    members, read = endpoint.output_members, endpoint.read_output_members
+    within = quote.facts.output_within
+    if within is None:
+        return with_output_max(body, members, tokens, read=read)
+    return with_output_max_within(body, within, members, tokens, read=read)
 
 
 def _fitting_max(quote: Quote, available_nanousd: int) -> int:
