@@ -2,8 +2,8 @@
 
 Must not read the catalog file (catalog_parser.py), nor price anything (pricing.py).
 
-Units: rates are nano-USD per million tokens (web searches: per 1,000 searches), multipliers are
-millionths (1_000_000 = times one).
+Units: rates are nano-USD per million tokens (web searches and images: per 1,000; audio by time:
+per hour; characters: per million), multipliers are millionths (1_000_000 = times one).
 """
 
 import difflib
@@ -12,11 +12,25 @@ import msgspec
 
 from llmproxy.errors import CatalogError
 
+FURTHER_PRICES = {
+    "web_search_1k": ("web_search", "web searches, per 1,000"),
+    "input_audio": ("input_audio", "audio input, per million tokens"),
+    "input_image": ("input_image", "image input, per million tokens"),
+    "output_audio": ("output_audio", "audio output, per million tokens"),
+    "output_image": ("output_image", "image output, per million tokens"),
+    "image_1k": ("image", "images, per 1,000"),
+    "audio_hour": ("audio_hour", "audio, per hour"),
+    "characters": ("character", "characters, per million"),
+}
+"""Prices that few models have: their name in a catalog file, the field of `Rates`, in words."""
 _NEAREST_NAME_CHARS_MAX = 100
 
 
-class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one million tokens of each class cost, in nano-USD."""
+class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What one million tokens of each class cost, in nano-USD; units have a number of their own.
+
+    None: the tokens cost what text does, the units nothing.
+    """
 
     input: int
     output: int
@@ -25,6 +39,22 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_write_1h: int
     web_search: int | None = None
     """Nano-USD per 1,000 searches; None when web searches of this model have no price."""
+    input_audio: int | None = None
+    input_image: int | None = None
+    output_audio: int | None = None
+    output_image: int | None = None
+    image: int | None = None
+    """Nano-USD per 1,000 images, of a model that bills by the image."""
+    audio_hour: int | None = None
+    """Nano-USD per hour, of a model that bills by the time it listens."""
+    character: int | None = None
+    """Nano-USD per million characters, of a model that bills by what it is given to say."""
+
+
+def further_rates(rates: Rates) -> dict[str, int]:
+    """Return the prices of `FURTHER_PRICES` that there are, by their name in a catalog file."""
+    found = {name: getattr(rates, field) for name, (field, _) in FURTHER_PRICES.items()}
+    return {name: rate for name, rate in found.items() if rate is not None}
 
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,7 +73,7 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tiers: tuple[Tier, ...] = ()
 
 
-class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Everything that a charge depends on; holds pin it as canonical JSON."""
 
     rates: Rates
@@ -51,9 +81,11 @@ class Prices(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variants: tuple[Variant, ...] = ()
     geo_micro: dict[str, int] = msgspec.field(default_factory=dict)
     """`inference_geo` of a request -> multiplier in millionths."""
+    is_cost_from_provider: bool = False
+    """Where an answer reports what the provider bills for it, that is the cost."""
 
     def canonical_json(self) -> bytes:
-        """Return the one JSON text for these prices: all fields, sorted keys, no spaces."""
+        """Return the one JSON text for these prices: no defaults, sorted keys, no spaces."""
         return msgspec.json.encode(self, order="sorted")
 
     @staticmethod

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
-from llmproxy.catalog import Catalog, Model, Rates
+from llmproxy.catalog import FURTHER_PRICES, Catalog, Model, Rates
 from llmproxy.money import MULTIPLIER_ONE, format_multiplier, format_rate
 
 JUMP_MAX = 20
@@ -19,7 +19,7 @@ _CLASSES = (
     ("cache_read", "cache_read"),
     ("cache_write", "cache_write_5m"),
     ("cache_write_1h", "cache_write_1h"),
-    ("web_search_1k", "web_search"),
+    *((name, field) for name, (field, _) in FURTHER_PRICES.items()),
 )
 
 
@@ -78,10 +78,16 @@ def changed_fields(old: Model | None, new: Model | None) -> Iterator[FieldChange
         if before_micro != after_micro:
             compared = (before_micro or MULTIPLIER_ONE, after_micro or MULTIPLIER_ONE)
             yield _change(f"region {geo}", *compared, format_multiplier)
+    if old.prices.is_cost_from_provider != new.prices.is_cost_from_provider:
+        yield FieldChange("cost_from", _cost_from(old), _cost_from(new))
     for name in ("mode", "aliases", "max_input_tokens", "max_output_tokens", "reasoning"):
         before_value, after_value = getattr(old, name), getattr(new, name)
         if before_value != after_value:
             yield FieldChange(name, _text(before_value), _text(after_value))
+
+
+def _cost_from(model: Model) -> str:
+    return "provider" if model.prices.is_cost_from_provider else "tokens"
 
 
 def _base_prices(model: Model | None) -> dict[str, str]:

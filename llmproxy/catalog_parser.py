@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llmproxy import money
-from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier, Variant, find_clashes
+from llmproxy.catalog import (
+    FURTHER_PRICES,
+    Catalog,
+    Model,
+    Prices,
+    Rates,
+    Tier,
+    Variant,
+    find_clashes,
+)
 from llmproxy.catalog_fields import MODEL_NAME, WORD, Fields
 from llmproxy.errors import CatalogError
 
@@ -40,8 +49,13 @@ _MODEL_FIELDS = _RATE_FIELDS | {
     "variants",
     "geo_multiplier",
     "multiplier",
+    "cost_from",
 }
-_PRICE_FIELDS = frozenset({"cache_read", "cache_write", "cache_write_1h", "web_search_1k"})
+_CACHE_FIELDS = frozenset({"cache_read", "cache_write", "cache_write_1h"})
+_UNIT_RATES = frozenset({"web_search", "image", "audio_hour", "character"})
+"""Of what is not a token."""
+_PRICE_FIELDS = _CACHE_FIELDS | FURTHER_PRICES.keys()
+_COST_FROM = ("tokens", "provider")
 _WHEN_FIELDS = frozenset({"service_tier", "speed"})
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
@@ -229,36 +243,40 @@ class _Reader:
     def _prices(self, provider: str, fields: Fields) -> Prices:
         rates = self._rates(provider, fields, None)
         variants = tuple(
-            self._variant(provider, variant, rates.web_search)
+            self._variant(provider, variant, rates)
             for variant in fields.objects("variants", "variant")
         )
+        cost_from = fields.value.get("cost_from", "tokens")
+        if cost_from not in _COST_FROM:
+            fields.note('must be "tokens" or "provider"', "cost_from")
         for number, name in _overlaps(variants):
             fields.inside({}, f"variant {number}").note(f'"{name}" has a variant already')
         return Prices(
             rates=rates,
-            tiers=self._tiers(provider, fields, rates.web_search),
+            tiers=self._tiers(provider, fields, rates),
             variants=variants,
+            is_cost_from_provider=cost_from == "provider",
             geo_micro={
                 geo: fields.multiplier(text, f"geo_multiplier.{geo:.200}")
                 for geo, text in fields.members("geo_multiplier").items()
             },
         )
 
-    def _variant(self, provider: str, fields: Fields, web_search: int | None) -> Variant:
+    def _variant(self, provider: str, fields: Fields, base: Rates) -> Variant:
         fields.only(_VARIANT_FIELDS)
         when = fields.inside(fields.members("when"), 'field "when"')
         when.only(_WHEN_FIELDS)
         if not when.value.get("service_tier") and not when.value.get("speed"):
             when.note("must name a service_tier or a speed")
-        rates = self._rates(provider, fields, web_search)
+        rates = self._rates(provider, fields, base)
         return Variant(
             service_tiers=when.strings("service_tier"),
             speeds=when.strings("speed"),
             rates=rates,
-            tiers=self._tiers(provider, fields, rates.web_search),
+            tiers=self._tiers(provider, fields, rates),
         )
 
-    def _tiers(self, provider: str, fields: Fields, web_search: int | None) -> tuple[Tier, ...]:
+    def _tiers(self, provider: str, fields: Fields, outer: Rates) -> tuple[Tier, ...]:
         tiers: list[Tier] = []
         for tier in fields.objects("tiers", "tier"):
             tier.only(_TIER_FIELDS)
@@ -267,13 +285,13 @@ class _Reader:
                 tier.note("is missing", "above_input_tokens")
             if above and tiers and above <= tiers[-1].above_input_tokens:
                 tier.note("must be above that of the last tier", "above_input_tokens")
-            tiers.append(Tier(above or 0, self._rates(provider, tier, web_search)))
+            tiers.append(Tier(above or 0, self._rates(provider, tier, outer)))
         return tuple(tiers)
 
-    def _rates(self, provider: str, fields: Fields, web_search: int | None) -> Rates:
+    def _rates(self, provider: str, fields: Fields, outer: Rates | None) -> Rates:
         """Return the rates of a model, tier or variant; what is missing falls back inside it.
 
-        Only the fee per web search, which no tier changes, is taken over from the outer rates.
+        Only the prices of units, which no tier changes, are taken over from the outer rates.
         """
         prices = Fields(fields.members("prices"), fields.where, self._problems)
         prices.only(_PRICE_FIELDS, "prices")
@@ -297,13 +315,19 @@ class _Reader:
             if write_1h is None:
                 write_1h = 2 * input_rate
         write = input_rate if write is None else write
+        further = {
+            field: rate_by_name.get(
+                name, getattr(outer, field, None) if field in _UNIT_RATES else None
+            )
+            for name, (field, _) in FURTHER_PRICES.items()
+        }
         return Rates(
             input=input_rate,
             output=base.get("out_price", 0),
             cache_read=rate_by_name.get("cache_read", input_rate),
             cache_write_5m=write,
             cache_write_1h=write if write_1h is None else write_1h,
-            web_search=rate_by_name.get("web_search_1k", web_search),
+            **further,
         )
 
     def _rate(self, fields: Fields, text: object, name: str) -> int:

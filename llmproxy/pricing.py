@@ -4,16 +4,37 @@ The same rates serve the bound before a request and the price after it, so that 
 below the price of anything within its quantities. Must not do I/O, round, or know dialects.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from llmproxy.catalog import Prices, Rates, Tier, Variant
-from llmproxy.money import MULTIPLIER_ONE, cost_nanousd
+from llmproxy.money import MULTIPLIER_ONE, TOKENS_PER_RATE, cost_nanousd
 from llmproxy.usage import Leg, Movers, Usage
 
-SEARCHES_PER_RATE = 1000
-_TOKENS_PER_SEARCH_RATE = 10**6 // SEARCHES_PER_RATE
+
+class Unit(NamedTuple):
+    """Something that is billed by its number, beside or instead of tokens."""
+
+    counted: str
+    """The field of `Leg` that has its number."""
+    rate: str
+    """The field of `Rates` that has its price."""
+    per: int
+    """How many of them that is the price of."""
+
+
+UNITS = {
+    "web_search": Unit("web_searches", "web_search", 1000),
+    "image": Unit("images", "image", 1000),
+    "audio_second": Unit("audio_seconds", "audio_hour", 3600),
+    "character": Unit("characters", "character", TOKENS_PER_RATE),
+}
+"""By the class that stands in the receipt."""
+PROVIDER_COST = "provider_cost"
+"""The class of what the provider itself says that it bills: one, at a rate in 10⁻¹⁵ USD."""
+_WITH_UNITS = frozenset({PROVIDER_COST, *UNITS})
 
 BASE_SERVICE_TIERS = frozenset(
     {"auto", "default", "standard", "standard_only", "scale", "batch", "on_demand"}
@@ -31,7 +52,7 @@ BASE_GEOS = frozenset({"global", "not_available"})
 class Line(msgspec.Struct, frozen=True):
     """One line of a receipt: `quantity` tokens at `rate` nano-USD per million.
 
-    For the class `web_search` the quantity is searches and the rate is per thousand of them.
+    For the classes of `UNITS` the quantity is their number, and the rate is for as many as there.
     """
 
     model: str
@@ -43,8 +64,8 @@ class Line(msgspec.Struct, frozen=True):
     @property
     def rated_tokens(self) -> int:
         """Quantity × rate, in the unit that `money.cost_nanousd` takes."""
-        if self.usage_class == "web_search":
-            return self.quantity * self.rate * _TOKENS_PER_SEARCH_RATE
+        if self.usage_class in UNITS:
+            return _unit_rated(self.usage_class, self.quantity, self.rate)
         return self.quantity * self.rate
 
 
@@ -53,6 +74,11 @@ class Cost(msgspec.Struct, frozen=True):
 
     nanousd: int
     lines: tuple[Line, ...]
+
+    @property
+    def has_units(self) -> bool:
+        """Say whether searches and other units are in it, be it as the provider says."""
+        return any(line.usage_class in _WITH_UNITS for line in self.lines)
 
 
 class PricedModel(msgspec.Struct, frozen=True):
@@ -102,17 +128,20 @@ def price(
 
     Args:
         usage: what the answer used.
-        model: the model that was asked for; it prices every leg that names no other, and searches.
+        model: the model that was asked for; it prices every leg that names no other, and units.
         user_multiplier_micro: the user's rate multiplier, in millionths.
         model_multiplier_micro: the asked model's multiplier, in millionths; for all legs.
         other_model: prices of a leg that another model did.
     """
-    lines: list[Line] = []
-    for leg in usage.legs:
-        leg_model = other_model(leg.model) if leg.model and other_model else model
-        lines += _leg_lines(leg, leg_model, usage)
-        if leg.web_searches:
-            lines += _search_lines(leg, model, usage)
+    if usage.provider_cost is not None and model.prices.is_cost_from_provider:
+        lines = [Line(model.id, PROVIDER_COST, 1, usage.provider_cost, model.price_version)]
+    else:
+        lines = []
+        for leg in usage.legs:
+            leg_model = other_model(leg.model) if leg.model and other_model else model
+            lines += _leg_lines(leg, leg_model, usage)
+            if leg.web_searches or leg.images or leg.audio_seconds or leg.characters:
+                lines += _unit_lines(leg, model, usage)
     rated = sum(line.rated_tokens for line in lines)
     return Cost(cost_nanousd(rated, user_multiplier_micro, model_multiplier_micro), tuple(lines))
 
@@ -120,12 +149,19 @@ def price(
 def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
     rates = _leg_rates(leg, model.prices, usage)
     geo_micro = model.prices.geo_micro.get(usage.geo or "", MULTIPLIER_ONE)
+    fresh, output = leg.input, leg.output
+    media: tuple[tuple[str, int, int], ...] = ()
+    if leg.input_audio or leg.input_image or leg.output_audio or leg.output_image:
+        media = _priced_media(leg, rates)
+        fresh -= sum(quantity for name, quantity, _ in media if name.startswith("input"))
+        output -= sum(quantity for name, quantity, _ in media if name.startswith("output"))
     counted = (
-        ("input", leg.input, rates.input),
+        ("input", fresh, rates.input),
         ("cache_read", leg.cache_read, rates.cache_read),
         ("cache_write_5m", leg.cache_write_5m, rates.cache_write_5m),
         ("cache_write_1h", leg.cache_write_1h, rates.cache_write_1h),
-        ("output", leg.output, rates.output),
+        ("output", output, rates.output),
+        *media,
     )
     return [
         Line(model.id, name, quantity, _in_geo(rate, geo_micro), model.price_version)
@@ -134,15 +170,33 @@ def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
     ]
 
 
-def _search_lines(leg: Leg, asked: PricedModel, usage: Usage) -> list[Line]:
-    """Return the line of a leg's searches, at the rate of the asked model whatever model it was.
+def _priced_media(leg: Leg, rates: Rates) -> tuple[tuple[str, int, int], ...]:
+    """Return name, tokens and rate of the audio and images in a leg that do not cost as text."""
+    counted = (
+        ("input_audio", leg.input_audio, rates.input_audio),
+        ("input_image", leg.input_image, rates.input_image),
+        ("output_audio", leg.output_audio, rates.output_audio),
+        ("output_image", leg.output_image, rates.output_image),
+    )
+    return tuple((name, count, rate) for name, count, rate in counted if count and rate is not None)
 
-    They are reported for the answer as a whole, and were held at that rate.
+
+def _unit_lines(leg: Leg, asked: PricedModel, usage: Usage) -> list[Line]:
+    """Return the lines of a leg's units, at the rates of the asked model whatever model it was.
+
+    They are reported for the answer as a whole, and were held at those rates.
     """
-    rate = _leg_rates(leg, asked.prices, usage).web_search
-    if not rate:
-        return []
-    return [Line(asked.id, "web_search", leg.web_searches, rate, asked.price_version)]
+    rates = _leg_rates(leg, asked.prices, usage)
+    return [
+        Line(asked.id, name, quantity, rate, asked.price_version)
+        for name, unit in UNITS.items()
+        if (quantity := getattr(leg, unit.counted)) and (rate := getattr(rates, unit.rate))
+    ]
+
+
+def _unit_rated(name: str, quantity: int, rate: int) -> int:
+    """Return so many units at a rate in rated tokens; upwards, though most come out exact."""
+    return -(-quantity * rate * TOKENS_PER_RATE // UNITS[name].per)
 
 
 def _leg_rates(leg: Leg, prices: Prices, usage: Usage) -> Rates:
@@ -153,23 +207,27 @@ def _leg_rates(leg: Leg, prices: Prices, usage: Usage) -> Rates:
     return rates
 
 
-def bound(
+def bound(  # noqa: PLR0913 - all that a request may cause
     prices: Prices,
     *,
     input_tokens: int,
     movers: Movers,
     may_write_cache: bool,
     may_write_cache_1h: bool = False,
-    searches: int = 0,
+    media: Sequence[str] = (),
+    units: Sequence[tuple[str, int]] = (),
     any_default: bool = False,
 ) -> Bound:
     """Return the most that a request with at most `input_tokens` can cost.
 
     Each token is taken at the dearest rate it can reach: any tier below the input bound, any
     kind of cache write that the request may cause; with `any_default` also any service tier and
-    region that the account's own settings may give to a request that names none.
+    region that the account's own settings may give to a request that names none. `media` are the
+    classes of audio and image tokens that the request may cause, `units` its units: class and
+    highest number.
     """
-    input_rate = output_rate = search_rate = 0
+    input_rate = output_rate = 0
+    unit_rates: dict[str, int] = {}
     for base, tiers in _variants_within(prices, movers, any_default=any_default):
         above = [tier.rates for tier in tiers if input_tokens > tier.above_input_tokens]
         for rates in (base, *above):
@@ -180,13 +238,21 @@ def bound(
             if may_write_cache_1h:
                 input_rate = max(input_rate, rates.cache_write_1h)
             output_rate = max(output_rate, rates.output)
-            search_rate = max(search_rate, rates.web_search or 0)
+            for name in media:
+                rate = getattr(rates, name) or 0
+                if name.startswith("input"):
+                    input_rate = max(input_rate, rate)
+                else:
+                    output_rate = max(output_rate, rate)
+            for name, _ in units:
+                rate = getattr(rates, UNITS[name].rate) or 0
+                unit_rates[name] = max(unit_rates.get(name, 0), rate)
     geo_micro = prices.geo_micro.get(movers.geo or "", MULTIPLIER_ONE)
     if any_default and not movers.geo:
         geo_micro = max([geo_micro, *prices.geo_micro.values()])
     return Bound(
         input_rated=input_tokens * _in_geo(input_rate, geo_micro)
-        + searches * search_rate * _TOKENS_PER_SEARCH_RATE,
+        + sum(_unit_rated(name, quantity, unit_rates[name]) for name, quantity in units),
         output_rate=_in_geo(output_rate, geo_micro),
     )
 

@@ -83,7 +83,7 @@ def make_quote(
 
     Raises:
         ApiError: 400, when the request asks for a service tier, speed or region without a price,
-            or when the policy is strict and there is no bound.
+            or when the policy is strict and there is no bound, as where the cost is the provider's.
     """
     unpriced = unpriced_mover(model.prices, facts.movers)
     if unpriced is None and facts.searches and model.prices.rates.web_search is None:
@@ -95,6 +95,11 @@ def make_quote(
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
+    if policy.is_strict and model.prices.is_cost_from_provider:
+        raise not_bounded(
+            f"of {model.id} the provider says only with the answer what it costs",
+            "Use another model",
+        )
     input_tokens = input_bound(facts, model, is_strict=policy.is_strict)
     request_bound = bound(
         model.prices,
@@ -102,7 +107,8 @@ def make_quote(
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
-        searches=facts.searches,
+        media=facts.media,
+        units=_units(facts),
         any_default=policy.is_strict,
     )
     output_max = _output_max(facts, model, policy)
@@ -120,6 +126,10 @@ def make_quote(
         held_output_tokens=held_output_tokens,
         user_multiplier_micro=user_multiplier_micro,
     )
+
+
+def _units(facts: RequestFacts) -> tuple[tuple[str, int], ...]:
+    return (("web_search", facts.searches), *facts.units) if facts.searches else facts.units
 
 
 def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:

@@ -17,6 +17,7 @@ from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
 from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.errors import ApiError, unknown_path, wrong_method
 from llmproxy.presets import PRESETS, Preset
+from llmproxy.refused_endpoints import find_refused
 
 _SHARED: dict[str, tuple[Endpoint, ...]] = {
     "openai": (
@@ -123,10 +124,13 @@ class Routes:
         name = provider.decode(errors="replace")
         known = ", ".join(sorted(path.decode() for path in self._paths_of(provider)))
         shown = endpoint.decode(errors="replace")[:100]
+        refused = find_refused(shown)
+        reason = f": {refused.why}. {refused.instead}." if refused else "."
         return ApiError(
             400,
             "endpoint_not_metered",
-            f'"{shown}" of {name} cannot be metered and is not forwarded. Available: {known}.',
+            f'"{shown}" of {name} cannot be metered and is not forwarded{reason} '
+            f"Available: {known}.",
         )
 
     def _paths_of(self, provider: bytes) -> list[bytes]:

@@ -244,7 +244,7 @@ class Settlement(_Row):
         usage = self._as_asked(usage)
         cost = self._price(usage)
         searches = sum(leg.web_searches for leg in usage.legs)
-        if searches and all(line.usage_class != "web_search" for line in cost.lines):
+        if searches and not cost.has_units:
             model_id = self._quote.model.id
             _log.warning(
                 "%d web searches cost nothing: %s has no price for them", searches, model_id
@@ -322,10 +322,7 @@ class Settlement(_Row):
         """Return how many tokens count for a limit: of input, cached or not, and of output."""
         if usage is None:  # the whole hold was charged
             return self._quote.input_tokens + self._quote.held_output_tokens
-        return sum(
-            leg.input + leg.cache_read + leg.cache_write_5m + leg.cache_write_1h + leg.output
-            for leg in usage.legs
-        )
+        return sum(leg.input_side + leg.output for leg in usage.legs)
 
 
 def _is_empty(reading: Reading) -> bool:

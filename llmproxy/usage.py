@@ -1,22 +1,29 @@
 """Owns the one normal form of usage that every dialect is read into.
 
 The classes of a leg are disjoint: `input` holds only fresh input tokens, cached ones stand in
-their own classes (providers differ in this: reference wire.md A.0). Must not know prices or
-wire formats.
+their own classes (providers differ in this: reference wire.md A.0). What is audio or an image of
+them is a part of `input` and `output`, as `reasoning` is. Must not know prices or wire formats.
 """
+
+import math
+from fractions import Fraction
 
 import msgspec
 
 TOKENS_MAX = 2**31
 """No honest answer reports more tokens than this in one class; more is absurd, not a bill."""
+PROVIDER_COST_MAX = 10**18
+"""A thousand dollars, in 10⁻¹⁵ USD."""
 
 
 class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens that one model billed within an answer. All counts are tokens but `web_searches`.
+    """What one model billed within an answer: tokens, and the units at the end.
 
-    `reasoning` is information only: it is already inside `output`. `model` is None for the model
-    that was asked for, else the id of another model that did part of the work. `cache_write` is
-    what was written for a time that the answer does not tell: the request does (`with_writes`).
+    `reasoning` is information only: it is already inside `output`. So are the tokens of audio and
+    images inside `input` and `output`, but they may have prices of their own. `model` is None for
+    the model that was asked for, else the id of another model that did part of the work.
+    `cache_write` is what was written for a time that the answer does not tell: the request does
+    (`with_writes`). A write for 30 minutes counts as one for 5, one for 12 hours as one for 1.
     """
 
     input: int = 0
@@ -28,6 +35,16 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     web_searches: int = 0
     cache_write: int = 0
     model: str | None = None
+    input_audio: int = 0
+    input_image: int = 0
+    output_audio: int = 0
+    output_image: int = 0
+    images: int = 0
+    """Made by a model that bills by the image."""
+    audio_seconds: int = 0
+    """Listened to by a model that bills by the time; begun ones count."""
+    characters: int = 0
+    """Spoken by a model that bills by them."""
 
     @property
     def input_side(self) -> int:
@@ -43,6 +60,8 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     service_tier: str | None = None
     speed: str | None = None
     geo: str | None = None
+    provider_cost: int | None = None
+    """What the provider itself says that it bills, in 10⁻¹⁵ USD; most say nothing."""
 
 
 def with_writes(usage: Usage, *, may_be_1h: bool) -> Usage:
@@ -58,6 +77,25 @@ def _leg_with_writes(leg: Leg, *, may_be_1h: bool) -> Leg:
     name = "cache_write_1h" if may_be_1h else "cache_write_5m"
     written = getattr(leg, name) + leg.cache_write
     return msgspec.structs.replace(leg, **{name: written, "cache_write": 0})
+
+
+def with_media(leg: Leg, of_input: tuple[int, int], of_output: tuple[int, int]) -> Leg:
+    """Return a leg that says how much of it is audio, and how much images.
+
+    Args:
+        leg: the counts of all tokens.
+        of_input: tokens of audio and of images, cached ones among them or not.
+        of_output: the same of the output.
+    """
+    input_audio = min(of_input[0], leg.input)
+    output_audio = min(of_output[0], leg.output)
+    return msgspec.structs.replace(
+        leg,
+        input_audio=input_audio,
+        input_image=min(of_input[1], leg.input - input_audio),
+        output_audio=output_audio,
+        output_image=min(of_output[1], leg.output - output_audio),
+    )
 
 
 class UsageError(ValueError):
@@ -76,6 +114,23 @@ def count(value: object) -> int:
         msg = f"absurd token count {value!r:.40}"
         raise UsageError(msg)
     return value
+
+
+def provider_cost(reported: object, scale: int) -> int | None:
+    """Return a cost that a provider reports, in 10⁻¹⁵ USD, rounded up.
+
+    None for what is no number, below zero, or above what any answer can cost: then its tokens are
+    what is billed.
+
+    Args:
+        reported: a JSON number; floats are taken as the decimal that they are written as.
+        scale: how many 10⁻¹⁵ USD one of its unit is.
+    """
+    if type(reported) is int or (type(reported) is float and math.isfinite(reported)):
+        exact = Fraction(str(reported)) * scale
+        if 0 <= exact <= PROVIDER_COST_MAX:
+            return math.ceil(exact)
+    return None
 
 
 class Movers(msgspec.Struct, frozen=True):

@@ -432,6 +432,15 @@ def test_canonical_json_is_stable_and_ignores_the_order_of_the_file() -> None:
     assert geo.canonical_json() == (
         b'{"geo_micro":{"eu":1200000,"us":1100000},"rates":{"cache_read":2500000000,'
         b'"cache_write_1h":2500000000,"cache_write_5m":2500000000,"input":2500000000,'
+        b'"output":10000000000}}'
+    )
+
+
+def test_prices_that_an_older_version_has_pinned_can_be_read() -> None:
+    geo = one(geo_multiplier={"us": "1.1"}).prices
+    assert geo == Prices.from_json(
+        b'{"geo_micro":{"us":1100000},"rates":{"cache_read":2500000000,'
+        b'"cache_write_1h":2500000000,"cache_write_5m":2500000000,"input":2500000000,'
         b'"output":10000000000,"web_search":null},"tiers":[],"variants":[]}'
     )
 
@@ -443,6 +452,6 @@ def test_stored_prices_that_cannot_be_read_are_refused(data: bytes) -> None:
 
 
 def test_stored_prices_with_unknown_fields_are_refused() -> None:
-    text = one().prices.canonical_json().replace(b'"web_search"', b'"input_audio":1,"web_search"')
-    with pytest.raises(CatalogError, match="input_audio"):
+    text = one().prices.canonical_json().replace(b'"input"', b'"input_smell":1,"input"')
+    with pytest.raises(CatalogError, match="input_smell"):
         Prices.from_json(text)

@@ -106,6 +106,15 @@ def test_so_does_the_compaction_of_a_long_context(endpoint: Endpoint) -> None:
     assert endpoint.read_request(body).hides_output
 
 
+def test_a_strict_server_refuses_what_only_the_provider_prices() -> None:
+    prices = msgspec.structs.replace(PRICES, is_cost_from_provider=True)
+    model = Model("p", "m", (), "chat", prices, 1_000_000, 200_000, MOST, reasoning=False)
+    facts = OpenAIChat().read_request(b'{"model":"m"}')
+    assert make_quote(facts, model, 1_000_000, POLICY).amount_nanousd > 0
+    with pytest.raises(ApiError, match="what it costs"):
+        make_quote(facts, model, 1_000_000, POLICY._replace(is_strict=True))
+
+
 def test_a_strict_server_holds_every_stream_in_full() -> None:
     body = b'{"model":"m","stream":true}'
     model = Model("p", "m", (), "chat", PRICES, 1_000_000, 200_000, MOST, reasoning=False)

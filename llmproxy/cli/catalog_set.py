@@ -41,6 +41,17 @@ def set_entry(
     cache_write: Annotated[str | None, _price("Of a million tokens written for 5 min.")] = None,
     cache_write_1h: Annotated[str | None, _price("Of a million tokens written for 1 h.")] = None,
     web_search_1k: Annotated[str | None, _price("Of a thousand web searches.")] = None,
+    input_audio: Annotated[str | None, _price("Of a million input tokens of audio.")] = None,
+    input_image: Annotated[str | None, _price("Of a million input tokens of images.")] = None,
+    output_audio: Annotated[str | None, _price("Of a million output tokens of audio.")] = None,
+    output_image: Annotated[str | None, _price("Of a million output tokens of images.")] = None,
+    image_1k: Annotated[str | None, _price("Of a thousand images, if billed by the image.")] = None,
+    audio_hour: Annotated[str | None, _price("Of an hour of audio, if billed by time.")] = None,
+    characters: Annotated[str | None, _price("Of a million characters to be spoken.")] = None,
+    cost_from: Annotated[
+        str | None,
+        typer.Option(metavar="tokens|provider", help="What is billed, where both are reported."),
+    ] = None,
     multiplier: Annotated[
         str | None, typer.Option(metavar="FACTOR", help="On everything that the model costs.")
     ] = None,
@@ -85,12 +96,20 @@ def set_entry(
         "max_output_tokens": max_output_tokens,
         "reasoning": reasoning,
         "mode": mode,
+        "cost_from": cost_from,
     }
     prices = {
         "cache_read": cache_read,
         "cache_write": cache_write,
         "cache_write_1h": cache_write_1h,
         "web_search_1k": web_search_1k,
+        "input_audio": input_audio,
+        "input_image": input_image,
+        "output_audio": output_audio,
+        "output_image": output_image,
+        "image_1k": image_1k,
+        "audio_hour": audio_hour,
+        "characters": characters,
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     named_prices = {name: text for name, text in prices.items() if text is not None}

@@ -31,6 +31,7 @@ def model_json(model: "Model", *, is_own: bool) -> dict[str, object]:
 
 def _other_prices(rates: "Rates") -> dict[str, str]:
     """Return the further prices under the names that the catalog file gives them."""
+    from llmproxy.catalog import further_rates
     from llmproxy.money import format_rate
 
     prices = {
@@ -38,9 +39,7 @@ def _other_prices(rates: "Rates") -> dict[str, str]:
         "cache_write": format_rate(rates.cache_write_5m),
         "cache_write_1h": format_rate(rates.cache_write_1h),
     }
-    if rates.web_search is not None:
-        prices["web_search_1k"] = format_rate(rates.web_search)
-    return prices
+    return prices | {name: format_rate(rate) for name, rate in further_rates(rates).items()}
 
 
 def _rates_json(rates: "Rates") -> dict[str, object]:
@@ -65,6 +64,7 @@ def full_json(model: "Model", *, is_own: bool) -> dict[str, object]:
 
     return {
         **model_json(model, is_own=is_own),
+        "cost_from": "provider" if model.prices.is_cost_from_provider else "tokens",
         "reasoning": model.reasoning,
         "tiers": _tiers_json(model.prices.tiers),
         "variants": [
@@ -97,6 +97,8 @@ def print_model(model: "Model", *, is_own: bool) -> None:
         ("output up to", tokens(model.max_output_tokens) + " tokens"),
         ("multiplier", format_multiplier(model.multiplier_micro)),
     ]
+    if prices.is_cost_from_provider:
+        fields.append(("cost", "what the provider reports; the prices are for what it does not"))
     if is_own:
         fields.append(("set by", "yourself, over the catalog file"))
     fields += [
@@ -120,11 +122,20 @@ def print_model(model: "Model", *, is_own: bool) -> None:
         ),
         rows,
     )
-    if prices.rates.web_search is not None:
-        from llmproxy.money import format_rate
+    _print_further(prices.rates)
 
-        output.print_line("")
-        output.print_line(f"web searches  {format_rate(prices.rates.web_search)} USD per 1,000")
+
+def _print_further(rates: "Rates") -> None:
+    from llmproxy.catalog import FURTHER_PRICES, further_rates
+    from llmproxy.money import format_rate
+
+    further = further_rates(rates)
+    if not further:
+        return
+    output.print_line("")
+    output.print_fields(
+        [(FURTHER_PRICES[name][1], f"{format_rate(rate)} USD") for name, rate in further.items()]
+    )
 
 
 def tokens(count: int | None) -> str:

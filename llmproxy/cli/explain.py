@@ -69,8 +69,8 @@ def _find_id(tx: "Tx", text: str) -> bytes:
 def receipt_json(receipt: "Receipt") -> dict[str, object]:
     """Return the receipt as `explain --json` shows it; money as exact decimal strings of USD."""
     from llmproxy.clock import rfc3339
-    from llmproxy.money import format_multiplier, format_rate
-    from llmproxy.reports import exact_cost, exact_usd, rate_unit
+    from llmproxy.money import format_multiplier
+    from llmproxy.reports import exact_cost, exact_usd, rate_unit, rate_usd
 
     request, user, model = (
         receipt.request,
@@ -88,7 +88,7 @@ def receipt_json(receipt: "Receipt") -> dict[str, object]:
                 "model": line.model,
                 "class": line.usage_class,
                 "quantity": line.quantity,
-                "rate_usd": format_rate(line.rate),
+                "rate_usd": rate_usd(line),
                 "per": rate_unit(line),
                 "amount_usd": exact_usd(line.rated_tokens),
                 "price_version": line.price_version,

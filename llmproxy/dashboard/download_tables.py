@@ -4,11 +4,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import reports
-from llmproxy.catalog import Catalog
+from llmproxy.catalog import FURTHER_PRICES, Catalog
 from llmproxy.clock import rfc3339
 from llmproxy.dashboard import credit, models, request_query
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
@@ -25,38 +25,17 @@ CREDITS_AT_ONCE = 100
 CREDIT_COLUMNS = ("created_at", "kind", "amount_usd", "reason")
 MODEL_COLUMNS = (
     *("provider", "id", "aliases", "mode", "available", "in_price", "out_price", "cache_read"),
-    *("cache_write", "cache_write_1h", "web_search_1k", "max_input_tokens", "max_output_tokens"),
+    *("cache_write", "cache_write_1h", *FURTHER_PRICES, "max_input_tokens", "max_output_tokens"),
 )
 
 
 def download_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     """Return the routes of downloads; each takes the filter of its page."""
-
-    @get("/requests.csv")
-    async def requests_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _requests(request), "csv")
-
-    @get("/requests.jsonl")
-    async def requests_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _requests(request), "jsonl")
-
-    @get("/credit.csv")
-    async def credit_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _CREDIT, "csv")
-
-    @get("/credit.jsonl")
-    async def credit_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _CREDIT, "jsonl")
-
-    @get("/models.csv")
-    async def models_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _models(site, request), "csv")
-
-    @get("/models.jsonl")
-    async def models_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _models(site, request), "jsonl")
-
-    return [requests_csv, requests_jsonl, credit_csv, credit_jsonl, models_csv, models_jsonl]
+    return [
+        *downloads.routes("/requests", _requests),
+        *downloads.routes("/credit", _credit),
+        *downloads.routes("/models", partial(_models, site)),
+    ]
 
 
 def _requests(request: Request[Any, Any, Any]) -> Table:
@@ -73,12 +52,14 @@ def _read_requests(wanted: RequestFilter, tx: Tx, signed_in: SignedIn, place: by
     return Rows([row.as_json() for row in found.rows], found.go_on)
 
 
+def _credit(request: Request[Any, Any, Any]) -> Table:
+    del request  # there is no filter
+    return Table("credit", CREDIT_COLUMNS, _read_credit)
+
+
 def _read_credit(tx: Tx, signed_in: SignedIn, place: int | None) -> Rows:
     found, is_all = credit.next_credits(tx, signed_in, place, limit=CREDITS_AT_ONCE)
     return Rows([_credit_row(each) for each in found], None if is_all else found[-1].id)
-
-
-_CREDIT = Table("credit", CREDIT_COLUMNS, _read_credit)
 
 
 def _credit_row(entry: CreditEntry) -> dict[str, object]:
@@ -117,7 +98,7 @@ def _model_row(row: ModelRow) -> dict[str, object]:
         "cache_read": rate.cache_read,
         "cache_write": rate.cache_write_5m,
         "cache_write_1h": rate.cache_write_1h,
-        "web_search_1k": rate.web_search,
+        **{name: rate.further.get(name) for name in FURTHER_PRICES},
         "max_input_tokens": model.max_input_tokens,
         "max_output_tokens": model.max_output_tokens,
     }

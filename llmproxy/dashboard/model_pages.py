@@ -7,6 +7,7 @@ from litestar import HttpMethod, Request, Response, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from llmproxy.catalog import FURTHER_PRICES
 from llmproxy.dashboard import models
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_query
@@ -57,7 +58,12 @@ def model_routes(site: Site) -> list[HTTPRouteHandler]:
         signed_in, found = await site.read_as_user(
             request, models.read_model, site.catalog(), str(name).removeprefix("/")
         )
-        values = {"page": "models", "found": found, "wallet": signed_in.user}
+        values = {
+            "page": "models",
+            "found": found,
+            "wallet": signed_in.user,
+            "further": FURTHER_PRICES,
+        }
         return site.page("model.html", signed_in.visit, values, signed_in=signed_in)
 
     return [list_models, show_model]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from llmproxy import key_pool
-from llmproxy.catalog import Catalog, Model, Rates
+from llmproxy.catalog import Catalog, Model, Rates, further_rates
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.site import SignedIn
 from llmproxy.money import format_rate_times
@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """What a million tokens of each class cost a user, in USD; `web_search` is per thousand."""
+    """What a million tokens of each class cost a user, in USD."""
 
     when: str
     input: str
@@ -39,7 +39,8 @@ class Rate(NamedTuple):
     cache_write_5m: str
     cache_write_1h: str
     output: str
-    web_search: str | None
+    further: dict[str, str]
+    """Prices that few models have, by their name in a catalog file (`catalog.FURTHER_PRICES`)."""
 
 
 class ModelRow(NamedTuple):
@@ -157,5 +158,5 @@ def _rate(when: str, rates: Rates, model: Model, user_micro: int) -> Rate:
         paid(rates.cache_write_5m),
         paid(rates.cache_write_1h),
         paid(rates.output),
-        None if rates.web_search is None else paid(rates.web_search),
+        {name: paid(rate) for name, rate in further_rates(rates).items()},
     )

@@ -24,7 +24,15 @@ CLASSES = {
     "cache_write_5m": "Cache write, 5 minutes",
     "cache_write_1h": "Cache write, 1 hour",
     "output": "Output",
+    "input_audio": "Audio input",
+    "input_image": "Image input",
+    "output_audio": "Audio output",
+    "output_image": "Image output",
     "web_search": "Web searches",
+    "image": "Images",
+    "audio_second": "Seconds of audio",
+    "character": "Characters",
+    "provider_cost": "Billed by the provider",
 }
 
 

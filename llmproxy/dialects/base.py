@@ -85,6 +85,10 @@ class RequestFacts(msgspec.Struct, frozen=True):
     may_write_cache: bool
     may_write_cache_1h: bool = False
     searches: int = 0
+    media: tuple[str, ...] = ()
+    """Classes of audio and image tokens that it may cause, such as `input_audio`."""
+    units: tuple[tuple[str, int], ...] = ()
+    """What it may cause that is billed by the number: class and highest number, but searches."""
     output_tokens_extra: int = 0
     unread_max: int | None = None
     """A maximum under none but names that the provider is not known to read. Where `output_max` is

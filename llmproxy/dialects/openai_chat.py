@@ -19,6 +19,7 @@ from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_options import (
     REFUSED,
     THINKING,
+    caches_long,
     input_facts,
     read_contents,
     read_metered,
@@ -33,9 +34,10 @@ OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 
 _REFUSED = {**REFUSED, "best_of": "answers that are thrown away are billed too; use `n`"}
 _CLIENT_TOOLS = ("function", "custom")
+_CACHE = "prompt_cache_options"
 _BILLED = frozenset(
     {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", *THINKING}
-    | {"service_tier", "prediction", "modalities", "prompt_cache_options", "tools", "messages"}
+    | {"service_tier", "prediction", "modalities", _CACHE, "tools", "messages"}
     | _REFUSED.keys()
 )
 
@@ -63,16 +65,19 @@ class OpenAIChat:
             if isinstance(tool, dict):
                 refuse_server_tool(tool, _CLIENT_TOOLS)
         output_max, unread_max = self._maxima(fields)
+        contents = read_contents(_url_of, fields.get("messages"))
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
             output_max=output_max,
             unread_max=unread_max,
             choices=whole(fields, "n", lowest=1, highest=CHOICES_MAX) or 1,
-            input=input_facts(fields, body, read_contents(_url_of, fields.get("messages"))),
+            input=input_facts(fields, body, contents),
             movers=Movers(service_tier=text(fields, "service_tier")),
             # OpenAI writes its cache by itself, unasked; where it has no price, it costs nothing.
             may_write_cache=True,
+            may_write_cache_1h=caches_long(_CACHE, fields.get(_CACHE)) or contents.is_cached_long,
+            media=("input_image",) if contents.media else (),
             # Tokens of a prediction that was not accepted are billed as output.
             output_tokens_extra=len(body) if fields.get("prediction") else 0,
             hides_output=bool(fields.get("prediction")) or thinks(fields),

@@ -72,6 +72,8 @@ _KEPT_IDS = frozenset({"file_id", "container_id"})
 _CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _CACHE_TTLS = (None, "5m", "30m")
 """Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
+_LONG_CACHE_TTLS = ("1h", "12h")
+"""Lifetimes that cost the price of a write for an hour (OpenAI: 12 h; OpenRouter: 1 h)."""
 
 
 def thinks(fields: dict[str, Any]) -> bool:
@@ -108,9 +110,6 @@ def read_metered(
     modalities = fields.get("modalities")
     if modalities is not None and modalities != ["text"]:
         raise not_metered("modalities", "only text output has a price here")
-    cache_options = fields.get("prompt_cache_options")
-    if isinstance(cache_options, dict):
-        _refuse_long_cache("prompt_cache_options", cache_options)
     return fields, model
 
 
@@ -139,6 +138,8 @@ class Contents(NamedTuple):
     """Of the images and PDFs in the body."""
     thoughts_by_id: int
     """Items of reasoning without what was thought."""
+    is_cached_long: bool
+    """Some of it is to be cached at the price of a write for an hour."""
 
 
 def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object) -> Contents:
@@ -153,6 +154,7 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
     media = pdf_pages = data_bytes = thoughts = 0
+    is_cached_long = False
     for part in parts(*contents):
         kind = part.get("type")
         if kind == "reasoning":
@@ -165,8 +167,7 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
         if "role" in part and part.get("audio") is not None:
             raise not_metered("audio", "audio tokens have no price here")
         for key in _CACHE_MARKS & part.keys():
-            if isinstance(part[key], dict):
-                _refuse_long_cache(key, part[key])
+            is_cached_long |= caches_long(key, part[key])
         if kind in _MEDIA or "image_url" in part:
             embedded = in_data_url(url_of(part))
             if embedded is None:
@@ -175,7 +176,7 @@ def read_contents(url_of: Callable[[dict[str, Any]], object], *contents: object)
             data_bytes += embedded.data_bytes
             pdf_pages += embedded.pdf_pages
             media += not embedded.pdf_pages
-    return Contents(media, pdf_pages, data_bytes, thoughts)
+    return Contents(media, pdf_pages, data_bytes, thoughts, is_cached_long)
 
 
 def _has_text(content: object) -> bool:
@@ -213,10 +214,18 @@ def refuse_references(items: object) -> None:
             raise not_metered(str(kind), _BY_ID)
 
 
-def _refuse_long_cache(key: str, options: dict[str, Any]) -> None:
-    if options.get("ttl") not in _CACHE_TTLS:
-        why = "the answer does not report what was cached for longer, which costs more"
-        raise not_metered(f"{key}.ttl", why)
+def caches_long(key: str, options: object) -> bool:
+    """Say whether a cache is asked for whose writes cost the price of an hour.
+
+    Raises:
+        ApiError: 400, for a lifetime without a price.
+    """
+    ttl = options.get("ttl") if isinstance(options, dict) else None
+    if ttl in _CACHE_TTLS:
+        return False
+    if ttl in _LONG_CACHE_TTLS:
+        return True
+    raise not_metered(f"{key}.ttl", "lifetimes other than 5m, 30m, 1h and 12h have no price here")
 
 
 def input_facts(

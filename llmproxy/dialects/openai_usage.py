@@ -10,7 +10,15 @@ import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, is_given, make_reading, text_of
 from llmproxy.dialects.base import Reading
-from llmproxy.usage import Leg, Movers, Usage, UsageError, count
+from llmproxy.usage import (
+    Leg,
+    Movers,
+    Usage,
+    UsageError,
+    count,
+    provider_cost,
+    with_media,
+)
 
 
 class Names(NamedTuple):
@@ -32,6 +40,10 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 """Responses."""
 
 
+_MEDIA = frozenset({"audio_tokens", "image_tokens"})
+_COSTS = frozenset({"cost", "cost_in_usd_ticks"})
+FEMTOUSD_PER_USD = 10**15
+FEMTOUSD_PER_TICK = FEMTOUSD_PER_USD // 10**10
 _CACHED_ELSEWHERE = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
 """What some call their cached input, at the top of the usage object (wire.md A.7)."""
 
@@ -62,10 +74,11 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
     tier = text_of(service_tier)
 
     def usage() -> Usage:
-        leg = read_usage(msgspec.json.decode(raw), names)
+        fields = msgspec.json.decode(raw)
+        leg = read_usage(fields, names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
-        return Usage((leg,), service_tier=tier)
+        return Usage((leg,), service_tier=tier, provider_cost=read_provider_cost(fields))
 
     return make_reading(
         bytes(raw) if is_given(raw) else None,
@@ -87,8 +100,12 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     if not isinstance(usage, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
+    billed = usage.get("billed_units")
+    if isinstance(billed, dict):  # Cohere's, which bills less than it counts
+        usage, names = billed, INPUT
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
+    output_details = _object(usage, names.output_details)
     cached = count(input_details.get("cached_tokens"))
     for name in _CACHED_ELSEWHERE:
         if name in usage:
@@ -99,14 +116,52 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         raise UsageError(msg)
     # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
     written = min(written, prompt - cached)
-    reasoning = count(_object(usage, names.output_details).get("reasoning_tokens"))
-    return Leg(
-        input=prompt - cached - written,
+    fresh = prompt - cached - written
+    reasoning = count(output_details.get("reasoning_tokens"))
+    unsplit, short, long = _writes(input_details, written)
+    leg = Leg(
+        input=fresh,
         cache_read=cached,
-        cache_write_5m=written,
+        cache_write=unsplit,
+        cache_write_5m=short,
+        cache_write_1h=long,
         output=output,
         reasoning=min(reasoning, output),
     )
+    if _MEDIA.isdisjoint(input_details) and _MEDIA.isdisjoint(output_details):
+        return leg
+    return with_media(leg, _media(input_details), _media(output_details))
+
+
+def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
+    """Return what was written to the cache: for a time that is not told, for 30 min, for 12 h."""
+    split = _object(details, "cache_write_tokens_details") if written else {}
+    if not split:
+        return written, 0, 0
+    long = min(count(split.get("ttl_12h_tokens")), written)
+    return 0, written - long, long
+
+
+def _media(details: dict[str, Any]) -> tuple[int, int]:
+    return count(details.get("audio_tokens")), count(details.get("image_tokens"))
+
+
+def read_provider_cost(usage: object) -> int | None:
+    """Return what the provider says that it bills, in 10⁻¹⁵ USD; None where it does not.
+
+    OpenRouter's `cost` is in USD, xAI's in 10⁻¹⁰ USD, and Perplexity has an object (wire.md A.7).
+    What OpenRouter passes on to an account of the operator's own is none of its costs.
+    """
+    if not isinstance(usage, dict) or usage.keys().isdisjoint(_COSTS):
+        return None
+    if (ticks := usage.get("cost_in_usd_ticks")) is not None:
+        return provider_cost(ticks, FEMTOUSD_PER_TICK)
+    cost = usage.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("total_cost")
+    if cost is None or usage.get("is_byok") is True:
+        return None
+    return provider_cost(cost, FEMTOUSD_PER_USD)
 
 
 def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:

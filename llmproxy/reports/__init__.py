@@ -33,6 +33,7 @@ from llmproxy.reports.receipt_lines import (
     exact_usd,
     line_rows,
     rate_unit,
+    rate_usd,
     sum_rows,
 )
 from llmproxy.reports.receipts import Receipt, find_receipt
@@ -122,6 +123,7 @@ __all__ = (
     "newest_request_ms",
     "pruned_before_ms",
     "rate_unit",
+    "rate_usd",
     "recent_activity",
     "request_pages",
     "split_span",

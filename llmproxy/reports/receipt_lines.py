@@ -7,11 +7,13 @@ exact decimals of USD.
 from typing import NamedTuple
 
 from llmproxy.money import exact_decimal, format_multiplier, format_rate, format_usd
-from llmproxy.pricing import SEARCHES_PER_RATE, Line
+from llmproxy.pricing import PROVIDER_COST, UNITS, Line
 from llmproxy.reports.receipts import Receipt
 
 _RATED_DECIMALS = 15
 """A rated token is 10⁻⁶ nano-USD: 10⁻¹⁵ USD."""
+_PER = {1_000_000: "1M", 3600: "1h", 1000: "1k"}
+"""What a price is for, in short."""
 
 
 class ReceiptRow(NamedTuple):
@@ -31,8 +33,23 @@ def exact_usd(rated_tokens: int, factors: int = 0) -> str:
 
 
 def rate_unit(line: Line) -> int:
-    """Return what a rate is the price of: a million tokens, or a thousand searches."""
-    return SEARCHES_PER_RATE if line.usage_class == "web_search" else 1_000_000
+    """Return how many of a line's class its rate is for: a million tokens, a thousand searches."""
+    if line.usage_class == PROVIDER_COST:
+        return 1
+    unit = UNITS.get(line.usage_class)
+    return 1_000_000 if unit is None else unit.per
+
+
+def rate_usd(line: Line) -> str:
+    """Return a line's rate as exact USD for as many as `rate_unit` says."""
+    is_cost = line.usage_class == PROVIDER_COST
+    return exact_usd(line.rate) if is_cost else format_rate(line.rate)
+
+
+def _factor(line: Line) -> str:
+    if line.usage_class == PROVIDER_COST:
+        return "as the provider says"
+    return f"× {format_rate(line.rate)} / {_PER[rate_unit(line)]}"
 
 
 def exact_cost(receipt: Receipt) -> str | None:
@@ -51,7 +68,7 @@ def line_rows(receipt: Receipt) -> list[ReceiptRow]:
             label=line.usage_class
             + (f" ({line.model})" if line.model != receipt.request.model else ""),
             quantity=f"{line.quantity:,}",
-            factor=f"× {format_rate(line.rate)} / {'1M' if rate_unit(line) == 1_000_000 else '1k'}",
+            factor=_factor(line),
             amount=exact_usd(line.rated_tokens),
         )
         for line in receipt.lines

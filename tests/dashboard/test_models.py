@@ -115,7 +115,7 @@ def test_a_model_has_a_page_with_all_that_its_price_depends_on(desk: Desk) -> No
     assert "groq/meta-llama/llama-guard-4-12b" in slashes
     assert ann.text(f"{MODELS}/openai/gpt-4o-2024-08-06").count("<h1>openai/gpt-4o</h1>") == 1
     html = ann.text(f"{MODELS}/openai/gpt-4o")
-    assert "A thousand web searches" in html
+    assert "Web searches, per 1,000" in html
     for name in ("openai/nothing", "nobody/gpt-4o", "openai", "openai/", "%00/x", "a/../b"):
         assert ann.get(f"{MODELS}/{name}").status_code == 404, name
 

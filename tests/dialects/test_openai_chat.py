@@ -145,7 +145,7 @@ def tool_of(**fields: object) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f"}}, fields]}
 
 
-LONG = {"mode": "explicit", "ttl": "12h"}
+LONG = {"mode": "explicit", "ttl": "24h"}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ LONG = {"mode": "explicit", "ttl": "12h"}
         (tool_of(type="function", function={}, urlContext={}), "tools: urlContext"),
         ({"prompt_cache_options": LONG}, "prompt_cache_options.ttl"),
         (part_of({"type": "text", "prompt_cache_breakpoint": LONG}), "prompt_cache_breakpoint.ttl"),
-        (part_of({"type": "text", "cache_control": {"ttl": "1h"}}), "cache_control.ttl"),
+        (part_of({"type": "text", "cache_control": {"ttl": 60}}), "cache_control.ttl"),
         (part_of({"type": "video_url", "video_url": {"url": "x"}}), "video_url"),
         (part_of({"type": "x", "content": [AUDIO_PART]}), "input_audio"),
         (part_of({"type": "x", "input_audio": {}}), "input_audio"),
@@ -323,3 +323,20 @@ ASK = b'"stream_options":{"include_usage":true}'
 )
 def test_usage_is_asked_for_and_every_other_byte_stays(body: bytes, wanted: bytes) -> None:
     assert sent(body) == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_long"),
+    [
+        ({"prompt_cache_options": {"ttl": "12h"}}, True),  # OpenAI's
+        (part_of({"type": "text", "prompt_cache_breakpoint": {"ttl": "12h"}}), True),
+        (part_of({"type": "text", "cache_control": {"ttl": "1h"}}), True),  # OpenRouter's
+        ({"prompt_cache_options": {"ttl": "30m"}}, False),
+        (part_of({"type": "text", "cache_control": {"ttl": "5m"}}), False),
+        ({}, False),
+    ],
+)
+def test_what_is_cached_for_long_is_held_and_billed_at_its_price(
+    fields: dict[str, Any], is_long: bool
+) -> None:
+    assert facts(**fields).may_write_cache_1h is is_long

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmproxy.dialects.answers import CALL_BYTES
@@ -48,7 +49,7 @@ def content(text: str, finish: str | None = None) -> list[dict[str, Any]]:
 
 def test_cached_and_written_tokens_are_taken_out_of_the_fresh_input() -> None:
     usage = openai_usage(1000, 200, cached=600, cache_write=100, reasoning=150)
-    wanted = Leg(input=300, cache_read=600, cache_write_5m=100, output=200, reasoning=150)
+    wanted = Leg(input=300, cache_read=600, cache_write=100, output=200, reasoning=150)
     assert leg_of(usage) == wanted
 
 
@@ -84,11 +85,85 @@ def test_cached_tokens_are_found_wherever_a_provider_reports_them(fields: dict[s
     assert leg_of(usage) == Leg(input=20, cache_read=80, output=5)
 
 
+@pytest.mark.parametrize(
+    ("split", "written"),
+    [
+        ({"ttl_30m_tokens": 60, "ttl_12h_tokens": 40}, Leg(cache_write_5m=60, cache_write_1h=40)),
+        ({"ttl_12h_tokens": 100}, Leg(cache_write_1h=100)),
+        ({"ttl_30m_tokens": 7}, Leg(cache_write_5m=100)),
+        ({"ttl_12h_tokens": 170}, Leg(cache_write_1h=100)),
+        ({}, Leg(cache_write=100)),
+        (None, Leg(cache_write=100)),
+    ],
+)
+def test_cache_writes_are_told_apart_by_their_lifetime(split: object, written: Leg) -> None:
+    details = {"cache_write_tokens": 100, "cache_write_tokens_details": split}
+    usage = {"prompt_tokens": 150, "completion_tokens": 1, "prompt_tokens_details": details}
+    assert leg_of(usage) == msgspec.structs.replace(written, input=50, output=1)
+
+
+def test_audio_and_image_tokens_are_told_and_are_a_part_of_all() -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "prompt_tokens_details": {"audio_tokens": 60, "image_tokens": 30, "cached_tokens": 20},
+        "completion_tokens_details": {"audio_tokens": 45, "text_tokens": 5},
+    }
+    assert leg_of(usage) == Leg(
+        # What is cached is not told apart: 80 are fresh, and no more of them are anything.
+        input=80,
+        cache_read=20,
+        output=50,
+        input_audio=60,
+        input_image=20,
+        output_audio=45,
+    )
+
+
+def test_what_cohere_bills_counts_and_not_what_it_has_read() -> None:
+    usage = {
+        "billed_units": {"input_tokens": 5, "output_tokens": 418},
+        "tokens": {"input_tokens": 71, "output_tokens": 418},
+    }
+    assert leg_of(usage) == Leg(input=5, output=418)
+
+
+COUNTS = {"prompt_tokens": 10, "completion_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"cost": 2.662e-05}, 26_620_000_000),  # OpenRouter, USD
+        ({"cost": 1}, 10**15),
+        ({"cost": 0}, 0),
+        ({"cost": 0.00001, "is_byok": False}, 10**10),
+        ({"cost": 0, "is_byok": True}, None),  # paid by another account of the operator's
+        ({"cost": {"total_cost": 0.005, "request_cost": 0.004}}, 5 * 10**12),  # Perplexity
+        ({"cost_in_usd_ticks": 38_916_000}, 3_891_600_000_000),  # xAI, 10⁻¹⁰ USD
+        ({"cost": 1e-16}, 1),  # upwards
+        ({"cost": -1}, None),
+        ({"cost": 1000.5}, None),
+        ({"cost": "0.1"}, None),
+        ({"cost": True}, None),
+        ({"cost": None}, None),
+        ({"cost": {}}, None),
+        ({}, None),
+    ],
+)
+def test_what_the_provider_says_that_it_bills_is_read_and_nothing_odd_spoils_the_tokens(
+    fields: dict[str, object], expected: int | None
+) -> None:
+    reading = OpenAIChat().read_answer(json.dumps({"usage": {**COUNTS, **fields}}).encode())
+    assert reading.usage == Usage((Leg(input=10, output=5),), provider_cost=expected)
+    assert reading.is_final
+
+
 def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> None:
     # OpenRouter has really sent cached + written 4322 of a prompt of 2168.
     details = {"cached_tokens": 2161, "cache_write_tokens": 2161}
     usage = {"prompt_tokens": 2168, "completion_tokens": 1, "prompt_tokens_details": details}
-    assert leg_of(usage) == Leg(cache_read=2161, cache_write_5m=7, output=1)
+    assert leg_of(usage) == Leg(cache_read=2161, cache_write=7, output=1)
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_a_request_is_read() -> None:
         {"tools": [{"type": "namespace", "tools": [{"type": "mcp"}]}]},
         {"tools": [{"type": ["function"]}]},
         {"search_parameters": {"mode": "on"}},
-        {"prompt_cache_options": {"ttl": "12h"}},
+        {"prompt_cache_options": {"ttl": "24h"}},
     ],
 )
 def test_what_cannot_be_metered_is_refused_by_name(fields: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def test_linked_images_and_files_in_the_input_are_counted() -> None:
 def test_cached_and_written_tokens_are_taken_out_of_the_fresh_input() -> None:
     reading = read(usage=usage(1000, 200, cached=600, written=100, reasoning=150))
     assert reading.usage is not None
-    wanted = Leg(input=300, cache_read=600, cache_write_5m=100, output=200, reasoning=150)
+    wanted = Leg(input=300, cache_read=600, cache_write=100, output=200, reasoning=150)
     assert reading.usage.legs == (wanted,)
     assert (reading.is_final, reading.usage.service_tier) == (True, "default")
     assert reading.model == "gpt-5.2-2025-12-11"

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llmproxy.catalog import FURTHER_PRICES
 from llmproxy.catalog_editing import Edit
 from llmproxy.catalog_fields import MODEL_NAME, WORD
 from llmproxy.dashboard.errors import FormError
@@ -17,12 +18,24 @@ FIELDS = {
     "multiplier": "Multiplier",
     "mode": "Mode",
 }
-PRICES = {
+CACHE = {
     "cache_read": "Read from a cache",
     "cache_write": "Written to a cache for 5 min",
     "cache_write_1h": "Written for 1 h",
-    "web_search_1k": "A thousand web searches",
 }
+FURTHER = {
+    "web_search_1k": "A thousand web searches",
+    "input_audio": "Audio input",
+    "input_image": "Image input",
+    "output_audio": "Audio output",
+    "output_image": "Image output",
+    "image_1k": "A thousand images",
+    "audio_hour": "An hour of audio",
+    "characters": "A million characters",
+}
+RATE_OF = {name: field for name, (field, _) in FURTHER_PRICES.items()}
+"""The field of `Rates` behind each of them."""
+PRICES = {**CACHE, **FURTHER}
 COUNTS = {"max_input_tokens": "Input up to", "max_output_tokens": "Output up to"}
 CHOICES = {"": "As it is", "yes": "Yes", "no": "No"}
 NAMES = (*FIELDS, *PRICES, *COUNTS, "reasoning", "aliases", "flat")
