@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".client-venvs"
-PYTHON_SETS = ("legacy", "frameworks")
+PYTHON_SETS = ("legacy", "frameworks", "genai_prices")
 NODE_VERSION_MIN = 20
 
 
