@@ -16,7 +16,8 @@ from llmproxy.clock import rfc3339
 from llmproxy.dashboard.admin import catalog_views
 from llmproxy.dashboard.admin.users import read_search
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.money import format_multiplier, format_rate, format_usd
 from llmproxy.provider_events import Statuses, last_statuses
