@@ -60,7 +60,7 @@ def for_admins(
 ) -> Callable[Concatenate[Tx, SignedIn, P], T]:
     """Return a function that is for operators alone; it refuses everybody else."""
 
-    def run(tx: Tx, signed_in: SignedIn, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(tx: Tx, signed_in: SignedIn, /, *args: P.args, **kwargs: P.kwargs) -> T:
         if not signed_in.user.is_admin:
             raise NotAllowedError
         return function(tx, signed_in, *args, **kwargs)
@@ -73,7 +73,7 @@ def noted(
 ) -> Callable[Concatenate[Tx, SignedIn, P], T]:
     """Return a function that changes something; it fails unless it notes that in the audit log."""
 
-    def run(tx: Tx, signed_in: SignedIn, *args: P.args, **kwargs: P.kwargs) -> T:
+    def run(tx: Tx, signed_in: SignedIn, /, *args: P.args, **kwargs: P.kwargs) -> T:
         acts = audit.count(tx)
         done = function(tx, signed_in, *args, **kwargs)
         assert audit.count(tx) > acts, "what a page changes must be noted in the audit log"
