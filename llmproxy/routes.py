@@ -71,7 +71,7 @@ class Routes:
         route = Route(provider, face.dialect, upstream=face.upstream, query=face.query)
         for inner in face.inner:
             base = f"{root}/{inner}".encode()
-            self._get[base + _MODELS] = route
+            self._get.setdefault(base + _MODELS, route)
             for endpoint in face.endpoints:
                 self._post[base + endpoint.name.encode()] = route._replace(endpoint=endpoint)
             if face.by_model:
@@ -96,8 +96,8 @@ class Routes:
 
     def _model(self, raw_path: bytes) -> Route | None:
         """Return the route of one model of a list; its id is looked up, never sent on."""
-        before, found, model = raw_path.partition(b"/" + _MODELS + b"/")
-        route = self._get.get(before + b"/" + _MODELS) if found and model else None
+        before, model = _split_models(raw_path)
+        route = self._get.get(before) if model else None
         return route and route._replace(model_id=unquote(model.decode("latin-1")))
 
     def _of_model(self, raw_path: bytes) -> Route | None:
@@ -106,8 +106,8 @@ class Routes:
         Raises:
             ApiError: 400, the model's name could lead elsewhere at the provider.
         """
-        before, _, named = raw_path.partition(b"/" + _MODELS + b"/")
-        below = self._below.get(before + b"/" + _MODELS)
+        before, named = _split_models(raw_path)
+        below = self._below.get(before)
         model, _, method = named.rpartition(b":")
         make = below and below.by_model.get(method.decode("latin-1"))
         if below is None or make is None:
@@ -123,7 +123,9 @@ class Routes:
     def _refusal(self, raw_path: bytes) -> ApiError:
         if raw_path in self._post or self._of_model(raw_path):
             return wrong_method("POST")
-        if raw_path in self._get or self._model(raw_path):
+        before, named = _split_models(raw_path)
+        is_method = before in self._below and b":" in named
+        if not is_method and (raw_path in self._get or self._model(raw_path)):
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
         # Of an endpoint that is served, "cannot be metered" would be a lie.
@@ -145,12 +147,17 @@ class Routes:
     def _paths_of(self, provider: bytes) -> list[bytes]:
         """Return a provider's paths, each once: without the aliases below other bases."""
         base = b"/v1/" + provider + b"/"
-        found = [base + _MODELS]
-        for face in faces_of(provider.decode(), self._bases[base].dialect):
-            found += [base + endpoint.name.encode() for endpoint in face.endpoints]
-            below = f"{face.inner[0]}models/{{model}}:"
-            found += [base + f"{below}{method}".encode() for method in face.by_model]
-        return found
+        first, *others = faces_of(provider.decode(), self._bases[base].dialect)
+        below = f"{first.inner[0]}models/{{model}}:"
+        names = [f"{below}{method}" for method in first.by_model]
+        names += [endpoint.name for face in (first, *others) for endpoint in face.endpoints]
+        return [base + name.encode() for name in names] + [base + _MODELS]
+
+
+def _split_models(raw_path: bytes) -> tuple[bytes, bytes]:
+    """Return a path up to its list of models, and what stands below that."""
+    before, _, below = raw_path.partition(b"/" + _MODELS + b"/")
+    return before + b"/" + _MODELS, below
 
 
 def passed_query(query: bytes, passed: bytes) -> str:

@@ -48,7 +48,8 @@ class Family(NamedTuple):
     """One dialect: a row of the table."""
 
     faces: Callable[[str, Preset], tuple[Face, ...]]
-    """The faces of a provider, by its name and what is known of it."""
+    """The faces of a provider, by its name and what is known of it. Of paths that several have,
+    such as the list of models, that of the first counts."""
     credential: bytes
     """The header that the provider's key is sent in."""
     scheme: bytes = b""
@@ -98,11 +99,12 @@ def _anthropic_faces(provider: str, _preset: Preset) -> tuple[Face, ...]:
 
 def _gemini_faces(provider: str, preset: Preset) -> tuple[Face, ...]:
     (openai,) = _openai_faces(provider, preset)
-    inner = (*_INNER, *BASES["gemini"])
+    beta = Face("gemini", (), ("v1beta/",), _GEMINI_METHODS, "/v1beta", b"alt=sse")
     return (
-        Face("gemini", (), ("v1beta/", *_INNER), _GEMINI_METHODS, query=b"alt=sse"),
-        # Behind it: of paths that both have, such as the list of models, this one counts.
-        openai._replace(inner=inner, upstream=GEMINI_OPENAI_PATH),
+        beta,
+        beta._replace(inner=("v1/",), upstream="/v1"),
+        openai._replace(inner=(*_INNER, *BASES["gemini"]), upstream=GEMINI_OPENAI_PATH),
+        beta._replace(inner=("",)),
     )
 
 

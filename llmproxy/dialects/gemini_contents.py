@@ -49,7 +49,7 @@ class GeminiContents:
     def __init__(self, method: str, model: str) -> None:
         """Take the method and the model, whose name is safe to stand in a path."""
         self.name = method
-        self.upstream_path = f"/v1beta/models/{model}:{method}"
+        self.upstream_path = f"/models/{model}:{method}"
         self._model = model
 
     def read_request(self, body: bytes) -> RequestFacts:

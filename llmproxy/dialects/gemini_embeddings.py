@@ -41,7 +41,7 @@ class _OneAnswer:
     def __init__(self, method: str, model: str) -> None:
         """Take the method and the model, whose name is safe to stand in a path."""
         self.name = method
-        self.upstream_path = f"/v1beta/models/{model}:{method}"
+        self.upstream_path = f"/models/{model}:{method}"
         self._model = model
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:

@@ -59,7 +59,7 @@ def test_a_plain_request_is_read() -> None:
         may_write_cache=False,
         output_within="generationConfig",
     )
-    assert CONTENTS.upstream_path == "/v1beta/models/gemini-2.5-flash:generateContent"
+    assert CONTENTS.upstream_path == "/models/gemini-2.5-flash:generateContent"
 
 
 def test_a_stream_may_be_events_or_an_array() -> None:
