@@ -57,6 +57,10 @@ wire_api = "responses"
             "It names no maximum, so the model's whole output limit is held while it works: some "
             "2 USD for `gpt-5`, or all that is left when that is less."
         ),
+        (
+            "Of a 429 it shows the status and the request id alone. Mostly the provider is paused, "
+            "or a limit of the key is reached: ask the operator."
+        ),
     ),
 )
 AIDER = Client(
@@ -75,6 +79,7 @@ aider --model openai/gpt-4o
             "For Anthropic's models: `ANTHROPIC_API_BASE` is `http://127.0.0.1:8000/v1/anthropic`, "
             "the key goes into `ANTHROPIC_API_KEY`, and the model is called `anthropic/MODEL`."
         ),
+        "When it is refused for want of credit, it tries again by itself for a minute: Ctrl-C.",
     ),
     tested="replayed",
 )

@@ -17,8 +17,8 @@ from litestar.params import FromPath
 from llmproxy.client_settings import BASE_URL
 from llmproxy.dashboard.address import PICTURES, PREFIX
 from llmproxy.dashboard.errors import MissingError, NotSignedInError
-from llmproxy.dashboard.site import HEADERS, SignedIn, Site
-from llmproxy.storage.database import Tx
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import HEADERS, Site
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -85,16 +85,12 @@ async def page_for_all(
     """Return a page that anybody may read; who is signed in keeps their navigation."""
     signed_in: SignedIn | None
     try:
-        signed_in, _ = await site.read_as_user(request, _nothing)
+        signed_in = await site.require_user(request)
     except NotSignedInError:
         signed_in = None
     visit = site.visit(request)
     values = {**values, "base": visit.base_url}
     return site.page(template, visit, values, signed_in=signed_in)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
 
 
 def pictures_route() -> HTTPRouteHandler:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from llmproxy import accounts, reports
 from llmproxy.dashboard.bars import Bar, Share, draw_bars, first_day_ms, rank_shares
 from llmproxy.dashboard.formats import DAY_MS
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import OwnSums, Request, RequestFilter
 from llmproxy.storage.database import Tx
 

@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".client-venvs"
-PYTHON_SETS = ("legacy", "frameworks", "llamaindex")
+PYTHON_SETS = ("legacy", "frameworks", "llamaindex", "genai_prices")
 NODE_SETS = ("node", "programs")
 """Libraries, and what is run by its name; two, since the programs are a hundred times as large."""
 NODE_VERSION_MIN = 20

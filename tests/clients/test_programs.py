@@ -14,8 +14,8 @@ import pytest
 from llmproxy.client_settings import find_client, setting_of
 from llmproxy.demo.replies import Question, generate
 from tests.clients.checks import MESSAGES, tokens
-from tests.clients.conftest import CREDIT_NANOUSD, WITHIN_S, Place, Runner, clean_environ
-from tests.clients.environments import node_project
+from tests.clients.conftest import CREDIT_NANOUSD, WITHIN_S, Place, clean_environ
+from tests.clients.environments import node_project, why_no_node
 from tests.clients.trap import Trap
 
 JOKE = "Tell me a joke."
@@ -88,8 +88,9 @@ class Programs:
 
 
 @pytest.fixture(scope="module")
-def programs(node_runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
-    del node_runner  # that its packages are there is all that is wanted of it
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    if why := why_no_node():
+        pytest.skip(why)
     with Trap() as trap:
         yield Programs(tmp_path_factory, trap)
         assert trap.asked == []

@@ -215,7 +215,7 @@ def test_a_key_is_noted_with_its_end_and_limits_as_the_command_takes_them(desk: 
         f"{ann.name} --name 'a b' --expires 7d --daily-budget 0.50 --models 'gpt-4o, claude-*'"
     )
     words = shlex.split(act.details.replace("'a b'", "again"))
-    desk.site.proxy.run(*act.act.split(), *words, "--quiet")
+    desk.run(*act.act.split(), *words, "--quiet")
     with desk.books.database.read() as tx:
         user, now_ms = accounts.find_user(tx, ann.name), Clock().now_ms()
         made, again = (

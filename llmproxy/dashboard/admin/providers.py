@@ -15,7 +15,8 @@ from llmproxy.dashboard.admin.provider_check import Checked, check
 from llmproxy.dashboard.admin.words import TOLD, read_text
 from llmproxy.dashboard.errors import MissingError
 from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.presets import PRESETS
 from llmproxy.provider_events import ProviderEvent, Statuses, last_statuses, list_events

@@ -11,7 +11,7 @@ from llmproxy.dashboard.admin.user_forms import Amount, read_changes
 from llmproxy.dashboard.admin.words import given
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.keys import ID_MAX, end_key
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import CreditEntry
 from llmproxy.storage.database import Tx
 from llmproxy.user_changes import NewUser, UserChanges, change_user, make_user, resume_api_key

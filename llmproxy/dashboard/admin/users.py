@@ -19,7 +19,8 @@ from llmproxy.dashboard.formats import cost, number, used_on
 from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.key_form import AMOUNTS, COUNTS, LISTS
 from llmproxy.dashboard.keys import KeyRow
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.limits import Limits
 from llmproxy.reports import CreditEntry, RequestFilter, UserRow
 from llmproxy.reports import Request as ProxyRequest
@@ -154,7 +155,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route(PATH + "/new", http_method=READING)
     async def new_user(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_admin(request, _nothing)
+        signed_in = await site.require_admin(request)
         return _new_form(site, signed_in, {"rate_multiplier": "1", "key": "default"}, "")
 
     @post(PATH)
@@ -166,7 +167,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
                 request, user_acts.create, wanted, words
             )
         except TOLD as error:
-            signed_in, _ = await site.read_as_admin(request, _nothing)
+            signed_in = await site.require_admin(request)
             return _new_form(site, signed_in, form, str(error))
         if api_key is None:
             return site.redirect(signed_in.visit, f"{PATH}/{user.id}")
@@ -267,7 +268,7 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
 async def _done(
     site: Site, request: Request[Any, Any, Any], user_id: int, said: str
 ) -> Response[bytes]:
-    signed_in, _ = await site.read_as_admin(request, _nothing)
+    signed_in = await site.require_admin(request)
     return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={said}")
 
 
@@ -329,7 +330,3 @@ def _new_form(
     values = {"form": form, "problem": problem}
     status = 422 if problem else 200
     return admin_page(site, "admin_user_new.html", signed_in, TAB, values, status=status)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
