@@ -158,6 +158,8 @@ def test_other_methods_are_refused(site: Site, method: str) -> None:
     assert got.status == 400
     assert got.error()["code"] == "endpoint_not_metered"
     assert f"{BASE}/{{model}}:generateContent" in got.error()["message"]
+    says_why = "a batch reports what it used only in its results" in got.error()["message"]
+    assert says_why == (method == "batchGenerateContent")
 
 
 def test_the_lists_of_models(site: Site) -> None:
