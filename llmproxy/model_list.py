@@ -19,7 +19,7 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
     Raises:
         ApiError: 404, there is no model of that name.
     """
-    describe = _DESCRIBE[route.dialect]
+    describe = _DESCRIBE.get(route.dialect, _describe_openai)
     updated = datetime.strptime(catalog.updated, "%Y-%m-%d").replace(tzinfo=UTC)
     if route.model_id is not None:
         model = catalog.find(route.provider, route.model_id)
@@ -35,7 +35,7 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
     data = [describe(model, updated) for model in models]
     if route.dialect == "gemini":
         return json.dumps({"models": data}).encode()
-    if route.dialect == "openai":
+    if route.dialect != "anthropic":
         return json.dumps({"object": "list", "data": data}).encode()
     first, last = (models[0].id, models[-1].id) if models else (None, None)
     page = {"data": data, "has_more": False, "first_id": first, "last_id": last}
@@ -77,7 +77,6 @@ def _describe_gemini(model: Model, updated: datetime) -> dict[str, object]:
 
 
 _DESCRIBE = {
-    "openai": _describe_openai,
     "anthropic": _describe_anthropic,
     "gemini": _describe_gemini,
 }

@@ -211,18 +211,19 @@ class GeminiStreamReader:
     def _take(self, chunk: _Chunk) -> None:
         for candidate in chunk.candidates or ():
             self._take_candidate(candidate)
-        if is_given(chunk.usage):
+        # Twice, since asking costs little and looking more.
+        if chunk.usage is not ABSENT and is_given(chunk.usage):
             self._usage.take(chunk.usage)
         if self._model is None:
             self._model = text_of(chunk.model)
-        if is_given(chunk.error):
+        if chunk.error is not ABSENT and is_given(chunk.error):
             self._has_error = True
-        if is_given(chunk.feedback) and b"blockReason" in bytes(chunk.feedback):
+        if chunk.feedback is not ABSENT and b"blockReason" in bytes(chunk.feedback):
             self._is_blocked = True  # the prompt: there is no candidate then
 
     def _take_candidate(self, candidate: _Candidate) -> None:
         index = candidate.index
-        if is_given(candidate.finish_reason):
+        if candidate.finish_reason is not ABSENT and is_given(candidate.finish_reason):
             self._running.discard(index)
             self._ended.add(index)
         elif index not in self._ended:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventStream, EventTooLargeError
 
-# Whole texts and whatever else neither opens nor closes anything; nothing is looked at twice.
-_WITHIN = re.compile(rb'[^"{}]*+(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"[^"{}]*+)*+', re.DOTALL)
+# Whatever neither opens nor closes anything, whole texts, and whole objects without others in them.
+_PLAIN = rb'[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_WITHIN = re.compile(rb"(?:%b|\{(?:%b)*+\})*+" % (_PLAIN, _PLAIN), re.DOTALL)
 _TEXT = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+", re.DOTALL)
 _BETWEEN = re.compile(rb"[^{\]]*+")
 _BLANKS = b" \t\r\n"

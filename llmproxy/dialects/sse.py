@@ -60,8 +60,12 @@ class EventStream:
         Raises:
             EventTooLargeError: no more should be read of this stream.
         """
-        if chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self._tail:
-            data = chunk[6:-2]
+        if chunk[:6] == b"data: " and not self._tail:
+            data = b""
+            if chunk[-2:] == b"\n\n":
+                data = chunk[6:-2]
+            elif chunk[-4:] == b"\r\n\r\n":
+                data = chunk[6:-4]
             # One line of data alone, the ordinary case: there is nothing to take apart.
             if data and b"\n" not in data and b"\r" not in data and self._open_end is None:
                 self._is_first = False

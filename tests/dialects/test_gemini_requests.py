@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import InputFacts, RequestFacts
-from llmproxy.dialects.families import FAMILIES, faces_of
 from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
 from llmproxy.dialects.gemini_embeddings import (
     COUNT,
@@ -368,11 +367,3 @@ def test_nothing_that_is_kept_at_google_is_counted(fields: dict[str, Any]) -> No
     assert counting.is_free
     with pytest.raises(ApiError):
         counting.read_request(json.dumps(fields).encode())
-
-
-def test_the_table_of_dialects_has_every_face_of_every_provider() -> None:
-    assert set(FAMILIES) == {"openai", "anthropic", "gemini"}
-    for name in FAMILIES:
-        for face in faces_of("own", name):
-            assert face.dialect in FAMILIES
-            assert bool(face.endpoints) != bool(face.by_model)
