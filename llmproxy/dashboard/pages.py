@@ -7,6 +7,7 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from llmproxy.client_settings import allowed_settings
 from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.bars import CHART_HEIGHT
 from llmproxy.dashboard.errors import FormError
@@ -14,7 +15,6 @@ from llmproxy.dashboard.forms import read_form, read_query
 from llmproxy.dashboard.overview import Live, read_live, read_overview
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
-from llmproxy.dashboard.snippets import snippets
 from llmproxy.errors import RefusedError
 from llmproxy.limits import Limits
 
@@ -23,6 +23,10 @@ KEYS = "/settings/api-keys"
 RUNNING_AGAIN_S = 2
 AGAIN_S = 10
 """How soon an open Overview asks again what has changed."""
+SHOWN_CLIENTS = (
+    *("shell", "curl", "openai-python", "openai-node", "langchain", "claude-code", "codex"),
+)
+"""Whose settings stand on the page of a new key; those of all others are in the guide."""
 
 _log = logging.getLogger("llmproxy.dashboard")
 
@@ -142,7 +146,7 @@ def _key_made(
         "name": name,
         "secret": secret,
         "base": base,
-        "snippets": snippets(base, secret, limits, site.catalog()),
+        "settings": allowed_settings(SHOWN_CLIENTS, base, secret, limits, site.catalog()),
         "has_anthropic": limits is None or limits.allows_provider("anthropic"),
     }
     return site.page("key_made.html", signed_in.visit, values, signed_in=signed_in)
