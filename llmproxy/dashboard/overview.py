@@ -31,9 +31,6 @@ class Overview(NamedTuple):
 
     bars: list[Bar]
     models: list[Share]
-    total_nanousd: int
-    total_requests: int
-    today_nanousd: int
     live: Live
 
 
@@ -52,9 +49,6 @@ def read_overview(tx: Tx, signed_in: SignedIn) -> Overview:
     return Overview(
         bars=bars,
         models=rank_shares(_share(each) for each in models),
-        total_nanousd=sum(bar.charged_nanousd for bar in bars),
-        total_requests=sum(bar.requests for bar in bars),
-        today_nanousd=bars[-1].charged_nanousd,
         live=read_live(tx, signed_in),
     )
 
