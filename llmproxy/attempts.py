@@ -127,7 +127,9 @@ class Attempts:
         tried = self._tried = Tried.now(key)
         self._ending.provider_key_id = key.id
         self.secret = key.secret
-        headers = to_provider(order.headers, order.provider.dialect, key.secret)
+        headers = to_provider(
+            order.headers, order.provider.dialect, key.secret, order.facts.content_type
+        )
         path = order.endpoint.upstream_path + order.query
         answer = await self._send(path, headers, body, tried)
         self._ending.upstream_status = answer.status

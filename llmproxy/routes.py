@@ -13,6 +13,7 @@ from llmproxy.dialects.base import Endpoint
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
+from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
 from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.errors import ApiError, unknown_path, wrong_method
@@ -26,6 +27,8 @@ _SHARED: dict[str, tuple[Endpoint, ...]] = {
         FreeEndpoint("responses/input_tokens", "/responses/input_tokens", STATEFUL),
         OpenAICompletions(),
         OpenAIEmbeddings(),
+        OpenAIImages("images/generations"),
+        OpenAIImages("images/edits"),
         FreeEndpoint("moderations", "/moderations", {}),
     ),
     "anthropic": (
