@@ -127,6 +127,15 @@ class Health:
         fails = breaker is not None and breaker.wait_ms(self._now_ms()) > 0
         return provider.is_paused_by_operator or fails
 
+    def is_left_alone(self, provider: str) -> bool:
+        """Say whether a provider, or a part of it, has failed and is or was paused for it.
+
+        That is known here alone: in the database a provider stands as paused only as a whole.
+        """
+        return any(
+            name == provider and breaker.is_open for (name, _), breaker in self._breakers.items()
+        )
+
     def _concerned(self, provider: str, scope: str) -> list[Breaker]:
         found = [self._breakers.get((provider, "")), self._breakers.get((provider, scope))]
         return [breaker for breaker in found if breaker is not None]

@@ -11,7 +11,7 @@ import re
 import msgspec
 
 from llmproxy.errors import NotFoundError, RefusedError, VaultError
-from llmproxy.presets import PRESETS, Preset, check_new_name
+from llmproxy.presets import PRESETS, Preset
 from llmproxy.provider_events import REASON_CHARS_MAX, ProviderEvent, add_event
 from llmproxy.storage.database import Tx
 from llmproxy.vault import Vault, mask
@@ -98,6 +98,14 @@ def list_provider_keys(tx: Tx, provider: str | None = None) -> list[ProviderKey]
     return [ProviderKey(*row) for row in rows]
 
 
+def keys_by_provider(tx: Tx) -> dict[str, list[ProviderKey]]:
+    """Return all keys under their providers' names; a provider without keys is not in it."""
+    found: dict[str, list[ProviderKey]] = {}
+    for key in list_provider_keys(tx):
+        found.setdefault(key.provider, []).append(key)
+    return found
+
+
 def list_usable_providers(tx: Tx) -> set[str]:
     """Return the names of providers that have an active key and are not paused by an operator."""
     rows = tx.execute(
@@ -129,55 +137,17 @@ def ensure_provider(tx: Tx, name: str, *, now_ms: int) -> Provider:
         known = ", ".join(sorted({*PRESETS, *(p.name for p in list_providers(tx))}))
         msg = f"There is no provider {name!r:.80}. Known: {known}. Another: llmproxy providers add"
         raise NotFoundError(msg)
-    _insert_provider(tx, name, preset, now_ms)
+    insert_provider(tx, name, preset, now_ms=now_ms)
     return ensure_provider(tx, name, now_ms=now_ms)
 
 
-def add_provider(tx: Tx, name: str, described: Preset, *, now_ms: int) -> Provider:
-    """Set up a provider that no preset knows; its base URL has been checked.
-
-    Raises:
-        RefusedError: the name cannot be used, or is taken.
-    """
-    check_new_name(name)
-    if any(provider.name == name for provider in list_providers(tx)):
-        msg = f"There is a provider {name} already. Change it: llmproxy providers set {name}"
-        raise RefusedError(msg)
-    _insert_provider(tx, name, described, now_ms)
-    return ensure_provider(tx, name, now_ms=now_ms)
-
-
-def _insert_provider(tx: Tx, name: str, described: Preset, now_ms: int) -> None:
+def insert_provider(tx: Tx, name: str, described: Preset, *, now_ms: int) -> None:
+    """Make a provider's row; its name must be free."""
     tx.execute(
         """INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
            VALUES(?, ?, ?, ?, ?)""",
         (name, described.dialect, described.base_url, described.injects_usage, now_ms),
     )
-
-
-def count_open_requests(tx: Tx, name: str) -> int:
-    """Return how many requests to a provider have not ended."""
-    row = tx.execute(
-        """SELECT count(*) FROM holds JOIN price_versions ON price_versions.id = price_version_id
-           WHERE state = 'open' AND provider = ?""",
-        (name,),
-    ).fetchone()
-    return int(row[0])
-
-
-def remove_provider(tx: Tx, name: str, *, actor: str, now_ms: int) -> None:
-    """Forget a provider and its keys; what was sent to it stays in the history.
-
-    Raises:
-        NotFoundError: it is not set up.
-    """
-    row = tx.execute("SELECT id FROM providers WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        msg = f"Provider {name!r:.80} is not set up. See: llmproxy providers list"
-        raise NotFoundError(msg)
-    tx.execute("DELETE FROM provider_keys WHERE provider_id = ?", (row[0],))
-    tx.execute("DELETE FROM providers WHERE id = ?", (row[0],))
-    add_event(tx, ProviderEvent(name, None, "removed", None, None, None, actor, now_ms))
 
 
 def set_base_url(
@@ -205,19 +175,6 @@ def set_base_url(
     if not provider.is_paused_by_operator:
         resume_provider(tx, name, actor=actor, now_ms=now_ms, reason=f"it is at {base_url} now")
     return ensure_provider(tx, name, now_ms=now_ms)
-
-
-def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
-    """Say whether a provider is asked for usage in its streams.
-
-    Raises:
-        RefusedError: its dialect reports usage unasked.
-    """
-    if wanted and provider.dialect != "openai":
-        msg = f"{provider.name} speaks {provider.dialect}, which has no stream_options."
-        raise RefusedError(msg)
-    tx.execute("UPDATE providers SET injects_usage = ? WHERE id = ?", (wanted, provider.id))
-    return msgspec.structs.replace(provider, injects_usage=wanted)
 
 
 def pause_provider(
@@ -324,21 +281,6 @@ def add_provider_key(
     tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, row_id))
     add_event(tx, ProviderEvent(provider_name, name, "active", "added", None, None, actor, now_ms))
     return find_provider_key(tx, provider_name, name)
-
-
-def add_keyless(tx: Tx, provider: Provider, *, actor: str, now_ms: int) -> ProviderKey:
-    """Let a provider be used without a key: a row that can be paused like a key, with no secret."""
-    tx.execute(
-        """INSERT INTO provider_keys(provider_id, name, sealed, masked, state_since_ms, state_by,
-                                     created_at_ms)
-           VALUES(?, ?, ?, 'no key needed', ?, ?, ?)""",
-        (provider.id, KEYLESS_NAME, KEYLESS, now_ms, actor, now_ms),
-    )
-    event = ProviderEvent(
-        provider.name, KEYLESS_NAME, "active", "needs no key", None, None, actor, now_ms
-    )
-    add_event(tx, event)
-    return find_provider_key(tx, provider.name, KEYLESS_NAME)
 
 
 def find_provider_key(tx: Tx, provider: str, name: str) -> ProviderKey:

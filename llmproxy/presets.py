@@ -57,6 +57,9 @@ PRESETS = {
     "together": Preset("openai", "https://api.together.xyz/v1"),
     "fireworks": Preset("openai", "https://api.fireworks.ai/inference/v1"),
     "cerebras": Preset("openai", "https://api.cerebras.ai/v1"),
+    "perplexity": Preset("openai", "https://api.perplexity.ai", injects_usage=False),
+    # It refuses a request with `stream_options`.
+    "cohere": Preset("openai", "https://api.cohere.ai/compatibility/v1", injects_usage=False),
 }
 
 DIALECTS = ("openai", "anthropic")

@@ -12,7 +12,7 @@ from typing import Any
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from llmproxy import config
+from llmproxy import config, settings
 from llmproxy.cli.app import app
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -49,7 +49,7 @@ sees a change with the very next request.
 SETTINGS_HEAD = """\
 # Settings
 
-<!-- Made by scripts/generate_cli_docs.py from llmproxy/config.py: do not edit. -->
+<!-- Made by scripts/generate_cli_docs.py from llmproxy/settings.py: do not edit. -->
 
 Each setting comes from its flag (`llmproxy serve --port 9000`), else from its variable
 (`LLMPROXY_PORT=9000`), else from `config.toml` (`port = 9000`), else from its default.
@@ -126,9 +126,9 @@ def help_text(*words: str) -> str:
 
 def settings_page() -> str:
     """Return the page of all settings."""
-    defaults = config.Settings()
+    defaults = settings.Settings()
     rows = []
-    for setting in config.SETTINGS:
+    for setting in settings.SETTINGS:
         default = getattr(defaults, setting.name)
         bounds = f"{setting.lowest:,} … {setting.highest:,}" if setting.highest else ""
         value = str(default).lower() if isinstance(default, bool) else default

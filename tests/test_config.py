@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy import config
+from llmproxy import config, settings
 from llmproxy.errors import ConfigError, VaultError
 from llmproxy.vault import new_master_key
 
@@ -25,7 +25,7 @@ def write_file(environ: dict[str, str], text: str) -> Path:
 
 def test_without_anything_the_defaults_are_in_force(environ: dict[str, str]) -> None:
     loaded = config.load_config(environ=environ)
-    assert loaded.settings == config.Settings()
+    assert loaded.settings == settings.Settings()
     assert set(loaded.origins.values()) == {"default"}
 
 
@@ -45,10 +45,10 @@ def test_a_flag_beats_the_environment_beats_the_file(environ: dict[str, str]) ->
 
 
 def test_every_setting_is_described_and_its_default_is_within_its_bounds() -> None:
-    described = [setting.name for setting in config.SETTINGS]
-    assert described == list(config.Settings.__struct_fields__)
-    defaults = config.Settings()
-    for setting in config.SETTINGS:
+    described = [setting.name for setting in settings.SETTINGS]
+    assert described == list(settings.Settings.__struct_fields__)
+    defaults = settings.Settings()
+    for setting in settings.SETTINGS:
         if setting.highest:
             assert setting.lowest <= getattr(defaults, setting.name) <= setting.highest
 
@@ -190,3 +190,20 @@ def test_the_master_key_may_come_through_a_pipe(tmp_path: Path) -> None:
             "LLMPROXY_MASTER_KEY_FILE": f"/dev/fd/{read_end}",
         }
         assert config.load_vault(config.find_paths(environ), environ) is not None
+
+
+def test_a_pipe_that_has_said_the_master_key_is_not_read_again(tmp_path: Path) -> None:
+    """Nobody writes to it: to open it would wait for ever."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    environ = {"LLMPROXY_HOME": str(tmp_path), "LLMPROXY_MASTER_KEY_FILE": str(pipe)}
+    paths = config.find_paths(environ)
+    assert config.find_spent_pipe(paths, environ) == pipe
+    with pytest.raises(VaultError, match="says it only once"):
+        config.load_vault_again(paths, environ)
+    in_environ = environ | {"LLMPROXY_MASTER_KEY": "5" * 64}
+    assert config.find_spent_pipe(paths, in_environ) is None
+    pipe.unlink()
+    pipe.write_text("5" * 64)
+    pipe.chmod(0o600)
+    assert config.load_vault_again(paths, environ) is not None

@@ -12,6 +12,7 @@ from decimal import ROUND_CEILING, Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from llmproxy.demo.client import Ask, Got
@@ -164,6 +165,11 @@ def test_kept_it_serves_until_a_signal_and_leaves_nothing(
         answer = ask(f"{shown['base_url']}/v1/openai/chat/completions", shown["api_key"])
         assert answer["choices"][0]["message"]["content"].startswith("Hello!")
         assert Path(shown["home"]).parent == surroundings.temporary
+        assert shown["sign_in_link"].startswith(f"{shown['base_url']}/dashboard/sign-in/")
+        with httpx.Client(headers={"sec-fetch-site": "same-origin"}) as browser:
+            signed_in = browser.post(shown["sign_in_link"], follow_redirects=True)
+            assert "Overview" in signed_in.text
+            assert browser.get(f"{shown['base_url']}/dashboard/admin").status_code == 200
         process.send_signal(number)
         _, said = process.communicate(timeout=WITHIN_S)
         assert process.returncode == 0

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 import llmproxy
 from llmproxy.cli.app import app
-from llmproxy.config import SETTINGS
+from llmproxy.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -252,6 +252,22 @@ def test_a_trial_that_finds_the_provider_overloaded_lets_it_be_asked() -> None:
     asyncio.run(run())
 
 
+def test_what_is_left_alone_is_told_until_an_operator_ends_it() -> None:
+    async def run() -> None:
+        bench = Bench()
+        busy = Failure(FailureKind.BUSY, "503: too much")
+        for _ in range(FAILURES):
+            assert not bench.health.is_left_alone("own")
+            bench.health.note_busy(SENT, Tried.now(live_key()), NO_TRIAL, busy, 503)
+        assert bench.health.is_left_alone("own")
+        assert not bench.health.is_left_alone("another")
+        assert not bench.health.is_paused(PROVIDER)
+        bench.health.publish([msgspec.structs.replace(PROVIDER, resumed_at_ms=NOW_MS)])
+        assert not bench.health.is_left_alone("own")
+
+    asyncio.run(run())
+
+
 def test_what_was_asked_about_the_old_place_does_not_keep_the_new_one_from_being_asked() -> None:
     async def run() -> None:
         bench = Bench()

@@ -25,12 +25,12 @@ def show(as_json: Json = False) -> None:
     """
     from llmproxy.catalog_parser import packaged_path
     from llmproxy.config import (
-        SETTINGS,
         find_catalog,
         load_config,
         master_key_origin,
         paths_origin,
     )
+    from llmproxy.settings import SETTINGS
 
     config = load_config()
     master_key = master_key_origin(config.paths)

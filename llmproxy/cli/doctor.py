@@ -17,8 +17,9 @@ from llmproxy.errors import ConfigError, LlmproxyError, VaultError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from llmproxy.config import MasterKey, Paths, Settings
+    from llmproxy.config import MasterKey, Paths
     from llmproxy.key_pool import ProviderKey
+    from llmproxy.settings import Settings
     from llmproxy.storage.database import AdminDatabase, Tx
 
 EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --online", "llmproxy doctor --json")
@@ -52,7 +53,8 @@ def doctor(
 
 def _settings() -> "Settings":
     """Return the settings in force, or the defaults when they are wrong (a check of its own)."""
-    from llmproxy.config import Settings, load_config
+    from llmproxy.config import load_config
+    from llmproxy.settings import Settings
 
     try:
         return load_config().settings

@@ -37,9 +37,8 @@ def _load() -> "tuple[dict[str, Provider], dict[str, list[ProviderKey]], Statuse
 
     with opening.reading() as tx:
         providers = {provider.name: provider for provider in key_pool.list_providers(tx)}
-        keys: dict[str, list[ProviderKey]] = {name: [] for name in providers}
-        for key in key_pool.list_provider_keys(tx):
-            keys[key.provider].append(key)
+        found = key_pool.keys_by_provider(tx)
+        keys = {name: found.get(name, []) for name in providers}
         statuses = last_statuses(tx)
     return providers, keys, statuses
 
@@ -168,7 +167,7 @@ def add(
     Such as Ollama, vLLM or a company's gateway. Its models need prices too:
     llmproxy catalog set
     """
-    from llmproxy import key_pool
+    from llmproxy import key_pool, provider_setup
     from llmproxy.presets import DIALECTS, Preset, check_base_url
     from llmproxy.provider_events import last_statuses
 
@@ -180,9 +179,9 @@ def add(
     now_ms = opening.now_ms()
     with opening.writing() as tx:
         described = Preset(dialect, url, injects_usage)
-        provider = key_pool.add_provider(tx, name, described, now_ms=now_ms)
+        provider = provider_setup.add_provider(tx, name, described, now_ms=now_ms)
         if no_key:
-            key_pool.add_keyless(tx, provider, actor=opening.actor(), now_ms=now_ms)
+            provider_setup.add_keyless(tx, provider, actor=opening.actor(), now_ms=now_ms)
         keys = key_pool.list_provider_keys(tx, name)
         statuses = last_statuses(tx)
     _warn_of_path(url, dialect)
@@ -232,7 +231,7 @@ def set_provider(
     Its requests and its keys go there from now on. The keys are sealed again,
     since each is bound to its base URL.
     """
-    from llmproxy import key_pool
+    from llmproxy import key_pool, provider_setup
     from llmproxy.config import find_paths
     from llmproxy.presets import check_base_url
     from llmproxy.provider_events import last_statuses
@@ -254,7 +253,7 @@ def set_provider(
                     tx, name, url, vault=vault, now_ms=now_ms, actor=opening.actor()
                 )
             if stream_options is not None:
-                provider = key_pool.set_injects_usage(tx, provider, wanted=stream_options)
+                provider = provider_setup.set_injects_usage(tx, provider, wanted=stream_options)
             keys = key_pool.list_provider_keys(tx, name)
             statuses = last_statuses(tx)
     if url is not None:
@@ -287,17 +286,17 @@ def remove(name: Name, yes: Yes = False, as_json: Json = False) -> None:
     stay too, until llmproxy catalog set --remove. Asks when it has keys or open
     requests.
     """
-    from llmproxy import key_pool
+    from llmproxy import key_pool, provider_setup
 
     with opening.database() as database:
         with database.read() as tx:
             keys = len(key_pool.list_provider_keys(tx, name))
-            requests = key_pool.count_open_requests(tx, name)
+            requests = provider_setup.count_open_requests(tx, name)
         if keys or requests:
             has = f"{output.counted(keys, 'key')} and {output.counted(requests, 'open request')}"
             output.confirm(f"{name} has {has}. Forget it and its keys?", yes=yes)
         with database.write() as tx:
-            key_pool.remove_provider(tx, name, actor=opening.actor(), now_ms=opening.now_ms())
+            provider_setup.remove_provider(tx, name, actor=opening.actor(), now_ms=opening.now_ms())
     if as_json:
         output.print_json({"name": name, "state": "removed"})
         return

@@ -2,7 +2,7 @@
 
 import re
 
-from llmproxy.config import Settings
+from llmproxy.settings import Settings
 
 PREFIX = "/dashboard"
 PICTURES = "/public/images"

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from litestar import Request, Response, get
+from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import reports
@@ -31,32 +31,11 @@ MODEL_COLUMNS = (
 
 def download_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
     """Return the routes of downloads; each takes the filter of its page."""
-
-    @get("/requests.csv")
-    async def requests_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _requests(request), "csv")
-
-    @get("/requests.jsonl")
-    async def requests_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _requests(request), "jsonl")
-
-    @get("/credit.csv")
-    async def credit_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _CREDIT, "csv")
-
-    @get("/credit.jsonl")
-    async def credit_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _CREDIT, "jsonl")
-
-    @get("/models.csv")
-    async def models_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _models(site, request), "csv")
-
-    @get("/models.jsonl")
-    async def models_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _models(site, request), "jsonl")
-
-    return [requests_csv, requests_jsonl, credit_csv, credit_jsonl, models_csv, models_jsonl]
+    return [
+        *downloads.routes("/requests", _requests),
+        *downloads.routes("/credit", _credit),
+        *downloads.routes("/models", partial(_models, site)),
+    ]
 
 
 def _requests(request: Request[Any, Any, Any]) -> Table:
@@ -73,12 +52,14 @@ def _read_requests(wanted: RequestFilter, tx: Tx, signed_in: SignedIn, place: by
     return Rows([row.as_json() for row in found.rows], found.go_on)
 
 
+def _credit(request: Request[Any, Any, Any]) -> Table:
+    del request  # there is no filter
+    return Table("credit", CREDIT_COLUMNS, _read_credit)
+
+
 def _read_credit(tx: Tx, signed_in: SignedIn, place: int | None) -> Rows:
     found, is_all = credit.next_credits(tx, signed_in, place, limit=CREDITS_AT_ONCE)
     return Rows([_credit_row(each) for each in found], None if is_all else found[-1].id)
-
-
-_CREDIT = Table("credit", CREDIT_COLUMNS, _read_credit)
 
 
 def _credit_row(entry: CreditEntry) -> dict[str, object]:

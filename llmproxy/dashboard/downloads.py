@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, NamedTuple
 
-from litestar import Request, Response
+from litestar import HttpMethod, Request, Response, route
+from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import Message, Receive, Scope, Send
@@ -68,6 +69,26 @@ class Downloads:
         """Begin with none under way."""
         self._site = site
         self._slots = Slots("downloads", of_all=DOWNLOADS_MAX, of_one=DOWNLOADS_OF_USER_MAX)
+
+    def routes(
+        self, path: str, table: Callable[[Request[Any, Any, Any]], Table]
+    ) -> list[HTTPRouteHandler]:
+        """Return the routes of a table: its path with the ending of each format.
+
+        Args:
+            path: that of the page which shows the table.
+            table: returns what of it a request asks for.
+        """
+        return [self._route(path, table, file_format) for file_format in MEDIA_TYPES]
+
+    def _route(
+        self, path: str, table: Callable[[Request[Any, Any, Any]], Table], file_format: str
+    ) -> HTTPRouteHandler:
+        @route(f"{path}.{file_format}", http_method=[HttpMethod.GET, HttpMethod.HEAD])
+        async def download(request: Request[Any, Any, Any]) -> Response[Any]:
+            return await self.send(request, table(request), file_format)
+
+        return download
 
     async def send(
         self, request: Request[Any, Any, Any], table: Table, file_format: str

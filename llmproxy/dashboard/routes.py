@@ -53,7 +53,6 @@ def dashboard_routes(site: Site, describe: Describe) -> list[Router | HTTPRouteH
     """
 
     async def prepare(request: Request[Any, Any, Any]) -> Response[bytes] | None:
-        await site.prepare()
         if request.method in _SAFE_METHODS:
             return None
         visit = site.visit(request)

@@ -33,12 +33,28 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         values = {"name": "", "problem": ""}
         return site.page("sign_in.html", site.visit(request), values)
 
+    @post("/sign-out")
+    async def sign_out(request: Request[Any, Any, Any]) -> Response[bytes]:
+        visit = site.visit(request)
+        if visit.session:
+            now_ms, who = site.clock.now_ms(), _of_address(visit)
+            is_one = await site.read(_is_session, visit.session, now_ms, who=who)
+            if is_one:
+                await site.write(sessions.end_session, visit.session)
+        response = site.redirect(visit, "/sign-in")
+        set_session(response, visit, NO_SESSION)
+        return response
+
+    return [ask_for_link, sign_out, *_link_routes(site), _password_route(site)]
+
+
+def _link_routes(site: Site) -> list[HTTPRouteHandler]:
     @route("/sign-in/{secret:str}", http_method=READING)
     async def show_link(request: Request[Any, Any, Any], secret: FromPath[str]) -> Response[bytes]:
         visit = site.visit(request)
         if not _may_try(site, visit):
             return _too_often(site, visit)
-        user = await site.read(_find_link_user, secret, site.clock.now_ms())
+        user = await _link_user(site, visit, secret)
         if user is None:
             return _ended(site, visit)
         days = sessions.session_life_ms(user) // DAY_MS
@@ -50,23 +66,17 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
         visit = site.visit(request)
         if not _may_try(site, visit):
             return _too_often(site, visit)
-        session = await site.write(_use_link, secret, site.clock.now_ms(), visit.session)
+        # Read first: what is made up does not come before the writer.
+        session = None
+        if await _link_user(site, visit, secret) is not None:
+            session = await site.write(_use_link, secret, site.clock.now_ms(), visit.session)
         if session is None:
             return _ended(site, visit)
         response = site.redirect(visit, "")
         set_session(response, visit, session)
         return response
 
-    @post("/sign-out")
-    async def sign_out(request: Request[Any, Any, Any]) -> Response[bytes]:
-        visit = site.visit(request)
-        if visit.session:
-            await site.write(sessions.end_session, visit.session)
-        response = site.redirect(visit, "/sign-in")
-        set_session(response, visit, NO_SESSION)
-        return response
-
-    return [ask_for_link, show_link, use_link, sign_out, _password_route(site)]
+    return [show_link, use_link]
 
 
 def _password_route(site: Site) -> HTTPRouteHandler:
@@ -79,7 +89,7 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         # Counted before it is known to be wrong: while one is compared, others must not be tried.
         site.attempts.note_failure(_of_address(visit), site.clock.monotonic_s())
         site.attempts.note_failure(_of_user(name), site.clock.monotonic_s())
-        stored = await site.read(passwords.find_password_hash, name)
+        stored = await site.read(passwords.find_password_hash, name, who=_of_address(visit))
         if not await site.slowly(passwords.is_right, password, stored):
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
@@ -124,6 +134,16 @@ def begin_session(
     except NotFoundError:
         return None
     return sessions.begin_session(tx, user, now_ms=now_ms, replaced=replaced)
+
+
+async def _link_user(site: Site, visit: Visit, secret: str) -> accounts.User | None:
+    """Return whom a link signs in; None when it does not, or not any more."""
+    now_ms = site.clock.now_ms()
+    return await site.read(_find_link_user, secret, now_ms, who=_of_address(visit))
+
+
+def _is_session(tx: Tx, secret: str, now_ms: int) -> bool:
+    return sessions.find_session_user(tx, secret, now_ms=now_ms) is not None
 
 
 def _find_link_user(tx: Tx, secret: str, now_ms: int) -> accounts.User | None:

@@ -105,26 +105,16 @@ class Site:
             if path.suffix in STATIC_TYPES
         }
         self._templates: Environment | None = None
-        self._loading = asyncio.Lock()
         self._slow = asyncio.Lock()
         self._beside = asyncio.Lock()
         self._waiting = 0
 
-    @property
-    def is_ready(self) -> bool:
-        """Say whether it can answer with pages: somebody has asked for one."""
-        return self._templates is not None
-
     async def prepare(self) -> None:
-        """Be ready to answer with pages; called before every request.
+        """Be ready to answer with pages: a thread compiles all templates.
 
-        The first one waits for all templates, which a thread compiles: a proxy starts without
-        them, and nobody's streams wait for them.
+        For the first who asks for a page: a proxy starts without them.
         """
-        if self._templates is None:
-            async with self._loading:
-                if self._templates is None:
-                    self._templates = await asyncio.to_thread(self._load_templates)
+        self._templates = await asyncio.to_thread(self._load_templates)
 
     def _load_templates(self) -> "Environment":
         from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415 - 100 ms

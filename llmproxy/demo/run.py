@@ -55,11 +55,12 @@ def run_demo(*, keep: bool, as_json: bool, console: Console | None = None) -> in
                 document = _Play(stage, screen).all()
                 # Whoever reads the document may end the demo at once: that is its good end.
                 with suppress(KeyboardInterrupt) if keep else nullcontext():
+                    # Of one that is about to end there is no use to be made.
+                    access = _access(stage) if keep else {}
                     if as_json:
-                        told = document | _access(stage, keep=keep)
-                        print(json.dumps(told, indent=2), flush=True)
+                        print(json.dumps(document | access, indent=2), flush=True)
                     if keep:
-                        _invite(stage, screen)
+                        _invite(stage, screen, access["sign_in_link"])
                         stage.wait()
         except (OSError, http.client.HTTPException, ValueError, LookupError) as error:
             msg = f"The demo failed: {type(error).__name__}: {error}"
@@ -295,14 +296,17 @@ def _request_json(ask: Ask, got: Got, receipt: Receipt, before: int, after: int)
     }
 
 
-def _access(stage: Stage, *, keep: bool) -> dict[str, str]:
-    """Return how to use a demo that stays; of one that is about to end there is nothing to say."""
-    if not keep:
-        return {}
-    return {"base_url": stage.proxy_url, "api_key": stage.api_key, "home": str(stage.home)}
+def _access(stage: Stage) -> dict[str, str]:
+    """Return how to use a demo that stays."""
+    return {
+        "base_url": stage.proxy_url,
+        "api_key": stage.api_key,
+        "sign_in_link": stage.sign_in_link(),
+        "home": str(stage.home),
+    }
 
 
-def _invite(stage: Stage, screen: Screen) -> None:
+def _invite(stage: Stage, screen: Screen, sign_in_link: str) -> None:
     """Say how to try a demo that stays."""
     url, key = stage.proxy_url, stage.api_key
     screen.gap()
@@ -328,7 +332,18 @@ def _invite(stage: Stage, screen: Screen) -> None:
         "Its provider fails when told to: put [demo:break] or [demo:rate-limit] into a prompt."
     )
     screen.gap()
-    screen.paragraph("And look at it as the operator, from another terminal:")
+    screen.paragraph(
+        f"Its dashboard is at {url}/dashboard. This link signs {USER} in, who is its operator too; "
+        "it works once, within 15 minutes:"
+    )
     screen.gap()
-    screen.verbatim(f"export LLMPROXY_HOME={stage.home}\nllmproxy usage requests")
+    screen.verbatim(sign_in_link)
+    screen.gap()
+    screen.paragraph("And look at it from another terminal, or make another link:")
+    screen.gap()
+    screen.verbatim(
+        f"export LLMPROXY_HOME={stage.home}\n"
+        "llmproxy usage requests\n"
+        f"llmproxy users login-link {USER}"
+    )
     screen.gap()

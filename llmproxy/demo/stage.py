@@ -16,9 +16,10 @@ from types import TracebackType
 from typing import Self
 
 import llmproxy
-from llmproxy import accounts, crediting, key_pool
+from llmproxy import accounts, crediting, key_pool, sessions
 from llmproxy.clock import Clock
 from llmproxy.config import environ_for_home, find_paths, load_or_make_vault
+from llmproxy.dashboard.address import PREFIX
 from llmproxy.demo.provider import DemoProvider
 from llmproxy.errors import LlmproxyError
 from llmproxy.money import parse_multiplier, parse_usd
@@ -97,6 +98,13 @@ class Stage:
         """Where the proxy listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    def sign_in_link(self) -> str:
+        """Return a link that signs the demo's user in to the dashboard, once, for 15 minutes."""
+        with self.database.write() as tx:
+            user = accounts.find_user(tx, USER)
+            secret = sessions.create_link(tx, user, now_ms=Clock().now_ms())
+        return f"{self.proxy_url}{PREFIX}/sign-in/{secret}"
+
     def close(self) -> None:
         """Stop the proxy and the provider and remove the home; Ctrl-C does not interrupt this."""
         before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
@@ -138,6 +146,7 @@ class Stage:
         with self.database.write() as tx:
             multiplier = parse_multiplier(USER_MULTIPLIER)
             user = accounts.create_user(tx, USER, now_ms=now_ms, rate_multiplier_micro=multiplier)
+            accounts.set_user(tx, USER, now_ms=now_ms, is_admin=True)  # sees all of the dashboard
             credit = parse_usd(CREDIT_USD)
             crediting.credit(
                 tx, user.wallet_id, credit, actor=ACTOR, reason="the demo's credit", now_ms=now_ms

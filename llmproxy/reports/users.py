@@ -15,19 +15,28 @@ class UserRow(msgspec.Struct, frozen=True):
     rate_multiplier_micro: int
     is_disabled: bool
     is_admin: bool
+    created_at_ms: int
 
 
-def list_user_rows(tx: Tx, *, text: str, limit: int, offset: int) -> list[UserRow]:
-    """Return users by name, only those in whose name `text` stands; `offset` are left out."""
+def list_user_rows(
+    tx: Tx, *, text: str, limit: int, offset: int = 0, after: str = ""
+) -> list[UserRow]:
+    """Return users by name, only those in whose name `text` stands.
+
+    Those up to the name `after` are left out, and of the others the first `offset`.
+    """
     rows = tx.execute(
         """SELECT users.id, name, balance_nanousd, held_nanousd, rate_multiplier_micro,
-                  disabled_at_ms IS NOT NULL, is_admin
+                  disabled_at_ms IS NOT NULL, is_admin, users.created_at_ms
            FROM users JOIN wallets ON wallets.user_id = users.id
-           WHERE instr(name, :text) > 0 OR :text = ''
+           WHERE name > :after AND (instr(name, :text) > 0 OR :text = '')
            ORDER BY name LIMIT :limit OFFSET :offset""",
-        {"text": text, "limit": limit, "offset": offset},
+        {"text": text, "limit": limit, "offset": offset, "after": after},
     )
-    return [UserRow(*row[:5], *map(bool, row[5:])) for row in rows]
+    return [
+        UserRow(user_id, name, balance, held, multiplier, bool(disabled), bool(admin), made_ms)
+        for user_id, name, balance, held, multiplier, disabled, admin, made_ms in rows
+    ]
 
 
 def count_users(tx: Tx, *, text: str) -> int:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from litestar import HttpMethod, Litestar, MediaType, Request, Response, Router, route
@@ -13,7 +14,6 @@ from litestar.types import ASGIApp
 
 from llmproxy.clock import Clock, RequestIds, request_id_text
 from llmproxy.dashboard.address import PREFIX, is_dashboard
-from llmproxy.dashboard.routes import answer_error, dashboard_routes
 from llmproxy.dashboard.site import Site
 from llmproxy.errors import (
     ApiError,
@@ -142,7 +142,8 @@ async def _send(status: int, headers: Headers, body: bytes, send: Any) -> None: 
 class _Dashboard:
     """The dashboard, made when it is first asked for.
 
-    Its table of routes takes a fifth of a second of CPU, which a start need not wait for.
+    Its modules, routes and templates take a third of a second of CPU, which a start need not wait
+    for.
     """
 
     def __init__(self, site: Site, document: Document) -> None:
@@ -154,12 +155,15 @@ class _Dashboard:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI
         async with self._making:
             if self._app is None:
+                await self._site.prepare()
                 self._app = await asyncio.to_thread(self._make)
         await self._app(scope, receive, send)
 
     def _make(self) -> Litestar:
+        from llmproxy.dashboard.routes import answer_error, dashboard_routes  # noqa: PLC0415
+
         routes = dashboard_routes(self._site, self._document.get)
-        return _app([_lead_to_dashboard, *routes], self._site)
+        return _app([_lead_to_dashboard, *routes], partial(answer_error, self._site))
 
 
 def _build_pages(parts: Parts) -> tuple[Litestar, _Dashboard | None]:
@@ -228,12 +232,19 @@ def _lead_to_dashboard() -> Response[str]:
     return Response("", status_code=303, headers={"location": "dashboard"})
 
 
-def _app(handlers: Sequence[HTTPRouteHandler | Router], site: Site | None = None) -> Litestar:
+_Answer = Callable[[Request[Any, Any, Any], Exception], Response[bytes]]
+
+
+def _app(
+    handlers: Sequence[HTTPRouteHandler | Router], answer_page: _Answer | None = None
+) -> Litestar:
+    """Return an application; what goes wrong on the dashboard is answered by `answer_page`."""
+
     def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         # Not by request.url, which no host need make sense for.
         is_page = request.scope["path"].startswith(f"{PREFIX}/")
-        if site is not None and site.is_ready and is_page:
-            return answer_error(site, request, error)
+        if answer_page is not None and is_page:
+            return answer_page(request, error)
         return _answer_exception(request, error)
 
     return Litestar(

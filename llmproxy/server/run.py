@@ -26,11 +26,10 @@ from llmproxy.catalog_overrides import read_overrides
 from llmproxy.clock import Clock, rfc3339
 from llmproxy.config import (
     Config,
-    Settings,
     find_catalog,
     load_vault,
+    load_vault_again,
     notify_socket,
-    trusted_networks,
 )
 from llmproxy.dashboard.address import says_where
 from llmproxy.dashboard.admin.ledger_checks import LedgerChecks
@@ -59,6 +58,7 @@ from llmproxy.server.protocol import protocol_for
 from llmproxy.server.proxy import BodyBudget, Door, Observer
 from llmproxy.server.self_service import SelfService
 from llmproxy.server.stopping import ProxyServer, signals_restored
+from llmproxy.settings import Settings, trusted_networks
 from llmproxy.storage.database import DatabaseFiles, Tx, require_serving_lock
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.spill import Spill
@@ -89,7 +89,7 @@ def serve(config: Config) -> int:
     set_up_logs(config.settings.log_level)
     set_process_limits()
     catalog = LiveCatalog(partial(find_catalog, config))
-    pool = Pool(load_vault(config.paths), partial(load_vault, config.paths))
+    pool = Pool(load_vault(config.paths), partial(load_vault_again, config.paths))
     files = DatabaseFiles(config.paths.database)
     holder = f"pid {os.getpid()}, since {rfc3339(Clock().now_ms())}"
     require_serving_lock(files, holder)
@@ -224,7 +224,14 @@ async def _serve_with(
 def _office(config: Config, services: Services, relay: Relay) -> Office:
     checks = LedgerChecks(config.paths.database, services.clock)
     ask = partial(ask_closely, services.upstream)
-    return Office(config, services.catalog, checks, ask, lambda: relay.is_draining)
+    return Office(
+        config=config,
+        catalog=services.catalog,
+        checks=checks,
+        ask=ask,
+        is_left_alone=services.health.is_left_alone,
+        is_stopping=lambda: relay.is_draining,
+    )
 
 
 def _dashboard(

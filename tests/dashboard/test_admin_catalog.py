@@ -332,14 +332,22 @@ def test_no_list_of_models_is_long(crowded_desk: Desk) -> None:
     assert len(names(olga.text(CATALOG))) == 30
 
 
-def test_only_operators_make_the_file_be_read(crowded_desk: Desk, tmp_path: Path) -> None:
+def test_only_operators_make_the_file_be_read_and_are_told_if_it_is_broken(
+    crowded_desk: Desk, tmp_path: Path
+) -> None:
     """One that cannot be read tells who has tried to."""
-    nobody, ann = crowded_desk.visitor(), crowded_desk.signed_in()
+    nobody, ann, olga = crowded_desk.visitor(), crowded_desk.signed_in(), operator(crowded_desk)
     nobody.cookies.set("llmproxy-session", "A" * 43)
     (tmp_path / "catalog.json").write_text("{")
     for path in ("preview", "set", "remove"):
-        assert nobody.submit(f"{CATALOG}/{path}", **GPT, in_price="1").status_code == 401
-        assert ann.submit(f"{CATALOG}/{path}", **GPT, in_price="1").status_code == 403
+        fields = {**GPT, "in_price": "1.75"}
+        assert nobody.submit(f"{CATALOG}/{path}", **fields).status_code == 401
+        assert ann.submit(f"{CATALOG}/{path}", **fields).status_code == 403
+        told = olga.submit(f"{CATALOG}/{path}", **fields)
+        assert (told.status_code, "catalog.json" in told.text) == (422, True)
+        assert 'value="1.75"' in told.text
+        assert_sound(told)
+    assert "1,001 models" in olga.text(CATALOG)
 
 
 def test_the_file_is_read_once_for_all_and_again_when_it_is_another(tmp_path: Path) -> None:

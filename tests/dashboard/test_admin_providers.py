@@ -16,6 +16,7 @@ from llmproxy import key_pool, master_key
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths
 from llmproxy.provider_events import list_events
+from llmproxy.vault import Vault, new_master_key
 from tests.dashboard.helpers import Desk
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site, chat
@@ -211,6 +212,29 @@ def test_without_its_master_key_nothing_more_is_sealed(own_desk: Desk) -> None:
     assert boss.submit(f"{OPENAI}/keys", secret=SECRET).status_code == 303
 
 
+def test_what_is_overloaded_can_be_let_through_again_and_nothing_else(tmp_path: Path) -> None:
+    """Pages know it from the server alone: in the database the provider is active."""
+    button = "Let all of it through again"
+
+    async def busy(request: SeenRequest, out: Out) -> None:
+        del request
+        await out.json(503, {"error": {"message": "overloaded"}}, [("retry-after", "60")])
+
+    with running_site(tmp_path, {"LLMPROXY_PAUSE_AFTER_FAILURES": "1"}) as site, Desk(site) as desk:
+        _, key = desk.books.user()
+        boss = desk.operator()
+        assert button not in boss.text(OPENAI)
+        site.stub.handle = busy
+        assert desk.ask(key) == 503
+        assert button in boss.text(OPENAI)
+        assert button not in boss.text(f"{PROVIDERS}/anthropic")
+        site.stub.handle = either
+        assert desk.ask(key) != 200
+        boss.submit(f"{OPENAI}/resume")
+        assert desk.ask(key) == 200
+        assert button not in boss.text(OPENAI)
+
+
 def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(own_desk: Desk) -> None:
     desk, boss = own_desk, own_desk.operator()
     path = find_paths(desk.site.proxy.environ).master_key
@@ -219,6 +243,16 @@ def test_a_master_key_that_comes_through_a_pipe_is_not_waited_for(own_desk: Desk
     os.mkfifo(path, 0o600)
     answer = boss.submit(f"{OPENAI}/keys", secret=SECRET)
     assert (answer.status_code, "says it only once" in answer.text) == (422, True)
+    assert "says it only once" in boss.submit(f"{OPENAI}/check").text
+    # The server looks for another master key itself where its own does not open a key.
+    now_ms = Clock().now_ms()
+    with desk.books.write() as tx:
+        strange = Vault(new_master_key())
+        key_pool.add_provider_key(
+            *(tx, "openai", SECRET), name="strange", vault=strange, actor="x", now_ms=now_ms
+        )
+    log = desk.site.proxy.log
+    wait_until(lambda: "provider key strange of openai is not used" in log.read_text())
     _, key = desk.books.user()
     assert desk.ask(key) == 200
     path.unlink()

@@ -5,11 +5,11 @@ import re
 import msgspec
 import pytest
 
-from llmproxy.config import Settings
 from llmproxy.dashboard.address import dashboard_url, says_where, told_where
 from llmproxy.dashboard.bars import Share, draw_bars, rank_shares
 from llmproxy.dashboard.formats import cost, dollars, used_on
 from llmproxy.reports import OwnSums
+from llmproxy.settings import Settings
 
 DAY_MS = 86_400_000
 

@@ -41,6 +41,8 @@ MADE_UP = "A" * 43
         (f"{ADMIN}/providers/openai/keys", MADE_UP, 401),
         (f"{ADMIN}/pool/set", MADE_UP, 401),
         ("/dashboard/sign-out", "x", 303),
+        ("/dashboard/sign-out", MADE_UP, 303),
+        (f"/dashboard/sign-in/{MADE_UP}", "", 404),
     ],
 )
 def test_a_stranger_does_not_come_before_the_writer(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
 from importlib import import_module
+from itertools import combinations, islice
 from typing import Any
 
 import msgspec
@@ -18,21 +19,18 @@ import pytest
 
 from llmproxy.catalog import Model
 from llmproxy.catalog_parser import load_catalog
-from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.base import Reading
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.presets import PRESETS
 from llmproxy.pricing import PricedModel, price
-from llmproxy.routes import endpoints_of
 from llmproxy.usage import with_writes
+from tests.every_cut import delicate, wrong_cuts
+from tests.every_cut import endpoint_of as endpoint
 from tests.fixtures import CATALOG, EVERY, STREAMS, Case
 
 CUTS = 30
+LONG_BYTES = 10_000
 FIXTURES = load_catalog(CATALOG)
-
-
-def endpoint(case: Case) -> Endpoint:
-    dialect = PRESETS[case.provider].dialect if case.provider in PRESETS else "openai"
-    return next(one for one in endpoints_of(case.provider, dialect) if one.name == case.endpoint)
 
 
 def model(case: Case, name: str | None = None) -> Model:
@@ -76,6 +74,10 @@ def test_the_arithmetic_of_a_fixture_is_right_and_is_that_of_its_usage(name: str
         total += Decimal(match[4])
         counted.append((match[2], int(match[1])))
     assert total.to_integral_value(ROUND_CEILING) == case.nanousd
+    if case.arithmetic[0].startswith("1 provider_cost"):
+        assert case.usage["provider_cost"] == total * 10**6  # 10⁻¹⁵ USD
+        assert counted == [("provider_cost", 1)]
+        return
     names = {"web_searches": "web_search"}
     legs = [leg.items() for leg in case.usage["legs"]]
     billed = [(names.get(key, key), count) for leg in legs for key, count in leg]
@@ -171,6 +173,24 @@ def test_a_stream_is_priced_and_passed_exactly_however_it_is_cut(name: str) -> N
     case = STREAMS[name]
     for seed in range(CUTS):
         read_in(case, at_random(case.answer, random.Random(f"{name} {seed}")))
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_cut_in_two_anywhere_is_the_same(name: str) -> None:
+    case = STREAMS[name]
+    step = 1 if len(case.answer) < LONG_BYTES else 7  # of a line of 60 KB not every byte
+    places = {*range(1, len(case.answer), step), *delicate(case.answer)}
+    assert list(wrong_cuts(case, ((at,) for at in sorted(places)))) == []
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_cut_in_three_at_ends_of_lines_and_within_characters_is_the_same(
+    name: str,
+) -> None:
+    case = STREAMS[name]
+    step = 1 if len(case.answer) < LONG_BYTES else 13
+    pairs = islice(combinations(delicate(case.answer), 2), None, None, step)
+    assert list(wrong_cuts(case, pairs)) == []
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmproxy import accounts, crediting, key_pool
+from llmproxy import accounts, crediting, key_pool, provider_setup
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_or_make_vault
 from llmproxy.presets import Preset
@@ -177,7 +177,7 @@ class Site:
         with self._books.write() as tx:
             for name, (family, url) in urls.items():
                 base_url = f"{url}/v1" if family == "openai" else url
-                key_pool.add_provider(tx, name, Preset(family, base_url), now_ms=now_ms)
+                provider_setup.add_provider(tx, name, Preset(family, base_url), now_ms=now_ms)
                 key_pool.add_provider_key(
                     tx, name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
                 )

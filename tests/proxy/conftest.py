@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy import key_pool
+from llmproxy import key_pool, provider_setup
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_vault
 from llmproxy.presets import PRESETS, Preset
@@ -86,7 +86,7 @@ def add_provider(site: Site, name: str) -> None:
         if name in PRESETS:
             key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
         else:
-            key_pool.add_provider(tx, name, Preset("openai", url), now_ms=now_ms)
+            provider_setup.add_provider(tx, name, Preset("openai", url), now_ms=now_ms)
         key_pool.add_provider_key(
             tx, name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
         )

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmproxy import key_pool
+from llmproxy import key_pool, provider_setup
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_vault
 from llmproxy.key_pool import Provider
@@ -55,7 +55,7 @@ class Place:
         assert vault is not None
         now_ms = Clock().now_ms()
         with site.books.write() as tx:
-            key_pool.add_provider(tx, self.name, Preset("openai", f"{url}/v1"), now_ms=now_ms)
+            provider_setup.add_provider(tx, self.name, Preset("openai", f"{url}/v1"), now_ms=now_ms)
             for _ in range(keys):
                 key_pool.add_provider_key(
                     tx, self.name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms

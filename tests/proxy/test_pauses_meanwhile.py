@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmproxy import key_pool
+from llmproxy import key_pool, provider_setup
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_vault
 from llmproxy.presets import Preset
@@ -142,9 +142,9 @@ def test_a_provider_that_is_removed_and_set_up_again_is_another_one(site: Site) 
     assert vault is not None
     now_ms = Clock().now_ms()
     with site.books.write() as tx:
-        key_pool.remove_provider(tx, gone.name, actor="test", now_ms=now_ms)
+        provider_setup.remove_provider(tx, gone.name, actor="test", now_ms=now_ms)
         described = Preset("openai", f"{site.stub.url}/v1")
-        key_pool.add_provider(tx, gone.name, described, now_ms=now_ms)
+        provider_setup.add_provider(tx, gone.name, described, now_ms=now_ms)
         key_pool.add_provider_key(
             tx, gone.name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
         )

@@ -82,7 +82,7 @@ def nowhere(path: str, method: str = "POST") -> Case:
 
 
 def not_metered(path: str, method: str = "POST") -> Case:
-    message = r'".+" of openai cannot be metered and is not forwarded\. Available: .+'
+    message = r'".+" of openai cannot be metered and is not forwarded(: .+)?\. Available: .+'
     return Case(400, "endpoint_not_metered", message, path, method=method)
 
 

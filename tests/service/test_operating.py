@@ -23,9 +23,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from llmproxy.config import CREDENTIAL_NAME, Settings
+from llmproxy.config import CREDENTIAL_NAME
 from llmproxy.server.run import CUT_PATIENCE_S
 from llmproxy.server.stopping import FORCED_STEP_S
+from llmproxy.settings import Settings
 from llmproxy.storage.writer import STOP_PATIENCE_S
 from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.service.test_lifecycle import Site, serving, until_released

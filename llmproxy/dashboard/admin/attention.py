@@ -60,10 +60,7 @@ def _first(notices: list[Notice]) -> list[Notice]:
 
 
 def _providers(tx: Tx) -> Iterator[Notice]:
-    keys: dict[str, list[ProviderKey]] = {}
-    for key in key_pool.list_provider_keys(tx):
-        keys.setdefault(key.provider, []).append(key)
-    providers = key_pool.list_providers(tx)
+    keys, providers = key_pool.keys_by_provider(tx), key_pool.list_providers(tx)
     if not providers:
         yield Notice("no providers", "None is set up: add your first key", "/providers", "Add one")
     for provider in providers:

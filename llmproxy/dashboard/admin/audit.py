@@ -54,15 +54,7 @@ def audit_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
         }
         return admin_page(site, "admin_audit.html", signed_in, "Audit log", values)
 
-    @route("/admin/audit.csv", http_method=READING)
-    async def as_csv(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _table(request), "csv")
-
-    @route("/admin/audit.jsonl", http_method=READING)
-    async def as_jsonl(request: Request[Any, Any, Any]) -> Response[Any]:
-        return await downloads.send(request, _table(request), "jsonl")
-
-    return [show, as_csv, as_jsonl]
+    return [show, *downloads.routes("/admin/audit", _table)]
 
 
 def _read_wanted(request: Request[Any, Any, Any]) -> Wanted:

@@ -5,7 +5,7 @@ from before the confirming page is answered.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -26,6 +26,8 @@ from llmproxy.dashboard.admin.catalog_views import (
     Wanted,
     find_details,
     find_models,
+    read_filter,
+    read_text,
 )
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.errors import FormError, MissingError
@@ -39,6 +41,7 @@ CATALOG = "/admin/catalog"
 MODEL = f"{CATALOG}/model"
 TAB = "Catalog"
 BROKEN_SHOWN = 10
+PROBLEM_CHARS_MAX = 1000
 SAID = {
     "set": "The price is applied: it counts for the next request.",
     "remove": "The override is removed: what the catalog file says counts again.",
@@ -61,7 +64,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/catalog", http_method=READING)
     async def show_list(request: Request[Any, Any, Any]) -> Response[bytes]:
-        wanted, catalog = _read_wanted(request), site.catalog()
+        wanted, catalog = read_filter(request), site.catalog()
         signed_in, (found, providers, broken) = await site.read_as_admin(
             request, _read_list, catalog, wanted
         )
@@ -72,16 +75,17 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "path": site.office.catalog.path,
             "providers": providers,
             "broken": broken,
+            "query": _query(wanted, None),
             "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
             "following": _query(wanted, found.page + 1) if found.has_more else None,
             "chars_max": TEXT_CHARS_MAX,
-            "said": SAID.get(_text(request, "said"), ""),
+            "said": SAID.get(read_text(request, "said"), ""),
         }
         return admin_page(site, "admin_catalog.html", signed_in, TAB, values)
 
     @route("/admin/catalog/model", http_method=READING)
     async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
-        provider, _, name = _text(request, "name").partition("/")
+        provider, _, name = read_text(request, "name").partition("/")
         details = find_details(site.office.catalog, provider, name)
         model_id = name if details is None else details.model.id
         signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
@@ -92,7 +96,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
             "own": own,
             "further": further_rates(details.model.prices.rates),
             "path": site.office.catalog.path,
-            "said": SAID.get(_text(request, "said"), ""),
+            "said": SAID.get(read_text(request, "said"), ""),
         }
         return _with_form(site, signed_in, "admin_model.html", {}, values)
 
@@ -105,18 +109,15 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
 
 def _change_routes(site: Site) -> list[HTTPRouteHandler]:
-    @post("/admin/catalog/preview")
-    async def preview(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
-        try:
-            signed_in, plan = await site.read_as_admin(request, _plan, document, form)
-        except _NOT_SO as error:
-            return await _refused(site, request, form, str(error))
+    async def preview(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
+        signed_in, plan = await site.read_as_admin(request, _plan, document, form)
         return _preview(site, signed_in, plan, form)
 
-    @post("/admin/catalog/set")
-    async def apply(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
+    async def apply(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
         try:
             signed_in, plan = await site.write_as_admin(request, _carry_out, document, form)
         except _NOT_SO as error:
@@ -124,38 +125,55 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
             try:
                 signed_in, plan = await site.read_as_admin(request, _plan, document, form)
             except _NOT_SO:
-                return await _refused(site, request, form, str(error))
+                raise error from None
             return _preview(site, signed_in, plan, form, problem=str(error))
         address = _address(plan.after.provider, plan.after.id)
         return site.redirect(signed_in.visit, f"{address}&said=set")
 
-    @post("/admin/catalog/remove")
-    async def remove(request: Request[Any, Any, Any]) -> Response[bytes]:
-        form, document = await _read_both(site, request)
-        try:
-            signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
-        except _NOT_SO as error:
-            return await _refused(site, request, form, str(error))
+    async def remove(
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+    ) -> Response[bytes]:
+        signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
         path = f"{CATALOG}?said=gone"
         if is_left:
             path = f"{_address(form['provider'], form['model'])}&said=remove"
         return site.redirect(signed_in.visit, path)
 
-    return [preview, apply, remove]
+    return [
+        _form_route(site, "/admin/catalog/preview", preview),
+        _form_route(site, "/admin/catalog/set", apply),
+        _form_route(site, "/admin/catalog/remove", remove),
+    ]
+
+
+def _form_route(
+    site: Site,
+    path: str,
+    answer: Callable[
+        [Request[Any, Any, Any], Document, dict[str, str]], Awaitable[Response[bytes]]
+    ],
+) -> HTTPRouteHandler:
+    """Return the route of a form; what it cannot do is told above the form, as it was typed.
+
+    `answer` gets the catalog file with its entries as they are written. Only operators make us
+    read it.
+    """
+
+    @post(path)
+    async def take_form(request: Request[Any, Any, Any]) -> Response[bytes]:
+        signed_in, _ = await site.read_as_admin(request, _nothing)
+        form = await read_form(request)
+        try:
+            return await answer(request, await site.office.catalog.read_document(), form)
+        except _NOT_SO as error:
+            values = {"problem": str(error)[:PROBLEM_CHARS_MAX]}
+            template = "admin_model_new.html"
+            return _with_form(site, signed_in, template, form, values, status=422)
+
+    return take_form
 
 
 # --- what is read and written --------------------------------------------------------------------
-
-
-async def _read_both(
-    site: Site, request: Request[Any, Any, Any]
-) -> tuple[dict[str, str], Document]:
-    """Return the form, and the catalog file with its entries as they are written.
-
-    For operators only: nobody else makes us read them.
-    """
-    await site.read_as_admin(request, _nothing)
-    return await read_form(request), await site.office.catalog.read_document()
 
 
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:
@@ -228,22 +246,7 @@ def _fingerprint(plan: Plan) -> str:
 # --- what is shown -------------------------------------------------------------------------------
 
 
-def _text(request: Request[Any, Any, Any], name: str) -> str:
-    text = str(request.query_params.get(name, "")).strip()[: 2 * TEXT_CHARS_MAX]
-    return text.encode(errors="replace").decode()
-
-
-def _read_wanted(request: Request[Any, Any, Any]) -> Wanted:
-    page = _text(request, "page")
-    return Wanted(
-        search=_text(request, "search")[:TEXT_CHARS_MAX],
-        provider=_text(request, "provider")[:TEXT_CHARS_MAX],
-        is_own=bool(_text(request, "own")),
-        page=max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
-    )
-
-
-def _query(wanted: Wanted, page: int) -> str:
+def _query(wanted: Wanted, page: int | None) -> str:
     own = "1" if wanted.is_own else ""
     found = {"search": wanted.search, "provider": wanted.provider, "own": own, "page": page}
     return urlencode({name: value for name, value in found.items() if value})
@@ -279,12 +282,3 @@ def _preview(
     status = 422 if problem else 200
     template = "admin_model_preview.html"
     return _with_form(site, signed_in, template, form, values, status=status)
-
-
-async def _refused(
-    site: Site, request: Request[Any, Any, Any], form: Mapping[str, str], problem: str
-) -> Response[bytes]:
-    """Return the form again, with what is wrong about it."""
-    signed_in, _ = await site.read_as_admin(request, _nothing)
-    values = {"problem": problem[:1000]}
-    return _with_form(site, signed_in, "admin_model_new.html", form, values, status=422)

@@ -1,7 +1,9 @@
 """Owns what the catalog's pages show of models: rows of the list, and everything of one model."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from litestar import Request
 
 from llmproxy.catalog import Catalog, Model, Rates, Tier
 from llmproxy.catalog_changes import FieldChange, changed_fields
@@ -48,15 +50,37 @@ class Details(NamedTuple):
     """What is different from the file's entry, of an own one."""
 
 
-def find_models(catalog: Catalog, wanted: Wanted) -> Found:
-    """Return a page of the models that are looked for; the last one where there are fewer."""
+def read_text(request: Request[Any, Any, Any], name: str) -> str:
+    """Return a value of an address as text that can be written into a page; it may be empty."""
+    text = str(request.query_params.get(name, "")).strip()[: 2 * TEXT_CHARS_MAX]
+    return text.encode(errors="replace").decode()
+
+
+def read_filter(request: Request[Any, Any, Any]) -> Wanted:
+    """Return which models an address asks for; what makes no sense in it is left out."""
+    page = read_text(request, "page")
+    return Wanted(
+        search=read_text(request, "search")[:TEXT_CHARS_MAX],
+        provider=read_text(request, "provider")[:TEXT_CHARS_MAX],
+        is_own=bool(read_text(request, "own")),
+        page=max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
+    )
+
+
+def search_models(catalog: Catalog, wanted: Wanted) -> list[Model]:
+    """Return all models that are looked for, whatever the page."""
     text = wanted.search.lower()
-    found = [
+    return [
         model
         for model in catalog.models(wanted.provider or None)
         if (catalog.is_own(model) or not wanted.is_own)
         and any(text in f"{model.provider}/{name}".lower() for name in (model.id, *model.aliases))
     ]
+
+
+def find_models(catalog: Catalog, wanted: Wanted) -> Found:
+    """Return a page of the models that are looked for; the last one where there are fewer."""
+    found = search_models(catalog, wanted)
     pages = max(1, -(-len(found) // ROWS))
     page = min(wanted.page, pages)
     return Found(found[(page - 1) * ROWS : page * ROWS], len(found), page, page < pages)

@@ -18,5 +18,7 @@ class Office(NamedTuple):
     checks: LedgerChecks
     ask: Callable[[Provider, str], Awaitable[Probe]]
     """Asks a provider, with the secret of one of its keys, whether it answers; never raises."""
+    is_left_alone: Callable[[str], bool]
+    """Says whether the server leaves a provider, or single models of it, alone: they failed."""
     is_stopping: Callable[[], bool]
     """Says whether the server ends as soon as what runs has ended."""

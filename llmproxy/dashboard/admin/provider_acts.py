@@ -5,11 +5,10 @@ command line; a secret is in none of them.
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from llmproxy import key_pool
-from llmproxy.config import MASTER_KEY_VARIABLE, Paths, master_key_origin
+from llmproxy.config import Paths, find_spent_pipe
 from llmproxy.dashboard.admin.words import given, read_text
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.site import SignedIn
@@ -108,17 +107,11 @@ def add_key(
 
 
 def _refuse_pipe(paths: Paths) -> None:
-    """Refuse a master key that comes through a pipe: it was read when the server started.
-
-    To read it once more would wait for ever, in the midst of a transaction.
-    """
-    origin = master_key_origin(paths)
-    if origin is None or origin == MASTER_KEY_VARIABLE:
-        return
-    path = Path(origin)
-    if path.exists() and not path.is_file():
+    """Refuse a master key that came through a pipe: to wait for it would be in a transaction."""
+    pipe = find_spent_pipe(paths)
+    if pipe is not None:
         msg = (
-            f"The master key comes from {origin}, which says it only once. Add the key with: "
+            f"The master key comes from {pipe}, which says it only once. Add the key with: "
             "llmproxy provider-keys add"
         )
         raise VaultError(msg)

@@ -45,7 +45,7 @@ def _open(config_: Config, provider: Provider, keys: list[ProviderKey]) -> list[
     if all(key.is_keyless for key in keys):
         return ["" for _ in keys]
     try:
-        vault = config.load_vault(config_.paths)
+        vault = config.load_vault_again(config_.paths)
     except VaultError as error:
         return [Probe("sealed", None, str(error)) for _ in keys]
     if vault is None:

@@ -78,10 +78,7 @@ class ProviderPage(NamedTuple):
 def read_list(tx: Tx, signed_in: SignedIn) -> ProviderList:
     """Return all providers."""
     del signed_in
-    keys: dict[str, list[ProviderKey]] = {}
-    for key in key_pool.list_provider_keys(tx):
-        keys.setdefault(key.provider, []).append(key)
-    providers = key_pool.list_providers(tx)
+    keys, providers = key_pool.keys_by_provider(tx), key_pool.list_providers(tx)
     shown, names = providers[:PROVIDERS_SHOWN], {provider.name for provider in providers}
     return ProviderList(
         rows=[_row(provider, keys.get(provider.name, [])) for provider in shown],
@@ -248,6 +245,7 @@ def _page(
         "said": said,
         "typed": typed or {"name": "", "form": {}, "problem": ""},
         "checked": checked,
+        "is_left_alone": site.office.is_left_alone(found.name),
     }
     status = 422 if typed else 200
     return admin_page(site, "admin_provider.html", signed_in, TAB, values, status=status)

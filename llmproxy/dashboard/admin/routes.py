@@ -9,6 +9,7 @@ from llmproxy.dashboard.admin.overview import overview_pages
 from llmproxy.dashboard.admin.pool import pool_routes
 from llmproxy.dashboard.admin.providers import provider_pages
 from llmproxy.dashboard.admin.requests import request_pages
+from llmproxy.dashboard.admin.tables import table_routes
 from llmproxy.dashboard.admin.users import user_pages
 from llmproxy.dashboard.downloads import Downloads
 from llmproxy.dashboard.site import Site
@@ -25,4 +26,5 @@ def admin_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
         *catalog_routes(site),
         *ledger_routes(site),
         *pool_routes(site),
+        *table_routes(site, downloads),
     ]

@@ -29,6 +29,7 @@ READING = [HttpMethod.GET, HttpMethod.HEAD]
 TAB = "Users"
 PATH = "/admin/users"
 ROWS = 50
+NAME_CHARS_MAX = 64
 PAGES_MAX = 10_000
 KEYS_SHOWN = 30
 ENDED_SHOWN = 5
@@ -87,6 +88,12 @@ class UserPage(NamedTuple):
     is_self: bool
 
 
+def read_search(request: Request[Any, Any, Any]) -> str:
+    """Return the part of a name that an address looks for; it may be empty."""
+    text = str(request.query_params.get("q", "")).strip().lower()[:NAME_CHARS_MAX]
+    return text.encode(errors="replace").decode()
+
+
 def read_list(tx: Tx, signed_in: SignedIn, text: str, number: int) -> UserList:
     """Return a page of the users in whose name a text stands."""
     del signed_in
@@ -138,7 +145,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
         signed_in, found = await site.read_as_admin(
             request,
             read_list,
-            asked.get("q", "").strip().lower()[:64],
+            read_search(request),
             int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
         )
         values = {"found": found, "problem": problem, "request_id": asked.get("id", "")}

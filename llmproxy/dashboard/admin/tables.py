@@ -1,0 +1,169 @@
+"""Owns what an operator can download: users, providers with their keys, and the catalog, in full.
+
+The fields are called as the command line's `--json` calls them; a provider key's secret is in none.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from litestar import Request
+from litestar.handlers import HTTPRouteHandler
+
+from llmproxy import key_pool, reports
+from llmproxy.catalog import Catalog, Model
+from llmproxy.clock import rfc3339
+from llmproxy.dashboard.admin import catalog_views
+from llmproxy.dashboard.admin.users import read_search
+from llmproxy.dashboard.downloads import Downloads, Rows, Table
+from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.key_pool import Provider, ProviderKey
+from llmproxy.money import format_multiplier, format_rate, format_usd
+from llmproxy.provider_events import Statuses, last_statuses
+from llmproxy.provider_states import state_of
+from llmproxy.reports import UserRow
+from llmproxy.storage.database import Tx
+
+USERS_AT_ONCE = 200
+"""They take 2 ms, for which the interpreter does little else."""
+USER_COLUMNS = (
+    *("name", "balance_usd", "held_usd", "available_usd", "rate_multiplier", "disabled", "admin"),
+    "created_at",
+)
+PROVIDER_COLUMNS = (
+    *("provider", "provider_state", "provider_reason", "provider_since", "provider_until"),
+    *("provider_by", "dialect", "base_url", "name", "masked", "state", "reason"),
+    *("upstream_status", "since", "until", "by"),
+)
+CATALOG_COLUMNS = (
+    *("provider", "id", "aliases", "mode", "in_price", "out_price", "cache_read", "cache_write"),
+    *("cache_write_1h", "web_search_1k", "multiplier", "max_input_tokens", "max_output_tokens"),
+    "own",
+)
+
+
+def table_routes(site: Site, downloads: Downloads) -> list[HTTPRouteHandler]:
+    """Return the routes of these downloads; each takes the filter of its page."""
+    return [
+        *downloads.routes("/admin/users", _users),
+        *downloads.routes("/admin/providers", _providers),
+        *downloads.routes("/admin/catalog", partial(_catalog, site)),
+    ]
+
+
+# --- users ---------------------------------------------------------------------------------------
+
+
+def _users(request: Request[Any, Any, Any]) -> Table:
+    read = partial(_read_users, read_search(request))
+    return Table("users", USER_COLUMNS, read, is_for_admins=True)
+
+
+def _read_users(text: str, tx: Tx, signed_in: SignedIn, place: str | None) -> Rows:
+    del signed_in
+    found = reports.list_user_rows(tx, text=text, limit=USERS_AT_ONCE, after=place or "")
+    is_all = len(found) < USERS_AT_ONCE
+    return Rows([_user_row(user) for user in found], None if is_all else found[-1].name)
+
+
+def _user_row(user: UserRow) -> dict[str, object]:
+    return {
+        "name": user.name,
+        "balance_usd": format_usd(user.balance_nanousd),
+        "held_usd": format_usd(user.held_nanousd),
+        "available_usd": format_usd(user.balance_nanousd - user.held_nanousd),
+        "rate_multiplier": format_multiplier(user.rate_multiplier_micro),
+        "disabled": user.is_disabled,
+        "admin": user.is_admin,
+        "created_at": rfc3339(user.created_at_ms),
+    }
+
+
+# --- providers and their keys --------------------------------------------------------------------
+
+
+def _providers(request: Request[Any, Any, Any]) -> Table:
+    del request  # there is no filter
+    return Table("providers", PROVIDER_COLUMNS, _read_providers, is_for_admins=True)
+
+
+def _read_providers(tx: Tx, signed_in: SignedIn, place: None) -> Rows:
+    del signed_in, place  # they are set up by hand, so they are few: all come at once
+    keys, statuses = key_pool.keys_by_provider(tx), last_statuses(tx)
+    return Rows(
+        [
+            row
+            for provider in key_pool.list_providers(tx)
+            for row in _provider_rows(provider, keys.get(provider.name, []), statuses)
+        ],
+        None,
+    )
+
+
+def _provider_rows(
+    provider: Provider, keys: list[ProviderKey], statuses: Statuses
+) -> Iterator[dict[str, object]]:
+    """Yield a row for each key, with what is to be said of the provider; one where it has none."""
+    about = {
+        "provider": provider.name,
+        "provider_state": state_of(provider, keys).replace(" ", "_"),
+        "provider_reason": provider.paused_reason,
+        "provider_since": rfc3339(provider.paused_at_ms),
+        "provider_until": rfc3339(provider.paused_until_ms),
+        "provider_by": provider.paused_by,
+        "dialect": provider.dialect,
+        "base_url": provider.base_url,
+    }
+    for key in keys:
+        yield {**about, **_key_fields(key, statuses)}
+    if not keys:
+        yield {**about, **dict.fromkeys(PROVIDER_COLUMNS[len(about) :])}
+
+
+def _key_fields(key: ProviderKey, statuses: Statuses) -> dict[str, object]:
+    return {
+        "name": key.name,
+        "masked": key.masked,
+        "state": key.state,
+        "reason": key.state_reason,
+        "upstream_status": statuses.get((key.provider, key.name)),
+        "since": rfc3339(key.state_since_ms),
+        "until": rfc3339(key.state_until_ms),
+        "by": key.state_by,
+    }
+
+
+# --- the catalog ---------------------------------------------------------------------------------
+
+
+def _catalog(site: Site, request: Request[Any, Any, Any]) -> Table:
+    read = partial(_read_catalog, site.catalog(), catalog_views.read_filter(request))
+    return Table("catalog", CATALOG_COLUMNS, read, is_for_admins=True)
+
+
+def _read_catalog(
+    catalog: Catalog, wanted: catalog_views.Wanted, tx: Tx, signed_in: SignedIn, place: None
+) -> Rows:
+    del tx, signed_in, place  # a catalog is small: all of it comes at once
+    found = catalog_views.search_models(catalog, wanted)
+    return Rows([_model_row(model, is_own=catalog.is_own(model)) for model in found], None)
+
+
+def _model_row(model: Model, *, is_own: bool) -> dict[str, object]:
+    rates = model.prices.rates
+    return {
+        "provider": model.provider,
+        "id": model.id,
+        "aliases": list(model.aliases),
+        "mode": model.mode,
+        "in_price": format_rate(rates.input),
+        "out_price": format_rate(rates.output),
+        "cache_read": format_rate(rates.cache_read),
+        "cache_write": format_rate(rates.cache_write_5m),
+        "cache_write_1h": format_rate(rates.cache_write_1h),
+        "web_search_1k": None if rates.web_search is None else format_rate(rates.web_search),
+        "multiplier": format_multiplier(model.multiplier_micro),
+        "max_input_tokens": model.max_input_tokens,
+        "max_output_tokens": model.max_output_tokens,
+        "own": is_own,
+    }
