@@ -10,11 +10,13 @@ from urllib.parse import unquote
 from llmproxy.dialects.anthropic_messages import REFUSED as ANTHROPIC_REFUSED
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint
+from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
+from llmproxy.dialects.openai_speech import OpenAISpeech
 from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.errors import ApiError, unknown_path, wrong_method
 from llmproxy.presets import PRESETS, Preset
@@ -29,6 +31,7 @@ _SHARED: dict[str, tuple[Endpoint, ...]] = {
         OpenAIEmbeddings(),
         OpenAIImages("images/generations"),
         OpenAIImages("images/edits"),
+        OpenAISpeech(),
         FreeEndpoint("moderations", "/moderations", {}),
     ),
     "anthropic": (
@@ -48,7 +51,13 @@ def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
         is_known = provider in PRESETS
         return (AnthropicMessages(answers_nothing_for_0=is_known), *_SHARED[dialect])
     chat = OpenAIChat(preset.output_members, preset.ignored_output_members)
-    return (chat, *_SHARED[dialect])
+    least_s = preset.audio_seconds_min
+    return (
+        chat,
+        *_SHARED[dialect],
+        OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS, least_s),
+        OpenAIAudio("audio/translations", TRANSLATION_FORMATS, least_s),
+    )
 
 
 _MODELS = b"models"
