@@ -181,7 +181,7 @@ class Settlement(_Row):
             usage = reading.usage
             if reading.is_by_request:
                 usage = with_likely_units(usage, self._order.facts)
-            if not self._is_unpriced(usage):
+            if not self._is_unpriced(usage, reading):
                 return self._settle(reading, usage, "usage", reason)
             reading = msgspec.structs.replace(reading, usage=None, problem=_UNPRICED)
         if _is_empty(reading):
@@ -248,15 +248,15 @@ class Settlement(_Row):
         usage = estimated(reading, input_tokens, quote.output_tokens)
         return usage if reading.usage is not None else with_likely_units(usage, quote.facts)
 
-    def _is_unpriced(self, usage: Usage) -> bool:
+    def _is_unpriced(self, usage: Usage, reading: Reading) -> bool:
         """Say whether a usage counts what the model is not billed by, such as seconds for tokens.
 
         It would cost nothing.
         """
-        if not self._order.facts.likely_units:
+        if not self._order.facts.likely_units or self._price(usage).nanousd:
             return False
-        likely = with_likely_units(usage, self._order.facts)
-        return not self._price(usage).nanousd and self._price(likely).nanousd > 0
+        likely = self._estimated(msgspec.structs.replace(reading, usage=None))
+        return self._price(likely).nanousd > 0
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
         usage = self._as_asked(usage)
