@@ -247,7 +247,12 @@ def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
 
 
 def _fitting_max(quote: Quote, available_nanousd: int) -> int:
-    """Return the largest maximum of output tokens for each choice that an amount pays for."""
+    """Return the largest maximum of output tokens for each choice that an amount pays for.
+
+    Of images and sound there is none that a request could set.
+    """
+    if quote.facts.likely_units:
+        return 0
     tokens = affordable_tokens(
         available_nanousd,
         quote.bound.output_rate,
