@@ -170,8 +170,8 @@ def test_speech_is_heard_while_it_is_made(site: Site) -> None:
     async def handle(request: SeenRequest, out: Out) -> None:
         await out.head(200, [("content-type", "audio/mpeg")])
         while not go_on.is_set():  # only ends once some of it has reached the client
-            sent.append(MP3)
-            await out.chunk(MP3)
+            sent.append(b"%d " % len(sent))
+            await out.chunk(sent[-1])
             await asyncio.sleep(0.005)
         await out.end()
 
@@ -271,6 +271,7 @@ def test_a_402_says_what_images_would_need(site: Site) -> None:
     assert (got.status, got.error()["code"]) == (402, "insufficient_credit")
     tokens_in = len(body) // 3 + 600
     nanousd = tokens_in * 8_000 + 1_756 * 32_000  # OpenAI's calculator: 48 × 48 × 3,048,576 / 4M
+    assert got.error()["max_tokens_affordable"] == 0  # there is none that it could set
     assert got.error()["needed_usd"] == f"{nanousd / 10**9:.9f}".rstrip("0")
     assert len(site.stub.requests) == seen
 
