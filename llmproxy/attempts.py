@@ -22,6 +22,7 @@ from llmproxy.health import NO_TRIAL, Trial
 from llmproxy.key_states import Tried
 from llmproxy.live_keys import LiveKey
 from llmproxy.order import Order, Services
+from llmproxy.presets import root_url
 from llmproxy.quote import with_counted_max
 from llmproxy.settlement import Ending
 from llmproxy.upstream_connection import Answer, UpstreamError
@@ -127,11 +128,8 @@ class Attempts:
         tried = self._tried = Tried.now(key)
         self._ending.provider_key_id = key.id
         self.secret = key.secret
-        headers = to_provider(
-            order.headers, order.provider.dialect, key.secret, order.facts.content_type
-        )
-        path = order.endpoint.upstream_path + order.query
-        answer = await self._send(path, headers, body, tried)
+        headers = to_provider(order.headers, order.dialect, key.secret, order.facts.content_type)
+        answer = await self._send(order.upstream_path, headers, body, tried)
         self._ending.upstream_status = answer.status
         if answer.status not in STATUSES:
             answer.close()
@@ -165,10 +163,15 @@ class Attempts:
         return endpoint.upstream_body(body, order.facts, injects_usage=order.provider.injects_usage)
 
     async def _send(self, path: str, headers: Headers, body: bytes, tried: Tried) -> Answer:
+        provider = self._order.provider
         self._times.begin_waiting()
         try:
             return await self._services.upstream.post(
-                self._order.provider.base_url, path, headers, body, self._ending.note_sent
+                root_url(provider.dialect, provider.base_url),
+                path,
+                headers,
+                body,
+                self._ending.note_sent,
             )
         except UpstreamError as error:
             order, health = self._order, self._services.health

@@ -84,6 +84,21 @@ _ERROR_TYPES = {
 }
 
 
+_GOOGLES_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    402: "RESOURCE_EXHAUSTED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    413: "INVALID_ARGUMENT",
+    415: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
 class ApiError(LlmproxyError):
     """A refusal or failure as the client sees it, in the hybrid envelope of wire.md D.2.
 
@@ -122,8 +137,11 @@ class ApiError(LlmproxyError):
         """The error type in Anthropic's words, which OpenAI's SDKs accept too."""
         return _ERROR_TYPES.get(self.status, "api_error")
 
-    def body(self, request_id: str) -> bytes:
-        """Return the JSON envelope that all SDKs show (reference wire.md D.2)."""
+    def body(self, request_id: str, dialect: str = "") -> bytes:
+        """Return the JSON envelope that all SDKs show (reference wire.md D.2).
+
+        Google's read the HTTP status as `code`, and a word for it; ours is the `reason` there.
+        """
         error = {
             "type": self.type,
             "message": self.message,
@@ -131,9 +149,12 @@ class ApiError(LlmproxyError):
             "code": self.code,
             **self.fields,
         }
+        if dialect == "gemini":
+            status = _GOOGLES_STATUSES.get(self.status, "UNAVAILABLE")
+            error |= {"code": self.status, "status": status, "reason": self.code}
         envelope = {
+            "error": error,  # first: Google's SDK for Python takes it for an error only there
             "type": "error",
-            "error": error,
             "message": self.message,
             "request_id": request_id,
         }
@@ -156,9 +177,13 @@ class ApiError(LlmproxyError):
             headers += [(b"retry-after", seconds), (b"retry-after-ms", seconds + b"000")]
         return headers
 
-    def event(self, request_id: str) -> bytes:
-        """Return the error as a server-sent event, for an answer that has already begun."""
-        return b"event: error\ndata: " + self.body(request_id) + b"\n\n"
+    def event(self, request_id: str, dialect: str = "") -> bytes:
+        """Return the error as a server-sent event, for an answer that has already begun.
+
+        It has no name in Google's dialect, whose SDKs skip those that have one.
+        """
+        name = b"" if dialect == "gemini" else b"event: error\n"
+        return name + b"data: " + self.body(request_id, dialect) + b"\n\n"
 
 
 class NotAllowedError(ApiError):

@@ -159,10 +159,10 @@ class Exchange:
     # --- relay -------------------------------------------------------------------------------
 
     def _is_stream(self, answer: Answer) -> bool:
-        kind = answer.header(b"content-type")
-        if kind:
-            return kind.lower().startswith(b"text/event-stream")
-        return self._order.facts.is_stream
+        if _is_events(answer):
+            return True
+        facts = self._order.facts
+        return facts.is_stream and (facts.may_stream_array or not answer.header(b"content-type"))
 
     async def _relay_stream(self, answer: Answer) -> None:
         """Pass events on as they come; a clean end only where the provider made one."""
@@ -170,7 +170,7 @@ class Exchange:
         withholds = facts.is_stream and provider.injects_usage and not facts.asks_usage
         reader = self._order.endpoint.stream_reader(withholds_usage=withholds)
         self._read_so_far = reader.reading
-        self._is_event_stream = True
+        self._is_event_stream = _is_events(answer) or not facts.may_stream_array
         headers = [(n, v) for n, v in self._passed_headers(answer) if n != b"cache-control"]
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         self._start(answer.status, headers)
@@ -184,7 +184,7 @@ class Exchange:
         except _NotCoveredError as refusal:
             self._ending.end(reader.reading(), refusal.reason)
             answer.close()  # before anything is waited for: what is generated now nobody pays for
-            await self._finish(b"\n\n" + refusal.error.event(self._order.request_id))
+            await self._finish_broken(refusal.error)
             return
         rest = reader.events.finish()
         reading = reader.reading()
@@ -197,7 +197,7 @@ class Exchange:
         else:
             self._ending.end(reading, broken)
             self._attempts.note_broken(broken)
-            await self._finish(self._error_event(broken))
+            await self._finish_broken(self._interrupted(broken))
 
     async def _pass_events(self, answer: Answer, reader: StreamReader) -> None:
         """Pass events on, each only when the hold covers what has been generated.
@@ -372,6 +372,15 @@ class Exchange:
     async def _finish(self, body: bytes) -> None:
         await self._pass(body, more=False)
 
+    async def _finish_broken(self, error: ApiError) -> None:
+        """End a stream that must not look complete: told in it, or where it cannot be, hung up."""
+        if not self._is_event_stream:
+            self._client.abort()
+            return
+        # The blank line ends whatever the provider had begun.
+        event = error.event(self._order.request_id, self._order.dialect)
+        await self._finish(b"\n\n" + event)
+
     async def _after_cut(self, reason: str) -> None:
         """End what was cut: settle, and tell the client of it, unless that is its own doing."""
         if self._is_failure and not self._ending.has_ended:
@@ -382,7 +391,7 @@ class Exchange:
             self._ending.end_abandoned(self._read_so_far(), reason)
         elif self._is_event_stream:
             self._ending.end(self._read_so_far(), reason)
-            await self._finish(self._error_event(reason))
+            await self._finish_broken(self._interrupted(reason))
         elif self._client.has_started:
             self._ending.end(self._read_so_far(), reason)
             self._client.abort()  # as in _relay_large
@@ -393,8 +402,9 @@ class Exchange:
                 504, reason, self._order.request_id, code="upstream_timeout", should_retry=False
             )
 
-    def _error_event(self, what: str) -> bytes:
-        request_id = self._order.request_id
-        error = proxy_error(502, what, request_id, code="upstream_interrupted")
-        # The blank line ends whatever the provider had begun.
-        return b"\n\n" + error.event(request_id)
+    def _interrupted(self, what: str) -> ApiError:
+        return proxy_error(502, what, self._order.request_id, code="upstream_interrupted")
+
+
+def _is_events(answer: Answer) -> bool:
+    return answer.header(b"content-type").lower().startswith(b"text/event-stream")

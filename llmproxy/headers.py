@@ -10,6 +10,8 @@ from itertools import product
 from operator import itemgetter
 from urllib.parse import parse_qsl
 
+from llmproxy.dialects.families import FAMILIES
+
 Headers = list[tuple[bytes, bytes]]
 
 _HOP_BY_HOP = frozenset(
@@ -56,6 +58,8 @@ _REQUEST_DROPPED_PREFIXES = tuple(
         {b"x-forwarded-", b"cf-", b"sec-", b"x-llmproxy-"}
         # These command gateways: another model, host or account.
         | {b"x-portkey-", b"x-litellm-", b"helicone-"}
+        # Google's servers take orders from these: another account, an answer without its usage.
+        | {b"x-goog-"}
     )
 )
 _IDENTITY = (b"accept-encoding", b"identity")
@@ -110,10 +114,8 @@ def to_provider(
     passed += ((b"content-type", content_type), _IDENTITY)
     if not secret:
         return passed
-    if dialect == "anthropic":
-        passed.append((b"x-api-key", secret.encode()))
-    else:
-        passed.append((b"authorization", b"Bearer " + secret.encode()))
+    family = FAMILIES[dialect]
+    passed.append((family.credential, family.scheme + secret.encode()))
     return passed
 
 

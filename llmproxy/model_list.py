@@ -4,6 +4,8 @@ import json
 from datetime import UTC, datetime
 
 from llmproxy.catalog import Catalog, Model
+from llmproxy.dialects.gemini_contents import GENERATE, STREAM
+from llmproxy.dialects.gemini_embeddings import COUNT, EMBED, EMBED_BATCH
 from llmproxy.errors import model_not_found
 from llmproxy.limits import Limits
 from llmproxy.routes import Route
@@ -17,7 +19,7 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
     Raises:
         ApiError: 404, there is no model of that name.
     """
-    describe = _describe_anthropic if route.dialect == "anthropic" else _describe_openai
+    describe = _DESCRIBE.get(route.dialect, _describe_openai)
     updated = datetime.strptime(catalog.updated, "%Y-%m-%d").replace(tzinfo=UTC)
     if route.model_id is not None:
         model = catalog.find(route.provider, route.model_id)
@@ -26,6 +28,8 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
         return json.dumps(describe(model, updated)).encode()
     models = [model for model in catalog.models(route.provider) if _is_allowed(model, limits)]
     data = [describe(model, updated) for model in models]
+    if route.dialect == "gemini":
+        return json.dumps({"models": data}).encode()
     if route.dialect != "anthropic":
         return json.dumps({"object": "list", "data": data}).encode()
     first, last = (models[0].id, models[-1].id) if models else (None, None)
@@ -47,3 +51,27 @@ def _describe_openai(model: Model, updated: datetime) -> dict[str, object]:
 def _describe_anthropic(model: Model, updated: datetime) -> dict[str, object]:
     created = updated.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {"type": "model", "id": model.id, "display_name": model.id, "created_at": created}
+
+
+_METHODS_BY_MODE = {
+    "chat": [GENERATE, STREAM, COUNT],
+    "embedding": [EMBED, EMBED_BATCH, COUNT],
+}
+
+
+def _describe_gemini(model: Model, updated: datetime) -> dict[str, object]:
+    del updated
+    described: dict[str, object] = {
+        "name": f"models/{model.id}",
+        "displayName": model.id,
+        "inputTokenLimit": model.max_input_tokens,
+        "outputTokenLimit": model.max_output_tokens,
+        "supportedGenerationMethods": _METHODS_BY_MODE.get(model.mode),
+    }
+    return {name: told for name, told in described.items() if told is not None}
+
+
+_DESCRIBE = {
+    "anthropic": _describe_anthropic,
+    "gemini": _describe_gemini,
+}

@@ -44,7 +44,10 @@ class Order(NamedTuple):
     endpoint: Endpoint
     facts: RequestFacts
     headers: Headers
-    query: str
+    dialect: str
+    """That of the path that was asked for: a provider may speak several."""
+    upstream_path: str
+    """Behind the provider's base URL, with its query."""
     body: bytes
     keys: list[LiveKey]
     """The keys that may be tried, best first."""

@@ -32,6 +32,9 @@ class Preset(msgspec.Struct, frozen=True):
     audio_seconds_min: int = 0
 
 
+GEMINI_OPENAI_PATH = "/v1beta/openai"
+"""Where Google's servers speak OpenAI's dialect."""
+
 PRESETS = {
     "openai": Preset(
         "openai",
@@ -40,7 +43,7 @@ PRESETS = {
         output_members=("max_completion_tokens", "max_tokens"),
     ),
     "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
-    "gemini": Preset("openai", "https://generativelanguage.googleapis.com/v1beta/openai"),
+    "gemini": Preset("gemini", "https://generativelanguage.googleapis.com"),
     "xai": Preset("openai", "https://api.x.ai/v1"),
     "groq": Preset(
         "openai",
@@ -65,13 +68,21 @@ PRESETS = {
     "cohere": Preset("openai", "https://api.cohere.ai/compatibility/v1", injects_usage=False),
 }
 
-DIALECTS = ("openai", "anthropic")
-
 RESERVED_NAMES = frozenset(
     {"chat", "completions", "responses", "messages", "models", "embeddings", "images", "audio"}
     | {"moderations", "files", "batches", "key", "usage", "v1"}
 )
 """Words that follow `/v1/` in paths that are no provider's (reference wire.md F.2)."""
+
+
+def root_url(dialect: str, base_url: str) -> str:
+    """Return what the paths of a dialect are appended to.
+
+    That is the base URL. Gemini's may end in the path of its OpenAI-compatible face, as it did when
+    that was the only one, and as Google's documentation gives it.
+    """
+    return base_url.removesuffix(GEMINI_OPENAI_PATH) if dialect == "gemini" else base_url
+
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from llmproxy import __version__
 from llmproxy.clock import Clock
 from llmproxy.dialects.failures import FailureKind, classify
+from llmproxy.dialects.families import FAMILIES
 from llmproxy.fetch import Fetched, FetchError, fetch
 from llmproxy.headers import Headers, to_provider, without_secret
 from llmproxy.key_pool import Provider
-from llmproxy.presets import PRESETS
+from llmproxy.presets import PRESETS, root_url
 from llmproxy.upstream import Upstream
 from llmproxy.upstream_connection import UpstreamError
 
@@ -53,7 +54,10 @@ def probe(provider: Provider, secret: str) -> Probe:
     headers = {name.decode(): value.decode() for name, value in asked}
     try:
         got = fetch(
-            provider.base_url + path, headers, timeout_s=TIMEOUT_S, bytes_max=LIST_BYTES_MAX
+            root_url(provider.dialect, provider.base_url) + path,
+            headers,
+            timeout_s=TIMEOUT_S,
+            bytes_max=LIST_BYTES_MAX,
         )
     except FetchError as error:
         return Probe("unreachable", None, str(error))
@@ -87,7 +91,9 @@ async def ask(upstream: Upstream, provider: Provider, secret: str) -> Probe:
     """Ask as `probe` does, without looking at the list; for the server."""
     path, headers = _question(provider, secret)
     try:
-        got = await _get(upstream, provider.base_url, path, headers, list_bytes_max=0)
+        got = await _get(
+            upstream, root_url(provider.dialect, provider.base_url), path, headers, list_bytes_max=0
+        )
     except (UpstreamError, TimeoutError) as error:
         return _unanswered(error)
     if got.status == 200:
@@ -102,7 +108,13 @@ async def ask_closely(upstream: Upstream, provider: Provider, secret: str) -> Pr
     """
     path, headers = _question(provider, secret)
     try:
-        got = await _get(upstream, provider.base_url, path, headers, list_bytes_max=LIST_LOOKED_AT)
+        got = await _get(
+            upstream,
+            root_url(provider.dialect, provider.base_url),
+            path,
+            headers,
+            list_bytes_max=LIST_LOOKED_AT,
+        )
     except (UpstreamError, TimeoutError) as error:
         return _unanswered(error)
     if got.status == 200 and len(got.body) >= LIST_LOOKED_AT:
@@ -151,7 +163,7 @@ def _question(provider: Provider, secret: str) -> tuple[str, Headers]:
     path = preset.probe_path if preset else _MODELS
     if provider.dialect == "anthropic":
         asked.append((b"anthropic-version", _ANTHROPIC_VERSION))
-        path = "/v1" + _MODELS
+    path = FAMILIES[provider.dialect].probe_path or path
     return path, to_provider(asked, provider.dialect, secret)
 
 
@@ -162,11 +174,11 @@ def _refused(status: int, body: bytes, secret: str, date: str = "") -> Probe:
 
 
 def _count_models(body: bytes) -> int | None:
-    """Return how many models a list has, in either dialect; None for what is no list."""
+    """Return how many models a list has, in any dialect; None for what is no list."""
     try:
         found: Any = json.loads(body)
     except (ValueError, RecursionError):
         return None
     # Together's list is bare.
-    models = found.get("data") if isinstance(found, dict) else found
+    models = found.get("data", found.get("models")) if isinstance(found, dict) else found
     return len(models) if isinstance(models, list) else None

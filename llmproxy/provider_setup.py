@@ -5,6 +5,7 @@ Writers are `f(tx, …)`. Must not talk to providers.
 
 import msgspec
 
+from llmproxy.dialects.families import FAMILIES
 from llmproxy.errors import NotFoundError, RefusedError
 from llmproxy.key_pool import (
     KEYLESS,
@@ -56,7 +57,7 @@ def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
     Raises:
         RefusedError: its dialect reports usage unasked.
     """
-    if wanted and provider.dialect != "openai":
+    if wanted and not FAMILIES[provider.dialect].has_stream_options:
         msg = f"{provider.name} speaks {provider.dialect}, which has no stream_options."
         raise RefusedError(msg)
     tx.execute("UPDATE providers SET injects_usage = ? WHERE id = ?", (wanted, provider.id))

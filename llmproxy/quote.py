@@ -7,7 +7,7 @@ import msgspec
 from llmproxy.catalog import Model
 from llmproxy.clock import rfc3339
 from llmproxy.dialects.base import Endpoint, RequestFacts
-from llmproxy.dialects.json_gate import with_output_max
+from llmproxy.dialects.json_gate import with_output_max, with_output_max_within
 from llmproxy.errors import ApiError, NotAllowedError
 from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
@@ -242,8 +242,11 @@ def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
         tokens = quote.facts.output_max
     if tokens is None:
         return body
-    read = endpoint.read_output_members
-    return with_output_max(body, endpoint.output_members, tokens, read=read)
+    members, read = endpoint.output_members, endpoint.read_output_members
+    within = quote.facts.output_within
+    if within is None:
+        return with_output_max(body, members, tokens, read=read)
+    return with_output_max_within(body, within, members, tokens, read=read)
 
 
 def _fitting_max(quote: Quote, available_nanousd: int) -> int:

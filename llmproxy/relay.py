@@ -163,7 +163,7 @@ class Relay:
         if asks_websocket(request.headers):
             raise websocket_unsupported()
         route = self._routes.find(request.method, request.raw_path)
-        request.trace.provider = route.provider
+        request.trace.provider, request.trace.dialect = route.provider, route.dialect
         if route.is_base:
             _answer(client, b"", request_id)
             return
@@ -255,7 +255,7 @@ class Relay:
             if quote is not None:
                 once = None
                 if keys_given := given_keys(request.headers):
-                    target = f"{route.provider}/{endpoint.name}"
+                    target = f"{route.provider}{endpoint.upstream_path}"
                     once = await read_once(keys_given, target, body, self._services.bodies)
                 may_fit = may_be_lowered(endpoint, facts, request.headers)
                 quote, hold = await self.holds.place(
@@ -275,7 +275,10 @@ class Relay:
             endpoint=endpoint,
             facts=facts,
             headers=request.headers,
-            query=passed_query(request.query),
+            dialect=route.dialect,
+            upstream_path=route.upstream
+            + endpoint.upstream_path
+            + passed_query(request.query, route.query),
             body=body,
             keys=keys,
             scope=scope,
@@ -394,7 +397,7 @@ def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:
     if client.has_started:
         client.abort()  # an answer cut short must never look complete
         return
-    body = error.body(request_id)
+    body = error.body(request_id, trace.dialect)
     headers = [*error.headers(request_id), (b"content-length", b"%d" % len(body))]
     client.start(error.status, headers)
     client.write(body, more=False)

@@ -3,65 +3,25 @@
 Matched on the raw bytes of the path, so that no decoding can make two paths one (security S4).
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from llmproxy.dialects.anthropic_messages import REFUSED as ANTHROPIC_REFUSED
-from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint
-from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, OpenAIAudio
-from llmproxy.dialects.openai_chat import OpenAIChat
-from llmproxy.dialects.openai_completions import OpenAICompletions
-from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
-from llmproxy.dialects.openai_images import OpenAIImages
-from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
-from llmproxy.dialects.openai_speech import OpenAISpeech
-from llmproxy.dialects.unmetered import FreeEndpoint
-from llmproxy.errors import ApiError, unknown_path, wrong_method
-from llmproxy.presets import PRESETS, Preset
+from llmproxy.dialects.families import Face, faces_of
+from llmproxy.errors import ApiError, invalid_request, unknown_path, wrong_method
 from llmproxy.refused_endpoints import find_refused
-
-_SHARED: dict[str, tuple[Endpoint, ...]] = {
-    "openai": (
-        OpenAIResponses(),
-        OpenAIResponses("responses/compact"),
-        FreeEndpoint("responses/input_tokens", "/responses/input_tokens", STATEFUL),
-        OpenAICompletions(),
-        OpenAIEmbeddings(),
-        OpenAIImages("images/generations"),
-        OpenAIImages("images/edits"),
-        OpenAISpeech(),
-        FreeEndpoint("moderations", "/moderations", {}),
-    ),
-    "anthropic": (
-        FreeEndpoint("messages/count_tokens", "/v1/messages/count_tokens", ANTHROPIC_REFUSED),
-    ),
-}
-"""The endpoints that are the same for every provider of a dialect family."""
-
-BASES = {"gemini": ("v1beta/openai/", "v1beta/openai/v1/"), "groq": ("openai/v1/",)}
-"""What some providers' own SDKs put between the base URL and the endpoint."""
 
 
 def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
-    """Return a provider's endpoints, the one for conversations as this very provider reads it."""
-    preset = PRESETS.get(provider, Preset(dialect, base_url=""))
-    if dialect == "anthropic":
-        is_known = provider in PRESETS
-        return (AnthropicMessages(answers_nothing_for_0=is_known), *_SHARED[dialect])
-    chat = OpenAIChat(preset.output_members, preset.ignored_output_members)
-    least_s = preset.audio_seconds_min
-    return (
-        chat,
-        *_SHARED[dialect],
-        OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS, least_s),
-        OpenAIAudio("audio/translations", TRANSLATION_FORMATS, least_s),
-    )
+    """Return a provider's endpoints, but those that stand below a model."""
+    return tuple(one for face in faces_of(provider, dialect) for one in face.endpoints)
 
 
 _MODELS = b"models"
-_BETA = b"beta=true"
+_MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""Of a model in a path that goes upstream: nothing that could lead it elsewhere."""
 
 
 class Route(NamedTuple):
@@ -76,6 +36,17 @@ class Route(NamedTuple):
     endpoint: Endpoint | None = None
     model_id: str | None = None
     is_base: bool = False
+    upstream: str = ""
+    """What stands between the provider's base URL and the endpoint's own path."""
+    query: bytes = b""
+    """What of the client's query goes upstream."""
+
+
+class _Below(NamedTuple):
+    """The endpoints below the models of a list: `{model}:{method}`."""
+
+    route: Route
+    by_model: Mapping[str, Callable[[str], Endpoint]]
 
 
 class Routes:
@@ -86,19 +57,25 @@ class Routes:
         self._post: dict[bytes, Route] = {}
         self._get: dict[bytes, Route] = {}
         self._bases: dict[bytes, Route] = {}
+        self._below: dict[bytes, _Below] = {}
         for provider, dialect in providers:
             root = f"/v1/{provider}"
-            endpoints = endpoints_of(provider, dialect)
             self._bases |= dict.fromkeys(
                 (root.encode(), f"{root}/".encode()), Route(provider, dialect, is_base=True)
             )
-            # Anthropic's SDKs add "/v1" to the base URL themselves (wire.md F.2).
-            for inner in ("", "v1/", *BASES.get(provider, ())):
-                base = f"{root}/{inner}".encode()
-                self._get[base + _MODELS] = Route(provider, dialect)
-                for endpoint in endpoints:
-                    path = base + endpoint.name.encode()
-                    self._post[path] = Route(provider, dialect, endpoint)
+            for face in faces_of(provider, dialect):
+                self._add(provider, root, face)
+
+    def _add(self, provider: str, root: str, face: Face) -> None:
+        """Add the paths of one face of a provider."""
+        route = Route(provider, face.dialect, upstream=face.upstream, query=face.query)
+        for inner in face.inner:
+            base = f"{root}/{inner}".encode()
+            self._get.setdefault(base + _MODELS, route)
+            for endpoint in face.endpoints:
+                self._post[base + endpoint.name.encode()] = route._replace(endpoint=endpoint)
+            if face.by_model:
+                self._below[base + _MODELS] = _Below(route, face.by_model)
 
     def find(self, method: str, raw_path: bytes) -> Route:
         """Return where a request goes.
@@ -108,7 +85,7 @@ class Routes:
                 endpoint of a provider that cannot be metered.
         """
         if method == "POST":
-            route = self._post.get(raw_path)
+            route = self._post.get(raw_path) or self._of_model(raw_path)
         elif method in {"GET", "HEAD"}:
             route = self._get.get(raw_path) or self._bases.get(raw_path) or self._model(raw_path)
         else:
@@ -119,14 +96,36 @@ class Routes:
 
     def _model(self, raw_path: bytes) -> Route | None:
         """Return the route of one model of a list; its id is looked up, never sent on."""
-        before, found, model = raw_path.partition(b"/" + _MODELS + b"/")
-        route = self._get.get(before + b"/" + _MODELS) if found and model else None
+        before, model = _split_models(raw_path)
+        route = self._get.get(before) if model else None
         return route and route._replace(model_id=unquote(model.decode("latin-1")))
 
+    def _of_model(self, raw_path: bytes) -> Route | None:
+        """Return the route of `models/{model}:{method}`; the endpoint is told its model.
+
+        Raises:
+            ApiError: 400, the model's name could lead elsewhere at the provider.
+        """
+        before, named = _split_models(raw_path)
+        below = self._below.get(before)
+        model, _, method = named.rpartition(b":")
+        make = below and below.by_model.get(method.decode("latin-1"))
+        if below is None or make is None:
+            return None
+        if not _MODEL_NAME.fullmatch(model):
+            raise invalid_request(
+                "The model in the path must be its plain name, of letters, digits, `.`, `_` and "
+                "`-`, such as models/gemini-2.5-flash:generateContent.",
+                param="model",
+            )
+        return below.route._replace(endpoint=make(model.decode()))
+
     def _refusal(self, raw_path: bytes) -> ApiError:
-        if raw_path in self._post:
+        if raw_path in self._post or self._of_model(raw_path):
             return wrong_method("POST")
-        if raw_path in self._get or self._model(raw_path):
+        before, named = _split_models(raw_path)
+        is_method = before in self._below and b":" in named
+        if not is_method and (raw_path in self._get or self._model(raw_path)):
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")
         # Of an endpoint that is served, "cannot be metered" would be a lie.
@@ -148,10 +147,19 @@ class Routes:
     def _paths_of(self, provider: bytes) -> list[bytes]:
         """Return a provider's paths, each once: without the aliases below other bases."""
         base = b"/v1/" + provider + b"/"
-        served = endpoints_of(provider.decode(), self._bases[base].dialect)
-        return [base + endpoint.name.encode() for endpoint in served] + [base + _MODELS]
+        first, *others = faces_of(provider.decode(), self._bases[base].dialect)
+        below = f"{first.inner[0]}models/{{model}}:"
+        names = [f"{below}{method}" for method in first.by_model]
+        names += [endpoint.name for face in (first, *others) for endpoint in face.endpoints]
+        return [base + name.encode() for name in names] + [base + _MODELS]
 
 
-def passed_query(query: bytes) -> str:
-    """Return what of a client's query goes upstream; all but `beta=true` is dropped."""
-    return "?beta=true" if query and _BETA in query.split(b"&") else ""
+def _split_models(raw_path: bytes) -> tuple[bytes, bytes]:
+    """Return a path up to its list of models, and what stands below that."""
+    before, _, below = raw_path.partition(b"/" + _MODELS + b"/")
+    return before + b"/" + _MODELS, below
+
+
+def passed_query(query: bytes, passed: bytes) -> str:
+    """Return what of a client's query goes upstream: `passed`, if it is there, and nothing else."""
+    return f"?{passed.decode()}" if query and passed in query.split(b"&") else ""

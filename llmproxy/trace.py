@@ -26,6 +26,8 @@ class Trace(msgspec.Struct):
     api_key: str = ""
     provider: str = ""
     endpoint: str = ""
+    dialect: str = ""
+    """In whose shape errors are told."""
     model: str = ""
     is_stream: bool = False
     status: int = 0

@@ -6,7 +6,7 @@ them is a part of `input` and `output`, as `reasoning` is. Must not know prices 
 """
 
 import math
-from fractions import Fraction
+from decimal import Decimal
 
 import msgspec
 
@@ -126,11 +126,10 @@ def provider_cost(reported: object, scale: int) -> int | None:
         reported: a JSON number; floats are taken as the decimal that they are written as.
         scale: how many 10⁻¹⁵ USD one of its unit is.
     """
-    if type(reported) is int or (type(reported) is float and math.isfinite(reported)):
-        exact = Fraction(str(reported)) * scale
-        if 0 <= exact <= PROVIDER_COST_MAX:
-            return math.ceil(exact)
-    return None
+    if type(reported) not in {int, float} or not 0 <= reported <= PROVIDER_COST_MAX:  # type: ignore[operator]
+        return None
+    cost = Decimal(str(reported)) * scale  # at most 19 digits: nothing is rounded here
+    return math.ceil(cost) if cost <= PROVIDER_COST_MAX else None
 
 
 class Movers(msgspec.Struct, frozen=True):

@@ -1,6 +1,8 @@
-"""Write docs/cli.md from the program's own help, and docs/settings.md from its settings.
+"""Write the pages of docs/ that are made of the program itself.
 
-python scripts/generate_cli_docs.py           write both files
+They are cli.md (its help), settings.md (its settings) and clients.md (llmproxy/client_settings).
+
+python scripts/generate_cli_docs.py           write them
 python scripts/generate_cli_docs.py --check   say whether they are current (exit 1: they are not)
 """
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 
 from llmproxy import config, settings
 from llmproxy.cli.app import app
+from llmproxy.client_settings import Client, clients
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 HELP_COLUMNS = 88
@@ -77,10 +80,43 @@ is the server's user or root; the credential is closed by systemd itself. How to
 key: [Running it as a service](operating.md#another-master-key).
 """
 
+CLIENTS_HEAD = """\
+# Clients
+
+<!-- Made by scripts/generate_cli_docs.py from llmproxy/client_settings: do not edit. -->
+
+A client needs two things: the address of the proxy, with `/v1/` and the provider's name behind it,
+and an API key of the proxy's. Here is where each client wants them. `llmproxy clients show NAME`
+prints any of these settings with the address of your server in it; the dashboard shows them with it
+too. The key is in the variable `APP_API_KEY`, or stands where it says `llmp_…`.
+
+| client | name | tested |
+|---|---|---|
+"""
+TESTED = {
+    "run": "the client itself",
+    "replayed": "its requests, replayed",
+    "not": "no: see below",
+}
+
+CLIENTS_TAIL = """
+## Any other
+
+What has a setting for an OpenAI-compatible server (its base URL, API base, endpoint) takes
+`http://127.0.0.1:8000/v1/openai`. What speaks to Anthropic takes
+`http://127.0.0.1:8000/v1/anthropic`; whether the client adds `/v1/messages` to it or only
+`/messages`, both are there. Other providers are at `http://127.0.0.1:8000/v1/{provider}`. Which
+paths there are, and where the key may stand, is in [the list of endpoints](endpoints.md).
+"""
+
 
 def main() -> int:
-    """Write or check both files; return the exit code."""
-    pages = {DOCS / "cli.md": cli_page(), DOCS / "settings.md": settings_page()}
+    """Write or check the files; return the exit code."""
+    pages = {
+        DOCS / "cli.md": cli_page(),
+        DOCS / "settings.md": settings_page(),
+        DOCS / "clients.md": clients_page(),
+    }
     if "--check" not in sys.argv[1:]:
         for path, text in pages.items():
             path.write_text(text, encoding="utf-8")
@@ -136,6 +172,20 @@ def settings_page() -> str:
         variable = f"LLMPROXY_{setting.name.upper()}"
         rows.append(f"| `{setting.name}` | `{variable}` | {shown} | {bounds} | {setting.help} |\n")
     return SETTINGS_HEAD + "".join(rows) + SETTINGS_TAIL
+
+
+def clients_page() -> str:
+    """Return the page of all clients."""
+    rows = (f"| {each.title} | `{each.name}` | {TESTED[each.tested]} |\n" for each in clients())
+    return CLIENTS_HEAD + "".join(rows) + "".join(map(client_section, clients())) + CLIENTS_TAIL
+
+
+def client_section(client: Client) -> str:
+    """Return the section of one client."""
+    place = f"In {client.place}:\n\n" if client.place else ""
+    notes = "".join(f"- {note}\n" for note in client.notes)
+    fence = f"```{client.language}\n{client.text}```\n"
+    return f"\n## {client.title}\n\n{place}{fence}" + (f"\n{notes}" if notes else "")
 
 
 if __name__ == "__main__":

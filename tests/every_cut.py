@@ -15,6 +15,7 @@ from itertools import combinations
 import msgspec
 
 from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.families import faces_of
 from llmproxy.presets import PRESETS
 from llmproxy.routes import endpoints_of
 from tests.fixtures import STREAMS, Case
@@ -27,6 +28,9 @@ _AROUND = re.compile(rb"\r?\n|[\x80-\xff]+")
 def endpoint_of(case: Case) -> Endpoint:
     """Return the endpoint that reads a fixture."""
     dialect = PRESETS[case.provider].dialect if case.provider in PRESETS else "openai"
+    for face in faces_of(case.provider, dialect):
+        if case.endpoint in face.by_model:
+            return face.by_model[case.endpoint](case.model)
     return next(one for one in endpoints_of(case.provider, dialect) if one.name == case.endpoint)
 
 

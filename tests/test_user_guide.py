@@ -8,13 +8,12 @@ import os
 import re
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from llmproxy.client_settings import find_client
 from llmproxy.demo.mishaps import MISHAPS
 from llmproxy.money import format_usd
 from tests.clients.test_user_guide import EXPECTED as EXPECTED_OF_CLIENTS
@@ -125,21 +124,11 @@ def test_every_snippet_of_the_page_is_run() -> None:
     assert shapes == SETTINGS
 
 
-def test_the_settings_of_claude_code_have_their_shape() -> None:
-    settings = json.loads(SNIPPETS["Programs/Claude Code/1"].code)
-    assert set(settings) == {"env"}
-    assert settings["env"] == {
-        "ANTHROPIC_BASE_URL": "http://127.0.0.1:8000/v1/anthropic",
-        "ANTHROPIC_AUTH_TOKEN": "llmp_…",
-    }
-
-
-def test_the_settings_of_codex_have_their_shape() -> None:
-    settings: dict[str, Any] = tomllib.loads(SNIPPETS["Programs/Codex/1"].code)
-    provider = settings["model_providers"][settings["model_provider"]]
-    assert provider["base_url"].endswith("/v1/openai")
-    assert provider["wire_api"] == "responses"  # the only one that it takes (wire.md F.1)
-    assert provider["env_key"] == "APP_API_KEY"
+@pytest.mark.parametrize("name", ["claude-code", "codex"])
+def test_the_settings_of_a_program_are_those_that_are_known_of_it(name: str) -> None:
+    client = find_client(name)
+    assert SNIPPETS[f"Programs/{client.title}/1"].code == client.text
+    assert f"`{client.place}`" in TEXT
 
 
 def test_the_mishaps_of_the_demo_are_those_of_the_page() -> None:

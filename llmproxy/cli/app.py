@@ -15,6 +15,7 @@ from llmproxy import __version__
 from llmproxy.cli import (
     audit,
     catalog,
+    clients,
     config,
     db,
     doctor,
@@ -98,6 +99,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(providers.app, name="providers")
 app.add_typer(provider_keys.app, name="provider-keys")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(clients.app, name="clients")
 app.add_typer(usage.app, name="usage")
 app.command(epilog=explain.EXAMPLES)(explain.explain)
 app.add_typer(ledger.app, name="ledger")

@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 import typer
 
 from llmproxy.cli import opening, output
+from llmproxy.cli.catalog_rerating import print_rerating, rerate_last_days, rerating_json
 from llmproxy.cli.options import Json, Yes, examples
 from llmproxy.cli.output import Column
 
 if TYPE_CHECKING:
     from llmproxy.catalog import Catalog
     from llmproxy.catalog_changes import ModelChange
+    from llmproxy.rerating import Rerating
 
 CHECK_EXAMPLES = examples("llmproxy catalog check", "llmproxy catalog check my_catalog.json")
 UPDATE_EXAMPLES = examples(
@@ -71,9 +73,11 @@ def update(
 ) -> None:
     """Put a newer catalog file in force, after showing what it changes.
 
-    It is copied beside config.toml and used from then on instead of the
-    built-in one, by a running server too. Entries of your own stay. Prices
-    that change more than 20 times need --yes.
+    Shows too what the last seven days' requests would have cost by it, user by
+    user; their charges stay as they are (with --yes only a dry run looks). It is
+    copied beside config.toml and used from then on instead of the built-in one,
+    by a running server too. Entries of your own stay. Prices that change more
+    than 20 times need --yes.
     """
     from llmproxy.catalog_changes import compare
     from llmproxy.catalog_parser import load_catalog, parse_catalog
@@ -89,6 +93,9 @@ def update(
     if not as_json:
         _print_changes(old, new, changes)
     is_newer = bool(changes) or old.updated != new.updated
+    rerating = rerate_last_days(new) if changes and (dry_run or not yes) else None
+    if rerating and not as_json:
+        print_rerating(rerating)
     if is_newer and not dry_run:
         _ask(changes, yes=yes)
         # Together with the audit log's note of it, or not at all.
@@ -99,7 +106,9 @@ def update(
         ):
             pass
     if as_json:
-        output.print_json(_as_json(old, new, changes, is_applied=is_newer and not dry_run))
+        output.print_json(
+            _as_json(old, new, changes, rerating, is_applied=is_newer and not dry_run)
+        )
     elif is_newer and not dry_run:
         output.print_line(f"{config.paths.catalog} is in force now.")
     else:
@@ -204,7 +213,12 @@ def _own_among(changes: "list[ModelChange]") -> list[str]:
 
 
 def _as_json(
-    old: "Catalog", new: "Catalog", changes: "list[ModelChange]", *, is_applied: bool
+    old: "Catalog",
+    new: "Catalog",
+    changes: "list[ModelChange]",
+    rerating: "Rerating | None",
+    *,
+    is_applied: bool,
 ) -> dict[str, object]:
     return {
         "applied": is_applied,
@@ -219,6 +233,7 @@ def _as_json(
             }
             for change in changes
         ],
+        "last_days": rerating_json(rerating),
     }
 
 

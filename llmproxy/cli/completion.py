@@ -22,6 +22,11 @@ def provider_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, _provider_names)
 
 
+def client_names(incomplete: str) -> list[str]:
+    """Return the names of known clients that begin so."""
+    return _beginning(incomplete, _client_names)
+
+
 def model_ids(incomplete: str) -> list[str]:
     """Return the ids of models in the catalog that begin so."""
     return _beginning(incomplete, _model_ids)
@@ -51,6 +56,12 @@ def _provider_names() -> Iterable[str]:
         with opening.database() as database, database.read() as tx:
             names |= {provider.name for provider in key_pool.list_providers(tx)}
     return names
+
+
+def _client_names() -> Iterable[str]:
+    from llmproxy.client_settings import clients
+
+    return [client.name for client in clients()]
 
 
 def _model_ids() -> Iterable[str]:

@@ -10,13 +10,15 @@ import typer
 
 from llmproxy.cli import opening, output
 from llmproxy.cli.checks import Check, print_checks
-from llmproxy.cli.doctor_ledger import IsPriced, check_ledger
+from llmproxy.cli.doctor_ledger import check_ledger
+from llmproxy.cli.doctor_models import check_models
 from llmproxy.cli.options import Json, examples
 from llmproxy.errors import ConfigError, LlmproxyError, VaultError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from llmproxy.catalog import Catalog
     from llmproxy.config import MasterKey, Paths
     from llmproxy.key_pool import ProviderKey
     from llmproxy.settings import Settings
@@ -37,7 +39,8 @@ def doctor(
     """Check that everything is in order. Exits with 1 when something fails.
 
     Looks at the settings, the files and their modes, the database and its server, the master
-    key, providers and their keys, open holds, shortfalls, the clock, and the catalog.
+    key, providers and their keys, open holds, shortfalls, the clock, the catalog, and which
+    models were asked for and answered last week.
     """
     checks = [*_check_settings(), *_check_files(), *_check_catalog()]
     if online and opening.database_exists():
@@ -105,18 +108,18 @@ def _check_files() -> Iterator[Check]:
                 now_ms=opening.now_ms(),
                 is_served=database.files.serving_lock.is_held(),
                 total_timeout_s=_settings().total_timeout_s,
-                is_priced=_price_lookup(),
             )
+            yield from check_models(tx, now_ms=opening.now_ms(), catalog=_catalog())
     finally:
         database.close()
 
 
-def _price_lookup() -> IsPriced:
+def _catalog() -> "Catalog | None":
+    """Return the catalog in force, None if it cannot be used (a check of its own)."""
     try:
-        catalog = opening.catalog()
-    except LlmproxyError:  # the catalog has a check of its own
-        return lambda _provider, _model: False
-    return lambda provider, model: catalog.find(provider, model) is not None
+        return opening.catalog()
+    except LlmproxyError:
+        return None
 
 
 def _check_online() -> Iterator[Check]:

@@ -1,6 +1,6 @@
-"""The checks of `doctor` that ask the ledger and the requests."""
+"""The checks of `doctor` that ask the ledger."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from llmproxy.cli import output
@@ -11,18 +11,12 @@ if TYPE_CHECKING:
     from llmproxy.storage.database import Tx
 
 CLOCK_SLACK_MS = 60_000
-UNPRICED_DAYS = 7
-UNPRICED_SHOWN_MAX = 5
-DAY_MS = 86_400_000
-
-IsPriced = Callable[[str, str], bool]
-"""Says whether a provider's model has a price now."""
 
 
 def check_ledger(
-    tx: "Tx", *, now_ms: int, is_served: bool, total_timeout_s: int, is_priced: IsPriced
+    tx: "Tx", *, now_ms: int, is_served: bool, total_timeout_s: int
 ) -> Iterator[Check]:
-    """Look at open holds, shortfalls, credit, the clock and models without a price."""
+    """Look at open holds, shortfalls, credit and the clock."""
     from llmproxy import reports
     from llmproxy.money import format_usd
 
@@ -34,7 +28,6 @@ def check_ledger(
     yield Check("credit", "ok", f"{balance}; prove it with: llmproxy ledger verify")
     yield from _check_pool(tx)
     yield _check_clock(reports.newest_request_ms(tx), now_ms)
-    yield _check_unpriced(tx, now_ms, is_priced)
 
 
 def _check_holds(now: "Standing", overdue: int, *, is_served: bool, total_timeout_s: int) -> Check:
@@ -88,25 +81,3 @@ def _check_clock(newest_ms: int | None, now_ms: int) -> Check:
         advice = "Set the machine's clock. Charges are right all the same; days in reports are not."
         return Check("clock", "warn", message, advice)
     return Check("clock", "ok", f"{output.short_time(now_ms)} UTC, no request is of the future")
-
-
-def _check_unpriced(tx: "Tx", now_ms: int, is_priced: IsPriced) -> Check:
-    from llmproxy import reports
-
-    asked = reports.unpriced_models(tx, since_ms=now_ms - UNPRICED_DAYS * DAY_MS)
-    missing = [
-        f"{provider}/{model} ({output.counted(count, 'time')})"
-        for provider, model, count in asked
-        if not is_priced(provider, model)
-    ]
-    if not missing:
-        message = f"no model without a price was asked for in {UNPRICED_DAYS} days"
-        return Check("prices", "ok", message)
-    shown = ", ".join(missing[:UNPRICED_SHOWN_MAX])
-    more = f" and {len(missing) - UNPRICED_SHOWN_MAX} more" if shown != ", ".join(missing) else ""
-    message = f"asked for in {UNPRICED_DAYS} days, but without a price: {shown}{more}"
-    advice = (
-        "To offer one, give it prices: "
-        "llmproxy catalog set PROVIDER MODEL --in-price USD --out-price USD"
-    )
-    return Check("prices", "warn", message, advice)

@@ -34,13 +34,35 @@ def explain(
 
     with opening.reading() as tx:
         receipt = reports.find_receipt(tx, _find_id(tx, request_id))
+    other = _other_model(receipt.request)
     if as_json:
-        output.print_json(receipt_json(receipt))
+        output.print_json({**receipt_json(receipt), "served_entry": other})
     else:
         _print_receipt(receipt)
+        if other is not None:
+            provider, asked = receipt.request.provider, receipt.request.model
+            output.say(
+                f"The catalog has the model that answered as {provider}/{other}; charged are the "
+                f"prices of {asked}, which was asked for."
+            )
     if not receipt.agrees:
         output.say("The stored cost is NOT what the lines multiply to. See: llmproxy ledger verify")
         raise typer.Exit(1)
+
+
+def _other_model(request: "Request") -> str | None:
+    """Return the id of the catalog's entry that answered, if it is not the one asked for."""
+    from llmproxy.errors import CatalogError
+    from llmproxy.served import other_entry
+
+    if request.model_served in {None, request.model}:
+        return None
+    try:
+        catalog = opening.catalog()
+    except CatalogError:  # a receipt does not depend on the catalog of today
+        return None
+    found = other_entry(catalog, request.provider, request.model, request.model_served)
+    return None if found is None else found.id
 
 
 def _find_id(tx: "Tx", text: str) -> bytes:

@@ -152,7 +152,7 @@ def add(
     name: Name,
     base_url: Annotated[str, typer.Option(metavar="URL", help="Where its API begins.")],
     dialect: Annotated[
-        str, typer.Option(metavar="DIALECT", help="What it speaks: openai or anthropic.")
+        str, typer.Option(metavar="DIALECT", help="What it speaks: openai, anthropic or gemini.")
     ],
     no_key: Annotated[bool, typer.Option("--no-key", help="It needs no key.")] = False,
     no_stream_options: Annotated[
@@ -162,20 +162,21 @@ def add(
     allow_http: AllowHttp = False,
     as_json: Json = False,
 ) -> None:
-    """Set up a server that speaks OpenAI's or Anthropic's API.
+    """Set up a server that speaks OpenAI's, Anthropic's or Gemini's API.
 
     Such as Ollama, vLLM or a company's gateway. Its models need prices too:
     llmproxy catalog set
     """
     from llmproxy import key_pool, provider_setup
-    from llmproxy.presets import DIALECTS, Preset, check_base_url
+    from llmproxy.dialects.families import FAMILIES
+    from llmproxy.presets import Preset, check_base_url
     from llmproxy.provider_events import last_statuses
 
-    if dialect not in DIALECTS:
-        msg = f"--dialect must be {' or '.join(DIALECTS)}."
+    if dialect not in FAMILIES:
+        msg = f"--dialect must be {', '.join(FAMILIES)}."
         raise typer.BadParameter(msg)
     url = check_base_url(base_url, allow_http=allow_http)
-    injects_usage = dialect == "openai" and not no_stream_options
+    injects_usage = FAMILIES[dialect].has_stream_options and not no_stream_options
     now_ms = opening.now_ms()
     with opening.writing() as tx:
         described = Preset(dialect, url, injects_usage)
@@ -198,6 +199,8 @@ def _warn_of_path(url: str, dialect: str) -> None:
     """Say what is odd about a base URL, which only the server at its end knows for sure."""
     if dialect == "anthropic" and url.endswith("/v1"):
         output.say(f"Note: /v1 is added to it, so requests go to {url}/v1/messages.")
+    elif dialect == "gemini" and url.endswith(("/v1", "/v1beta")):
+        output.say(f"Note: /v1beta is added to it, so requests go to {url}/v1beta/models.")
     elif dialect == "openai" and not url.endswith("/v1"):
         output.say(f"Note: most such servers have their API under {url}/v1; see: providers check")
 

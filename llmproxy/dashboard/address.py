@@ -1,4 +1,4 @@
-"""Owns where the dashboard is, for those who only name it: it loads nothing heavy."""
+"""Owns where the proxy and its dashboard are, for those who only name them: loads nothing heavy."""
 
 import re
 
@@ -25,16 +25,40 @@ def dashboard_url(settings: Settings, port: int = 0) -> str:
         host, configured = settings.dashboard_host, settings.dashboard_port
     elif settings.public_url:
         return settings.public_url + PREFIX
-    host, port = EVERYWHERE.get(host, host), port or configured
-    return f"http://[{host}]:{port}{PREFIX}" if ":" in host else f"http://{host}:{port}{PREFIX}"
+    return _url(host, port or configured) + PREFIX
 
 
-def says_where(settings: Settings, port: int) -> str:
-    """Return what the serving process leaves beside the database: where its dashboard is."""
-    return f"dashboard at {dashboard_url(settings, port)}"
+def proxy_url(settings: Settings, port: int = 0) -> str:
+    """Return where clients reach the proxy: at `public_url`, or at its port.
+
+    `port` is the one that is listened on, where that is known.
+    """
+    return settings.public_url or _url(settings.host, port or settings.port)
+
+
+def _url(host: str, port: int) -> str:
+    host = EVERYWHERE.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def says_where(settings: Settings, port: int, dashboard_port: int) -> str:
+    """Return what the serving process leaves beside the database: where it and its dashboard are.
+
+    The ports are those that are listened on.
+    """
+    said = f"serves {proxy_url(settings, port)}"
+    if settings.dashboard:
+        said += f", dashboard at {dashboard_url(settings, dashboard_port)}"
+    return said
 
 
 def told_where(holder: str) -> str | None:
     """Return where the dashboard of the process that serves is, None when it does not say."""
     found = re.search(r"dashboard at (\S+)$", holder)
+    return found[1] if found else None
+
+
+def told_proxy(holder: str) -> str | None:
+    """Return where the process that serves is reached, None when it does not say."""
+    found = re.search(r"serves ([^\s,]+)", holder)
     return found[1] if found else None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from llmproxy import reports
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import CreditEntry
 from llmproxy.storage.database import Tx
 

@@ -14,7 +14,8 @@ from llmproxy.dashboard import credit, models, request_query
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
 from llmproxy.dashboard.forms import read_query
 from llmproxy.dashboard.models import ModelRow, Wanted
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.money import format_usd
 from llmproxy.reports import CreditEntry, RequestFilter
 from llmproxy.storage.database import Tx

@@ -23,7 +23,8 @@ from typing_extensions import override
 from llmproxy import reports
 from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.formats import iso_day
-from llmproxy.dashboard.site import HEADERS, SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import HEADERS, Site
 from llmproxy.dashboard.slots import Slots
 from llmproxy.errors import LlmproxyError
 from llmproxy.storage.database import Tx

@@ -14,10 +14,11 @@ from litestar import HttpMethod, Request, Response, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from llmproxy.client_settings import BASE_URL
 from llmproxy.dashboard.address import PICTURES, PREFIX
 from llmproxy.dashboard.errors import MissingError, NotSignedInError
-from llmproxy.dashboard.site import HEADERS, SignedIn, Site
-from llmproxy.storage.database import Tx
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import HEADERS, Site
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
@@ -27,14 +28,13 @@ FOLDER = Path(__file__).parent / "guide_pages"
 """Links to the files of docs/: the package gets the files themselves."""
 PAGES = {
     "user-guide": "Guide",
+    "clients": "Clients",
     "api": "Your figures by script",
     "what-gets-charged": "What gets charged",
     "limits": "Limits",
     "endpoints": "Endpoints",
     "errors": "Errors",
 }
-BASE_URL = "http://127.0.0.1:8000"
-"""The address that the files name, in whose place the visitor's own is put."""
 _AT, _ROOT = "/-at-/", "/-root-/"
 """Stand in the pages for where the dashboard, and the server, are: asked for at each visit."""
 
@@ -62,6 +62,7 @@ def guide_routes(site: Site) -> list[HTTPRouteHandler]:
 
     async def show(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         found, visit = await find(name), site.visit(request)
+        # The files name that address, in whose place the visitor's own is put.
         html = found.html.replace(BASE_URL, escape(visit.base_url))
         html = html.replace(_AT, visit.root + PREFIX + "/").replace(_ROOT, visit.root + "/")
         values = {"page": "guide", "guide": found, "html": html, "pages": PAGES, "here": name}
@@ -84,16 +85,12 @@ async def page_for_all(
     """Return a page that anybody may read; who is signed in keeps their navigation."""
     signed_in: SignedIn | None
     try:
-        signed_in, _ = await site.read_as_user(request, _nothing)
+        signed_in = await site.require_user(request)
     except NotSignedInError:
         signed_in = None
     visit = site.visit(request)
     values = {**values, "base": visit.base_url}
     return site.page(template, visit, values, signed_in=signed_in)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
 
 
 def pictures_route() -> HTTPRouteHandler:

@@ -12,7 +12,7 @@ from llmproxy.accounts import ApiKey, User
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.formats import DAY_MS, used_on
 from llmproxy.dashboard.key_form import HOUR_MS, NewKey
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import LimitsUse
 from llmproxy.storage.database import Tx
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from llmproxy import key_pool
 from llmproxy.catalog import Catalog, Model, Rates, further_rates
 from llmproxy.dashboard.errors import FormError, MissingError
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.money import format_rate_times
 from llmproxy.storage.database import Tx
 

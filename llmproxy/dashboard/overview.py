@@ -7,7 +7,7 @@ from typing import NamedTuple
 from llmproxy import accounts, reports
 from llmproxy.dashboard.bars import Bar, Share, draw_bars, first_day_ms, rank_shares
 from llmproxy.dashboard.formats import DAY_MS
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import OwnSums, Request, RequestFilter
 from llmproxy.storage.database import Tx
 
@@ -31,9 +31,6 @@ class Overview(NamedTuple):
 
     bars: list[Bar]
     models: list[Share]
-    total_nanousd: int
-    total_requests: int
-    today_nanousd: int
     live: Live
 
 
@@ -52,9 +49,6 @@ def read_overview(tx: Tx, signed_in: SignedIn) -> Overview:
     return Overview(
         bars=bars,
         models=rank_shares(_share(each) for each in models),
-        total_nanousd=sum(bar.charged_nanousd for bar in bars),
-        total_requests=sum(bar.requests for bar in bars),
-        today_nanousd=bars[-1].charged_nanousd,
         live=read_live(tx, signed_in),
     )
 

@@ -7,22 +7,26 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
+from llmproxy.client_settings import allowed_settings
 from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.bars import CHART_HEIGHT
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_form, read_query
 from llmproxy.dashboard.overview import Live, read_live, read_overview
-from llmproxy.dashboard.site import SignedIn, Site
-from llmproxy.dashboard.snippets import snippets
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import RefusedError
 from llmproxy.limits import Limits
-from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
 KEYS = "/settings/api-keys"
 RUNNING_AGAIN_S = 2
 AGAIN_S = 10
 """How soon an open Overview asks again what has changed."""
+SHOWN_CLIENTS = (
+    *("shell", "curl", "openai-python", "openai-node", "langchain", "claude-code", "codex"),
+)
+"""Whose settings stand on the page of a new key; those of all others are in the guide."""
 
 _log = logging.getLogger("llmproxy.dashboard")
 
@@ -70,7 +74,7 @@ def _key_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/settings/api-keys/new", http_method=READING)
     async def new_key(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_user(request, _nothing)
+        signed_in = await site.require_user(request)
         return _key_form(site, signed_in, {}, "")
 
     @route("/settings/api-keys/{key_id:int}", http_method=READING)
@@ -90,7 +94,7 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
             wanted = key_form.read_new_key(form, site.catalog(), now_ms=site.clock.now_ms())
             signed_in, secret = await site.write_as_user(request, keys.create_key, wanted)
         except (FormError, RefusedError) as error:
-            signed_in, _ = await site.read_as_user(request, _nothing)
+            signed_in = await site.require_user(request)
             return _key_form(site, signed_in, form, str(error))
         _log.info("%s has made the API key %r", signed_in.user.name, wanted.name)
         limits = Limits(id=0, **wanted.limits)  # type: ignore[arg-type]
@@ -142,11 +146,7 @@ def _key_made(
         "name": name,
         "secret": secret,
         "base": base,
-        "snippets": snippets(base, secret, limits, site.catalog()),
+        "settings": allowed_settings(SHOWN_CLIENTS, base, secret, limits, site.catalog()),
         "has_anthropic": limits is None or limits.allows_provider("anthropic"),
     }
     return site.page("key_made.html", signed_in.visit, values, signed_in=signed_in)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in

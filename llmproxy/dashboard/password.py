@@ -12,7 +12,8 @@ from litestar.handlers import HTTPRouteHandler
 from llmproxy import passwords, sessions
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import RefusedError
 from llmproxy.storage.database import Tx
 

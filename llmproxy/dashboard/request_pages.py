@@ -14,7 +14,8 @@ from llmproxy.dashboard import request_query, requests
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_query
 from llmproxy.dashboard.requests import RequestList
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.reports import Receipt
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]

@@ -13,7 +13,7 @@ from llmproxy.clock import arrival_ms, parse_request_id, request_id_text
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.formats import DAY_MS
 from llmproxy.dashboard.request_query import Asked
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import Receipt, Request
 from llmproxy.storage.database import Tx
 

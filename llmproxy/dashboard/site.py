@@ -8,23 +8,22 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from litestar import Request, Response
-from litestar.datastructures import State
 
-from llmproxy import audit, sessions
-from llmproxy.accounts import User
+from llmproxy import sessions
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.office import Office
-from llmproxy.dashboard.errors import BusyError, NotAllowedError, NotSignedInError
+from llmproxy.dashboard.errors import BusyError, NotSignedInError
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
+from llmproxy.dashboard.signed_in import SignedIn, for_admins, noted, run_as_user, write_beside
 from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt, Visit, read_visit
-from llmproxy.storage.database import AdminDatabase, Tx
+from llmproxy.storage.database import Tx
 from llmproxy.storage.reader import Reader
 from llmproxy.storage.writer import Writer
 
@@ -53,23 +52,6 @@ HEADERS = {
     "x-frame-options": "DENY",
     "x-robots-tag": "noindex",
 }
-
-
-class SignedIn(NamedTuple):
-    """Who asks for a page, and how the request came."""
-
-    user: User
-    visit: Visit
-    now_ms: int
-
-    @property
-    def actor(self) -> str:
-        """Who acts, as every history shows it."""
-        return f"dashboard:{self.user.name}"
-
-    def note(self, tx: Tx, act: str, details: str) -> None:
-        """Write to the audit log what is being changed, in the words of the command line."""
-        audit.note(tx, actor=self.actor, act=act, details=details, now_ms=self.now_ms)
 
 
 class Site:
@@ -177,7 +159,7 @@ class Site:
             raise NotSignedInError
         state = request.state
         return await self.read(
-            _as_user, state, visit, now_ms, function, args, kwargs, who=visit.session
+            run_as_user, state, visit, now_ms, function, args, kwargs, who=visit.session
         )
 
     async def read_as_admin(
@@ -193,7 +175,26 @@ class Site:
             NotSignedInError: nobody is signed in.
             NotAllowedError: somebody is who is no operator.
         """
-        return await self.read_as_user(request, _only_admins, function, args, kwargs)
+        return await self.read_as_user(request, for_admins(function), *args, **kwargs)
+
+    async def require_user(self, request: Request[Any, Any, Any]) -> SignedIn:
+        """Return who is signed in.
+
+        Raises:
+            NotSignedInError: nobody is.
+        """
+        signed_in, _ = await self.read_as_user(request, _nothing)
+        return signed_in
+
+    async def require_admin(self, request: Request[Any, Any, Any]) -> SignedIn:
+        """Return the operator who is signed in.
+
+        Raises:
+            NotSignedInError: nobody is signed in.
+            NotAllowedError: somebody is who is no operator.
+        """
+        signed_in, _ = await self.read_as_admin(request, _nothing)
+        return signed_in
 
     async def write_as_user(
         self,
@@ -211,10 +212,10 @@ class Site:
             NotSignedInError: nobody is; nothing was changed.
             LlmproxyError: what the function raised; nothing was changed.
         """
-        await self.read_as_user(request, _nothing)
+        await self.require_user(request)
         visit, now_ms = self.visit(request), self.clock.now_ms()
-        noted: tuple[Any, ...] = (function, args, kwargs)
-        job = self._commit_and_tell(_as_user, request.state, visit, now_ms, and_note, noted, {})
+        asked = (request.state, visit, now_ms, noted(function), args, kwargs)
+        job = self._commit_and_tell(run_as_user, *asked)
         # Whoever asks may be gone by then: what is committed is made known all the same.
         done: tuple[SignedIn, T] = await asyncio.shield(job)
         return done
@@ -236,7 +237,7 @@ class Site:
         Raises:
             NotAllowedError: somebody is signed in who is no operator; nothing was changed.
         """
-        return await self.write_as_user(request, _only_admins, function, args, kwargs)
+        return await self.write_as_user(request, for_admins(function), *args, **kwargs)
 
     async def write_with_files_as_admin(
         self,
@@ -250,13 +251,13 @@ class Site:
         As a command: in a thread, with a connection of its own, one at a time. The loop waits for
         no file, and the server learns of it as of any command.
         """
-        await self.read_as_admin(request, _nothing)
+        await self.require_admin(request)
         visit, now_ms = self.visit(request), self.clock.now_ms()
         path = self.office.config.paths.database
-        noted: tuple[Any, ...] = (_only_admins, (function, args, kwargs), {})
+        asked = (request.state, visit, now_ms, noted(for_admins(function)), args, kwargs)
         async with self._beside:
             done: tuple[SignedIn, T] = await asyncio.to_thread(
-                _write_beside, path, _as_user, request.state, visit, now_ms, and_note, noted, {}
+                write_beside, path, run_as_user, *asked
             )
         await self._writer.refresh()
         return done
@@ -350,59 +351,5 @@ def set_session(response: Response[bytes], visit: Visit, session: sessions.NewSe
     )
 
 
-def _as_user(
-    tx: Tx,
-    state: State,
-    visit: Visit,
-    now_ms: int,
-    function: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> tuple[SignedIn, T]:
-    """Run a function for the user whose session it is, in the same transaction."""
-    user = sessions.find_session_user(tx, visit.session, now_ms=now_ms)
-    if user is None:
-        raise NotSignedInError
-    signed_in = SignedIn(user, visit, now_ms)
-    state.signed_in = signed_in  # for the page of an error
-    return signed_in, function(tx, signed_in, *args, **kwargs)
-
-
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:
     del tx, signed_in
-
-
-def _write_beside(path: Path, function: Callable[..., T], *args: object) -> T:
-    """Return `function(tx, *args)` once it is committed, beside the server's own writer."""
-    database = AdminDatabase(path)
-    try:
-        with database.write() as tx:
-            return function(tx, *args)
-    finally:
-        database.close()
-
-
-def _only_admins(
-    tx: Tx,
-    signed_in: SignedIn,
-    function: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> T:
-    if not signed_in.user.is_admin:
-        raise NotAllowedError
-    return function(tx, signed_in, *args, **kwargs)
-
-
-def and_note(
-    tx: Tx,
-    signed_in: SignedIn,
-    function: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> T:
-    """Run a function that changes something; it fails unless it notes that in the audit log."""
-    acts = audit.count(tx)
-    done = function(tx, signed_in, *args, **kwargs)
-    assert audit.count(tx) > acts, "what a page changes must be noted in the audit log"
-    return done

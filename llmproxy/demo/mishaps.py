@@ -28,6 +28,7 @@ SLOW_DELAY_S = 2.0
 SLOW_GAP_S = 0.5
 RETRY_AFTER_S = 2
 ABSURD_TOKENS = 10**15
+_USAGES = ("usage", "usageMetadata")
 
 ErrorAnswer = Callable[[Request, int, str], Answer]
 
@@ -82,6 +83,9 @@ def _error_event(request: Request, number: int) -> bytes:
         inner = {"type": "overloaded_error", "message": message}
         data = msgspec.json.encode({"type": "error", "error": inner})
         return b"event: error\ndata: %b\n\n" % data
+    if request.path.startswith("/v1beta/"):
+        error = {"code": 503, "message": message, "status": "UNAVAILABLE"}
+        return b"data: %b\r\n\r\n" % msgspec.json.encode({"error": error})
     told = {"message": message, "param": None, "code": "server_error"}
     if request.path == "/v1/responses":
         data = msgspec.json.encode({"type": "error", "sequence_number": number, **told})
@@ -101,7 +105,7 @@ def _edit_event(event: bytes, edit: Callable[[Any], Any]) -> bytes:
 
 
 def _without_usage(answer: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in answer.items() if key != "usage"}
+    kept = {key: value for key, value in answer.items() if key not in _USAGES}
     for key in ("message", "response"):
         if isinstance(inner := kept.get(key), dict):
             kept[key] = _without_usage(inner)
@@ -110,8 +114,9 @@ def _without_usage(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _with_absurd_usage(answer: dict[str, Any]) -> dict[str, Any]:
     changed = dict(answer)
-    if isinstance(usage := changed.get("usage"), dict):
-        changed["usage"] = _absurd(usage)
+    for key in _USAGES:
+        if isinstance(usage := changed.get(key), dict):
+            changed[key] = _absurd(usage)
     for key in ("message", "response"):
         if isinstance(inner := changed.get(key), dict):
             changed[key] = _with_absurd_usage(inner)

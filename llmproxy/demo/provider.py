@@ -1,4 +1,4 @@
-"""The demo provider: an HTTP/1.1 server on loopback that speaks OpenAI's and Anthropic's dialects.
+"""The demo provider: an HTTP/1.1 server on loopback that speaks every dialect.
 
 An answer is a pure function of its request, save that a long prompt prefix that was seen before is
 reported as cached. Usage counts one token for four characters of the prompt or of the answer.
@@ -15,14 +15,17 @@ from http import HTTPStatus
 from typing import cast
 
 import httptools
+import msgspec
 
-from llmproxy.demo import anthropic_answers, mishaps, openai_answers, openai_wire
+from llmproxy.demo import anthropic_answers, gemini_answers, mishaps, openai_answers, openai_wire
 from llmproxy.demo.replies import Answer, Counted, PromptCache, Request
 
 BODY_BYTES_MAX = 64 * 1024 * 1024
 # Requests of one connection that may wait for their turn before reading from it pauses.
 PIPELINE_MAX = 16
 COUNTED_MAX = 10_000
+_EVENTS = "text/event-stream; charset=utf-8"
+_GEMINI_OPENAI = "/v1beta/openai/"
 
 
 class DemoProvider:
@@ -84,18 +87,41 @@ class DemoProvider:
         """The base URL for Anthropic clients; it has no path."""
         return f"http://{self._host}:{self.port}"
 
+    @property
+    def gemini_base_url(self) -> str:
+        """The base URL for Gemini clients; it has no path."""
+        return self.anthropic_base_url
+
     def _answer(self, request: Request) -> Answer:
         self.requests_seen += 1
+        request = msgspec.structs.replace(request, path=_path_of(request.path))
         is_anthropic = (
             request.path.startswith("/v1/messages") or "anthropic-version" in request.headers
         )
-        dialect = anthropic_answers if is_anthropic else openai_answers
-        usual = dialect.answer(request, self._cache)
-        error = anthropic_answers.error if is_anthropic else _openai_error
+        error: mishaps.ErrorAnswer = gemini_answers.error
+        if request.path.startswith("/v1beta/"):
+            usual = gemini_answers.answer(request, self._cache)
+        elif is_anthropic:
+            usual, error = anthropic_answers.answer(request, self._cache), anthropic_answers.error
+        else:
+            usual, error = openai_answers.answer(request, self._cache), _openai_error
         answer = mishaps.apply(request, usual, error, is_anthropic=is_anthropic)
+        if answer.is_array and answer.events is not None:
+            pieces = gemini_answers.as_array(answer.events)
+            # Without the closing bracket of what breaks off.
+            shown = pieces[:-1] if answer.breaks_off else pieces
+            answer = msgspec.structs.replace(answer, events=shown)
         if answer.counted is not None:
             self.counted.append(answer.counted)
         return answer
+
+
+def _path_of(path: str) -> str:
+    """Return a path by which the dialect can be told: Gemini has two faces, and two versions."""
+    if path.startswith(_GEMINI_OPENAI):
+        return f"/v1/{path.removeprefix(_GEMINI_OPENAI)}"
+    is_method = path.startswith("/v1/models/") and ":" in path
+    return f"/v1beta/{path.removeprefix('/v1/')}" if is_method else path
 
 
 def _openai_error(_request: Request, status: int, message: str) -> Answer:
@@ -180,9 +206,9 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def on_message_complete(self) -> None:
-        path = self._url.decode("latin-1").partition("?")[0]
+        path, _, query = self._url.decode("latin-1").partition("?")
         method = self._parser.get_method().decode()
-        request = Request(method, path, self._headers, bytes(self._body))
+        request = Request(method, path, self._headers, bytes(self._body), query)
         self._requests.put_nowait((request, self._parser.should_keep_alive()))
 
     # Answers
@@ -219,7 +245,7 @@ class _Connection(asyncio.Protocol):
         self, answer: Answer, events: tuple[bytes, ...], *, keep_alive: bool
     ) -> None:
         framing = [
-            ("content-type", "text/event-stream; charset=utf-8"),
+            ("content-type", "application/json" if answer.is_array else _EVENTS),
             ("transfer-encoding", "chunked"),
         ]
         self._transport.write(_head(answer, framing, keep_alive=keep_alive))

@@ -43,19 +43,21 @@ class Request(msgspec.Struct, frozen=True, dict=True):
         path: the path without its query.
         headers: lower-case names; of a repeated header the last value.
         body: the decoded body.
+        query: what follows the path, as it was sent.
     """
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes
+    query: str = ""
 
     @property
     def key(self) -> str:
-        """The API key, from `x-api-key` or as a bearer token; empty when there is none."""
+        """The API key, from a header of its own or as a bearer token; empty when there is none."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else ""
-        return self.headers.get("x-api-key", bearer)
+        return self.headers.get("x-api-key", self.headers.get("x-goog-api-key", bearer))
 
     @cached_property
     def mishap(self) -> str:
@@ -94,6 +96,7 @@ class Answer(msgspec.Struct, frozen=True):
         delay_s: seconds before it begins.
         gap_s: seconds between its events; None for the provider's own.
         breaks_off: the connection is cut after what is given here.
+        is_array: the events are the pieces of one JSON array.
     """
 
     status: int
@@ -104,6 +107,7 @@ class Answer(msgspec.Struct, frozen=True):
     delay_s: float = 0.0
     gap_s: float | None = None
     breaks_off: bool = False
+    is_array: bool = False
 
 
 class Question(msgspec.Struct, frozen=True):

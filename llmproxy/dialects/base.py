@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.sse import Splitter
 from llmproxy.errors import ApiError
 from llmproxy.usage import Leg, Movers, Usage
 
@@ -115,6 +115,10 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """The body has a member `stream_options`, of whatever type."""
     previous_response_id: str | None = None
     """The response that the request goes on from, which the provider keeps."""
+    output_within: str | None = None
+    """The member in which its maximum of output tokens stands; None where it is the body itself."""
+    may_stream_array: bool = False
+    """The stream that it asks for may be one JSON array, called `application/json`."""
     keeps_response: bool = False
     """The provider is to keep the answer, so that another request can go on from it."""
 
@@ -152,7 +156,7 @@ class StreamReader(Protocol):
     """How much generated text has passed."""
 
     @property
-    def events(self) -> EventStream:
+    def events(self) -> Splitter:
         """The splitter that bytes are fed to."""
 
     def reading(self) -> Reading:

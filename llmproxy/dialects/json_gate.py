@@ -197,6 +197,20 @@ def with_output_max(
     return body
 
 
+def with_output_max_within(
+    body: bytes, within: str, members: Collection[str], tokens: int, *, read: Sequence[str]
+) -> bytes:
+    """Do as `with_output_max` in an object that is a member of the body, made if it is not there.
+
+    The body has passed `parse_object`, and the member is an object, null, or absent.
+    """
+    span = _member_span(body, within)
+    if span is None or body[span[0] : span[1]] == b"null":
+        return with_member(body, within, {read[0]: tokens})
+    inner = with_output_max(body[span[0] : span[1]], members, tokens, read=read)
+    return body[: span[0]] + inner + body[span[1] :]
+
+
 def _member_span(body: bytes, key: str) -> tuple[int, int] | None:
     """Return where the value of a top-level member begins and ends."""
     depth = 0

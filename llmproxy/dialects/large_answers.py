@@ -15,7 +15,10 @@ from llmproxy.usage import UsageError
 BEGINNING_BYTES = 16 * 1024
 END_BYTES = 256 * 1024
 """Some answers repeat the request's tools between their output and its usage."""
-_NAMES = (b'"usage"', b'"tool_usage"', b'"service_tier"', b'"model"', b'"error"')
+_NAMES = (
+    *(b'"usage"', b'"tool_usage"', b'"service_tier"', b'"model"', b'"error"'),
+    *(b'"usageMetadata"', b'"modelVersion"'),
+)
 """Members that a bill, or its reason, may depend on."""
 _TRIES_MAX = 8
 _object_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])

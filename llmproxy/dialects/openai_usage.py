@@ -170,9 +170,11 @@ def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:
     Raises:
         UsageError: one of them is not told, or the total is less than both.
     """
-    told = usage.get(names.input), usage.get(names.output), usage.get("total_tokens")
-    prompt, completion, total = map(count, told)
-    has_input, has_output, has_total = (value is not None for value in told)
+    told_input, told_output = usage.get(names.input), usage.get(names.output)
+    told_total = usage.get("total_tokens")
+    prompt, completion, total = count(told_input), count(told_output), count(told_total)
+    has_input, has_output = told_input is not None, told_output is not None
+    has_total = told_total is not None
     if has_total and total < prompt + completion:
         msg = f"usage contradicts itself: {prompt} + {completion} tokens, and a total of {total}"
         raise UsageError(msg)

@@ -6,6 +6,7 @@ A line may be long: a provider's last event may repeat a whole answer, with imag
 
 import re
 from collections.abc import Callable
+from typing import Protocol
 
 HELD_BACK_BYTES_MAX = 16 * 1024
 """A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
@@ -19,6 +20,19 @@ _BOM = b"\xef\xbb\xbf"
 
 class EventTooLargeError(ValueError):
     """An event is longer than any that a provider means to send."""
+
+
+class Splitter(Protocol):
+    """Splits a stream into what its reader reads, as it passes; see `EventStream`."""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the stream; return the bytes to send to the client now."""
+
+    def finish(self) -> bytes:
+        """Take the end of the stream; return the bytes that were still held back."""
+
+    def unread_bytes(self, data: bytes) -> int:
+        """Return how much of what cannot be read counts as generated text."""
 
 
 class EventStream:
@@ -46,8 +60,12 @@ class EventStream:
         Raises:
             EventTooLargeError: no more should be read of this stream.
         """
-        if chunk[:6] == b"data: " and chunk[-2:] == b"\n\n" and not self._tail:
-            data = chunk[6:-2]
+        if chunk[:6] == b"data: " and not self._tail:
+            data = b""
+            if chunk[-2:] == b"\n\n":
+                data = chunk[6:-2]
+            elif chunk[-4:] == b"\r\n\r\n":
+                data = chunk[6:-4]
             # One line of data alone, the ordinary case: there is nothing to take apart.
             if data and b"\n" not in data and b"\r" not in data and self._open_end is None:
                 self._is_first = False

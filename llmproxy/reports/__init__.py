@@ -61,6 +61,7 @@ from llmproxy.reports.standing import (
     list_credits,
     list_credits_after,
     newest_request_ms,
+    served_models,
     standing,
     unpriced_models,
 )
@@ -126,6 +127,7 @@ __all__ = (
     "rate_usd",
     "recent_activity",
     "request_pages",
+    "served_models",
     "split_span",
     "standing",
     "sum_day",

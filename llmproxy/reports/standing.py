@@ -6,7 +6,7 @@ from llmproxy.clock import arrival_ms
 from llmproxy.reports.requests import id_bound
 from llmproxy.storage.database import Tx
 
-REFUSALS_LOOKED_AT_MAX = 100_000
+REQUESTS_LOOKED_AT_MAX = 100_000
 
 
 class CreditEntry(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ def count_open_holds(tx: Tx, *, before_ms: int) -> int:
 
 
 def unpriced_models(
-    tx: Tx, *, since_ms: int, rows_max: int = REFUSALS_LOOKED_AT_MAX
+    tx: Tx, *, since_ms: int, rows_max: int = REQUESTS_LOOKED_AT_MAX
 ) -> list[tuple[str, str, int]]:
     """Return the models that were refused for want of a price: provider, model, how often.
 
@@ -132,3 +132,31 @@ def unpriced_models(
         {"first": id_bound(since_ms, 0), "most": rows_max},
     )
     return [(row[0], row[1], row[2]) for row in rows]
+
+
+class ServedModel(msgspec.Struct, frozen=True):
+    """Answers to one model's requests that named another model as theirs."""
+
+    provider: str
+    asked: str
+    served: str
+    requests: int
+    newest_id: bytes
+
+
+def served_models(
+    tx: Tx, *, since_ms: int, rows_max: int = REQUESTS_LOOKED_AT_MAX
+) -> list[ServedModel]:
+    """Return the models whose charged answers came under another name, most frequent first.
+
+    Looks at the newest `rows_max` requests since then.
+    """
+    rows = tx.execute(
+        """SELECT provider, model, model_served, count(*), max(id) FROM
+             (SELECT id, provider, model, model_served, state FROM requests WHERE id >= :first
+              ORDER BY id DESC LIMIT :most)
+           WHERE state = 'settled' AND model_served <> model
+           GROUP BY provider, model, model_served ORDER BY 4 DESC, 1, 2, 3""",
+        {"first": id_bound(since_ms, 0), "most": rows_max},
+    )
+    return [ServedModel(*row) for row in rows]

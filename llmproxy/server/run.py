@@ -102,9 +102,8 @@ def serve(config: Config) -> int:
         ):
             apart = [metrics_listener, dashboard_listener]
             listeners = [listener, *(each for each in apart if each is not None)]
-            if config.settings.dashboard:
-                port = (dashboard_listener or listener).getsockname()[1]
-                files.serving_lock.tell(f"{holder}, {says_where(config.settings, port)}")
+            ports = (each.getsockname()[1] for each in (listener, dashboard_listener or listener))
+            files.serving_lock.tell(f"{holder}, {says_where(config.settings, *ports)}")
             spill = Spill(files.spill)
             writer: Writer[Snapshot] = Writer(files, EndsKeeper(spill))
             try:

@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from llmproxy.storage.first_schema import STATEMENTS
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 
 _migrations = Migrations("llmproxy")
 
@@ -330,6 +330,23 @@ def m010_operators(db: Database) -> None:
     db.execute("ALTER TABLE users ADD COLUMN password_hash TEXT")
     for statement in _OPERATOR_TABLES:
         db.execute(statement)
+
+
+@_migrations()
+def m011_dialects(db: Database) -> None:
+    """Let a provider speak any dialect that the program knows, and gemini Google's own.
+
+    Its base URL stays as it is, since its keys are sealed for it; one that points elsewhere than to
+    the OpenAI-compatible face of such a server goes on speaking OpenAI's dialect alone.
+    """
+    db.execute("ALTER TABLE providers ADD COLUMN speaks TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE providers SET speaks = dialect")
+    db.execute("ALTER TABLE providers DROP COLUMN dialect")
+    db.execute("ALTER TABLE providers RENAME COLUMN speaks TO dialect")
+    db.execute(
+        """UPDATE providers SET dialect = 'gemini'
+           WHERE name = 'gemini' AND dialect = 'openai' AND base_url LIKE '%/v1beta/openai'"""
+    )
 
 
 def migrate(connection: sqlite3.Connection) -> None:

@@ -60,6 +60,8 @@ WRITING = {
     "db restore": Case("copy.db --yes", "copy.db"),
 }
 READING = {
+    "clients list": "",
+    "clients show": "curl",
     "users list": "",
     "users show": "ann",
     "credits list": "ann",

@@ -89,7 +89,7 @@ def test_what_is_known_is_not_added_again(quick: Quick) -> None:
 
 def test_a_dialect_or_a_url_that_cannot_be_is_refused(quick: Quick) -> None:
     add = ("providers", "add", "x", "--base-url")
-    assert "openai or anthropic" in quick.fails(2, *add, LOCAL, "--dialect", "gemini")
+    assert "openai, anthropic, gemini" in quick.fails(2, *add, LOCAL, "--dialect", "ollama")
     assert "--allow-http" in quick.fails(4, *add, "http://10.0.0.7/v1", "--dialect", "openai")
     quick.ok(*add, "http://10.0.0.7/v1", "--dialect", "openai", "--allow-http")
 

@@ -26,6 +26,7 @@ from tests.support.proxy import RunningProxy
 HERE = Path(__file__).parent
 CREDIT_NANOUSD = 5_000_000_000
 WITHIN_S = 120
+PROVIDERS = ("openai", "anthropic", "gemini")
 DEV = "dev"
 """The environment that runs the tests: it has the newest openai and anthropic."""
 
@@ -82,9 +83,10 @@ def places(
             keys = () if state == "keyless" else ("sk-demo-0001",)
             proxy.use_provider("openai", clients_demo.openai_base_url, keys)
             proxy.use_provider("anthropic", clients_demo.anthropic_base_url, keys)
+            proxy.use_provider("gemini", clients_demo.gemini_base_url, keys)
             books = Books(home)
             stack.callback(books.close)
-            for name in ("openai", "anthropic") if state == "paused" else ():
+            for name in PROVIDERS if state == "paused" else ():
                 books.pause(name, "invoice unpaid")
             proxy.start()
             front = stack.enter_context(Front(proxy.port))

@@ -1,4 +1,4 @@
-"""Where the clients live: virtual environments and one Node project, kept between runs.
+"""Where the clients live: virtual environments and Node projects, kept between runs.
 
 Each is made once under `.client-venvs/` from its pinned list, and anew when the list changes.
 `python -m tests.clients.environments` makes all of them beforehand, and
@@ -16,7 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / ".client-venvs"
-PYTHON_SETS = ("legacy", "frameworks")
+PYTHON_SETS = ("legacy", "frameworks", "llamaindex", "genai_prices")
+NODE_SETS = ("node", "programs")
+"""Libraries, and what is run by its name; two, since the programs are a hundred times as large."""
 NODE_VERSION_MIN = 20
 
 
@@ -34,15 +36,15 @@ def python_of(name: str) -> str:
     return str(python)
 
 
-def node_project() -> Path:
+def node_project(name: str = "node") -> Path:
     """Return a folder with the pinned packages in `node_modules`, made if need be."""
-    source = HERE / "node"
-    home = CACHE / f"node-{_digest(source / 'package-lock.json')}"
+    source = HERE / name
+    home = CACHE / f"{name}-{_digest(source / 'package-lock.json')}"
     if not (home / "complete").exists():
-        _remove_older("node")
+        _remove_older(name)
         home.mkdir(parents=True)
-        for name in ("package.json", "package-lock.json", ".npmrc"):
-            shutil.copy(source / name, home / name)
+        for file in ("package.json", "package-lock.json", ".npmrc"):
+            shutil.copy(source / file, home / file)
         _run("npm", "ci", "--silent", cwd=home)
         (home / "complete").touch()
     return home
@@ -68,7 +70,8 @@ def lock() -> None:
             *("--no-annotate", "--no-emit-index-url", "--no-emit-find-links"),
             *("--no-emit-package", "pip", "--output-file", pins, pins.with_suffix(".in")),
         )
-    _run("npm", "install", "--package-lock-only", "--silent", cwd=HERE / "node")
+    for name in NODE_SETS:
+        _run("npm", "install", "--package-lock-only", "--silent", cwd=HERE / name)
 
 
 def _digest(file: Path) -> str:
@@ -97,6 +100,9 @@ if __name__ == "__main__":
         # At once: most of it is waiting for the network.
         with ThreadPoolExecutor() as pool:
             made = [pool.submit(python_of, each) for each in PYTHON_SETS]
-            node = pool.submit(lambda: why_no_node() or str(node_project()))
-        for each in (*made, node):
+            made += [
+                pool.submit(lambda name: why_no_node() or str(node_project(name)), each)
+                for each in NODE_SETS
+            ]
+        for each in made:
             print(each.result())

@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Self
 
 _HEAD = re.compile(rb"(?:GET|POST) /\S+ HTTP/1\.1\r\n(?:[^\r\n]+\r\n)+")
-_KEY = re.compile(rb"\r\n(?:authorization: Bearer|x-api-key:) *(\S+)\r\n", re.IGNORECASE)
+_KEY = re.compile(rb"\r\n(?:authorization: Bearer|x-(?:goog-)?api-key:) *(\S+)\r\n", re.IGNORECASE)
 CHUNK_BYTES = 64 * 1024
 
 

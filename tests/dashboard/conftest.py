@@ -12,6 +12,7 @@ from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.service.helpers import either
 from tests.support.books import Book
+from tests.support.limits import make_seen
 from tests.support.stub_provider import closed_port
 
 
@@ -47,6 +48,31 @@ def module_desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     with running_site(tmp_path_factory.mktemp("own"), {}) as site, Desk(site) as desk:
         site.stub.handle = either
         yield desk
+
+
+RESTORED = ("providers", "provider_keys", "provider_funds", "catalog_overrides")
+"""What tests of the operator's pages change; users are made anew by each."""
+
+
+@pytest.fixture
+def own_desk(module_desk: Desk) -> Iterator[Desk]:
+    """The dashboard of a file of tests, with providers, keys and prices as they were at first.
+
+    Its users, their requests and the audit log stay: there may be more than a test has made.
+    """
+    books = module_desk.books
+    with books.database.read() as tx:
+        kept = {name: [tuple(row) for row in tx.execute(f"SELECT * FROM {name}")]
+                for name in RESTORED}  # fmt: skip
+    yield module_desk
+    module_desk.site.stub.handle = either
+    with books.write() as tx:
+        for name in reversed(RESTORED):
+            tx.execute(f"DELETE FROM {name}")
+        for name, rows in kept.items():
+            for row in rows:
+                tx.execute(f"INSERT INTO {name} VALUES({', '.join('?' * len(row))})", row)
+    make_seen(module_desk.site)
 
 
 @pytest.fixture

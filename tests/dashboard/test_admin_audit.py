@@ -65,10 +65,10 @@ def test_the_log_is_searched_by_text_and_by_who_acted(desk: Desk, olga: Visitor)
     assert "Nothing like that was changed." in olga.text(f"{LOG}?text={mark}+three")
 
 
-def test_a_search_stops_after_many_acts_and_goes_on_behind_them(plain_desk: Desk) -> None:
-    olga = operator(plain_desk)
-    note(plain_desk, "rare 1")
-    note(plain_desk, *(["often"] * (audit.LOOKED_AT_MAX + 10)))
+def test_a_search_stops_after_many_acts_and_goes_on_behind_them(module_desk: Desk) -> None:
+    olga = operator(module_desk)
+    note(module_desk, "rare 1")
+    note(module_desk, *(["often"] * (audit.LOOKED_AT_MAX + 10)))
     for query in ("text=RARE", "actor=cli:test&text=rare"):
         html = olga.text(f"{LOG}?{query}")
         assert shown(html) == []
@@ -100,9 +100,11 @@ def test_what_is_found_is_downloaded_whole(desk: Desk, olga: Visitor, kind: str)
     assert rows[0].keys() == {"id", "created_at", "actor", "act", "details"}
 
 
-def fill(desk: Desk, count: int) -> None:
-    """Let there be so many acts of 500 characters."""
-    note(desk, *(["x" * 500] * count))
+@pytest.fixture(scope="module")
+def filled_desk(module_desk: Desk) -> Desk:
+    """A dashboard with very many acts of 500 characters."""
+    note(module_desk, *(["x" * 500] * LARGE_ACTS))
+    return module_desk
 
 
 def begin(desk: Desk, olga: Visitor) -> RawClient:
@@ -113,23 +115,22 @@ def begin(desk: Desk, olga: Visitor) -> RawClient:
     return client
 
 
-def test_who_is_no_operator_any_more_gets_no_more_of_it(plain_desk: Desk) -> None:
-    olga = operator(plain_desk)
-    fill(plain_desk, LARGE_ACTS)
-    with begin(plain_desk, olga) as client:
+def test_who_is_no_operator_any_more_gets_no_more_of_it(filled_desk: Desk) -> None:
+    olga = operator(filled_desk)
+    with begin(filled_desk, olga) as client:
         assert client.recv_head().status == 200
-        with plain_desk.books.write() as tx:
+        with filled_desk.books.write() as tx:
             tx.execute("UPDATE users SET is_admin = 0 WHERE name = ?", (olga.name,))
         text = client.body().decode()
         assert not client.clean_end
     assert 0 < len(text.splitlines()) < LARGE_ACTS
-    assert "NotAllowedError" in plain_desk.site.proxy.log.read_text()
+    assert "NotAllowedError" in filled_desk.site.proxy.log.read_text()
 
 
-def test_downloads_of_it_are_counted_with_all_others_and_keep_no_stop(plain_desk: Desk) -> None:
-    olga, proxy = operator(plain_desk), plain_desk.site.proxy
-    fill(plain_desk, LARGE_ACTS)
-    clients = [begin(plain_desk, olga) for _ in range(DOWNLOADS_OF_USER_MAX)]
+def test_downloads_of_it_are_counted_with_all_others_and_keep_no_stop(filled_desk: Desk) -> None:
+    """It stops the server: no test below has its own."""
+    olga, proxy = operator(filled_desk), filled_desk.site.proxy
+    clients = [begin(filled_desk, olga) for _ in range(DOWNLOADS_OF_USER_MAX)]
     assert [client.recv_head().status for client in clients] == [200] * DOWNLOADS_OF_USER_MAX
     assert olga.get(f"{LOG}.jsonl").status_code == 503
     assert olga.get("/dashboard/credit.csv").status_code == 503

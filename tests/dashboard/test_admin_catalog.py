@@ -27,13 +27,8 @@ GPT = {"provider": "openai", "model": "gpt-4o"}
 
 
 @pytest.fixture
-def olga(plain_desk: Desk) -> Visitor:
-    return operator(plain_desk)
-
-
-@pytest.fixture
-def owen(module_desk: Desk) -> Visitor:
-    return operator(module_desk)
+def olga(own_desk: Desk) -> Visitor:
+    return operator(own_desk)
 
 
 def names(html: str) -> list[str]:
@@ -119,22 +114,22 @@ def test_a_model_has_everything_that_its_price_depends_on(olga: Visitor) -> None
     assert olga.get(MODEL).status_code == 404
 
 
-def test_a_change_is_shown_first_and_priced_by_at_once(plain_desk: Desk, olga: Visitor) -> None:
-    before = charged(plain_desk, olga)
-    acts = acts_count(plain_desk)
+def test_a_change_is_shown_first_and_priced_by_at_once(own_desk: Desk, olga: Visitor) -> None:
+    before = charged(own_desk, olga)
+    acts = acts_count(own_desk)
     html, form = previewed(olga, **GPT, in_price="5", multiplier="3")
     assert differences(html) == {"in_price": ("2.50", "5.00"), "multiplier": ("1", "3")}
-    assert acts_count(plain_desk) == acts
-    assert charged(plain_desk, olga) == before
+    assert acts_count(own_desk) == acts
+    assert charged(own_desk, olga) == before
     answer = olga.submit(f"{CATALOG}/set", **form)
     assert (answer.status_code, answer.headers["location"]) == (
         303,
         f"{MODEL}?name=openai%2Fgpt-4o&said=set",
     )
     assert "The price is applied" in olga.text(f"{MODEL}?name=openai%2Fgpt-4o&said=set")
-    row_before = plain_desk.books.rows(olga.name)[0]
-    after = charged(plain_desk, olga)
-    row_after = plain_desk.books.rows(olga.name)[-1]
+    row_before = own_desk.books.rows(olga.name)[0]
+    after = charged(own_desk, olga)
+    row_after = own_desk.books.rows(olga.name)[-1]
     lines = {line["usage_class"]: line for line in json.loads(row_after["receipt"])}
     old = {line["usage_class"]: line for line in json.loads(row_before["receipt"])}
     assert lines["input"]["rate"] == 2 * old["input"]["rate"] == 5_000_000_000
@@ -142,61 +137,61 @@ def test_a_change_is_shown_first_and_priced_by_at_once(plain_desk: Desk, olga: V
     rated = sum(line["quantity"] * line["rate"] for line in lines.values())
     assert after == -(-3 * rated // 1_000_000)
     actor = f"dashboard:{olga.name}"
-    assert last_act(plain_desk) == (
+    assert last_act(own_desk) == (
         actor,
         "catalog set",
         "openai gpt-4o --in-price 5 --multiplier 3",
     )
-    shown = plain_desk.site.proxy.json("catalog", "show", "openai/gpt-4o")
+    shown = own_desk.json("catalog", "show", "openai/gpt-4o")
     assert (shown["in_price"], shown["multiplier"], shown["own"]) == ("5.00", "3", True)
 
 
-def test_an_override_is_told_of_and_removed(plain_desk: Desk, olga: Visitor) -> None:
-    before = charged(plain_desk, olga)
+def test_an_override_is_told_of_and_removed(own_desk: Desk, olga: Visitor) -> None:
+    before = charged(own_desk, olga)
     assert applied(olga, **GPT, out_price="20").status_code == 303
     html = olga.text(f"{MODEL}?name=openai/gpt-4o")
     assert differences(html) == {"out_price": ("10.00", "20.00")}
     assert f"set by dashboard:{olga.name} on" in facts(olga, "openai/gpt-4o")["Prices from"]
     assert names(olga.text(f"{CATALOG}?own=1")) == ["openai/gpt-4o"]
-    assert charged(plain_desk, olga) > before
+    assert charged(own_desk, olga) > before
     answer = olga.submit(f"{CATALOG}/remove", **GPT)
     assert answer.status_code == 303
     led = olga.text(answer.headers["location"])
     assert "The override is removed" in led
-    assert charged(plain_desk, olga) == before
-    assert last_act(plain_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
+    assert charged(own_desk, olga) == before
+    assert last_act(own_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
     assert names(olga.text(f"{CATALOG}?own=1")) == []
     again = olga.submit(f"{CATALOG}/remove", **GPT)
     assert again.status_code == 422
     assert "no entry of your own" in unescape(again.text)
 
 
-def test_a_jump_is_refused_unless_it_is_meant(plain_desk: Desk, olga: Visitor) -> None:
+def test_a_jump_is_refused_unless_it_is_meant(own_desk: Desk, olga: Visitor) -> None:
     html, form = previewed(olga, **GPT, in_price="250")
     assert ">jump</span>" in html
     assert 'name="jumps"' in html
-    acts = acts_count(plain_desk)
+    acts = acts_count(own_desk)
     refused = olga.submit(f"{CATALOG}/set", **form)
     assert refused.status_code == 422
     assert "more than 20 times" in refused.text
-    assert acts_count(plain_desk) == acts
+    assert acts_count(own_desk) == acts
     assert facts(olga, "openai/gpt-4o")["Prices from"].startswith("the file")
     assert olga.submit(f"{CATALOG}/set", **form, jumps="1").status_code == 303
     assert 'name="jumps"' not in previewed(olga, **GPT, in_price="200")[0]
 
 
-def test_what_was_seen_is_what_is_done(plain_desk: Desk, olga: Visitor) -> None:
+def test_what_was_seen_is_what_is_done(own_desk: Desk, olga: Visitor) -> None:
     _, form = previewed(olga, **GPT, in_price="3")
-    plain_desk.site.proxy.run("catalog", "set", "openai", "gpt-4o", "--in-price", "4")
+    own_desk.run("catalog", "set", "openai", "gpt-4o", "--in-price", "4")
     refused = olga.submit(f"{CATALOG}/set", **form)
     assert refused.status_code == 422
     assert "changed meanwhile" in refused.text
     assert differences(refused.text) == {"in_price": ("4.00", "3.00")}
-    assert plain_desk.site.proxy.json("catalog", "show", "openai/gpt-4o")["in_price"] == "4.00"
+    assert own_desk.json("catalog", "show", "openai/gpt-4o")["in_price"] == "4.00"
     assert olga.submit(f"{CATALOG}/set", **{**form, "seen": ""}).status_code == 422
 
 
-def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Visitor) -> None:
+def test_everything_that_the_command_sets_can_be_set(own_desk: Desk, olga: Visitor) -> None:
     fields = {
         "in_price": "1",
         "out_price": "2",
@@ -218,7 +213,7 @@ def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Vis
     html, form = previewed(olga, **new, **fields)
     assert "A new model" in html
     assert olga.submit(f"{CATALOG}/set", **form).status_code == 303
-    shown = plain_desk.site.proxy.json("catalog", "show", "ollama/meta/llama3.2:1b")
+    shown = own_desk.json("catalog", "show", "ollama/meta/llama3.2:1b")
     assert shown["aliases"] == ["one", "two"]
     assert shown["prices"] == {
         "cache_read": "0.50",
@@ -228,15 +223,15 @@ def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Vis
     }
     told = (shown["mode"], shown["reasoning"], shown["max_input_tokens"], shown["multiplier"])
     assert told == ("completion", True, 1000, "1.1")
-    assert last_act(plain_desk)[2] == (
+    assert last_act(own_desk)[2] == (
         "ollama meta/llama3.2:1b --in-price 1 --out-price 2 --multiplier 1.1 --mode completion "
         "--max-input-tokens 1000 --max-output-tokens 500 --reasoning --cache-read 0.5 "
         "--cache-write 1.5 --cache-write-1h 2.5 --web-search-1k 10 --alias one --alias two --flat"
     )
     assert "does not have this model" in olga.text(f"{MODEL}?name=ollama/meta/llama3.2:1b")
     # What the audit log says is a command that does the same.
-    plain_desk.site.proxy.run("catalog", "set", *last_act(plain_desk)[2].split())
-    assert plain_desk.site.proxy.json("catalog", "show", "ollama/meta/llama3.2:1b") == shown
+    own_desk.run("catalog", "set", *last_act(own_desk)[2].split())
+    assert own_desk.json("catalog", "show", "ollama/meta/llama3.2:1b") == shown
     gone = olga.submit(f"{CATALOG}/remove", provider="ollama", model="meta/llama3.2:1b")
     assert gone.headers["location"] == f"{CATALOG}?said=gone"
     assert "no price any more" in olga.text(f"{CATALOG}?said=gone")
@@ -262,29 +257,29 @@ def test_everything_that_the_command_sets_can_be_set(plain_desk: Desk, olga: Vis
     ],
 )
 def test_what_cannot_be_is_told(
-    module_desk: Desk, owen: Visitor, fields: dict[str, str], said: str
+    own_desk: Desk, olga: Visitor, fields: dict[str, str], said: str
 ) -> None:
-    acts = acts_count(module_desk)
+    acts = acts_count(own_desk)
     for path in ("preview", "set"):
-        answer = owen.submit(f"{CATALOG}/{path}", **{**GPT, **fields})
+        answer = olga.submit(f"{CATALOG}/{path}", **{**GPT, **fields})
         assert answer.status_code == 422
         assert_sound(answer)
         assert said in unescape(answer.text)
-    assert acts_count(module_desk) == acts
+    assert acts_count(own_desk) == acts
 
 
 @pytest.mark.parametrize("text", XSS)
-def test_whatever_is_written_is_text(module_desk: Desk, owen: Visitor, text: str) -> None:
+def test_whatever_is_written_is_text(own_desk: Desk, olga: Visitor, text: str) -> None:
     everywhere = dict.fromkeys(("in_price", "mode", "aliases", "multiplier", "reasoning"), text)
     pages = [
-        owen.submit(f"{CATALOG}/preview", **{"provider": text, "model": text, **everywhere}),
-        owen.submit(f"{CATALOG}/preview", **GPT, mode=text),
-        owen.submit(f"{CATALOG}/set", **GPT, **everywhere, seen=text),
-        owen.submit(f"{CATALOG}/remove", provider=text, model=text),
-        owen.get(CATALOG, params={"search": text, "provider": text, "own": text, "page": text}),
+        olga.submit(f"{CATALOG}/preview", **{"provider": text, "model": text, **everywhere}),
+        olga.submit(f"{CATALOG}/preview", **GPT, mode=text),
+        olga.submit(f"{CATALOG}/set", **GPT, **everywhere, seen=text),
+        olga.submit(f"{CATALOG}/remove", provider=text, model=text),
+        olga.get(CATALOG, params={"search": text, "provider": text, "own": text, "page": text}),
     ]
     plain = re.sub(r"\s", "", text)
-    with module_desk.books.write() as tx:  # names that no command would take
+    with own_desk.books.write() as tx:  # names that no command would take
         tx.execute(
             """INSERT INTO catalog_overrides(provider, model, entry, actor, updated_at_ms)
                VALUES('openai', ?, '{"in_price": "1", "out_price": "2"}', ?, 0),
@@ -292,11 +287,11 @@ def test_whatever_is_written_is_text(module_desk: Desk, owen: Visitor, text: str
             (plain, text, text, text),
         )
     named = {"name": f"openai/{plain}"}
-    wait_until(lambda: owen.get(MODEL, params=named).status_code == 200)
+    wait_until(lambda: olga.get(MODEL, params=named).status_code == 200)
     pages += [
-        owen.get(CATALOG, params={"search": plain}),
-        owen.get(MODEL, params=named),
-        owen.submit(f"{CATALOG}/preview", provider="openai", model=plain, in_price="2"),
+        olga.get(CATALOG, params={"search": plain}),
+        olga.get(MODEL, params=named),
+        olga.submit(f"{CATALOG}/preview", provider="openai", model=plain, in_price="2"),
     ]
     for answer in pages:
         assert answer.status_code in {200, 422}

@@ -79,7 +79,7 @@ def test_a_user_has_the_figures_of_the_page_and_of_the_command(
         accounts.set_user(tx, name, now_ms=MADE_AT_MS, is_disabled=True)
     try:
         (line,) = lines_of(boss, f"users.jsonl?q={name}")
-        told = json.loads(module_desk.site.proxy.run("users", "show", name, "--json"))
+        told = json.loads(module_desk.run("users", "show", name, "--json"))
     finally:
         with module_desk.books.write() as tx:
             tx.execute("UPDATE wallets SET balance_nanousd = 5000000000, held_nanousd = 0 "
@@ -159,11 +159,11 @@ def test_the_catalog_comes_as_it_was_searched_for(module_desk: Desk, boss: Visit
     groq = lines_of(boss, "catalog.jsonl?provider=groq")
     assert groq == [line for line in everything if line["provider"] == "groq"] != []
     assert lines_of(boss, "catalog.jsonl?search=no-such-model") == []
-    module_desk.site.proxy.run("catalog", "set", "openai", "gpt-4o", "--in-price", "7")
+    module_desk.run("catalog", "set", "openai", "gpt-4o", "--in-price", "7")
     wait_until(lambda: bool(lines_of(boss, "catalog.jsonl?own=1")))
     (own,) = lines_of(boss, "catalog.jsonl?own=1")
     assert (own["id"], own["in_price"], own["own"]) == ("gpt-4o", "7.00", True)
 
 
 def listed(desk: Desk) -> str:
-    return desk.site.proxy.run("catalog", "list", "--limit", "0", "--json")
+    return desk.run("catalog", "list", "--limit", "0", "--json")

@@ -15,7 +15,6 @@ from llmproxy.ledger_check import Report
 from tests.dashboard.helpers import Desk, Visitor
 from tests.dashboard.operators import ADMIN, acts_count, assert_sound, last_act, operator
 from tests.dashboard.test_safety import XSS
-from tests.proxy.conftest import running_site
 from tests.support.books import PRICES, Book
 from tests.support.waiting import wait_until
 
@@ -37,7 +36,7 @@ def facts(html: str) -> dict[str, str]:
     return {unescape(label): unescape(value) for label, value in found}
 
 
-def test_the_standing_is_that_of_the_command(plain_desk: Desk) -> None:
+def test_the_standing_is_that_of_the_command_and_a_checks_result_stays(plain_desk: Desk) -> None:
     olga = operator(plain_desk)
     assert plain_desk.ask(olga.api_key) == 200
     assert plain_desk.ask(olga.api_key, model="nothing") == 400
@@ -49,11 +48,6 @@ def test_the_standing_is_that_of_the_command(plain_desk: Desk) -> None:
     assert shown["Requests that were refused"] == "1"
     assert shown["Schema"] == "10"
 
-
-def test_a_check_runs_and_its_result_stays(plain_desk: Desk) -> None:
-    olga = operator(plain_desk)
-    assert plain_desk.ask(olga.api_key) == 200
-    plain_desk.books.settled_wallet(olga.name)
     assert "Last check" not in olga.text(LEDGER)
     html = checked(olga)
     assert "The ledger is right." in html
@@ -65,43 +59,48 @@ def test_a_check_runs_and_its_result_stays(plain_desk: Desk) -> None:
     assert "refresh" not in html
 
 
-def test_of_two_who_ask_at_once_only_the_one_whose_check_begins_is_noted(plain_desk: Desk) -> None:
+def test_of_two_who_ask_at_once_only_the_one_whose_check_begins_is_noted(module_desk: Desk) -> None:
     """The note waits while another writes: the second one comes in between."""
-    olga, owen, acts = operator(plain_desk), operator(plain_desk), acts_count(plain_desk)
+    olga, owen, acts = operator(module_desk), operator(module_desk), acts_count(module_desk)
     with ThreadPoolExecutor(2) as pool:
-        with plain_desk.books.write():
+        with module_desk.books.write():
             asked = [pool.submit(each.submit, CHECK) for each in (olga, owen)]
             wait_until(lambda: any(each.done() for each in asked))
         assert [each.result().status_code for each in asked] == [303, 303]
-    assert acts_count(plain_desk) == acts + 1
+    assert acts_count(module_desk) == acts + 1
     wait_until(lambda: "The ledger is right." in olga.text(LEDGER))
 
 
 @pytest.mark.parametrize("text", ["a wallet", *XSS])
-def test_what_is_wrong_is_told_as_text(tmp_path: Path, text: str) -> None:
+def test_what_is_wrong_is_told_as_text(module_desk: Desk, text: str) -> None:
     """A balance is made wrong, and right again: the site's own check comes after."""
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        olga = operator(desk)
-        set_balance = "UPDATE wallets SET balance_nanousd = balance_nanousd + ?"
+    desk, olga = module_desk, operator(module_desk)
+    wallet_id = desk.books.count(
+        f"SELECT wallets.id FROM wallets JOIN users ON users.id = user_id "
+        f"WHERE name = '{olga.name}'"
+    )
+    set_balance = "UPDATE wallets SET balance_nanousd = balance_nanousd + ? WHERE id = ?"
+    set_name = "UPDATE users SET name = ? WHERE name = ?"
+    with desk.books.write() as tx:
+        tx.execute(set_balance, (1, wallet_id))
+        tx.execute(set_name, (text, olga.name))
+    try:
+        olga.submit(CHECK)
+        wait_until(lambda: "Check the ledger" in olga.text(LEDGER))
+        answer = olga.get(LEDGER)
+        assert_sound(answer)
+        assert "1 problem found" in answer.text
+        told = f"wallet of user {text}</strong>: balance is 5.000000001"
+        assert told in unescape(answer.text)
+    finally:
         with desk.books.write() as tx:
-            tx.execute(set_balance, (1,))
-            tx.execute("UPDATE users SET name = ? WHERE name = ?", (text, olga.name))
-        try:
-            olga.submit(CHECK)
-            wait_until(lambda: "Check the ledger" in olga.text(LEDGER))
-            answer = olga.get(LEDGER)
-            assert_sound(answer)
-            assert "1 problem found" in answer.text
-            told = f"wallet of user {text}</strong>: balance is 5.000000001"
-            assert told in unescape(answer.text)
-        finally:
-            with desk.books.write() as tx:
-                tx.execute(set_balance, (-1,))
+            tx.execute(set_balance, (-1, wallet_id))
+            tx.execute(set_name, (olga.name, text))
 
 
-def test_a_report_of_very_many_problems_is_a_short_page(plain_desk: Desk) -> None:
-    olga = operator(plain_desk)
-    with plain_desk.books.write() as tx:
+def test_a_report_of_very_many_problems_is_a_short_page(module_desk: Desk) -> None:
+    olga = operator(module_desk)
+    with module_desk.books.write() as tx:
         tx.execute(
             """WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1500)
                INSERT INTO users(name, rate_multiplier_micro, created_at_ms)
@@ -113,7 +112,7 @@ def test_a_report_of_very_many_problems_is_a_short_page(plain_desk: Desk) -> Non
         assert "1,480 more" in html
         assert_sound(olga.get(LEDGER))
     finally:
-        with plain_desk.books.write() as tx:
+        with module_desk.books.write() as tx:
             tx.execute("DELETE FROM users WHERE created_at_ms = 0")
 
 
@@ -211,18 +210,20 @@ def test_a_check_reads_alone(book: Book, monkeypatch: pytest.MonkeyPatch) -> Non
         assert checks.last.report.checked["holds"] == 1
 
 
-def test_a_server_stops_while_a_check_runs(tmp_path: Path) -> None:
-    """Very many rows that cost much to look through: it could not end in time by itself."""
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        olga = operator(desk)
-        fill_with_holds(desk, 60_000)
-        olga.submit(CHECK)
-        assert "running" in olga.text(LEDGER)
-        assert '<meta http-equiv="refresh" content="2">' in olga.text(LEDGER)
-        before = acts_count(desk)
-        olga.submit(CHECK)  # one is under way: not begun again, nor noted
-        assert acts_count(desk) == before
-        assert site.proxy.stop() == 0
+def test_a_server_stops_while_a_check_runs(module_desk: Desk) -> None:
+    """Very many rows that cost much to look through: it could not end in time by itself.
+
+    The last test of this file: it stops the server.
+    """
+    desk, olga = module_desk, operator(module_desk)
+    fill_with_holds(desk, 60_000)
+    olga.submit(CHECK)
+    assert "running" in olga.text(LEDGER)
+    assert '<meta http-equiv="refresh" content="2">' in olga.text(LEDGER)
+    before = acts_count(desk)
+    olga.submit(CHECK)  # one is under way: not begun again, nor noted
+    assert acts_count(desk) == before
+    assert desk.site.proxy.stop() == 0
 
 
 def fill_with_holds(desk: Desk, count: int) -> None:

@@ -1,11 +1,7 @@
 """The operator's overview: what is wrong and where it is mended, what happens, what was spent."""
 
 import re
-from collections.abc import Iterator
 from html import unescape
-from pathlib import Path
-
-import pytest
 
 from llmproxy import accounts, key_pool, ledger, limit_store, reports
 from llmproxy.clock import Clock, RequestIds
@@ -13,7 +9,6 @@ from llmproxy.dashboard.admin.spending import YESTERDAY_KEPT_MS, Spending
 from llmproxy.dashboard.bars import DAYS, draw_bars
 from llmproxy.reports import Totals
 from tests.dashboard.helpers import Desk
-from tests.proxy.conftest import running_site
 from tests.service.helpers import either
 from tests.support.answers import openai_chat
 from tests.support.books import NOW_MS, Book
@@ -25,33 +20,53 @@ ADMIN = "/dashboard/admin"
 DAY_MS = 86_400_000
 
 
-@pytest.fixture
-def own_desk(tmp_path: Path) -> Iterator[Desk]:
-    """A dashboard of one's own: what is wrong with it is wrong with nobody else's."""
-    with running_site(tmp_path, {}) as site, Desk(site) as desk:
-        site.stub.handle = either
-        yield desk
-
-
-def notices(html: str) -> list[tuple[str, str, str]]:
-    """Return what needs attention: a word, the text, and where it leads."""
+def notices(html: str, *words: str) -> list[tuple[str, str, str]]:
+    """Return what needs attention: a word, the text, and where it leads; only these, or all."""
     found = re.findall(
         r'<p class="todo"><span class="state[^"]*">(.*?)</span> <span>(.*?)</span> '
         r'<a href="([^"]*)"',
         html,
     )
-    return [(word, unescape(text), href.removeprefix(ADMIN)) for word, text, href in found]
+    return [
+        (word, unescape(text), href.removeprefix(ADMIN))
+        for word, text, href in found
+        if word in words or not words
+    ]
 
 
 def facts(html: str) -> dict[str, str]:
     return dict(re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", html))
 
 
-def test_where_nothing_is_wrong_it_says_so(own_desk: Desk) -> None:
-    html = own_desk.operator().text(ADMIN)
+def test_where_nothing_is_wrong_it_says_so(plain_desk: Desk) -> None:
+    html = plain_desk.operator().text(ADMIN)
     assert notices(html) == []
     assert "Nothing. Providers and keys are in use" in html
     assert facts(html)["In 5 minutes"] == "0"
+    check_what_happens_now_is_counted_by_how_it_was_answered(plain_desk)
+
+
+def check_what_happens_now_is_counted_by_how_it_was_answered(desk: Desk) -> None:
+    boss = desk.operator()
+    ann = desk.signed_in()
+
+    async def broken(request: SeenRequest, out: Out) -> None:
+        del request
+        await out.json(500, {"error": {"message": "no"}})
+
+    for _ in range(3):
+        assert desk.ask(ann.api_key) == 200
+    assert desk.ask(ann.api_key, model="nothing") == 400
+    desk.site.stub.handle = broken
+    assert desk.ask(ann.api_key) == 500
+    desk.books.settled_wallet(ann.name)
+    html = boss.text(ADMIN)
+    found = facts(html)
+    assert (found["In 5 minutes"], found["Refused (4xx)"], found["Failed (5xx)"]) == ("5", "1", "1")
+    assert '<p class="amount">0.02</p>' in html
+    assert re.search(r"<strong>\$0\.000180</strong> · 4 requests · today \$0\.000180", html)
+    assert f'<a href="{ADMIN}/users?q={ann.name}">{ann.name}</a>' in html
+    assert f'<a href="{ADMIN}/providers/openai">openai</a>' in html
 
 
 def test_paused_providers_and_keys_taken_out_lead_to_their_provider(own_desk: Desk) -> None:
@@ -91,23 +106,25 @@ def test_suspended_keys_lead_to_their_user_until_they_are_resumed_or_end(own_des
         limits_id = limit_key(desk.books, visitor.name, "test", requests_per_minute=1000)
         with desk.books.write() as tx:
             limit_store.suspend(tx, limits_id, "spent too fast", now_ms)
-    found = notices(boss.text(ADMIN))
+    found = notices(boss.text(ADMIN), "suspended")
     assert {row[1] for row in found} == {
         f"API key test of {visitor.name}: spent too fast" for visitor in (ann, ben)
     }
     page = f"/users/{desk.user_id(ann.name)}"
     assert page in {row[2] for row in found}
     boss.submit(f"{ADMIN}{page}/keys/{ann.key_ids()['test']}/resume")
-    assert [row[1] for row in notices(boss.text(ADMIN))] == [
+    assert [row[1] for row in notices(boss.text(ADMIN), "suspended")] == [
         f"API key test of {ben.name}: spent too fast"
     ]
     bens = f"{ADMIN}/users/{desk.user_id(ben.name)}/keys/{ben.key_ids()['test']}/revoke"
     assert boss.submit(bens).status_code == 303
-    assert notices(boss.text(ADMIN)) == []
+    assert notices(boss.text(ADMIN), "suspended") == []
 
 
-def test_models_without_a_price_are_named_by_how_often_they_were_asked_for(own_desk: Desk) -> None:
-    desk, boss = own_desk, own_desk.operator()
+def test_models_without_a_price_are_named_by_how_often_they_were_asked_for(
+    plain_desk: Desk,
+) -> None:
+    desk, boss = plain_desk, plain_desk.operator()
     ann = desk.signed_in()
     for model in ("gpt-nothing", "gpt-nothing", "gpt-other", *(f"m{n}" for n in range(9))):
         assert desk.ask(ann.api_key, model=model) == 400
@@ -121,9 +138,7 @@ def test_models_without_a_price_are_named_by_how_often_they_were_asked_for(own_d
     )  # fmt: skip
     assert len(found()) == 6
     assert found()[-1] == ("no price", "and 6 more of the kind", "/catalog")
-    desk.site.proxy.run(
-        *("catalog", "set", "openai", "gpt-nothing", "--in-price", "1", "--out-price", "1")
-    )
+    desk.run(*("catalog", "set", "openai", "gpt-nothing", "--in-price", "1", "--out-price", "1"))
     assert desk.ask(ann.api_key, model="gpt-nothing") == 200
     assert found()[0][1] == "openai/gpt-other was asked for once and refused"
 
@@ -157,7 +172,7 @@ def test_shortfalls_and_holds_that_are_overdue_are_told(own_desk: Desk) -> None:
         )  # fmt: skip
         assert ledger.place_hold(tx, hold) is None
     html = boss.text(ADMIN)
-    found = notices(html)
+    found = notices(html, "open holds", "shortfall")
     assert [(word, path) for word, _, path in found] == [
         ("open holds", "/ledger"), ("shortfall", "/ledger"),
     ]  # fmt: skip
@@ -167,29 +182,6 @@ def test_shortfalls_and_holds_that_are_overdue_are_told(own_desk: Desk) -> None:
     )
     assert facts(html)["Running now"] == "1"
     assert facts(html)["They hold"] == "$1.50"
-
-
-def test_what_happens_now_is_counted_by_how_it_was_answered(own_desk: Desk) -> None:
-    desk, boss = own_desk, own_desk.operator()
-    ann = desk.signed_in()
-
-    async def broken(request: SeenRequest, out: Out) -> None:
-        del request
-        await out.json(500, {"error": {"message": "no"}})
-
-    for _ in range(3):
-        assert desk.ask(ann.api_key) == 200
-    assert desk.ask(ann.api_key, model="nothing") == 400
-    desk.site.stub.handle = broken
-    assert desk.ask(ann.api_key) == 500
-    desk.books.settled_wallet(ann.name)
-    html = boss.text(ADMIN)
-    found = facts(html)
-    assert (found["In 5 minutes"], found["Refused (4xx)"], found["Failed (5xx)"]) == ("5", "1", "1")
-    assert '<p class="amount">0.02</p>' in html
-    assert re.search(r"<strong>\$0\.000180</strong> · 4 requests · today \$0\.000180", html)
-    assert f'<a href="{ADMIN}/users?q={ann.name}">{ann.name}</a>' in html
-    assert f'<a href="{ADMIN}/providers/openai">openai</a>' in html
 
 
 # --- without a server ------------------------------------------------------------------------

@@ -317,7 +317,7 @@ def test_what_is_not_there_is_missing(desk: Desk) -> None:
 
 
 def test_the_acts_of_pages_are_noted_in_the_words_of_the_commands(desk: Desk) -> None:
-    boss, run = desk.operator(), desk.site.proxy.run
+    boss, run = desk.operator(), desk.run
     page = f"{USERS}/0"
 
     def both(command: list[str], path: str, **fields: str) -> None:

@@ -93,7 +93,7 @@ def test_an_open_overview_leads_to_the_sign_in_once_the_session_has_ended(
     page = watched.page
     with asking(desk, key):
         watched.open("/dashboard")
-        desk.site.proxy.run("users", "sign-out", name)
+        desk.run("users", "sign-out", name)
         page.wait_for_url("**/dashboard/sign-in")
         expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
 

@@ -53,11 +53,11 @@ def test_all_requests_come_once_newest_first_however_many_pages_they_take(desk: 
 def test_the_columns_are_those_of_usage_export(desk: Desk) -> None:
     ann = desk.signed_in()
     request_id = add_settled(desk.books, ann.name, at_ms=OLD_MS)
-    exported = desk.site.proxy.run("usage", "export", "--user", ann.name)
+    exported = desk.run("usage", "export", "--user", ann.name)
     assert ann.get("/dashboard/requests.csv").text == exported
     (row,) = rows_of(ann, "requests")
     assert (row["id"], row["usage_cache_read"], row["cost_usd"]) == (request_id, "800", "0.0075")
-    as_json = desk.site.proxy.run("usage", "export", "--user", ann.name, "--format", "jsonl")
+    as_json = desk.run("usage", "export", "--user", ann.name, "--format", "jsonl")
     assert ann.get("/dashboard/requests.jsonl").text == as_json
 
 

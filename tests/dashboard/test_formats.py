@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 
-from llmproxy.dashboard.address import dashboard_url, says_where, told_where
+from llmproxy.dashboard.address import dashboard_url, says_where, told_proxy, told_where
 from llmproxy.dashboard.bars import Share, draw_bars, rank_shares
 from llmproxy.dashboard.formats import cost, dollars, used_on
 from llmproxy.reports import OwnSums
@@ -72,23 +72,29 @@ def test_the_models_that_cost_most_come_first_and_the_rest_together() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "is_at"),
+    ("changes", "base", "is_at"),
     [
-        ({}, "http://127.0.0.1:8000/dashboard"),
-        ({"host": "0.0.0.0", "port": 9}, "http://127.0.0.1:9/dashboard"),
-        ({"host": "::"}, "http://[::1]:8000/dashboard"),
-        ({"public_url": "https://a.example/llm"}, "https://a.example/llm/dashboard"),
+        ({}, "http://127.0.0.1:76", "http://127.0.0.1:8000/dashboard"),
+        ({"host": "0.0.0.0", "port": 9}, "http://127.0.0.1:76", "http://127.0.0.1:9/dashboard"),
+        ({"host": "::"}, "http://[::1]:76", "http://[::1]:8000/dashboard"),
+        (
+            {"public_url": "https://a.example/llm"},
+            *("https://a.example/llm", "https://a.example/llm/dashboard"),
+        ),
         (
             {"public_url": "https://a.example", "dashboard_port": 9},
-            "http://127.0.0.1:9/dashboard",
+            *("https://a.example", "http://127.0.0.1:9/dashboard"),
         ),
     ],
 )
 def test_the_link_leads_to_the_address_that_users_type(
-    changes: dict[str, object], is_at: str
+    changes: dict[str, object], base: str, is_at: str
 ) -> None:
     settings = msgspec.structs.replace(Settings(), **changes)
     assert dashboard_url(settings) == is_at
-    told = told_where(f"pid 41, since 2026-11-23T09:00:00Z, {says_where(settings, 77)}")
+    holder = f"pid 41, since 2026-11-23T09:00:00Z, {says_where(settings, 76, 77)}"
+    told = told_where(holder)
     assert told == (is_at if "a.example" in is_at else re.sub(r":\d+/", ":77/", is_at))
+    assert told_proxy(holder) == base
     assert told_where("pid 41, since 2026-11-23T09:00:00Z") is None
+    assert told_proxy("pid 41, since 2026-11-23T09:00:00Z") is None

@@ -46,7 +46,7 @@ def test_prices_are_those_of_the_catalog_times_the_users_multiplier(desk: Desk) 
 
 def test_a_models_own_multiplier_counts_too_and_at_once(desk: Desk) -> None:
     ann = desk.sign_in(*desk.books.user(multiplier_micro=1_500_000))
-    desk.site.proxy.run(
+    desk.run(
         *("catalog", "set", "openai", "own-model", "--in-price", "0.000000007"),
         *("--out-price", "3", "--multiplier", "1.1"),
     )

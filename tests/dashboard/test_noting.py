@@ -3,7 +3,7 @@
 import pytest
 
 from llmproxy import accounts, audit
-from llmproxy.dashboard.site import SignedIn, and_note
+from llmproxy.dashboard.signed_in import SignedIn, noted
 from llmproxy.dashboard.visit import Visit
 from llmproxy.storage.database import Tx
 from tests.support.books import Book
@@ -22,9 +22,9 @@ def test_a_change_must_be_noted(book: Book) -> None:
             signed_in.note(tx, "users rename", "eve zoe")
 
     with pytest.raises(AssertionError, match="audit log"), book.write() as tx:
-        and_note(tx, signed_in, rename, (), {"is_noted": False})
+        noted(rename)(tx, signed_in, is_noted=False)
     with book.write() as tx:
         assert accounts.find_user(tx, "eve") == eve
-        and_note(tx, signed_in, rename, (), {"is_noted": True})
+        noted(rename)(tx, signed_in, is_noted=True)
         (act,) = audit.list_acts(tx, limit=2)
     assert (act.actor, act.act, act.details) == ("dashboard:eve", "users rename", "eve zoe")

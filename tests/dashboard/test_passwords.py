@@ -1,6 +1,7 @@
 """Passwords: set by the user, compared slowly, limited in attempts, gone when they are to be."""
 
 import pytest
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from llmproxy import accounts, audit, passwords, sessions
 from llmproxy.dashboard.sign_in import begin_session
@@ -14,7 +15,22 @@ GOOD = "four words make one"
 NOW_MS = 1_790_000_000_000
 
 
-def with_password(desk: Desk, password: str = GOOD) -> Visitor:
+CHEAP = Argon2id(
+    salt=b"a salt of a test", length=32, iterations=1, lanes=1, memory_cost=8
+).derive_phc_encoded(GOOD.encode())
+"""Of GOOD, compared in no time; the costs of what the pages store are tested by themselves."""
+
+
+def with_password(desk: Desk) -> Visitor:
+    """Somebody who has set GOOD as their password, and is signed in."""
+    visitor = desk.signed_in()
+    with desk.books.write() as tx:
+        passwords.store_password(tx, accounts.find_user(tx, visitor.name), CHEAP)
+    return visitor
+
+
+def set_password(desk: Desk, password: str = GOOD) -> Visitor:
+    """Somebody who sets a password on the page."""
     visitor = desk.signed_in()
     response = visitor.submit(PASSWORD, new=password, again=password)
     assert response.status_code == 303, response.text
@@ -66,7 +82,7 @@ def test_a_password_is_kept_as_argon2id_with_a_salt_of_its_own() -> None:
 
 
 def test_who_has_set_a_password_signs_in_with_it_from_anywhere(desk: Desk) -> None:
-    ann = with_password(desk)
+    ann = set_password(desk)
     elsewhere = desk.visitor()
     response = elsewhere.submit(SIGN_IN, name=f"  {ann.name.upper()} ", password=GOOD)
     assert response.status_code == 303
@@ -171,14 +187,14 @@ def test_a_removed_password_signs_nobody_in(desk: Desk) -> None:
     assert not is_signed_in(sign_in(desk, ann.name, GOOD))
     assert "You sign in with links" in ann.text(PASSWORD)
     ben = with_password(desk)
-    desk.site.proxy.run("users", "set", ben.name, "--no-password")
+    desk.run("users", "set", ben.name, "--no-password")
     assert not is_signed_in(ben)
     assert not is_signed_in(sign_in(desk, ben.name, GOOD))
 
 
 def test_a_disabled_user_has_no_password(desk: Desk) -> None:
     ann = with_password(desk)
-    desk.site.proxy.run("users", "disable", ann.name)
+    desk.run("users", "disable", ann.name)
     assert not is_signed_in(sign_in(desk, ann.name, GOOD))
 
 
@@ -197,7 +213,7 @@ def test_one_signs_out_everywhere_else(desk: Desk) -> None:
 
 def test_passwords_stand_nowhere(desk: Desk) -> None:
     secret = "never to be found 77"
-    ann = with_password(desk, secret)
+    ann = set_password(desk, secret)
     sign_in(desk, ann.name, secret)
     with desk.books.database.read() as tx:
         rows = list(tx.execute("SELECT * FROM audit_log"))

@@ -195,7 +195,7 @@ def test_a_receipt_multiplies_as_explain_does(desk: Desk) -> None:
     assert "0.02 USD was held while it ran, and 0.009259253 USD was charged: the rest is" in html
     for fact in ("streamed", "after 210 ms", "1,234 ms", "the provider reported this usage", ">2<"):
         assert fact in html
-    explained = desk.site.proxy.run("explain", request_id)
+    explained = desk.run("explain", request_id)
     for row in rows[1:]:
         assert row.rpartition(" ")[2] in explained
 
@@ -270,7 +270,7 @@ def test_of_a_pruned_request_is_left_what_its_hold_says(desk: Desk) -> None:
     long_ago_ms = 1_000_000_000_000  # before what any other test here has made
     kept = add_settled(desk.books, ann.name, at_ms=long_ago_ms)
     (gone,) = add_refused(desk.books, ann.name, 1, at_ms=long_ago_ms)
-    desk.site.proxy.run("usage", "prune", "--before", "2001-10-01", "--yes")
+    desk.run("usage", "prune", "--before", "2001-10-01", "--yes")
     html = ann.text(f"{REQUESTS}/{kept}")
     assert "The details of this request have been deleted" in html
     assert "0.0075 USD was charged" in html

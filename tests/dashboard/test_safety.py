@@ -366,7 +366,7 @@ def test_behind_a_public_address_with_a_path_links_have_it(
 ) -> None:
     with Desk(site_at_public_address) as desk:
         name, _ = desk.books.user()
-        printed = desk.site.proxy.run("users", "login-link", name)
+        printed = desk.run("users", "login-link", name)
         assert printed.startswith("https://llm.example.org/proxy/dashboard/sign-in/")
         ann = desk.visitor(host="llm.example.org", origin="https://llm.example.org")
         answer = ann.post(desk.link(name))

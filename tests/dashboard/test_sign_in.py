@@ -30,7 +30,7 @@ def is_signed_in(visitor: httpx.Client) -> bool:
 
 def test_the_command_prints_a_link_that_signs_in_once(desk: Desk) -> None:
     name, _ = desk.books.user()
-    link = desk.site.proxy.run("users", "login-link", name).strip()
+    link = desk.run("users", "login-link", name).strip()
     # The server that runs says where it listens: no setting of the command's has that port.
     assert re.fullmatch(re.escape(desk.site.proxy.url) + r"/dashboard/sign-in/[\w-]{43}", link)
     path = f"/dashboard/sign-in/{secret_of(link)}"
@@ -132,7 +132,7 @@ def test_signing_out_ends_the_session_itself(desk: Desk) -> None:
 def test_the_command_signs_a_user_out_everywhere_and_nobody_else(desk: Desk) -> None:
     visitor, other = desk.signed_in(), desk.signed_in()
     unused = desk.link(visitor.name)
-    found = desk.site.proxy.json("users", "sign-out", visitor.name)
+    found = desk.json("users", "sign-out", visitor.name)
     assert found == {"user": visitor.name, "sessions_ended": 1}
     assert not is_signed_in(visitor)
     assert desk.visitor().submit(unused).status_code == 404
@@ -142,13 +142,13 @@ def test_the_command_signs_a_user_out_everywhere_and_nobody_else(desk: Desk) -> 
 def test_a_disabled_user_is_signed_out_and_stays_so(desk: Desk) -> None:
     visitor = desk.signed_in()
     unused = desk.link(visitor.name)
-    desk.site.proxy.run("users", "disable", visitor.name)
+    desk.run("users", "disable", visitor.name)
     assert not is_signed_in(visitor)
     assert visitor.submit(KEYS, name="late").status_code == 401
     assert desk.visitor().submit(unused).status_code == 404
     refused = desk.site.proxy.try_run("users", "login-link", visitor.name)
     assert (refused.returncode, "users enable" in refused.stderr) == (4, True)
-    desk.site.proxy.run("users", "enable", visitor.name)
+    desk.run("users", "enable", visitor.name)
     assert not is_signed_in(visitor)
 
 

@@ -6,9 +6,10 @@ from html import unescape
 
 import pytest
 
+from llmproxy.dashboard.pages import SHOWN_CLIENTS
 from tests.dashboard.helpers import KEYS, Desk
 
-ALL = ["shell", "curl", "python", "node", "langchain", "claude-code", "codex"]
+ALL = list(SHOWN_CLIENTS)
 
 
 def texts(html: str) -> dict[str, str]:
@@ -42,10 +43,18 @@ def test_each_names_a_model_that_is_allowed_after_a_rotation_too(desk: Desk) -> 
     key_id = ann.key_ids()["laptop"]
     for html in (made.text, ann.submit(f"{KEYS}/{key_id}/rotate", overlap="1").text):
         found = texts(html)
-        for name in ("curl", "python", "node", "langchain", "codex"):
+        for name in ("curl", "openai-python", "openai-node", "langchain", "codex"):
             assert '"gpt-4o-mini"' in found[name], name
         settings = json.loads(found["claude-code"])["env"]
         assert settings["ANTHROPIC_MODEL"].startswith("claude-opus-")
     free = texts(ann.submit(KEYS, name="free").text)
     assert '"model": "gpt-4o",' in free["curl"]
     assert "ANTHROPIC_MODEL" not in free["claude-code"]
+
+
+def test_a_model_whose_id_could_end_its_quotes_is_not_named(desk: Desk) -> None:
+    desk.site.proxy.run(
+        *("catalog", "set", "openai", "a'b", "--in-price", "1", "--out-price", "1", "--yes")
+    )
+    html = desk.signed_in().submit(KEYS, name="laptop", models="a'b").text
+    assert list(texts(html)) == ["shell"]

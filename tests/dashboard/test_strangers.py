@@ -18,7 +18,8 @@ from llmproxy.dashboard.admin import catalog as catalog_pages
 from llmproxy.dashboard.admin import catalog_views
 from llmproxy.dashboard.admin.catalog_views import Found, Wanted
 from llmproxy.dashboard.errors import BusyError
-from llmproxy.dashboard.site import READS_OF_ONE_MAX, SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn, write_beside
+from llmproxy.dashboard.site import READS_OF_ONE_MAX, Site
 from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.live_catalog import LiveCatalog
@@ -145,7 +146,7 @@ def test_nobody_in_particular_may_take_as_many_as_all() -> None:
 
 def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that could be under way at once would meet."""
-    meeting, write = threading.Barrier(2), site_module._write_beside
+    meeting, write = threading.Barrier(2), write_beside
     met: list[bool] = []
 
     class Server:
@@ -174,7 +175,7 @@ def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.Mo
     site = Site(
         ReachedAt("", (), 0), rooms.reader, cast("Any", server), Clock(), cast("Any", server)
     )
-    monkeypatch.setattr(site_module, "_write_beside", write_in_company)
+    monkeypatch.setattr(site_module, "write_beside", write_in_company)
 
     async def write_both() -> list[int]:
         request = rooms.signed_in()
@@ -185,6 +186,42 @@ def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.Mo
 
     assert sorted(asyncio.run(write_both())) == [1, 2]
     assert met == [False, False]
+
+
+def test_what_is_committed_is_made_known_even_if_whoever_asked_has_gone(rooms: Rooms) -> None:
+    """A request is cancelled at the worst moment: after the commit, before the proxy knows."""
+    committed, may_go_on, known = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Writer:
+        """Commits at once, and tells of it when it may."""
+
+        async def submit(self, function: Any, *args: object) -> object:  # noqa: ANN401 - f(tx, …)
+            with rooms.book.write() as tx:
+                done: object = function(tx, *args)
+            committed.set()
+            await may_go_on.wait()
+            return done
+
+        async def publish_own(self) -> None:
+            known.set()
+
+    def note(tx: Tx, signed_in: SignedIn) -> None:
+        signed_in.note(tx, "tests note", "")
+
+    async def leave_in_between() -> None:
+        site = Site(ReachedAt("", (), 0), rooms.reader, cast("Any", Writer()), Clock(), NONE)
+        asked = asyncio.create_task(site.write_as_user(rooms.signed_in(), note))
+        await committed.wait()
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        assert not known.is_set()
+        may_go_on.set()
+        await asyncio.wait_for(known.wait(), 10)
+
+    asyncio.run(leave_in_between())
+    with rooms.book.read() as tx:
+        assert audit.count(tx) == 1
 
 
 def test_the_catalog_is_searched_beside_the_loop(

@@ -117,6 +117,10 @@ def test_an_answer_is_of_the_shape_that_the_providers_sdk_knows(name: str) -> No
 
 
 def _json_values(event: bytes) -> Iterator[Any]:
+    if not event.startswith((b"data:", b"event:", b":")):
+        if written := event.strip(b"[],\r\n"):
+            yield json.loads(written)
+        return
     for line in re.split(rb"\r?\n", event):
         if line.startswith(b"data: ") and line not in {b"data: [DONE]", b'data: {"type": "ping"}'}:
             yield json.loads(line.removeprefix(b"data: "))

@@ -84,7 +84,9 @@ def test_a_path_is_in_the_table_byte_for_byte_or_leads_nowhere(method: str, path
 @given(st.lists(st.sampled_from([b"beta=true", b"beta=1", b"key=x", b"a", b"", b"%62eta=true"])))
 @THOROUGH
 def test_of_a_query_one_constant_passes_or_nothing(parts: list[bytes]) -> None:
-    assert passed_query(b"&".join(parts)) == ("?beta=true" if b"beta=true" in parts else "")
+    query = b"&".join(parts)
+    assert passed_query(query, b"beta=true") == ("?beta=true" if b"beta=true" in parts else "")
+    assert passed_query(query, b"alt=sse") == ""
 
 
 # --- headers ---

@@ -5,8 +5,9 @@ from itertools import combinations_with_replacement
 
 import pytest
 
+from llmproxy.dialects.families import BASES
 from llmproxy.presets import PRESETS
-from llmproxy.routes import BASES, endpoints_of
+from llmproxy.routes import endpoints_of
 from llmproxy.vault import new_api_key
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.support.raw_client import RawClient

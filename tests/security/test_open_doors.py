@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import llmproxy
+from llmproxy.dialects.families import BASES
 from llmproxy.presets import PRESETS
-from llmproxy.routes import BASES, Routes, endpoints_of
+from llmproxy.routes import Routes, endpoints_of
 from tests.proxy.helpers import Site
 from tests.support.raw_client import RawClient
 
@@ -18,6 +19,11 @@ METERED = {
         *("responses/input_tokens", "moderations"),
     },
     "anthropic": {"messages", "messages/count_tokens"},
+}
+METERED["gemini"] = METERED["openai"]
+BELOW_MODELS = {
+    *("generateContent", "streamGenerateContent", "countTokens"),
+    *("embedContent", "batchEmbedContents"),
 }
 NOTHING = """
     /docs /redoc /schema /schema/openapi.json /schema/swagger /schema/redoc /schema/elements
@@ -40,6 +46,9 @@ def test_the_table_of_the_proxy_is_exactly_this() -> None:
     }
     assert set(ROUTES._post) == posted
     assert {path.rpartition(b"/")[2] for path in ROUTES._get} == {b"models"}
+    below = {path: one.by_model.keys() for path, one in ROUTES._below.items()}
+    inner = ("", "v1/", "v1beta/")
+    assert below == {f"/v1/gemini/{one}models".encode(): BELOW_MODELS for one in inner}
     assert len(ROUTES._bases) == 2 * len(PRESETS)
     for provider, preset in PRESETS.items():
         names = {endpoint.name for endpoint in endpoints_of(provider, preset.dialect)}

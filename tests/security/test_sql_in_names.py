@@ -35,7 +35,7 @@ def counts(site: Site) -> list[int]:
     return [
         *(site.books.count(f"SELECT count(*) FROM {table}") for table in tables),
         site.books.count("SELECT sum(length(sql)) FROM sqlite_schema"),
-        site.books.count("SELECT sum(balance_nanousd) FROM wallets"),
+        site.books.count("SELECT coalesce(sum(balance_nanousd), 0) FROM wallets"),
     ]
 
 

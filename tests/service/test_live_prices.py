@@ -13,6 +13,7 @@ from tests.service.helpers import CHAT, Books, ask, bearer, chat_body
 from tests.support.answers import openai_chat
 from tests.support.proxy import RunningProxy
 from tests.support.stub_provider import Out, SeenRequest, StubProvider
+from tests.support.waiting import wait_until
 
 SHIPPED = json.loads((Path(__file__).parents[2] / "model_catalog.json").read_bytes())
 SEEN_WITHIN_S = 5.0
@@ -96,6 +97,36 @@ def test_a_request_on_its_way_keeps_its_price(
     got = ask(proxy.port, "POST", CHAT, chat_body(), bearer(key))
     assert got.headers["x-llmproxy-cost-usd"] == "0.0025"
     assert "2.50" in proxy.run("explain", got.request_id)
+
+
+def test_an_update_between_hold_and_settlement_changes_neither_and_old_charges_stay(
+    proxy: RunningProxy, books: Books, stub: StubProvider, tmp_path: Path
+) -> None:
+    """The update is in force before the provider answers: what was held for pays for it."""
+    new = written(tmp_path / "new.json", "20")
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        if not (tmp_path / "config" / "model_catalog.json").exists():
+            proxy.run("catalog", "update", "--from", str(new), "--yes")
+            wait_until(lambda: "of 2027-01-02 now" in proxy.log.read_text())
+        await out.json(200, openai_chat(prompt_tokens=1000, completion_tokens=0))
+
+    stub.handle = handle
+    name, key = books.user()
+    got = ask(proxy.port, "POST", CHAT, chat_body(), bearer(key))
+    assert got.headers["x-llmproxy-cost-usd"] == "0.0025"
+    assert cost(proxy, key) == "0.02"
+    books.settled_wallet(name)
+    receipt = json.loads(proxy.run("explain", got.request_id, "--json"))
+    assert [line["rate_usd"] for line in receipt["lines"]] == ["2.50"]
+    assert receipt["lines"][0]["price_version"] == receipt["price_version"]
+    # Both requests by a third catalog: 1000 tokens each at 4 USD per million. No charge changes.
+    third = written(tmp_path / "third.json", "4", updated="2027-01-03")
+    shown = json.loads(proxy.run("catalog", "update", "--from", str(third), "--dry-run", "--json"))
+    sums = {"requests": 2, "old_usd": "0.0225", "new_usd": "0.008", "difference_usd": "-0.0145"}
+    assert shown["last_days"]["users"] == [{"user": name, **sums}]
+    assert json.loads(proxy.run("explain", got.request_id, "--json")) == receipt
+    assert cost(proxy, key) == "0.02"
 
 
 def test_an_updated_catalog_counts_without_a_restart(

@@ -5,11 +5,12 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from llmproxy import key_pool
 from llmproxy.errors import DatabaseError, RefusedError
 from llmproxy.storage import database, migrations
 from llmproxy.storage.database import AdminDatabase, DatabaseFiles, require_serving_lock
@@ -173,6 +174,46 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date(path: Path) -> Non
         assert tx.execute("SELECT count(is_stream) FROM holds").fetchone()[0] == 0
         assert tx.execute("PRAGMA user_version").fetchone()[0] == database.SCHEMA_VERSION
     opened.close()
+
+
+GOOGLE = "https://generativelanguage.googleapis.com/v1beta/openai"
+
+
+def test_a_provider_of_an_older_database_goes_on_where_it_was(path: Path) -> None:
+    """Gemini had one face only, and it was the base URL that its keys are sealed for."""
+    insert = """INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
+                VALUES('{}', '{}', '{}', 1, 7)"""
+    key = """INSERT INTO provider_keys(provider_id, name, sealed, masked, state_since_ms, state_by,
+                                       created_at_ms) VALUES(1, 'key-1', x'01', 'm', 1, 'cli', 1)"""
+    make_first_schema(
+        path,
+        insert.format("gemini", "openai", GOOGLE),
+        insert.format("anthropic", "anthropic", "https://api.anthropic.com"),
+        insert.format("own", "openai", GOOGLE),
+        key,
+    )
+    with closing(AdminDatabase(path)) as opened, opened.write() as tx:
+        found = {one.name: (one.dialect, one.base_url) for one in key_pool.list_providers(tx)}
+        assert found == {
+            "gemini": ("gemini", GOOGLE),
+            "anthropic": ("anthropic", "https://api.anthropic.com"),
+            "own": ("openai", GOOGLE),
+        }
+        assert [one.provider for one in key_pool.list_provider_keys(tx)] == ["gemini"]
+        assert tx.execute("PRAGMA foreign_key_check").fetchall() == []
+        assert tx.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_gemini_behind_a_gateway_goes_on_speaking_openais_dialect(path: Path) -> None:
+    gateway = "https://gateway.example.com/v1"
+    make_first_schema(
+        path,
+        f"""INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
+            VALUES('gemini', 'openai', '{gateway}', 1, 7)""",
+    )
+    with closing(AdminDatabase(path)) as opened, opened.read() as tx:
+        (provider,) = key_pool.list_providers(tx)
+    assert (provider.dialect, provider.base_url) == ("openai", gateway)
 
 
 @pytest.mark.parametrize("is_old", [True, False])

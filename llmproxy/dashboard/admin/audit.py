@@ -11,7 +11,8 @@ from llmproxy import audit
 from llmproxy.audit import Look
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]

@@ -32,7 +32,8 @@ from llmproxy.dashboard.admin.catalog_views import (
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import CatalogError, NotFoundError, RefusedError
 from llmproxy.storage.database import Tx
 
@@ -102,7 +103,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/catalog/new", http_method=READING)
     async def new_model(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_admin(request, _nothing)
+        signed_in = await site.require_admin(request)
         return _with_form(site, signed_in, "admin_model_new.html", {}, {"problem": ""})
 
     return [show_list, show_model, new_model, *_change_routes(site)]
@@ -161,7 +162,7 @@ def _form_route(
 
     @post(path)
     async def take_form(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_admin(request, _nothing)
+        signed_in = await site.require_admin(request)
         form = await read_form(request)
         try:
             return await answer(request, await site.office.catalog.read_document(), form)
@@ -174,10 +175,6 @@ def _form_route(
 
 
 # --- what is read and written --------------------------------------------------------------------
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
 
 
 def _read_list(

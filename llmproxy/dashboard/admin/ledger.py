@@ -7,7 +7,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import reports
 from llmproxy.dashboard.admin.page import admin_page
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.reports import Standing
 from llmproxy.storage.database import DatabaseFiles, Tx
 
@@ -50,7 +51,7 @@ def ledger_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @post("/admin/ledger/check")
     async def check(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_admin(request, _nothing)
+        signed_in = await site.require_admin(request)
         checks = site.office.checks
         # Only what begins is noted: nobody else's check may come between, nor a stop.
         if not site.office.is_stopping() and checks.reserve():
@@ -71,10 +72,6 @@ def _read_books(tx: Tx, signed_in: SignedIn, files: DatabaseFiles) -> Books:
     schema = tx.execute("PRAGMA user_version").fetchone()[0]
     size = files.path.stat().st_size + (files.wal.stat().st_size if files.wal.exists() else 0)
     return Books(reports.standing(tx), requests, refused, schema, size)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in
 
 
 def _note_check(tx: Tx, signed_in: SignedIn) -> None:

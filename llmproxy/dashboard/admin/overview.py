@@ -11,7 +11,8 @@ from llmproxy.dashboard.admin.attention import Notice, read_attention
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.spending import Spending
 from llmproxy.dashboard.bars import CHART_HEIGHT, Bar, Share, draw_bars, rank_shares
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.reports import Recent, Standing, Totals
 from llmproxy.storage.database import Tx
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from litestar import Response
 
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 
 
 def admin_page(

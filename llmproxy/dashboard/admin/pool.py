@@ -10,7 +10,8 @@ from llmproxy import pool
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.formats import dollars
 from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import MoneyError, NotFoundError
 from llmproxy.money import format_usd, parse_usd
 from llmproxy.pool import Pool

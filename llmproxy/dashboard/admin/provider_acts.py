@@ -11,7 +11,7 @@ from llmproxy import key_pool
 from llmproxy.config import Paths, find_spent_pipe
 from llmproxy.dashboard.admin.words import given, read_text
 from llmproxy.dashboard.errors import FormError, MissingError
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.errors import VaultError
 from llmproxy.key_pool import ProviderKey
 from llmproxy.presets import PRESETS

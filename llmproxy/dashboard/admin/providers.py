@@ -1,6 +1,7 @@
 """Owns the operator's pages about providers: the list, and one with its keys and its history."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,10 +13,12 @@ from llmproxy import key_pool
 from llmproxy.dashboard.admin import provider_acts
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.provider_check import Checked, check
-from llmproxy.dashboard.admin.words import TOLD, read_text
+from llmproxy.dashboard.admin.subject import Subject, Typed
+from llmproxy.dashboard.admin.words import read_text
 from llmproxy.dashboard.errors import MissingError
 from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.presets import PRESETS
 from llmproxy.provider_events import ProviderEvent, Statuses, last_statuses, list_events
@@ -132,31 +135,29 @@ def provider_pages(site: Site) -> list[HTTPRouteHandler]:
         signed_in, found = await site.read_as_admin(request, read_list)
         return admin_page(site, "admin_providers.html", signed_in, TAB, {"found": found})
 
+    subject = Subject[str, ProviderPage](
+        site, read=read_page, show=partial(_page, site), address=_address, said=SAID
+    )
+
     @route(PATH + "/{name:str}", http_method=READING)
     async def show_provider(
         request: Request[Any, Any, Any], name: FromPath[str]
     ) -> Response[bytes]:
-        signed_in, found = await site.read_as_admin(request, read_page, name)
-        said = SAID.get(request.query_params.get("said", ""), "")
-        return _page(site, signed_in, found, said=said)
+        return await subject.page(request, name)
 
-    return [list_providers, show_provider, *_provider_acts(site), *_key_acts(site)]
+    acts = [*_provider_acts(site, subject), *_key_acts(site, subject)]
+    return [list_providers, show_provider, *acts]
 
 
-def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
+def _provider_acts(site: Site, subject: Subject[str, ProviderPage]) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/pause")
     async def pause(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
-        try:
-            signed_in, _ = await site.write_as_admin(request, provider_acts.pause, name, form)
-        except TOLD as error:
-            return await _try_again(site, request, name, "pause", form, error)
-        return site.redirect(signed_in.visit, _address(name, "pause"))
+        return await subject.do(request, name, "pause", form, provider_acts.pause, form)
 
     @post(PATH + "/{name:str}/resume")
     async def resume(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-        signed_in, _ = await site.write_as_admin(request, provider_acts.resume, name)
-        return site.redirect(signed_in.visit, _address(name, "resume"))
+        return await subject.do(request, name, "resume", {}, provider_acts.resume)
 
     @post(PATH + "/{name:str}/check")
     async def check_keys(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
@@ -169,20 +170,15 @@ def _provider_acts(site: Site) -> list[HTTPRouteHandler]:
     return [pause, resume, check_keys]
 
 
-def _key_acts(site: Site) -> list[HTTPRouteHandler]:
+def _key_acts(site: Site, subject: Subject[str, ProviderPage]) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/keys")
     async def add_key(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
         wanted, paths = provider_acts.read_new_key(form), site.office.config.paths
-        try:
-            signed_in, _ = await site.write_with_files_as_admin(
-                request, provider_acts.add_key, name, wanted, paths
-            )
-        except TOLD as error:
-            # Of what was typed the secret is not kept: it is in no page.
-            kept = {"name": form.get("name", "")}
-            return await _try_again(site, request, name, "add", kept, error)
-        return site.redirect(signed_in.visit, _address(name, "add"))
+        # Of what was typed the secret is not kept: it is in no page.
+        kept, write = {"name": form.get("name", "")}, site.write_with_files_as_admin
+        add = provider_acts.add_key
+        return await subject.do(request, name, "add", kept, add, wanted, paths, write=write)
 
     @post(PATH + "/{name:str}/keys/{key_id:int}/{act:str}")
     async def act_on_key(
@@ -192,17 +188,13 @@ def _key_acts(site: Site) -> list[HTTPRouteHandler]:
         act: FromPath[str],
     ) -> Response[bytes]:
         form = await read_form(request)
-        try:
-            signed_in, _ = await site.write_as_admin(request, _act_on_key, name, key_id, act, form)
-        except TOLD as error:
-            return await _try_again(site, request, name, act, form, error)
-        return site.redirect(signed_in.visit, _address(name, act))
+        return await subject.do(request, name, act, form, _act_on_key, key_id, act, form)
 
     return [add_key, act_on_key]
 
 
-def _address(name: str, said: str) -> str:
-    return f"{PATH}/{quote(name, safe='')}?said={said}"
+def _address(name: str) -> str:
+    return f"{PATH}/{quote(name, safe='')}"
 
 
 def _act_on_key(
@@ -217,33 +209,18 @@ def _act_on_key(
         raise MissingError
 
 
-async def _try_again(
-    site: Site,
-    request: Request[Any, Any, Any],
-    name: str,
-    form_name: str,
-    form: Mapping[str, str],
-    error: Exception,
-) -> Response[bytes]:
-    """Return a provider's page with what is wrong, and what was typed into one of its forms."""
-    signed_in, found = await site.read_as_admin(request, read_page, name)
-    typed = {"name": form_name, "form": form, "problem": str(error)}
-    return _page(site, signed_in, found, typed=typed)
-
-
 def _page(
     site: Site,
     signed_in: SignedIn,
     found: ProviderPage,
-    *,
     said: str = "",
-    typed: Mapping[str, object] | None = None,
+    typed: Typed | None = None,
     checked: list[Checked] | None = None,
 ) -> Response[bytes]:
     values = {
         "found": found,
         "said": said,
-        "typed": typed or {"name": "", "form": {}, "problem": ""},
+        "typed": typed or Typed("", {}, ""),
         "checked": checked,
         "is_left_alone": site.office.is_left_alone(found.name),
     }

@@ -11,7 +11,8 @@ from llmproxy.dashboard import requests
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.errors import MissingError
 from llmproxy.dashboard.request_pages import receipt_values
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.errors import NotFoundError
 from llmproxy.reports import Receipt
 from llmproxy.storage.database import Tx

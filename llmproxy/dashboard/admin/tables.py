@@ -11,12 +11,13 @@ from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import key_pool, reports
-from llmproxy.catalog import Catalog, Model
+from llmproxy.catalog import FURTHER_PRICES, Catalog, Model, further_rates
 from llmproxy.clock import rfc3339
 from llmproxy.dashboard.admin import catalog_views
 from llmproxy.dashboard.admin.users import read_search
 from llmproxy.dashboard.downloads import Downloads, Rows, Table
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.money import format_multiplier, format_rate, format_usd
 from llmproxy.provider_events import Statuses, last_statuses
@@ -37,7 +38,7 @@ PROVIDER_COLUMNS = (
 )
 CATALOG_COLUMNS = (
     *("provider", "id", "aliases", "mode", "in_price", "out_price", "cache_read", "cache_write"),
-    *("cache_write_1h", "web_search_1k", "multiplier", "max_input_tokens", "max_output_tokens"),
+    *("cache_write_1h", *FURTHER_PRICES, "multiplier", "max_input_tokens", "max_output_tokens"),
     "own",
 )
 
@@ -161,7 +162,8 @@ def _model_row(model: Model, *, is_own: bool) -> dict[str, object]:
         "cache_read": format_rate(rates.cache_read),
         "cache_write": format_rate(rates.cache_write_5m),
         "cache_write_1h": format_rate(rates.cache_write_1h),
-        "web_search_1k": None if rates.web_search is None else format_rate(rates.web_search),
+        **dict.fromkeys(FURTHER_PRICES),
+        **{name: format_rate(rate) for name, rate in further_rates(rates).items()},
         "multiplier": format_multiplier(model.multiplier_micro),
         "max_input_tokens": model.max_input_tokens,
         "max_output_tokens": model.max_output_tokens,

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 from llmproxy import accounts, crediting, reports, sessions
 from llmproxy.accounts import User
-from llmproxy.dashboard.admin.user_forms import Amount, read_changes
+from llmproxy.dashboard.admin.user_forms import read_amount, read_changes
 from llmproxy.dashboard.admin.words import given
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.keys import ID_MAX, end_key
-from llmproxy.dashboard.site import SignedIn
+from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import CreditEntry
 from llmproxy.storage.database import Tx
 from llmproxy.user_changes import NewUser, UserChanges, change_user, make_user, resume_api_key
+
+MINUS = "A credit must be above zero. To take money back, “Correct the balance…” below does it."
 
 
 class RepeatError(FormError):
@@ -40,13 +42,16 @@ def create(tx: Tx, signed_in: SignedIn, wanted: NewUser, words: str) -> tuple[Us
     return user, api_key
 
 
-def add_credit(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> None:
+def add_credit(tx: Tx, signed_in: SignedIn, user_id: int, form: Mapping[str, str]) -> None:
     """Add credit, once for each form.
 
     Raises:
+        FormError, MoneyError: it is no credit.
         RepeatError: this form has been counted before; nothing is added.
     """
-    user = find_user(tx, user_id)
+    user, amount = find_user(tx, user_id), read_amount(form)
+    if amount.nanousd < 0:
+        raise FormError(MINUS)
     credited = crediting.credit(
         tx,
         user.wallet_id,
@@ -62,13 +67,14 @@ def add_credit(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> Non
     signed_in.note(tx, "credits add", words)
 
 
-def adjust(tx: Tx, signed_in: SignedIn, user_id: int, amount: Amount) -> None:
+def adjust(tx: Tx, signed_in: SignedIn, user_id: int, form: Mapping[str, str]) -> None:
     """Correct a balance up or down.
 
     Raises:
+        MoneyError: the amount is none.
         FormError: it was credited or corrected since the form was shown, as by a double click.
     """
-    user = find_user(tx, user_id)
+    user, amount = find_user(tx, user_id), read_amount(form)
     if amount.once != last_entry(reports.list_credits(tx, user.wallet_id, limit=1)):
         raise FormError(
             "The balance was credited or corrected since this form was shown, perhaps by this very "

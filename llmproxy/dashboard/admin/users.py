@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from litestar import HttpMethod, Request, Response, post, route
@@ -13,13 +14,15 @@ from llmproxy.accounts import User
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin import requests, user_acts, user_forms
 from llmproxy.dashboard.admin.page import admin_page
+from llmproxy.dashboard.admin.subject import Subject, Typed
 from llmproxy.dashboard.admin.words import TOLD
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.formats import cost, number, used_on
 from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.key_form import AMOUNTS, COUNTS, LISTS
 from llmproxy.dashboard.keys import KeyRow
-from llmproxy.dashboard.site import SignedIn, Site
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
 from llmproxy.limits import Limits
 from llmproxy.reports import CreditEntry, RequestFilter, UserRow
 from llmproxy.reports import Request as ProxyRequest
@@ -36,7 +39,6 @@ ENDED_SHOWN = 5
 REQUESTS_SHOWN = 10
 LIMITS_CHARS_MAX = 200
 CREDITS_SHOWN = 20
-MINUS = "A credit must be above zero. To take money back, “Correct the balance…” below does it."
 SAID = {
     "credit": "The credit is added.",
     "repeat": "This credit was added already. It was not added twice.",
@@ -154,7 +156,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route(PATH + "/new", http_method=READING)
     async def new_user(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, _ = await site.read_as_admin(request, _nothing)
+        signed_in = await site.require_admin(request)
         return _new_form(site, signed_in, {"rate_multiplier": "1", "key": "default"}, "")
 
     @post(PATH)
@@ -166,7 +168,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
                 request, user_acts.create, wanted, words
             )
         except TOLD as error:
-            signed_in, _ = await site.read_as_admin(request, _nothing)
+            signed_in = await site.require_admin(request)
             return _new_form(site, signed_in, form, str(error))
         if api_key is None:
             return site.redirect(signed_in.visit, f"{PATH}/{user.id}")
@@ -174,57 +176,52 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
         values = {"made": user, "key": wanted.key, "secret": api_key, "base": base}
         return admin_page(site, "admin_user_made.html", signed_in, TAB, values)
 
+    subject = Subject[int, UserPage](
+        site,
+        read=read_page,
+        show=partial(_user_page, site),
+        address=lambda user_id: f"{PATH}/{user_id}",
+        said=SAID,
+    )
+
     @route(PATH + "/{user_id:int}", http_method=READING)
     async def show_user(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
-        signed_in, found = await site.read_as_admin(request, read_page, user_id)
-        said = SAID.get(request.query_params.get("said", ""), "")
-        return _user_page(site, signed_in, found, said=said)
+        return await subject.page(request, user_id)
 
-    return [list_users, new_user, create_user, show_user, *_money_forms(site), *_buttons(site)]
+    forms = [*_money_forms(site, subject), *_buttons(site, subject)]
+    return [list_users, new_user, create_user, show_user, *forms]
 
 
-def _money_forms(site: Site) -> list[HTTPRouteHandler]:
+def _money_forms(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandler]:
     @post(PATH + "/{user_id:int}/credit")
     async def add_credit(
         request: Request[Any, Any, Any], user_id: FromPath[int]
     ) -> Response[bytes]:
         form = await read_form(request)
         try:
-            amount = user_forms.read_amount(form)
-            signed_in, _ = await site.write_as_admin(request, user_acts.add_credit, user_id, amount)
+            signed_in, _ = await site.write_as_admin(request, user_acts.add_credit, user_id, form)
         except user_acts.RepeatError:
-            return await _done(site, request, user_id, "repeat")
+            return subject.done(await site.require_admin(request), user_id, "repeat")
         except TOLD as error:
-            is_minus = form.get("amount", "").startswith("-")
-            told = FormError(MINUS) if is_minus else error
-            return await _try_again(site, request, user_id, "credit", form, told)
-        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=credit")
+            return await subject.again(request, user_id, Typed("credit", form, str(error)))
+        return subject.done(signed_in, user_id, "credit")
 
     @post(PATH + "/{user_id:int}/adjust")
     async def adjust(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         form = await read_form(request)
-        try:
-            amount = user_forms.read_amount(form)
-            signed_in, _ = await site.write_as_admin(request, user_acts.adjust, user_id, amount)
-        except TOLD as error:
-            return await _try_again(site, request, user_id, "adjust", form, error)
-        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=adjust")
+        return await subject.do(request, user_id, "adjust", form, user_acts.adjust, form)
 
     @post(PATH + "/{user_id:int}/rates")
     async def change_rates(
         request: Request[Any, Any, Any], user_id: FromPath[int]
     ) -> Response[bytes]:
         form = await read_form(request)
-        try:
-            signed_in, _ = await site.write_as_admin(request, user_acts.change_rates, user_id, form)
-        except TOLD as error:
-            return await _try_again(site, request, user_id, "rates", form, error)
-        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said=rates")
+        return await subject.do(request, user_id, "rates", form, user_acts.change_rates, form)
 
     return [add_credit, adjust, change_rates]
 
 
-def _buttons(site: Site) -> list[HTTPRouteHandler]:
+def _buttons(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandler]:
     @post(PATH + "/{user_id:int}/sign-in-link")
     async def make_link(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         try:
@@ -232,7 +229,7 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
                 request, user_acts.make_link, user_id
             )
         except TOLD as error:
-            return await _try_again(site, request, user_id, "link", {}, error)
+            return await subject.again(request, user_id, Typed("link", {}, str(error)))
         url = f"{signed_in.visit.here}{PREFIX}/sign-in/{secret}"
         return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
 
@@ -243,60 +240,24 @@ def _buttons(site: Site) -> list[HTTPRouteHandler]:
         key_id: FromPath[int],
         act: FromPath[str],
     ) -> Response[bytes]:
-        try:
-            signed_in, _ = await site.write_as_admin(
-                request, user_acts.act_on_key, user_id, key_id, act
-            )
-        except TOLD as error:
-            return await _try_again(site, request, user_id, act, {}, error)
-        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={act}")
+        return await subject.do(request, user_id, act, {}, user_acts.act_on_key, key_id, act)
 
     @post(PATH + "/{user_id:int}/do/{act:str}")
     async def act_on(
         request: Request[Any, Any, Any], user_id: FromPath[int], act: FromPath[str]
     ) -> Response[bytes]:
-        try:
-            signed_in, _ = await site.write_as_admin(request, user_acts.act_on, user_id, act)
-        except TOLD as error:
-            return await _try_again(site, request, user_id, act, {}, error)
-        return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={act}")
+        return await subject.do(request, user_id, act, {}, user_acts.act_on, act)
 
     return [make_link, act_on_key, act_on]
 
 
-async def _done(
-    site: Site, request: Request[Any, Any, Any], user_id: int, said: str
-) -> Response[bytes]:
-    signed_in, _ = await site.read_as_admin(request, _nothing)
-    return site.redirect(signed_in.visit, f"{PATH}/{user_id}?said={said}")
-
-
-async def _try_again(
-    site: Site,
-    request: Request[Any, Any, Any],
-    user_id: int,
-    name: str,
-    form: Mapping[str, str],
-    error: Exception,
-) -> Response[bytes]:
-    """Return a user's page with what is wrong, and what was typed into one of its forms."""
-    signed_in, found = await site.read_as_admin(request, read_page, user_id)
-    typed = {"name": name, "form": form, "problem": str(error)}
-    return _user_page(site, signed_in, found, typed=typed)
-
-
 def _user_page(
-    site: Site,
-    signed_in: SignedIn,
-    found: UserPage,
-    *,
-    said: str = "",
-    typed: Mapping[str, object] | None = None,
+    site: Site, signed_in: SignedIn, found: UserPage, said: str, typed: Typed | None
 ) -> Response[bytes]:
     values = {
         "found": found,
         "said": said,
-        "typed": typed or {"name": "", "form": {}, "problem": ""},
+        "typed": typed or Typed("", {}, ""),
         "rates": user_forms.rate_fields(found.user),
         "counts": COUNTS,
         "limits_in_words": _limits_in_words,
@@ -329,7 +290,3 @@ def _new_form(
     values = {"form": form, "problem": problem}
     status = 422 if problem else 200
     return admin_page(site, "admin_user_new.html", signed_in, TAB, values, status=status)
-
-
-def _nothing(tx: Tx, signed_in: SignedIn) -> None:
-    del tx, signed_in

@@ -1,0 +1,280 @@
+"""Gemini's own `generateContent` and `streamGenerateContent` (reference wire.md A.6).
+
+A stream is events where the client asks for them (`?alt=sse`), else one JSON array of the same
+objects. Each tells the usage so far; no word says that it was the last, but every candidate has a
+reason why it ended.
+"""
+
+import re
+from collections.abc import Callable
+
+import msgspec
+
+from llmproxy.dialects.answers import (
+    ABSENT,
+    decoded,
+    generated_bytes,
+    is_given,
+    make_reading,
+    text_bytes,
+    text_of,
+    unreadable,
+)
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, written_bytes
+from llmproxy.dialects.gemini_fields import spelled, spellings
+from llmproxy.dialects.gemini_requests import (
+    read_config,
+    read_contents,
+    read_fields,
+    read_movers,
+    read_tools,
+)
+from llmproxy.dialects.gemini_usage import UsageRecords, read_usage
+from llmproxy.dialects.json_arrays import EventsOrArray
+from llmproxy.dialects.json_gate import parse_object
+from llmproxy.usage import Movers
+
+GENERATE, STREAM = "generateContent", "streamGenerateContent"
+_BILLED_BY_PROMPT = re.compile(r"gemini-[12][.-]")
+"""Models whose search is billed once for a prompt, however often they search."""
+
+
+class GeminiContents:
+    """One of both methods, for one model: it stands in the path."""
+
+    output_members: tuple[str, ...] = spellings("maxOutputTokens")
+    read_output_members = output_members
+    is_free = False
+
+    def __init__(self, method: str, model: str) -> None:
+        """Take the method and the model, whose name is safe to stand in a path."""
+        self.name = method
+        self.upstream_path = f"/models/{model}:{method}"
+        self._model = model
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        given = parse_object(body, ())
+        fields = read_fields(given, self._model)
+        searches = read_tools(fields)
+        config = read_config(fields)
+        contents = read_contents(fields.get("contents"), fields.get("systemInstruction"))
+        return RequestFacts(
+            model=self._model,
+            is_stream=self.name == STREAM,
+            may_stream_array=self.name == STREAM,
+            output_max=config.output_max,
+            output_within=spelled(given, "generationConfig"),
+            choices=config.choices,
+            input=InputFacts(
+                written_bytes(body) - contents.data_bytes,
+                has_tools=bool(fields.get("tools")),
+                media=contents.media,
+                pdf_pages=contents.pdf_pages,
+                rereads="tools: googleSearch" if searches else None,
+            ),
+            movers=read_movers(fields),
+            may_write_cache=False,
+            searches=searches,
+            media=("input_image",) if contents.media else (),
+            hides_output=config.thinks or searches > 0,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: this dialect always reports usage."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer."""
+        answer, is_whole = decoded(_answer_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
+            return unreadable(body)
+        parts = answer.candidates
+        return _read_reading(
+            bytes(answer.usage) if is_given(answer.usage) else None,
+            self._billed(_searches_in(parts) if parts and _GROUNDED in body else 0),
+            model=text_of(answer.model),
+            seen_bytes=generated_bytes(body, parts) if is_whole else written_bytes(body),
+            is_final=True,
+            has_error=is_given(answer.error),
+        )
+
+    def stream_reader(self, *, withholds_usage: bool) -> "GeminiStreamReader":
+        """Return a reader for one stream; nothing is ever withheld in this dialect."""
+        del withholds_usage
+        return GeminiStreamReader(self._billed)
+
+    def _billed(self, searches: int) -> int:
+        """Return how many of the searches that were made are billed."""
+        return min(searches, 1) if _BILLED_BY_PROMPT.match(self._model) else searches
+
+
+class _Answer(msgspec.Struct):
+    candidates: list[msgspec.Raw] | None = None
+    usage: msgspec.Raw = msgspec.field(name="usageMetadata", default=ABSENT)
+    model: msgspec.Raw = msgspec.field(name="modelVersion", default=ABSENT)
+    error: msgspec.Raw = ABSENT
+
+
+class _Grounding(msgspec.Struct):
+    queries: list[msgspec.Raw] | None = msgspec.field(name="webSearchQueries", default=None)
+
+
+class _Grounded(msgspec.Struct):
+    grounding: _Grounding | None = msgspec.field(name="groundingMetadata", default=None)
+
+
+class _Part(msgspec.Struct):
+    text: msgspec.Raw = ABSENT
+    call: msgspec.Raw = msgspec.field(name="functionCall", default=ABSENT)
+    code: msgspec.Raw = msgspec.field(name="executableCode", default=ABSENT)
+    result: msgspec.Raw = msgspec.field(name="codeExecutionResult", default=ABSENT)
+    data: msgspec.Raw = msgspec.field(name="inlineData", default=ABSENT)
+
+
+class _Content(msgspec.Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(msgspec.Struct):
+    content: _Content | None = None
+    index: int = 0
+    finish_reason: msgspec.Raw = msgspec.field(name="finishReason", default=ABSENT)
+    grounding: _Grounding | None = msgspec.field(name="groundingMetadata", default=None)
+
+
+class _Chunk(msgspec.Struct):
+    candidates: list[_Candidate] | None = None
+    usage: msgspec.Raw = msgspec.field(name="usageMetadata", default=ABSENT)
+    model: msgspec.Raw = msgspec.field(name="modelVersion", default=ABSENT)
+    error: msgspec.Raw = ABSENT
+    feedback: msgspec.Raw = msgspec.field(name="promptFeedback", default=ABSENT)
+
+
+_GROUNDED = b'"groundingMetadata"'
+_answer_decoder = msgspec.json.Decoder(_Answer)
+_chunk_decoder = msgspec.json.Decoder(_Chunk)
+
+
+class GeminiStreamReader:
+    """Reads one stream, of events or as an array; see `StreamReader`."""
+
+    def __init__(self, billed: Callable[[int], int]) -> None:
+        """Start with nothing read; `billed` says how many of the searches count."""
+        self.events = EventsOrArray(self._on_chunk, self._on_end)
+        self.is_complete = False
+        self.is_over = False
+        self.seen_bytes = 0
+        self._billed = billed
+        self._usage = UsageRecords()
+        self._model: str | None = None
+        self._running: set[int] = set()
+        self._ended: set[int] = set()
+        """The candidates that have not ended yet, and those that have."""
+        self._is_blocked = False
+        self._searches: dict[int, int] = {}
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far; usage is final when all candidates have ended."""
+        return _read_reading(
+            self._usage.raw(),
+            self._billed(sum(self._searches.values())),
+            model=self._model,
+            seen_bytes=self.seen_bytes,
+            is_final=self._has_ended,
+            has_error=self._has_error,
+        )
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._is_blocked or (bool(self._ended) and not self._running)
+
+    def _on_chunk(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False  # whatever comes behind the last word counts for nothing
+        chunk, is_whole = decoded(_chunk_decoder, data)
+        before = self.seen_bytes
+        self._take(chunk)
+        if name == b"error":
+            self._has_error = True
+        elif not is_whole:
+            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        # An array is complete only with its closing bracket.
+        self.is_complete = self._has_ended and not self.events.is_array
+        return False
+
+    def _on_end(self) -> None:
+        self.is_complete = self.is_over = self._has_ended
+
+    def _take(self, chunk: _Chunk) -> None:
+        for candidate in chunk.candidates or ():
+            self._take_candidate(candidate)
+        # Twice, since asking costs little and looking more.
+        if chunk.usage is not ABSENT and is_given(chunk.usage):
+            self._usage.take(chunk.usage)
+        if self._model is None:
+            self._model = text_of(chunk.model)
+        if chunk.error is not ABSENT and is_given(chunk.error):
+            self._has_error = True
+        if chunk.feedback is not ABSENT and b"blockReason" in bytes(chunk.feedback):
+            self._is_blocked = True  # the prompt: there is no candidate then
+
+    def _take_candidate(self, candidate: _Candidate) -> None:
+        index = candidate.index
+        if candidate.finish_reason is not ABSENT and is_given(candidate.finish_reason):
+            self._running.discard(index)
+            self._ended.add(index)
+        elif index not in self._ended:
+            self._running.add(index)
+        if candidate.content is not None:
+            for part in candidate.content.parts or ():
+                self.seen_bytes += _part_bytes(part)
+        if candidate.grounding is not None and candidate.grounding.queries:
+            # It is told again as it grows.
+            queries = len(candidate.grounding.queries)
+            self._searches[index] = max(self._searches.get(index, 0), queries)
+
+
+def _part_bytes(part: _Part) -> int:
+    """Return how much generated text a part has."""
+    seen = text_bytes(part.text)
+    for raw in (part.call, part.code, part.result, part.data):
+        if raw is not ABSENT:
+            seen += written_bytes(bytes(raw))
+    return seen
+
+
+def _searches_in(candidates: list[msgspec.Raw]) -> int:
+    """Return how many searches the candidates of a plain answer report."""
+    searches = 0
+    for raw in candidates:
+        grounded, _ = decoded(_grounded_decoder, bytes(raw))
+        if grounded.grounding is not None:
+            searches += len(grounded.grounding.queries or ())
+    return searches
+
+
+_grounded_decoder = msgspec.json.Decoder(_Grounded)
+
+
+def _read_reading(
+    raw: bytes | None,
+    searches: int,
+    *,
+    model: str | None,
+    seen_bytes: int,
+    is_final: bool,
+    has_error: bool,
+) -> Reading:
+    """Return what has been read of an answer, with its usage record in the normal form."""
+    return make_reading(
+        raw,
+        lambda: read_usage(raw or b"", searches),
+        model=model,
+        movers=Movers(),
+        seen_bytes=seen_bytes,
+        is_final=is_final,
+        has_error=has_error,
+    )

@@ -1,0 +1,144 @@
+"""Owns usage as Gemini reports it (reference wire.md A.6).
+
+`promptTokenCount` includes cached tokens here, and `candidatesTokenCount` leaves thoughts out;
+counts of nothing are left out. Must not know events or requests.
+"""
+
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE
+from llmproxy.dialects.gemini_requests import normal_tier
+from llmproxy.usage import Leg, Usage, UsageError, count, with_media
+
+PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
+CACHED = "cachedContentTokenCount"
+CANDIDATES, THOUGHTS = "candidatesTokenCount", "thoughtsTokenCount"
+TOTAL = "totalTokenCount"
+
+
+class _Counts(msgspec.Struct, rename="camel"):
+    """The counts that add up; what is odd about them is found when the last record is read."""
+
+    prompt_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+
+
+_counts_decoder = msgspec.json.Decoder(_Counts)
+_object_decoder = msgspec.json.Decoder(dict[str, Any])
+
+
+class UsageRecords:
+    """Takes the usage of each chunk of a stream: the last one counts.
+
+    What the last one leaves out, though an earlier one told it, is taken from the last that did:
+    streams end so at times.
+    """
+
+    def __init__(self) -> None:
+        """Start with nothing taken."""
+        self._last: msgspec.Raw | None = None
+        self._prompt = self._tool_use = self._cached = self._candidates = self._thoughts = 0
+
+    def take(self, raw: msgspec.Raw) -> None:
+        """Take the record of one chunk."""
+        self._last = raw
+        try:
+            counts = _counts_decoder.decode(raw)
+        except UNREADABLE:
+            return
+        self._prompt = counts.prompt_token_count or self._prompt
+        self._candidates = counts.candidates_token_count or self._candidates
+        self._thoughts = counts.thoughts_token_count or self._thoughts
+        self._cached = counts.cached_content_token_count or self._cached
+        self._tool_use = counts.tool_use_prompt_token_count or self._tool_use
+
+    def raw(self) -> bytes | None:
+        """Return the last record as it came, with what it left out; None when there is none."""
+        if self._last is None:
+            return None
+        try:
+            last = _object_decoder.decode(self._last)
+        except UNREADABLE:
+            return bytes(self._last)
+        missing = {name: told for name, told in self._told().items() if told and not last.get(name)}
+        return msgspec.json.encode({**last, **missing}) if missing else bytes(self._last)
+
+    def _told(self) -> dict[str, int]:
+        return {
+            PROMPT: self._prompt,
+            TOOL_USE: self._tool_use,
+            CACHED: self._cached,
+            CANDIDATES: self._candidates,
+            THOUGHTS: self._thoughts,
+        }
+
+
+def read_usage(raw: bytes, searches: int = 0) -> Usage:
+    """Return a usage record in the normal form.
+
+    Args:
+        raw: the record.
+        searches: billed searches, which stand elsewhere in the answer.
+
+    Raises:
+        UsageError: not an object, or with counts that are missing or cannot be true.
+    """
+    try:
+        usage = _object_decoder.decode(raw)
+    except UNREADABLE as error:
+        msg = "usage is not an object"
+        raise UsageError(msg) from error
+    prompt, tool_use = count(usage.get(PROMPT)), count(usage.get(TOOL_USE))
+    cached = count(usage.get(CACHED))
+    thoughts = count(usage.get(THOUGHTS))
+    output, total = count(usage.get(CANDIDATES)) + thoughts, count(usage.get(TOTAL))
+    if not (prompt or total):
+        raise UsageError(NO_COUNTS)
+    if cached > prompt:
+        msg = f"usage contradicts itself: {cached} tokens of the cache in {prompt}"
+        raise UsageError(msg)
+    # Whatever stands in the total and nowhere else was made, not read.
+    output = max(output, total - prompt - tool_use)
+    tier = usage.get("serviceTier")
+    leg = Leg(
+        input=prompt + tool_use - cached,
+        cache_read=cached,
+        output=output,
+        reasoning=min(thoughts, output),
+        web_searches=searches,
+    )
+    leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
+    return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
+
+
+def _input_media(usage: dict[str, Any]) -> tuple[int, int]:
+    """Return the fresh input tokens of audio and of images: what was not read from the cache."""
+    prompt, cached = _media(usage, "promptTokensDetails"), _media(usage, "cacheTokensDetails")
+    tool_use = _media(usage, "toolUsePromptTokensDetails")
+    audio, image = (
+        max(0, told - read) + used
+        for told, read, used in zip(prompt, cached, tool_use, strict=True)
+    )
+    return audio, image
+
+
+def _media(usage: dict[str, Any], details: str) -> tuple[int, int]:
+    """Return the tokens of audio and of images that a list of details tells.
+
+    Raises:
+        UsageError: a count that cannot be true.
+    """
+    listed = usage.get(details)
+    if not listed or not isinstance(listed, list):
+        return 0, 0
+    told = {"AUDIO": 0, "IMAGE": 0}
+    for one in listed:
+        modality = one.get("modality") if isinstance(one, dict) else None
+        if isinstance(modality, str) and modality in told:
+            told[modality] += count(one.get("tokenCount"))
+    return told["AUDIO"], told["IMAGE"]

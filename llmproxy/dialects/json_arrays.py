@@ -1,0 +1,152 @@
+"""Owns the splitting of a stream that is one JSON array: bytes in, the same bytes out, a copy read.
+
+That is what Gemini sends where nobody asks for events (reference wire.md A.6). Each object of the
+array is handed over as soon as it is whole, whatever pieces it comes in.
+"""
+
+import re
+from collections.abc import Callable
+
+from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventStream, EventTooLargeError
+
+# Whatever neither opens nor closes anything, whole texts, and whole objects without others in them.
+_PLAIN = rb'[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_WITHIN = re.compile(rb"(?:%b|\{(?:%b)*+\})*+" % (_PLAIN, _PLAIN), re.DOTALL)
+_TEXT = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+", re.DOTALL)
+_BETWEEN = re.compile(rb"[^{\]]*+")
+_BLANKS = b" \t\r\n"
+_QUOTE, _OPEN, _CLOSE = b'"{}'
+
+
+class ArrayStream:
+    """Splits a JSON array into its objects and hands each to a reader.
+
+    `on_object(b"", written)` gets one object at a time, `on_end()` is called when the array closes.
+    """
+
+    def __init__(
+        self, on_object: Callable[[bytes, bytes], bool], on_end: Callable[[], None]
+    ) -> None:
+        """Read with `on_object`; what it returns counts for nothing: no object is withheld."""
+        self._on_object = on_object
+        self._on_end = on_end
+        self._tail = bytearray()
+        self._position = 0
+        """How far the unfinished object has been read."""
+        self._depth = 0
+        self._is_in_text = False
+        self._is_closed = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the stream; return the bytes to send to the client now: all.
+
+        Raises:
+            EventTooLargeError: no more should be read of this stream.
+        """
+        if not self._is_closed:
+            self._tail += chunk
+            while self._step():
+                pass
+        if len(self._tail) > EVENT_BYTES_MAX:
+            msg = f"an object of the answer has more than {EVENT_BYTES_MAX:,} bytes"
+            raise EventTooLargeError(msg)
+        return chunk
+
+    def finish(self) -> bytes:
+        """Take the end of the stream; nothing was held back."""
+        return b""
+
+    def unread_bytes(self, data: bytes) -> int:
+        """Return how much of an object that cannot be read counts as generated text: all of it."""
+        return len(data)
+
+    def _step(self) -> bool:
+        """Go on to the next brace, or the end of a text; say whether there may be more to read."""
+        tail = self._tail
+        if not self._depth:
+            return self._begin()
+        if self._is_in_text:
+            self._position = _end(_TEXT, tail, self._position)
+            # What follows is the closing quote, or an escape that has been cut in two.
+            if tail[self._position : self._position + 1] != b'"':
+                return False
+            self._position += 1
+            self._is_in_text = False
+        self._position = _end(_WITHIN, tail, self._position)
+        if self._position >= len(tail):
+            return False
+        mark = tail[self._position]
+        self._position += 1
+        self._is_in_text = mark == _QUOTE
+        if not self._is_in_text:
+            self._depth += 1 if mark == _OPEN else -1
+            if not self._depth:
+                self._hand_over()
+        return True
+
+    def _begin(self) -> bool:
+        """Drop what stands between two objects; say whether another one begins."""
+        tail = self._tail
+        position = _end(_BETWEEN, tail, 0)
+        if position < len(tail) and tail[position] == _OPEN:
+            del tail[:position]
+            self._position = self._depth = 1
+            return True
+        if position < len(tail):
+            self._is_closed = True
+            self._on_end()
+        tail.clear()
+        return False
+
+    def _hand_over(self) -> None:
+        written = bytes(self._tail[: self._position])
+        del self._tail[: self._position]
+        self._position = 0
+        self._on_object(b"", written)
+
+
+def _end(pattern: re.Pattern[bytes], written: bytearray, position: int) -> int:
+    match = pattern.match(written, position)
+    assert match is not None  # all of them match nothing too
+    return match.end()
+
+
+class EventsOrArray:
+    """Splits a stream of events, or an array of the same objects: whichever of both it is."""
+
+    def __init__(
+        self, on_event: Callable[[bytes, bytes], bool], on_end: Callable[[], None]
+    ) -> None:
+        """Take the reader of either; `on_end` is called only for an array."""
+        self._on_event = on_event
+        self._on_end = on_end
+        self._inner: EventStream | ArrayStream | None = None
+
+    @property
+    def is_array(self) -> bool:
+        """Say whether it is an array, as far as has been seen."""
+        return isinstance(self._inner, ArrayStream)
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take the next bytes of the stream; return the bytes to send to the client now: all.
+
+        Raises:
+            EventTooLargeError: no more should be read of this stream.
+        """
+        if self._inner is None:
+            first = chunk.lstrip(_BLANKS)[:1]
+            if not first:
+                return chunk
+            if first in b"[{":
+                self._inner = ArrayStream(self._on_event, self._on_end)
+            else:
+                self._inner = EventStream(self._on_event, holds_back=False)
+        return self._inner.feed(chunk)
+
+    def finish(self) -> bytes:
+        """Take the end of the stream; nothing was held back."""
+        return b"" if self._inner is None else self._inner.finish()
+
+    def unread_bytes(self, data: bytes) -> int:
+        """Return how much of an event that cannot be read counts as generated text."""
+        return 0 if self._inner is None else self._inner.unread_bytes(data)

@@ -1,0 +1,328 @@
+"""Gemini's own API: what is read of answers, and of streams as events and as arrays."""
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import Reading
+from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents, GeminiStreamReader
+from llmproxy.dialects.gemini_embeddings import EMBED, GeminiEmbeddings
+from llmproxy.dialects.json_arrays import ArrayStream
+from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError
+from llmproxy.usage import Leg, Usage
+
+MODEL = "gemini-2.5-flash"
+
+
+def candidate(text: str = "hi", index: int = 0, end: str | None = None, **more: Any) -> Any:  # noqa: ANN401
+    ended = {"finishReason": end} if end else {}
+    return {"content": {"parts": [{"text": text}]}, "index": index, **ended, **more}
+
+
+def chunk(*candidates: object, **fields: object) -> dict[str, object]:
+    return {"candidates": candidates, "modelVersion": "gemini-2.5-flash-001", **fields}
+
+
+def usage(**counts: object) -> dict[str, object]:
+    return {"usageMetadata": counts}
+
+
+def events(*chunks: object) -> bytes:
+    return b"".join(b"data: " + json.dumps(one).encode() + b"\r\n\r\n" for one in chunks)
+
+
+def array(*chunks: object) -> bytes:
+    return b"[" + b",\r\n".join(json.dumps(one).encode() for one in chunks) + b"]"
+
+
+def read_stream(stream: bytes, model: str = MODEL) -> GeminiStreamReader:
+    reader = GeminiContents(STREAM, model).stream_reader(withholds_usage=False)
+    assert reader.events.feed(stream) + reader.events.finish() == stream
+    return reader
+
+
+def read_plain(answer: object, model: str = MODEL) -> Reading:
+    return GeminiContents(GENERATE, model).read_answer(json.dumps(answer).encode())
+
+
+BOTH = pytest.mark.parametrize("written", [events, array])
+
+# --- usage ---
+
+
+@pytest.mark.parametrize(
+    ("counts", "leg"),
+    [
+        ({"promptTokenCount": 5, "totalTokenCount": 5}, Leg(input=5)),
+        (
+            {"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2},
+            Leg(input=5, output=5, reasoning=2),
+        ),
+        (
+            {"promptTokenCount": 9, "cachedContentTokenCount": 4, "toolUsePromptTokenCount": 3},
+            Leg(input=8, cache_read=4),
+        ),
+        # What stands in the total alone was made.
+        (
+            {"promptTokenCount": 5, "candidatesTokenCount": 3, "totalTokenCount": 20},
+            Leg(input=5, output=15),
+        ),
+        ({"totalTokenCount": 20}, Leg(output=20)),
+        (
+            {
+                "promptTokenCount": 90,
+                "cachedContentTokenCount": 20,
+                "candidatesTokenCount": 40,
+                "promptTokensDetails": [
+                    {"modality": "TEXT", "tokenCount": 10},
+                    {"modality": "IMAGE", "tokenCount": 50},
+                    {"modality": "AUDIO", "tokenCount": 30},
+                ],
+                "cacheTokensDetails": [{"modality": "IMAGE", "tokenCount": 20}],
+                "candidatesTokensDetails": [
+                    {"modality": "IMAGE", "tokenCount": 30},
+                    {"modality": "AUDIO", "tokenCount": 10},
+                    {"modality": ["?"]},
+                    7,
+                ],
+            },
+            Leg(
+                input=70,
+                cache_read=20,
+                output=40,
+                input_audio=30,
+                input_image=30,
+                output_audio=10,
+                output_image=30,
+            ),
+        ),
+    ],
+)
+def test_usage_is_read_into_disjoint_classes(counts: dict[str, Any], leg: Leg) -> None:
+    reading = read_plain(chunk(candidate(), **usage(**counts)))
+    assert reading.is_final
+    assert reading.usage == Usage((leg,))
+    assert reading.model == "gemini-2.5-flash-001"
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"candidatesTokenCount": 5},
+        {"promptTokenCount": "5"},
+        {"promptTokenCount": 5.0},
+        {"promptTokenCount": True},
+        {"promptTokenCount": -5},
+        {"promptTokenCount": 2**40},
+        {"promptTokenCount": 5, "cachedContentTokenCount": 6},
+        {"promptTokenCount": 5, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": -1}]},
+        [],
+        "x",
+        7,
+    ],
+)
+def test_usage_that_cannot_be_true_is_no_bill(record: object) -> None:
+    for reading in (
+        read_plain(chunk(candidate(), usageMetadata=record)),
+        read_stream(events(chunk(candidate(end="STOP"), usageMetadata=record))).reading(),
+    ):
+        assert not reading.is_final
+        assert reading.usage is None
+        assert reading.problem
+        assert json.loads(reading.raw_usage or b"") == record
+
+
+def test_no_tokens_for_a_text_are_no_bill() -> None:
+    record = {"promptTokenCount": 0, "totalTokenCount": 0}
+    assert not read_plain(chunk(candidate(), usageMetadata=record)).is_final
+
+
+@pytest.mark.parametrize("tier", ["PRIORITY", "priority", "SERVICE_TIER_PRIORITY"])
+def test_the_tier_is_read(tier: str) -> None:
+    reading = read_plain(chunk(candidate(), **usage(promptTokenCount=1, serviceTier=tier)))
+    assert reading.usage is not None
+    assert reading.usage.service_tier == "priority"
+
+
+# --- streams ---
+
+
+@BOTH
+def test_the_last_record_counts_and_what_it_leaves_out_is_the_last_that_was_told(
+    written: Any,  # noqa: ANN401
+) -> None:
+    reader = read_stream(
+        written(
+            chunk(candidate(), **usage(promptTokenCount=447, candidatesTokenCount=50)),
+            chunk(candidate(), **usage(promptTokenCount=8, candidatesTokenCount=7)),
+            chunk(candidate(end="STOP"), **usage(promptTokenCount=1767, candidatesTokenCount=0)),
+        )
+    )
+    reading = reader.reading()
+    assert reader.is_complete
+    assert reading.usage == Usage((Leg(input=1767, output=7),))
+    assert json.loads(reading.raw_usage or b"") == {
+        "promptTokenCount": 1767,
+        "candidatesTokenCount": 7,
+    }
+
+
+@BOTH
+def test_the_record_is_kept_as_it_came(written: Any) -> None:  # noqa: ANN401
+    record = '{"promptTokenCount": 3,  "new":[1.0]}'
+    stream = written(chunk(candidate(end="STOP"), usageMetadata="@")).replace(
+        b'"@"', record.encode()
+    )
+    assert read_stream(stream).reading().raw_usage == record.encode()
+
+
+@BOTH
+def test_a_stream_is_complete_when_all_candidates_have_ended(written: Any) -> None:  # noqa: ANN401
+    counts = usage(promptTokenCount=3, candidatesTokenCount=2)
+    first = chunk(candidate(index=0, end="STOP"), candidate(index=1), **counts)
+    for stream in (written(first), written(first, chunk(candidate(index=1), **counts))):
+        reader = read_stream(stream)
+        assert not reader.is_complete
+        assert not reader.reading().is_final
+    reader = read_stream(written(first, chunk(candidate(index=1, end="MAX_TOKENS"), **counts)))
+    assert reader.is_complete
+    assert reader.reading().is_final
+    assert reader.is_over == (written is array)
+
+
+def test_an_array_without_its_end_is_not_complete() -> None:
+    whole = array(chunk(candidate(end="STOP"), **usage(promptTokenCount=3)))
+    reader = read_stream(whole[:-1])
+    assert not reader.is_complete
+    assert reader.reading().is_final  # but what it used is known
+
+
+@BOTH
+def test_a_blocked_prompt_is_complete(written: Any) -> None:  # noqa: ANN401
+    feedback = {"promptFeedback": {"blockReason": "SAFETY"}, **usage(promptTokenCount=3)}
+    reader = read_stream(written(feedback))
+    assert reader.is_complete
+    assert reader.reading().usage == Usage((Leg(input=3),))
+
+
+@BOTH
+def test_an_error_in_a_stream_is_seen(written: Any) -> None:  # noqa: ANN401
+    reader = read_stream(
+        written(chunk(candidate()), {"error": {"code": 503, "status": "UNAVAILABLE"}})
+    )
+    assert reader.reading().has_error
+    assert not reader.is_complete
+
+
+@BOTH
+def test_generated_text_is_counted(written: Any) -> None:  # noqa: ANN401
+    call = {"functionCall": {"name": "f", "args": {"a": 1}}}
+    parts = [{"text": "über"}, {"text": "x", "thought": True}, call]
+    reader = read_stream(written(chunk({"content": {"parts": parts}})))
+    assert reader.seen_bytes == 5 + 1 + len(json.dumps(call["functionCall"]))
+
+
+@BOTH
+@pytest.mark.parametrize("odd", [{"content": 7}, 7, {"content": {"parts": [{"text": 7}]}}])
+def test_odd_chunks_do_no_harm(written: Any, odd: object) -> None:  # noqa: ANN401
+    reader = read_stream(
+        written(chunk(odd), chunk(candidate(end="STOP"), **usage(promptTokenCount=3)))
+    )
+    assert reader.is_complete
+    assert reader.reading().is_final
+    assert reader.seen_bytes
+
+
+@pytest.mark.parametrize(("model", "billed"), [(MODEL, 1), ("gemini-3.8-flash", 4), ("own", 4)])
+def test_searches_are_counted_as_they_are_billed(model: str, billed: int) -> None:
+    def grounded(count: int, index: int = 0, end: str | None = None) -> object:
+        queries = {"webSearchQueries": ["q"] * count}
+        return candidate(index=index, end=end, groundingMetadata=queries)
+
+    counts = usage(promptTokenCount=1)
+    stream = events(
+        chunk(grounded(1), grounded(1, 1, "STOP"), **counts),
+        chunk(grounded(3, 0, "STOP"), **counts),
+    )
+    plain = chunk(grounded(3), grounded(1), **counts)
+    for reading in (read_stream(stream, model).reading(), read_plain(plain, model)):
+        assert reading.usage == Usage((Leg(input=1, web_searches=billed),))
+
+
+# --- the splitting of arrays ---
+
+
+def split(stream: bytes, *cuts: int) -> tuple[list[bytes], int]:
+    found: list[bytes] = []
+    ends: list[int] = []
+
+    def on_object(name: bytes, written: bytes) -> bool:
+        found.append(written)
+        return False
+
+    splitter = ArrayStream(on_object, lambda: ends.append(len(found)))
+    pieces = [stream[a:b] for a, b in zip((0, *cuts), (*cuts, None), strict=True)]
+    assert b"".join(splitter.feed(piece) for piece in pieces) + splitter.finish() == stream
+    return found, len(ends)
+
+
+TRICKY = [
+    {"a": '}]{["', "b": {"c": [{}, {"d": "\\"}]}},
+    {},
+    {"é後😀": '\\"', "x": "\\\\", "\\": "]"},
+    {"n": [1, 2, {"m": "\u2028"}]},
+]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_is_split_into_its_objects_however_it_is_cut(
+    ascii_only: bool, indent: int | None
+) -> None:
+    written = [json.dumps(one, ensure_ascii=ascii_only, indent=indent).encode() for one in TRICKY]
+    stream = b" \n[" + b"\n,\r\n".join(written) + b"\n]\n"
+    assert split(stream) == (written, 1)
+    for cut in range(len(stream) + 1):
+        assert split(stream, cut) == (written, 1)
+    rng = random.Random(7)
+    for _ in range(200):
+        cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(2, 40)))
+        assert split(stream, *cuts) == (written, 1)
+    assert split(stream, *range(1, len(stream))) == (written, 1)
+
+
+def test_of_an_array_cut_short_the_whole_objects_are_read() -> None:
+    stream = b'[{"a":1},{"b":"}'
+    assert split(stream) == ([b'{"a":1}'], 0)
+
+
+def test_what_follows_the_end_of_an_array_counts_for_nothing() -> None:
+    assert split(b'[{"a":1}] , {"b":1}] []') == ([b'{"a":1}'], 1)
+
+
+def test_a_long_text_in_small_pieces_is_read_once() -> None:
+    """256 KiB in pieces of 64 bytes: with a second look at each it would take minutes."""
+    written = json.dumps({"data": 'ab\\"' * 65_536}).encode()
+    stream = b"[" + written + b"]"
+    assert split(stream, *range(64, len(stream), 64)) == ([written], 1)
+
+
+def test_an_object_without_end_is_not_kept_for_ever() -> None:
+    splitter = ArrayStream(lambda name, written: False, lambda: None)
+    splitter.feed(b'[{"a":"')
+    with pytest.raises(EventTooLargeError):
+        splitter.feed(b"x" * EVENT_BYTES_MAX)
+
+
+# --- embeddings ---
+
+
+def test_embeddings_without_usage_are_estimated() -> None:
+    answer = json.dumps({"embedding": {"values": [0.25] * 9}}).encode()
+    reading = GeminiEmbeddings(EMBED, "gemini-embedding-001").read_answer(answer)
+    assert reading.usage is None
+    assert not reading.is_final
+    assert reading.seen_bytes
