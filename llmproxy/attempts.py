@@ -128,7 +128,7 @@ class Attempts:
         tried = self._tried = Tried.now(key)
         self._ending.provider_key_id = key.id
         self.secret = key.secret
-        headers = to_provider(order.headers, order.dialect, key.secret)
+        headers = to_provider(order.headers, order.dialect, key.secret, order.facts.content_type)
         answer = await self._send(order.upstream_path, headers, body, tried)
         self._ending.upstream_status = answer.status
         if answer.status not in STATUSES:

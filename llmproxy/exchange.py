@@ -240,7 +240,7 @@ class Exchange:
         raise _NotCoveredError("the credit ended before the answer", credit_ended())
 
     async def _relay_plain(self, answer: Answer) -> None:
-        """Pass a plain answer on, metered before it is sent, or while when it is large."""
+        """Pass a plain answer on, metered before it is sent; while, when large or without usage."""
         parts: list[bytes] = []
         size = 0
         not_covered = await self._hold_plain()
@@ -248,7 +248,7 @@ class Exchange:
             while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
                 parts.append(chunk)
                 size += len(chunk)
-                if size > PLAIN_BYTES_MAX:
+                if size > PLAIN_BYTES_MAX or self._order.facts.tokens_untold is not None:
                     await self._relay_large(answer, parts, not_covered)
                     return
         except UpstreamError as error:

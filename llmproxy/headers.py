@@ -46,7 +46,8 @@ _REQUEST_DROPPED = _all_spellings(
     # Some servers and gateways take another method, path or host from these than from the request.
     | {b"x-http-method", b"x-http-method-override", b"x-method-override"}
     | {b"x-original-url", b"x-rewrite-url", b"x-host"}
-    # What is read as JSON here is called so: by another type or charset it could mean other things.
+    # What is read as JSON or as a form here is called so: by another type or charset it could mean
+    # other things.
     | {b"content-type"}
     # Ours to keep (idempotency.py): upstream all users are one account, where one user's key might
     # be answered with what another had asked under the same one.
@@ -61,10 +62,8 @@ _REQUEST_DROPPED_PREFIXES = tuple(
         | {b"x-goog-"}
     )
 )
-_ADDED = [
-    (b"content-type", b"application/json"),  # every endpoint that there is (routes.py)
-    (b"accept-encoding", b"identity"),  # compressed answers could not be metered as they pass
-]
+_IDENTITY = (b"accept-encoding", b"identity")
+"""Compressed answers could not be metered as they pass."""
 _ANSWER_DROPPED = _HOP_BY_HOP | {
     *(b"content-length", b"set-cookie", b"set-cookie2", b"alt-svc", b"strict-transport-security"),
     *(b"content-security-policy", b"content-security-policy-report-only", b"clear-site-data"),
@@ -98,10 +97,13 @@ def given_api_keys(headers: Headers, query: bytes = b"") -> Iterator[str]:
         yield from (value for name, value in parse_qsl(query.decode("latin-1")) if name == "key")
 
 
-def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
+def to_provider(
+    headers: Headers, dialect: str, secret: str, content_type: bytes = b"application/json"
+) -> Headers:
     """Return the headers to send upstream: the client's that may pass, and the provider's key.
 
-    An empty secret is a provider that needs no key: no credential is sent then.
+    The body is called what it was read as. An empty secret is a provider that needs no key: no
+    credential is sent then.
     """
     dropped = _with_hop_by_hop(_REQUEST_DROPPED, headers)
     passed = [
@@ -109,7 +111,7 @@ def to_provider(headers: Headers, dialect: str, secret: str) -> Headers:
         for name, value in headers
         if name not in dropped and not name.startswith(_REQUEST_DROPPED_PREFIXES)
     ]
-    passed += _ADDED
+    passed += ((b"content-type", content_type), _IDENTITY)
     if not secret:
         return passed
     family = FAMILIES[dialect]

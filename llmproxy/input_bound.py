@@ -18,6 +18,10 @@ TOOLS_TOKENS = 1000
 MEDIA_TOKENS = 6000
 """Of an image, or of a document that is linked."""
 PDF_PAGE_TOKENS = 3000
+AUDIO_SECOND_TOKENS_MAX = 32
+"""Of sound that is listened to: Gemini's number, the highest of those that say one."""
+AUDIO_SECOND_TOKENS = 10
+"""OpenAI's: one for each tenth of a second."""
 THOUGHTS_TOKENS = 25_000
 """Of reasoning that the provider fills in: as much as OpenAI advises to leave room for."""
 SEARCH_TOKENS = 20_000
@@ -39,17 +43,20 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
     tools_tokens = TOOLS_TOKENS if given.has_tools else 0
     if is_strict:
         text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens + _stored_tokens(given)
+        text_tokens += given.audio_s * AUDIO_SECOND_TOKENS_MAX
         return max(text_tokens, _strict_window(given, model))
     bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
     beside = _media_tokens(given) + _stored_tokens(given) + _thought_tokens(given, model)
+    beside += given.audio_s * AUDIO_SECOND_TOKENS_MAX
     return text_tokens + beside + facts.searches * SEARCH_TOKENS
 
 
 def input_estimate(given: InputFacts) -> int:
     """Return the documented estimate of the input of an answer that did not report it."""
     text_tokens = -(-given.text_bytes // BYTES_PER_TOKEN)
-    return text_tokens + _media_tokens(given) + _stored_tokens(given)
+    audio_tokens = given.likely_audio_s * AUDIO_SECOND_TOKENS
+    return text_tokens + audio_tokens + _media_tokens(given) + _stored_tokens(given)
 
 
 def _stored_tokens(given: InputFacts) -> int:

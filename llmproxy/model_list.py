@@ -26,12 +26,7 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
         if model is None or not _is_allowed(model, limits):
             raise model_not_found(route.provider, route.model_id)
         return json.dumps(describe(model, updated)).encode()
-    # No endpoint for images is served: nobody should pick one of these from a list.
-    models = [
-        model
-        for model in catalog.models(route.provider)
-        if model.mode != "image" and _is_allowed(model, limits)
-    ]
+    models = [model for model in catalog.models(route.provider) if _is_allowed(model, limits)]
     data = [describe(model, updated) for model in models]
     if route.dialect == "gemini":
         return json.dumps({"models": data}).encode()

@@ -19,6 +19,7 @@ class Preset(msgspec.Struct, frozen=True):
     `output_members`: by what names it surely reads the maximum of output tokens in chat
     completions; the first is the one to write. `ignored_output_members`: those that it surely does
     not read. What is in neither may be read or not.
+    `audio_seconds_min`: shorter sound is billed as so much.
     `probe_path`: what answers 200 to a good key at no cost, and only to a good one.
     """
 
@@ -28,6 +29,7 @@ class Preset(msgspec.Struct, frozen=True):
     output_members: tuple[str, ...] = ("max_tokens",)
     ignored_output_members: tuple[str, ...] = ()
     probe_path: str = "/models"
+    audio_seconds_min: int = 0
 
 
 GEMINI_OPENAI_PATH = "/v1beta/openai"
@@ -47,6 +49,7 @@ PRESETS = {
         "openai",
         "https://api.groq.com/openai/v1",
         output_members=("max_tokens", "max_completion_tokens"),
+        audio_seconds_min=10,
     ),
     "mistral": Preset("openai", "https://api.mistral.ai/v1", injects_usage=False),
     "deepseek": Preset(

@@ -13,12 +13,15 @@ from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
 from llmproxy.meters import Room
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
-from llmproxy.pricing import Bound, bound, unpriced_mover
+from llmproxy.pricing import UNITS, Bound, bound, unpriced_mover
+from llmproxy.usage import Usage
 
 OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 """For models whose catalog entry knows no maximum: as much as the largest usual one."""
 WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
+_BILLED_BY_NUMBER = ("image", "audio_second", "character")
+"""Instead of tokens: elsewhere than at their own endpoints such models would cost nothing."""
 
 
 class HoldPolicy(NamedTuple):
@@ -95,11 +98,14 @@ def make_quote(
             f"{unpriced} has no price for {model.id} in the model catalog. Send the request "
             "without it.",
         )
+    _refuse_uncounted(facts, model)
     if policy.is_strict and model.prices.is_cost_from_provider:
         raise not_bounded(
             f"of {model.id} the provider says only with the answer what it costs",
             "Use another model",
         )
+    if policy.is_strict and facts.unbounded is not None:
+        raise not_bounded(*facts.unbounded)
     input_tokens = input_bound(facts, model, is_strict=policy.is_strict)
     request_bound = bound(
         model.prices,
@@ -111,7 +117,7 @@ def make_quote(
         units=_units(facts),
         any_default=policy.is_strict,
     )
-    output_max = _output_max(facts, model, policy)
+    output_max = _output_max(facts, model, policy, has_price=request_bound.output_rate > 0)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     held_output_tokens = output_tokens
     is_seen_through = facts.is_stream and not (model.reasoning or facts.hides_output)
@@ -128,12 +134,37 @@ def make_quote(
     )
 
 
+def _refuse_uncounted(facts: RequestFacts, model: Model) -> None:
+    """Refuse a model that is billed by what no answer of this endpoint can tell.
+
+    Raises:
+        ApiError: 400.
+    """
+    counted = {name for name, _ in facts.units}
+    rates = model.prices.rates
+    for name in _BILLED_BY_NUMBER:
+        if name not in counted and getattr(rates, UNITS[name].rate) is not None:
+            what = UNITS[name].counted.replace("_", " ")
+            raise ApiError(
+                400,
+                "option_not_metered",
+                f"{model.id} is billed by {what}, which this endpoint does not count. "
+                "Use it where it belongs, or another model here.",
+                param="model",
+            )
+    if facts.tokens_untold is not None and (rates.input or rates.output):
+        why, instead = facts.tokens_untold
+        raise ApiError(
+            400, "option_not_metered", f"{model.id} is billed by tokens, and {why}. {instead}."
+        )
+
+
 def _units(facts: RequestFacts) -> tuple[tuple[str, int], ...]:
     return (("web_search", facts.searches), *facts.units) if facts.searches else facts.units
 
 
-def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:
-    """Return the most output tokens of one choice.
+def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy, *, has_price: bool) -> int:
+    """Return the most output tokens of one choice; of what costs nothing there may be any number.
 
     Raises:
         ApiError: 400, when the policy is strict and nothing says how many there may be.
@@ -144,12 +175,26 @@ def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy) -> int:
         return own if models is None else min(own, models)
     if models is not None:
         return models
-    if policy.is_strict:
+    if policy.is_strict and has_price:
         raise not_bounded(
             f"neither the request nor the model catalog says how much {model.id} may answer",
             "Set a maximum of output tokens, such as `max_tokens`",
         )
     return OUTPUT_TOKENS_MAX_DEFAULT
+
+
+def with_likely_units(usage: Usage, facts: RequestFacts) -> Usage:
+    """Return a usage that has what the request is likely to cause of what is billed by the number.
+
+    Its tokens are those of what was asked for: sound that is listened to, images that are made.
+    """
+    if not facts.likely_units:
+        return usage
+    first, *others = usage.legs
+    counted = {UNITS[name].counted: number for name, number in facts.likely_units}
+    counted["input_audio"] = first.input if "input_audio" in facts.media else first.input_audio
+    counted["output_image"] = first.output if "output_image" in facts.media else first.output_image
+    return msgspec.structs.replace(usage, legs=(msgspec.structs.replace(first, **counted), *others))
 
 
 def fit(quote: Quote, available_nanousd: int) -> Quote | None:
@@ -205,7 +250,12 @@ def with_counted_max(body: bytes, endpoint: Endpoint, quote: Quote) -> bytes:
 
 
 def _fitting_max(quote: Quote, available_nanousd: int) -> int:
-    """Return the largest maximum of output tokens for each choice that an amount pays for."""
+    """Return the largest maximum of output tokens for each choice that an amount pays for.
+
+    Of images and sound there is none that a request could set.
+    """
+    if quote.facts.likely_units:
+        return 0
     tokens = affordable_tokens(
         available_nanousd,
         quote.bound.output_rate,

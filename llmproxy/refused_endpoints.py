@@ -30,7 +30,10 @@ REFUSED_ENDPOINTS = (
         "Send the requests one by one",
     ),
     RefusedEndpoint(
-        ("files", "uploads", "upload", "vector_stores", "containers", "skills", "cachedContents"),
+        (
+            *("files", "uploads", "upload", "vector_stores", "containers", "skills"),
+            *("cachedContents", "audio/voices", "audio/voice_consents"),
+        ),
         "it would keep something in the operator's account, where everybody could use it",
         "Put the content into the request",
     ),

@@ -18,11 +18,13 @@ from llmproxy.dialects.base import Reading, estimated
 from llmproxy.input_bound import input_estimate
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
-from llmproxy.quote import Quote
+from llmproxy.quote import Quote, with_likely_units
 from llmproxy.storage.database import Tx
 from llmproxy.stored_responses import KeptResponse, hash_response_id
 from llmproxy.usage import Usage, with_writes
 from llmproxy.watchdog import Times
+
+_UNPRICED = "the provider reported what this model has no price for"
 
 _log = logging.getLogger("llmproxy.relay")
 
@@ -176,7 +178,12 @@ class Settlement(_Row):
         if self.has_ended:
             return 0
         if reading.is_final and reading.usage is not None:
-            return self._settle(reading, reading.usage, "usage", reason)
+            usage = reading.usage
+            if reading.is_by_request:
+                usage = with_likely_units(usage, self._order.facts)
+            if not self._is_unpriced(usage, reading):
+                return self._settle(reading, usage, "usage", reason)
+            reading = msgspec.structs.replace(reading, usage=None, problem=_UNPRICED)
         if _is_empty(reading):
             self.release(reason or _why(reading, "the answer was empty"), reading)
             return 0
@@ -238,7 +245,18 @@ class Settlement(_Row):
     def _estimated(self, reading: Reading) -> Usage:
         quote = self._quote
         input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
-        return estimated(reading, input_tokens, quote.output_tokens)
+        usage = estimated(reading, input_tokens, quote.output_tokens)
+        return usage if reading.usage is not None else with_likely_units(usage, quote.facts)
+
+    def _is_unpriced(self, usage: Usage, reading: Reading) -> bool:
+        """Say whether a usage counts what the model is not billed by, such as seconds for tokens.
+
+        It would cost nothing.
+        """
+        if not self._order.facts.likely_units or self._price(usage).nanousd:
+            return False
+        likely = self._estimated(msgspec.structs.replace(reading, usage=None))
+        return self._price(likely).nanousd > 0
 
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
         usage = self._as_asked(usage)

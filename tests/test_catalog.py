@@ -87,8 +87,9 @@ def test_the_shipped_catalog_knows_the_names_that_people_type(shipped: Catalog, 
 def test_every_shipped_model_has_a_price_and_a_plausible_order_of_prices(shipped: Catalog) -> None:
     for model in shipped.models():
         rates = model.prices.rates
-        assert rates.input > 0, model.id
-        assert rates.output > 0 or model.mode == "embedding", model.id
+        is_by_number = rates.audio_hour is not None or rates.character is not None
+        assert is_by_number == (rates.input == 0), model.id
+        assert rates.output > 0 or model.mode == "embedding" or is_by_number, model.id
         assert rates.cache_read <= rates.input, model.id
         assert model.multiplier_micro == 1_000_000, model.id
 

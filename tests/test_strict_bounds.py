@@ -6,7 +6,9 @@ its own preamble, generates no more than was allowed, and writes to its cache on
 
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import product
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -18,15 +20,19 @@ from llmproxy.catalog import Model, Prices, Rates, Tier, Variant
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
+from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
+from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_responses import OpenAIResponses
+from llmproxy.dialects.openai_speech import OpenAISpeech
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.pricing import PricedModel, price, unpriced_mover
 from llmproxy.quote import HoldPolicy, Quote, fit, make_quote, with_counted_max
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg, Movers, Usage
+from tests.support.forms import form, wav
 
 PREAMBLE_TOKENS_MAX = 1600
 TOOLS_PREAMBLE_TOKENS_MAX = 1000
@@ -273,3 +279,163 @@ def test_no_honest_answer_costs_more_than_a_strict_server_held(
             model_multiplier_micro=model.multiplier_micro,
         )
         assert cost.nanousd <= quote.amount_nanousd, (leg, served)
+
+
+# --- images and sound ---
+
+SOME = st.none() | RATE
+MEDIA_MODELS = st.builds(
+    lambda model, text, media, limit: msgspec.structs.replace(
+        model,
+        prices=Prices(
+            Rates(
+                text[0], text[1], 0, 0, 0, input_image=media[0], output_image=media[1],
+                input_audio=media[0], image=media[2], audio_hour=media[2], character=media[2],
+            )
+        ),
+        max_output_tokens=limit,
+    ),
+    MODELS,
+    st.tuples(RATE, RATE),
+    st.tuples(SOME, SOME, SOME),
+    st.integers(1, 5000),
+)  # fmt: skip
+STEPS = {"low": 16, "medium": 48, "high": 96}
+OLDER = {
+    ("low", "1024x1024"): 272, ("low", "1024x1536"): 408, ("low", "1536x1024"): 400,
+    ("medium", "1024x1024"): 1056, ("medium", "1024x1536"): 1584, ("medium", "1536x1024"): 1568,
+    ("high", "1024x1024"): 4160, ("high", "1024x1536"): 6240, ("high", "1536x1024"): 6208,
+}  # fmt: skip
+"""Tokens of GPT Image 1 by OpenAI's guide."""
+
+
+def made_tokens(quality: str, width: int, height: int) -> int:
+    """The tokens of an image as OpenAI's calculator has them for GPT Image 2."""
+    squares = STEPS[quality] * round(STEPS[quality] * min(width, height) / max(width, height))
+    return ceil(squares * (2_000_000 + width * height) / 4_000_000)
+
+
+EDGE = st.integers(1, 240).map(lambda n: 16 * n)
+SIZES = st.tuples(EDGE, EDGE).filter(
+    lambda size: size[0] * size[1] <= 3840 * 2160 and max(size) <= 3 * min(size)
+)
+
+
+def assert_covered(quote: Quote, *legs: Leg) -> None:
+    for leg in legs:
+        cost = price(
+            Usage((leg,)),
+            PricedModel(quote.model.id, quote.model.prices, None),
+            user_multiplier_micro=quote.user_multiplier_micro,
+            model_multiplier_micro=quote.model.multiplier_micro,
+        )
+        assert cost.nanousd <= quote.amount_nanousd, leg
+
+
+@given(
+    model=MEDIA_MODELS,
+    multiplier=MULTIPLIER,
+    prompt=TEXT,
+    size=SIZES,
+    names_size=st.booleans(),
+    quality=st.sampled_from(sorted(STEPS)),
+    images=st.integers(1, 10),
+    partial=st.integers(0, 3),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_honest_image_costs_more_than_a_strict_server_held(
+    model: Model,
+    multiplier: int,
+    prompt: str,
+    size: tuple[int, int],
+    names_size: bool,
+    quality: str,
+    images: int,
+    partial: int,
+) -> None:
+    fields = {"model": "m", "prompt": prompt, "quality": quality, "n": images}
+    fields |= {"size": f"{size[0]}x{size[1]}"} if names_size else {}
+    fields |= {"partial_images": partial}
+    written = json.dumps(fields, ensure_ascii=False).encode(errors="replace")
+    facts = OpenAIImages("images/generations").read_request(written)
+    model = msgspec.structs.replace(model, max_output_tokens=None)
+    model = without(without(model, "character"), "audio_hour")
+    quote = make_quote(facts, model, multiplier, HoldPolicy(is_strict=True))
+    tokens = made_tokens(quality, *size)
+    if not names_size:
+        tokens = max(tokens, *(count for (name, _), count in OLDER.items() if name == quality))
+    made = images * (tokens + 100 * partial)
+    read = tokens_max(fields) + PREAMBLE_TOKENS_MAX
+    assert_covered(
+        quote,
+        Leg(input=read, output=made),
+        Leg(input=read, output=made, input_image=read, output_image=made),
+        Leg(input=read, output=made, output_image=made // 2),
+        Leg(images=images),
+    )
+
+
+@pytest.mark.parametrize(("named", "tokens"), OLDER.items())
+def test_a_strict_server_holds_for_images_of_an_older_model_too(
+    named: tuple[str, str], tokens: int
+) -> None:
+    body = json.dumps({"model": "m", "quality": named[0], "size": named[1]}).encode()
+    facts = OpenAIImages("images/generations").read_request(body)
+    assert facts.output_max is not None
+    assert facts.output_max >= tokens
+
+
+@given(
+    model=MEDIA_MODELS,
+    multiplier=MULTIPLIER,
+    prompt=TEXT,
+    samples=st.integers(0, 40_000),
+    rate=st.integers(1, 48_000),
+    channels=st.integers(1, 2),
+    width=st.integers(1, 4),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_honest_transcript_costs_more_than_a_strict_server_held(
+    model: Model,
+    multiplier: int,
+    prompt: str,
+    samples: int,
+    rate: int,
+    channels: int,
+    width: int,
+) -> None:
+    texts = {"model": "m", "prompt": prompt.encode(errors="replace").decode()}
+    written = form(texts, {"file": wav(samples, rate, channels, width)})
+    facts = OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS).read_request(written)
+    model = without(model, "character")
+    quote = make_quote(facts, without(model, "image"), multiplier, HoldPolicy(is_strict=True))
+    assert model.max_output_tokens is not None
+    seconds = max(1, ceil(Fraction(samples, rate)))
+    read = tokens_max(texts) + PREAMBLE_TOKENS_MAX + 32 * ceil(Fraction(samples, rate))
+    assert_covered(
+        quote,
+        Leg(audio_seconds=seconds),
+        Leg(input=read, output=model.max_output_tokens),
+        Leg(input=read, output=model.max_output_tokens, input_audio=read),
+    )
+
+
+@given(model=MEDIA_MODELS, multiplier=MULTIPLIER, said=TEXT)
+@settings(max_examples=100, deadline=None)
+def test_no_honest_speech_costs_more_than_a_strict_server_held(
+    model: Model, multiplier: int, said: str
+) -> None:
+    model = msgspec.structs.replace(
+        model, prices=Prices(Rates(0, 0, 0, 0, 0, character=model.prices.rates.character))
+    )
+    body = json.dumps({"model": "m", "input": said}).encode()
+    quote = make_quote(
+        OpenAISpeech().read_request(body), model, multiplier, HoldPolicy(is_strict=True)
+    )
+    assert_covered(quote, Leg(characters=len(json.loads(body)["input"])))
+
+
+def without(model: Model, unit: str) -> Model:
+    """The model without a price that its endpoint does not count."""
+    rates = msgspec.structs.replace(model.prices.rates, **{unit: None})
+    return msgspec.structs.replace(model, prices=msgspec.structs.replace(model.prices, rates=rates))

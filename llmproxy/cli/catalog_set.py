@@ -66,7 +66,8 @@ def set_entry(
         typer.Option("--reasoning/--no-reasoning", help="It bills output that is not shown."),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(metavar="MODE", help="chat, embedding, image or completion.")
+        str | None,
+        typer.Option(metavar="MODE", help="chat, embedding, image, audio or completion."),
     ] = None,
     alias: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further name; may be repeated.")

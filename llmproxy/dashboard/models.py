@@ -17,8 +17,6 @@ from llmproxy.storage.database import Tx
 
 ROWS = 40
 SEARCH_CHARS_MAX = 200
-UNSERVED_MODE = "image"
-"""No endpoint is served for these: nobody should pick one from a list."""
 _PAGE = re.compile(r"[1-9]\d{0,3}", re.ASCII)
 
 
@@ -90,7 +88,7 @@ def read_models(tx: Tx, signed_in: SignedIn, catalog: Catalog, wanted: Wanted) -
     """Return a page of models, those that are available first."""
     rows = list_models(tx, signed_in, catalog, wanted)
     first = (wanted.page - 1) * ROWS
-    providers = sorted({model.provider for model in served_models(catalog)})
+    providers = sorted({model.provider for model in catalog.models()})
     return ModelPage(rows[first : first + ROWS], providers, len(rows), -(-len(rows) // ROWS))
 
 
@@ -99,16 +97,11 @@ def list_models(tx: Tx, signed_in: SignedIn, catalog: Catalog, wanted: Wanted) -
     usable, text = key_pool.list_usable_providers(tx), wanted.search.lower()
     found = [
         _row(model, signed_in, usable)
-        for model in served_models(catalog)
+        for model in catalog.models()
         if wanted.provider in {"", model.provider}
         and any(text in f"{model.provider}/{name}".lower() for name in (model.id, *model.aliases))
     ]
     return sorted(found, key=lambda row: not row.is_available)
-
-
-def served_models(catalog: Catalog) -> Iterator[Model]:
-    """Yield the models of a catalog that an endpoint is served for."""
-    return (model for model in catalog.models() if model.mode != UNSERVED_MODE)
 
 
 def read_model(tx: Tx, signed_in: SignedIn, catalog: Catalog, name: str) -> ModelDetails:
@@ -119,7 +112,7 @@ def read_model(tx: Tx, signed_in: SignedIn, catalog: Catalog, name: str) -> Mode
     """
     provider, _, model_id = name.partition("/")
     model = catalog.find(provider, model_id)
-    if model is None or model.mode == UNSERVED_MODE:
+    if model is None:
         raise MissingError
     row = _row(model, signed_in, key_pool.list_usable_providers(tx))
     user_micro = signed_in.user.rate_multiplier_micro

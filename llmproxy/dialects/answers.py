@@ -179,7 +179,7 @@ def make_reading(
 
 
 def refuse_zero(usage: Usage, seen_bytes: int) -> None:
-    """Check that an answer with text was not reported as no tokens at all.
+    """Check that an answer with text was not reported as no tokens, nor units, at all.
 
     Raises:
         UsageError: it was.
@@ -187,7 +187,7 @@ def refuse_zero(usage: Usage, seen_bytes: int) -> None:
     if not seen_bytes:
         return
     for leg in usage.legs:
-        if leg.output or leg.input_side:
+        if leg.output or leg.input_side or leg.audio_seconds or leg.images or leg.characters:
             return
     msg = "usage reports no tokens for an answer with text"
     raise UsageError(msg)

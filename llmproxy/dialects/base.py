@@ -36,6 +36,7 @@ PREVIOUS = "previous_response_id"
 """Names a response that was made through this proxy, if the ledger knows it as this user's."""
 KEPT = "what such an id names is kept at the provider, and cannot have been made through this proxy"
 """Why all other ids are refused: the endpoints that make them are not served here."""
+JSON_TYPE = b"application/json"
 ESCAPE_EXCESS_BYTES = 3
 """Of `\\uXXXX`, which stands for three bytes at most."""
 
@@ -61,6 +62,10 @@ class InputFacts(msgspec.Struct, frozen=True):
     """Images, in the body or linked, and documents; not the PDFs whose pages are counted."""
     pdf_pages: int = 0
     """Of the PDFs in the body."""
+    audio_s: int = 0
+    """Seconds of the sound in the body, at most."""
+    likely_audio_s: int = 0
+    """The same, as well as can be told."""
     rereads: str | None = None
     """The option by which the provider reads, and bills, the input again and again."""
     thoughts_by_id: int = 0
@@ -89,6 +94,15 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """Classes of audio and image tokens that it may cause, such as `input_audio`."""
     units: tuple[tuple[str, int], ...] = ()
     """What it may cause that is billed by the number: class and highest number, but searches."""
+    likely_units: tuple[tuple[str, int], ...] = ()
+    """As many of them count where an answer does not tell."""
+    unbounded: tuple[str, str] | None = None
+    """Why its cost has no upper bound, and what to do instead."""
+    tokens_untold: tuple[str, str] | None = None
+    """Why the answer will not tell its tokens, so that no model is served which is billed by them,
+    and what to do instead."""
+    content_type: bytes = JSON_TYPE
+    """What the provider is told that the body is."""
     output_tokens_extra: int = 0
     unread_max: int | None = None
     """A maximum under none but names that the provider is not known to read. Where `output_max` is
@@ -115,7 +129,8 @@ class Reading(msgspec.Struct, frozen=True):
     `usage` is what the provider last reported; it is the bill only when `is_final`. `seen_bytes`
     counts the generated text that passed, for an estimate. `movers` is what the answer said of
     its tier, speed and region. `problem` says why a usage record was not trusted. `response_id`
-    is by what the provider keeps the answer, None where it says that it does not.
+    is by what the provider keeps the answer, None where it says that it does not. `is_by_request`:
+    the bill is what was asked for (`RequestFacts.likely_units`), of which no answer tells more.
     """
 
     usage: Usage | None = None
@@ -127,6 +142,7 @@ class Reading(msgspec.Struct, frozen=True):
     has_error: bool = False
     problem: str | None = None
     response_id: str | None = None
+    is_by_request: bool = False
 
 
 class StreamReader(Protocol):

@@ -19,10 +19,13 @@ from llmproxy.dialects.gemini_embeddings import (
     GeminiEmbeddings,
     GeminiTokenCount,
 )
+from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
+from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
+from llmproxy.dialects.openai_speech import OpenAISpeech
 from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.presets import GEMINI_OPENAI_PATH, PRESETS, Preset
 
@@ -73,6 +76,9 @@ _OPENAI_SHARED: tuple[Endpoint, ...] = (
     FreeEndpoint("responses/input_tokens", "/responses/input_tokens", STATEFUL),
     OpenAICompletions(),
     OpenAIEmbeddings(),
+    OpenAIImages("images/generations"),
+    OpenAIImages("images/edits"),
+    OpenAISpeech(),
     FreeEndpoint("moderations", "/moderations", {}),
 )
 _COUNT_TOKENS = FreeEndpoint(
@@ -89,7 +95,13 @@ _GEMINI_METHODS: Mapping[str, Callable[[str], Endpoint]] = {
 
 def _openai_faces(provider: str, preset: Preset) -> tuple[Face, ...]:
     chat = OpenAIChat(preset.output_members, preset.ignored_output_members)
-    return (Face("openai", (chat, *_OPENAI_SHARED), (*_INNER, *BASES.get(provider, ()))),)
+    least_s = preset.audio_seconds_min
+    sound = (
+        OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS, least_s),
+        OpenAIAudio("audio/translations", TRANSLATION_FORMATS, least_s),
+    )
+    endpoints = (chat, *_OPENAI_SHARED, *sound)
+    return (Face("openai", endpoints, (*_INNER, *BASES.get(provider, ()))),)
 
 
 def _anthropic_faces(provider: str, _preset: Preset) -> tuple[Face, ...]:

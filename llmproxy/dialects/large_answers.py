@@ -7,7 +7,7 @@ to an object again, is read by its dialect like any other.
 
 import msgspec
 
-from llmproxy.dialects.answers import UNREADABLE, refuse_zero, unreadable
+from llmproxy.dialects.answers import UNREADABLE, refuse_zero
 from llmproxy.dialects.base import Endpoint, Reading
 from llmproxy.dialects.json_slowly import lexemes
 from llmproxy.usage import UsageError
@@ -50,7 +50,10 @@ class LargeAnswer:
         Without a usage at the beginning or the end, the reading says so: it is estimated then.
         """
         whole = self._without_middle()
-        read = unreadable(self._beginning) if whole is None else endpoint.read_answer(whole)
+        # What is no JSON object, such as sound, is read by what there is of it.
+        read = endpoint.read_answer(self._beginning if whole is None else whole)
+        if read.is_by_request:
+            return read
         read = msgspec.structs.replace(read, seen_bytes=self.size)
         problem = read.problem
         if read.usage is None:

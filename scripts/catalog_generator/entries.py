@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from decimal import Decimal
 
+from scripts.catalog_generator.audio import audio_rates, is_served_audio
 from scripts.catalog_generator.data import PROVIDERS, Json, price_text
 from scripts.catalog_generator.genai_prices import (
     ModelInfo,
@@ -40,7 +41,7 @@ class Generator:
         self.entries: dict[str, Json] = {}
 
     def add_provider(self, provider: Provider) -> None:
-        """Add the token-priced text and image models of one provider of genai-prices."""
+        """Add the text, image and audio models of one provider of genai-prices."""
         ours = PROVIDERS[provider.id]
         prefix = f"{ours}/"
         listed = [
@@ -85,6 +86,8 @@ class Generator:
         for reason, keys in self.data["left_out"].items():
             if key in keys:
                 return f"Left out by hand, {reason}"
+        if is_served_audio(key, prices):
+            return ""
         if NOT_TEXT.search(key):
             return "Left out, speech, video, scans or real time"
         if not is_per_token(prices):
@@ -138,7 +141,8 @@ class Generator:
             (limits for n in (name, *sorted(aliases)) if (limits := self._limits(provider, n))), {}
         )
         listed = self.data["litellm"].get(key, {})
-        mode = known.get("mode") or _guessed_mode(prices)
+        is_audio = is_served_audio(key, prices)
+        mode = "audio" if is_audio else known.get("mode") or _guessed_mode(prices)
         entry: Json = {"mode": mode, "aliases": sorted(aliases)}
         limits = {
             "max_input_tokens": known.get("max_input_tokens") or model.context_window,
@@ -146,13 +150,13 @@ class Generator:
         }
         entry |= {limit: count for limit, count in limits.items() if count}
         entry["reasoning"] = known.get("reasoning", mode == "chat")
-        if not known and mode != "embedding":
+        if not known and mode not in {"embedding", "audio"}:
             self.report.without_limits.append(key)
         if "deprecated" in listed:
             entry["deprecated"] = listed["deprecated"]
-        entry |= self._block(key, prices, mode, "")
+        entry |= audio_rates(prices) if is_audio else self._block(key, prices, mode, "")
         entry["prices"] |= self._search_fee(key, prices)
-        variants = self._variants(key, model, prices, mode)
+        variants = [] if is_audio else self._variants(key, model, prices, mode)
         entry |= {"variants": variants} if variants else {}
         if "us_multiplier" in listed:
             entry["geo_multiplier"] = {"us": listed["us_multiplier"]}
@@ -181,12 +185,16 @@ class Generator:
         return block | ({"tiers": tiers} if tiers else {})
 
     def _rates(self, key: str, prices: ModelPrice, mode: str, above: int, service: str) -> Json:
-        media = mode == "image"
+        # Only where the answers tell images from text; else all costs what the dearer of them does.
+        tells_images = key.startswith("openai/")
+        is_image = mode == "image"
+        media = is_image and not tells_images
         input_price = dearest_price(prices, above, "input_mtok", "input_image_mtok", media=media)
         output = dearest_price(prices, above, "output_mtok", "output_image_mtok", media=media)
         if input_price is None or (output is None and mode != "embedding"):
             raise SystemExit(f"{key} lacks a price per token")
-        read = dearest_price(prices, above, "cache_read_mtok", "cache_image_read_mtok", media=media)
+        cached = ("cache_read_mtok", "cache_image_read_mtok")
+        read = dearest_price(prices, above, *cached, media=is_image)
         write = price_at(prices.cache_write_mtok, above)
         write_1h = price_at(prices.cache_write_1h_mtok, above)
         if write is not None and write_1h is None:
@@ -198,6 +206,9 @@ class Generator:
                 title = "No price for long cache writes (12 h): the short one will be charged"
                 self.report.from_litellm[title].append(f"{key} {suffix}")
         further = {"cache_read": read, "cache_write": write, "cache_write_1h": write_1h}
+        if is_image and tells_images:
+            further["input_image"] = price_at(prices.input_image_mtok, above)
+            further["output_image"] = price_at(prices.output_image_mtok, above)
         return {
             "in_price": price_text(input_price),
             "out_price": price_text(output or Decimal(0)),

@@ -59,6 +59,12 @@ def check(case: Case, reading: Reading) -> None:
 
 # --- the fixtures themselves ---
 
+MEDIA = {
+    "input_audio": "input",
+    "input_image": "input",
+    "output_audio": "output",
+    "output_image": "output",
+}
 _LINE = re.compile(r"(\d+) (\w+) × ([\d.]+) = ([\d.]+)")
 
 
@@ -78,10 +84,23 @@ def test_the_arithmetic_of_a_fixture_is_right_and_is_that_of_its_usage(name: str
         assert case.usage["provider_cost"] == total * 10**6  # 10⁻¹⁵ USD
         assert counted == [("provider_cost", 1)]
         return
-    names = {"web_searches": "web_search"}
-    legs = [leg.items() for leg in case.usage["legs"]]
+    names = {"web_searches": "web_search", "images": "image", "audio_seconds": "audio_second"}
+    legs = [_apart(leg, counted).items() for leg in case.usage["legs"]]
     billed = [(names.get(key, key), count) for leg in legs for key, count in leg]
-    assert counted == [one for one in billed if one[0] not in {"reasoning", "model"}]
+    assert counted == [one for one in billed if one[0] not in {"reasoning", "model"} and one[1]]
+
+
+def _apart(leg: dict[str, Any], counted: list[tuple[str, int]]) -> dict[str, Any]:
+    """The leg without, in its input and output, the sound and images that have lines of their own.
+
+    Those that have none cost what text does.
+    """
+    priced = {name for name, _ in counted}
+    kept = {key: count for key, count in leg.items() if key not in MEDIA or key in priced}
+    for name, side in MEDIA.items():
+        if name in kept:
+            kept[side] -= kept[name]
+    return kept
 
 
 @pytest.mark.parametrize("name", EVERY)

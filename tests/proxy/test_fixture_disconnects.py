@@ -8,6 +8,7 @@ import asyncio
 import json
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ NOTICED_S = 0.05
 """Time for the proxy to notice that its clients have left; nothing depends on it but coverage."""
 GAP_S = 0.003
 """Between the pieces that come when the client has left: they are to be read one by one."""
+PER = {"web_search": 1000, "image": 1000, "audio_second": 3600}
+"""Of how many the rate is the price, where it is not of a million."""
 RESET_EVERY = 3
 """Of so many cut points one is left with a reset too."""
 
@@ -78,7 +81,7 @@ def check_row(case: Case, row: dict[str, Any]) -> None:
     assert (row["provider"], row["model"]) == (case.provider, case.model)
     assert (row["endpoint"], bool(row["is_stream"])) == (case.endpoint, case.is_stream)
     rated = sum(
-        line["quantity"] * line["rate"] * (1000 if line["usage_class"] == "web_search" else 1)
+        line["quantity"] * line["rate"] * Fraction(10**6, PER.get(line["usage_class"], 10**6))
         for line in json.loads(row["receipt"])
     )
     assert -(-rated // 10**6) == case.nanousd  # the receipt's lines add up to the cost

@@ -11,6 +11,11 @@ POST /responses
 POST /responses/compact
 POST /responses/input_tokens
 POST /embeddings
+POST /images/generations
+POST /images/edits
+POST /audio/speech
+POST /audio/transcriptions
+POST /audio/translations
 POST /moderations
 GET /models
 GET /models/{id}
@@ -37,12 +42,7 @@ GET POST DELETE /conversations/{id}
 GET POST /conversations/{id}/items
 GET DELETE /conversations/{id}/items/{id}
 POST /decisions
-POST /images/generations
-POST /images/edits
 POST /images/variations
-POST /audio/speech
-POST /audio/transcriptions
-POST /audio/translations
 GET POST /audio/voices
 GET POST /audio/voice_consents
 GET POST DELETE /audio/voice_consents/{id}

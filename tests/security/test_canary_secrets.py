@@ -339,7 +339,7 @@ def test_a_traceback_in_the_log_shows_none(world: World, secrets: dict[str, byte
     """An internal error right where a key is in hand, in a server of its own."""
     program = (
         "import llmproxy.attempts as attempts\n"
-        "def to_provider(headers, dialect, secret):\n"
+        "def to_provider(headers, dialect, secret, content_type):\n"
         "    raise RuntimeError('a fault of the test')\n"
         "attempts.to_provider = to_provider\n"
         "from llmproxy.cli.app import main\n"

@@ -10,6 +10,7 @@ from tests.proxy.helpers import Site, chat, message
 from tests.security import provider_paths as paths
 from tests.security.visit import Visit
 from tests.support.answers import anthropic_message, openai_chat, plain
+from tests.support.forms import form
 
 SERVED = {"openai": paths.METERED_OPENAI, "anthropic": paths.METERED_ANTHROPIC}
 OFFERED = {"openai": paths.OPENAI, "anthropic": paths.ANTHROPIC}
@@ -22,6 +23,13 @@ BODIES = {
     "/responses/input_tokens": b'{"model":"gpt-4o","input":"hi"}',
     "/embeddings": b'{"model":"text-embedding-3-small","input":"hi"}',
     "/moderations": b'{"input":"hi"}',
+    "/images/generations": b'{"model":"gpt-image-1.5","prompt":"hi","quality":"low"}',
+    "/images/edits": form({"model": "gpt-image-1.5", "quality": "low"}, {"image": b"\x89PNG"}),
+    "/audio/speech": b'{"model":"tts-1","input":"hi"}',
+    "/audio/transcriptions": form({"model": "whisper-1"}, {"file": b"ID3"}),
+    "/audio/translations": form(
+        {"model": "whisper-1", "response_format": "verbose_json"}, {"file": b"ID3"}
+    ),
 }
 
 

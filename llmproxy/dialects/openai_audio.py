@@ -1,0 +1,212 @@
+"""OpenAI's transcriptions and translations of sound, in forms with files (reference wire.md A.5).
+
+Some models report tokens, others the seconds that they have listened to. Answers in formats other
+than JSON report neither and are refused.
+"""
+
+import math
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects import sound
+from llmproxy.dialects.answers import (
+    ABSENT,
+    decoded,
+    is_given,
+    make_reading,
+    text_bytes,
+    text_of,
+    unreadable,
+)
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, refuse_members
+from llmproxy.dialects.json_gate import flag, required_model, text
+from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
+from llmproxy.dialects.openai_usage import INPUT, read_usage
+from llmproxy.dialects.sse import EventStream
+from llmproxy.errors import invalid_request
+from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError
+
+NAMES = INPUT._replace(input_details="input_token_details", output_details="output_token_details")
+TRANSCRIPTION_FORMATS = ("json", "verbose_json", "diarized_json")
+TRANSLATION_FORMATS = ("verbose_json",)
+
+_UNBOUNDED = (
+    "only of a WAV file with plain samples (PCM) it can be told how long its sound is",
+    "Convert the file to that",
+)
+_REFUSED = {"url": "a file that is not in the request has no known length"}
+_BILLED = frozenset({"model", "stream", "response_format", *_REFUSED})
+_FILES = ("file",)
+
+
+class OpenAIAudio:
+    """`audio/transcriptions` or `audio/translations`."""
+
+    output_members: tuple[str, ...] = ()
+    read_output_members = output_members
+    is_free = False
+
+    def __init__(self, name: str, formats: tuple[str, ...], seconds_min: int = 0) -> None:
+        """Take which it is, the formats that tell what was used, and the least that is billed."""
+        self.name = name
+        self.upstream_path = f"/{name}"
+        self._formats = formats
+        self._seconds_min = seconds_min
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        form = parse_form(body, _BILLED, _FILES)
+        fields = with_numbers(form.fields, ())
+        model = required_model(fields)
+        refuse_members(fields, _REFUSED)
+        self._require_format(fields)
+        if len(form.files) != 1:
+            raise invalid_request("The form must have exactly one `file`.", param="file")
+        longest, likely, is_exact = self._seconds(form.files[0])
+        return RequestFacts(
+            model=model,
+            is_stream=flag(fields, "stream"),
+            output_max=None,
+            choices=1,
+            input=InputFacts(form.text_bytes, audio_s=longest, likely_audio_s=likely),
+            movers=Movers(),
+            may_write_cache=False,
+            media=("input_audio",),
+            units=(("audio_second", longest),),
+            likely_units=(("audio_second", likely),),
+            unbounded=None if is_exact else _UNBOUNDED,
+            content_type=form.content_type,
+        )
+
+    def _require_format(self, fields: dict[str, Any]) -> None:
+        given = text(fields, "response_format") or "json"
+        if given not in self._formats:
+            raise not_metered(
+                f"response_format: {given:.20}",
+                f"such an answer does not tell what it used; use {' or '.join(self._formats[:2])}",
+            )
+
+    def _seconds(self, file: File) -> tuple[int, int, bool]:
+        """Return how long a file is at most, how long it is likely to be, and if that is sure."""
+        exact = sound.seconds_of_wav(file)
+        longest = sound.seconds_max(file) if exact is None else exact
+        likely = sound.seconds_likely(file) if exact is None else exact
+        least = self._seconds_min
+        return max(longest, least), max(likely, least), exact is not None
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: those that report usage always do."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer; the length of its sound counts where there is no usage."""
+        answer, is_whole = decoded(_answer_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
+            return unreadable(body)
+        raw = answer.usage if is_given(answer.usage) else answer.duration
+        return make_reading(
+            bytes(raw) if is_given(raw) else None,
+            lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
+            model=text_of(answer.model),
+            movers=Movers(),
+            seen_bytes=text_bytes(answer.text),
+            is_final=True,
+            has_error=is_given(answer.error),
+        )
+
+    def stream_reader(self, *, withholds_usage: bool) -> "TranscriptStreamReader":
+        """Return a reader for one stream."""
+        del withholds_usage
+        return TranscriptStreamReader(self._seconds_min)
+
+
+def read_audio_usage(usage: object, seconds_min: int) -> Leg:
+    """Return the tokens, or the seconds, of a usage object or of the mere length of a sound.
+
+    Raises:
+        UsageError: neither, or what cannot be true.
+    """
+    if isinstance(usage, dict):
+        if usage.get("type") != "duration":
+            return read_usage(usage, NAMES)
+        usage = usage.get("seconds")
+    return Leg(audio_seconds=max(begun_seconds(usage), seconds_min))
+
+
+def begun_seconds(seconds: object) -> int:
+    """Return a length of time as the whole seconds that have begun.
+
+    Raises:
+        UsageError: no number, or one that cannot be true.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        seconds = -1
+    if not 0 <= seconds <= TOKENS_MAX:
+        msg = "absurd length of sound"
+        raise UsageError(msg)
+    return math.ceil(seconds)
+
+
+class _Answer(msgspec.Struct):
+    model: msgspec.Raw = ABSENT
+    usage: msgspec.Raw = ABSENT
+    duration: msgspec.Raw = ABSENT
+    text: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
+class _Event(msgspec.Struct):
+    type: str | None = None
+    usage: msgspec.Raw = ABSENT
+    delta: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+_DONE = "transcript.text.done"
+
+
+class TranscriptStreamReader:
+    """Reads one stream of a transcript; see `StreamReader`."""
+
+    def __init__(self, seconds_min: int) -> None:
+        """Begin with nothing seen."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = False
+        self.is_over = False
+        self.seen_bytes = 0
+        self._seconds_min = seconds_min
+        self._usage: msgspec.Raw = ABSENT
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far."""
+        raw = self._usage
+        return make_reading(
+            bytes(raw) if is_given(raw) else None,
+            lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
+            model=None,
+            movers=Movers(),
+            seen_bytes=self.seen_bytes,
+            is_final=self.is_complete or self._has_error,
+            has_error=self._has_error,
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False
+        event, is_whole = decoded(_event_decoder, data)
+        kind = event.type or name.decode("latin-1")
+        if kind == "error" or is_given(event.error):
+            self._has_error = True
+        self.seen_bytes += text_bytes(event.delta) if is_whole else self.events.unread_bytes(data)
+        if is_given(event.usage):
+            self._usage = event.usage
+        if kind == _DONE:
+            self.is_complete = self.is_over = True
+        return False

@@ -1,0 +1,305 @@
+"""OpenAI's images: made, and edited (reference wire.md A.5).
+
+GPT image models report tokens, of which text and images cost differently; those of other
+providers that report nothing are billed by the image. How many tokens an image may have is what
+OpenAI's own calculator of costs says, by quality and size, in its image generation guide.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from llmproxy.dialects.answers import (
+    ABSENT,
+    decoded,
+    is_given,
+    make_reading,
+    text_of,
+    unreadable,
+)
+from llmproxy.dialects.base import (
+    InputFacts,
+    Reading,
+    RequestFacts,
+    not_metered,
+    refuse_members,
+    written_bytes,
+)
+from llmproxy.dialects.json_gate import (
+    flag,
+    parse_object,
+    required_model,
+    text,
+    whole,
+)
+from llmproxy.dialects.multipart_gate import parse_form, with_numbers
+from llmproxy.dialects.openai_usage import INPUT, read_provider_cost, read_usage
+from llmproxy.dialects.sse import EventStream
+from llmproxy.usage import Leg, Movers, Usage, UsageError, count, with_media
+
+IMAGES_MAX = 10
+PARTIAL_IMAGES_MAX = 3
+PARTIAL_IMAGE_TOKENS = 100
+"""Of each image that is shown before it is ready."""
+DEAREST_FACTOR = 4
+"""How many times the tokens of `high` are held for a quality above it, which has no known number:
+the qualities below it go up by as much and more."""
+
+_STEPS = {"low": 16, "medium": 48, "high": 96}
+"""Into so many steps the longer edge of an image is divided: a token for each square of them."""
+_OLDER_TOKENS = {"low": 408, "medium": 1584, "high": 6240}
+"""The most of GPT Image 1 and 1.5, whatever the size."""
+_PIXELS_MAX = 3840 * 2160
+_EDGE_MAX = 3840
+_SIZE = re.compile(r"(\d{2,4})x(\d{2,4})", re.ASCII)
+_FORMATS = (None, "png", "jpeg", "webp")
+_UNBOUNDED = (
+    "neither a quality above `high` nor planning by `complexity` has a known number of tokens",
+    'Set `quality` to "low", "medium" or "high", and leave `complexity` out',
+)
+_REFUSED = {"svg": "another model draws it, for tokens without a bound"}
+_GIVEN_IMAGES = ("image", "images", "image_url", "input_reference", "reference_images")
+_WHOLE = ("n", "partial_images")
+_BILLED = frozenset(
+    {"model", "stream", "n", "quality", "size", "output_format", "partial_images", "complexity"}
+    | {"service_tier", "frame_count"}
+    | _REFUSED.keys()
+)
+_FILES = ("image", "mask", "markup")
+
+
+class OpenAIImages:
+    """`images/generations`, in JSON, and `images/edits`, a form with files."""
+
+    output_members: tuple[str, ...] = ()
+    read_output_members = output_members
+    is_free = False
+
+    def __init__(self, name: str) -> None:
+        """Take which of the two it is."""
+        self.name = name
+        self.upstream_path = f"/{name}"
+        self._is_form = name == "images/edits"
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        if not self._is_form:
+            fields = parse_object(body, _BILLED | set(_GIVEN_IMAGES))
+            given = sum(_count(fields.get(name)) for name in _GIVEN_IMAGES)
+            return _facts(fields, InputFacts(written_bytes(body), media=given))
+        form = parse_form(body, _BILLED, _FILES)
+        given_input = InputFacts(form.text_bytes, media=len(form.files))
+        facts = _facts(with_numbers(form.fields, _WHOLE), given_input)
+        return msgspec.structs.replace(facts, content_type=form.content_type)
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: those that report usage always do."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Read a whole plain answer."""
+        answer, is_whole = decoded(_answer_decoder, body)
+        if not (is_whole or is_given(answer.usage)):
+            return unreadable(body)
+        made = 0 if answer.data is None else len(answer.data)
+        if not is_given(answer.usage) and made:
+            return Reading(Usage((Leg(images=made),)), is_final=True, seen_bytes=len(body))
+        return _reading(
+            answer.usage,
+            answer.svg_usage,
+            model=answer.model,
+            seen_bytes=len(body) if made else 0,
+            is_final=True,
+            has_error=is_given(answer.error),
+        )
+
+    def stream_reader(self, *, withholds_usage: bool) -> "ImageStreamReader":
+        """Return a reader for one stream."""
+        del withholds_usage
+        return ImageStreamReader()
+
+
+def image_tokens_max(quality: str, size: str | None) -> int:
+    """Return the most tokens of one image of a quality, of any size where that is not told."""
+    steps = _STEPS[quality]
+    width, height = _edges(size)
+    longer, shorter = max(width, height), min(width, height)
+    squares = steps * ((2 * steps * shorter + longer) // (2 * longer))
+    tokens = -(-squares * (2_000_000 + width * height) // 4_000_000)
+    return max(tokens, _OLDER_TOKENS[quality])
+
+
+def _edges(size: str | None) -> tuple[int, int]:
+    """Return width and height in pixels: of the dearest image where they are not told."""
+    match = _SIZE.fullmatch(size or "")
+    if match is not None:
+        width, height = int(match[1]), int(match[2])
+        if max(width, height) <= _EDGE_MAX and width * height <= _PIXELS_MAX:
+            return width, height
+    edge = 2880  # a square, with all the pixels that there may be
+    return edge, edge
+
+
+def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
+    model = required_model(fields)
+    refuse_members(fields, _REFUSED)
+    is_stream = flag(fields, "stream")
+    images = whole(fields, "n", lowest=1, highest=IMAGES_MAX) or 1
+    if is_stream and images > 1:
+        raise not_metered("n", "a stream does not tell which of several images its usage is of")
+    if (file_format := text(fields, "output_format")) not in _FORMATS:
+        raise not_metered(
+            f"output_format: {file_format:.20}", "only png, jpeg and webp have a known price"
+        )
+    partial = whole(fields, "partial_images", lowest=0, highest=PARTIAL_IMAGES_MAX) or 0
+    quality = text(fields, "quality")
+    known = quality if quality in _STEPS else "high"
+    tokens = image_tokens_max(known, text(fields, "size"))
+    if quality not in {*_STEPS, None, "auto", "standard", "hd"}:
+        tokens *= DEAREST_FACTOR
+    return RequestFacts(
+        model=model,
+        is_stream=is_stream,
+        output_max=tokens + partial * PARTIAL_IMAGE_TOKENS,
+        choices=images,
+        input=given,
+        movers=Movers(service_tier=text(fields, "service_tier")),
+        may_write_cache=False,
+        media=("input_image", "output_image"),
+        units=(("image", images),),
+        likely_units=(("image", images),),
+        hides_output=True,
+        unbounded=None if quality in _STEPS and not fields.get("complexity") else _UNBOUNDED,
+    )
+
+
+def _count(images: object) -> int:
+    if isinstance(images, list):
+        return len(images)
+    return 1 if images else 0
+
+
+class _Answer(msgspec.Struct):
+    model: msgspec.Raw = ABSENT
+    usage: msgspec.Raw = ABSENT
+    svg_usage: msgspec.Raw = ABSENT
+    data: list[msgspec.Raw] | None = None
+    error: msgspec.Raw = ABSENT
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
+
+
+class _Event(msgspec.Struct):
+    type: str | None = None
+    usage: msgspec.Raw = ABSENT
+    b64_json: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+_COMPLETED = ("image_generation.completed", "image_edit.completed")
+
+
+class ImageStreamReader:
+    """Reads one stream of an image that is getting ready; see `StreamReader`."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = False
+        self.is_over = False
+        self.seen_bytes = 0
+        self._usage: msgspec.Raw = ABSENT
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far."""
+        return _reading(
+            self._usage,
+            ABSENT,
+            model=ABSENT,
+            seen_bytes=self.seen_bytes,
+            is_final=self.is_complete or self._has_error,
+            has_error=self._has_error,
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False
+        event, is_whole = decoded(_event_decoder, data)
+        # Some who speak the dialect leave out the one or the other.
+        kind = event.type or name.decode("latin-1")
+        if kind == "error" or is_given(event.error):
+            self._has_error = True
+        self.seen_bytes += len(event.b64_json) if is_whole else self.events.unread_bytes(data)
+        if is_given(event.usage):
+            self._usage = event.usage
+        if kind in _COMPLETED:
+            self.is_complete = self.is_over = True
+        return False
+
+
+def _reading(
+    raw: msgspec.Raw,
+    raw_svg: msgspec.Raw,
+    *,
+    model: msgspec.Raw,
+    seen_bytes: int,
+    is_final: bool,
+    has_error: bool,
+) -> Reading:
+    def usage() -> Usage:
+        fields = msgspec.json.decode(raw)
+        legs = [_image_leg(fields)]
+        if is_given(raw_svg):
+            legs.append(_svg_leg(msgspec.json.decode(raw_svg)))
+        return Usage(tuple(legs), provider_cost=read_provider_cost(fields))
+
+    return make_reading(
+        bytes(raw) if is_given(raw) else None,
+        usage,
+        model=text_of(model),
+        movers=Movers(),
+        seen_bytes=seen_bytes,
+        is_final=is_final,
+        has_error=has_error,
+    )
+
+
+def _image_leg(usage: object) -> Leg:
+    """Return the tokens of an image, where all that is not said to be text is one.
+
+    Raises:
+        UsageError: not an object, or with counts that are missing or cannot be true.
+    """
+    leg = read_usage(usage, INPUT)
+    assert isinstance(usage, dict)
+    read, made = (
+        tokens - _text_tokens(usage.get(details))
+        for tokens, details in (
+            (leg.input, INPUT.input_details),
+            (leg.output, INPUT.output_details),
+        )
+    )
+    return with_media(leg, (0, max(read, 0)), (0, max(made, 0)))
+
+
+def _text_tokens(details: object) -> int:
+    return count(details.get("text_tokens")) if isinstance(details, dict) else 0
+
+
+def _svg_leg(usage: object) -> Leg:
+    """Return the tokens of the model that has drawn an SVG, which the others do not include.
+
+    Raises:
+        UsageError: not an object, or without its model, or with counts that cannot be true.
+    """
+    leg = read_usage(usage, INPUT)
+    model = usage.get("model") if isinstance(usage, dict) else None
+    if not isinstance(model, str):
+        msg = "svg_usage names no model"
+        raise UsageError(msg)
+    return msgspec.structs.replace(leg, model=model)

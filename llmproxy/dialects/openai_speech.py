@@ -1,0 +1,153 @@
+"""OpenAI's speech (reference wire.md A.5).
+
+Older models, and those of other providers, are billed by the characters that they are given to
+say, which the request itself tells. Others report tokens, but only in a stream of events.
+"""
+
+import msgspec
+
+from llmproxy.dialects.answers import (
+    ABSENT,
+    decoded,
+    is_given,
+    make_reading,
+)
+from llmproxy.dialects.base import (
+    KEPT,
+    InputFacts,
+    Reading,
+    RequestFacts,
+    not_metered,
+    written_bytes,
+)
+from llmproxy.dialects.json_gate import parse_object, required_model, text
+from llmproxy.dialects.openai_audio import NAMES
+from llmproxy.dialects.openai_usage import read_usage
+from llmproxy.dialects.sse import EventStream
+from llmproxy.errors import invalid_request
+from llmproxy.usage import Leg, Movers, Usage
+
+CHARACTER_TOKENS = 4
+"""Of speech, for each character that is said: three times what ordinary speech takes."""
+BYTES_PER_SEEN_BYTE = 256
+"""Of sound in a stream: a token of it stands for a thousand bytes and more."""
+
+_BILLED = frozenset({"model", "input", "voice", "stream_format", "stream", "instructions", "speed"})
+_FORMATS = (None, "audio", "sse")
+_UNTOLD = (
+    "sound alone does not tell how many there were",
+    'Set `stream_format` to "sse", or use a model that is billed by characters',
+)
+_UNBOUNDED = (
+    "how long a model speaks is its own choice",
+    "Use a model that is billed by characters",
+)
+
+
+class OpenAISpeech:
+    """`audio/speech`."""
+
+    name = "audio/speech"
+    upstream_path = "/audio/speech"
+    output_members: tuple[str, ...] = ()
+    read_output_members = output_members
+    is_free = False
+
+    def read_request(self, body: bytes) -> RequestFacts:
+        """Read what the body says about its cost; see `Endpoint.read_request`."""
+        fields = parse_object(body, _BILLED)
+        model = required_model(fields)
+        said = fields.get("input")
+        if not isinstance(said, str):
+            raise invalid_request("`input` must be text.", param="input")
+        if isinstance(fields.get("voice"), dict):
+            raise not_metered("voice.id", KEPT)
+        stream_format = text(fields, "stream_format")
+        if stream_format not in _FORMATS:
+            raise not_metered(f"stream_format: {stream_format:.20}", "it is not known here")
+        is_stream = stream_format == "sse"
+        units = (("character", len(said)),)
+        return RequestFacts(
+            model=model,
+            is_stream=is_stream,
+            output_max=len(said) * CHARACTER_TOKENS,
+            choices=1,
+            input=InputFacts(written_bytes(body)),
+            movers=Movers(),
+            may_write_cache=False,
+            media=("output_audio",),
+            units=units,
+            likely_units=units,
+            tokens_untold=None if is_stream else _UNTOLD,
+            unbounded=_UNBOUNDED if is_stream else None,
+            hides_output=True,
+        )
+
+    def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
+        """Return the body as it is: a stream of speech always reports its usage."""
+        del facts, injects_usage
+        return body
+
+    def read_answer(self, body: bytes) -> Reading:
+        """Take note that there is sound; what it costs the request has told."""
+        if not body:
+            return Reading()
+        usage = Usage((Leg(),))
+        return Reading(usage, is_final=True, seen_bytes=len(body), is_by_request=True)
+
+    def stream_reader(self, *, withholds_usage: bool) -> "SpeechStreamReader":
+        """Return a reader for one stream."""
+        del withholds_usage
+        return SpeechStreamReader()
+
+
+class _Event(msgspec.Struct):
+    type: str | None = None
+    usage: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_event_decoder = msgspec.json.Decoder(_Event)
+_DONE = "speech.audio.done"
+
+
+class SpeechStreamReader:
+    """Reads one stream of speech; see `StreamReader`."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.events = EventStream(self._on_event, holds_back=False)
+        self.is_complete = False
+        self.is_over = False
+        self.seen_bytes = 0
+        self._usage: msgspec.Raw = ABSENT
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far."""
+        raw = self._usage
+        return make_reading(
+            bytes(raw) if is_given(raw) else None,
+            lambda: Usage((read_usage(msgspec.json.decode(raw), NAMES),)),
+            model=None,
+            movers=Movers(),
+            seen_bytes=self.seen_bytes,
+            is_final=self.is_complete or self._has_error,
+            has_error=self._has_error,
+        )
+
+    def _on_event(self, name: bytes, data: bytes) -> bool:
+        if self.is_over:
+            return False
+        event, is_whole = decoded(_event_decoder, data)
+        kind = event.type or name.decode("latin-1")
+        if kind == "error" or is_given(event.error):
+            self._has_error = True
+        sound_bytes = len(event.audio) if is_whole else self.events.unread_bytes(data)
+        self.seen_bytes += -(-sound_bytes // BYTES_PER_SEEN_BYTE)
+        if is_given(event.usage):
+            self._usage = event.usage
+        if kind == _DONE:
+            self.is_complete = self.is_over = True
+        return False

@@ -1,0 +1,240 @@
+"""Sound in OpenAI's dialect: what a request may cost, and what its answer has used."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import Endpoint, Reading, RequestFacts
+from llmproxy.dialects.multipart_gate import File
+from llmproxy.dialects.sound import seconds_of_wav
+from llmproxy.errors import ApiError
+from llmproxy.routes import endpoints_of
+from llmproxy.usage import Leg
+from tests.support.forms import form, wav
+
+OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
+GROQ = {one.name: one for one in endpoints_of("groq", "openai")}
+TRANSCRIPTIONS, TRANSLATIONS = OPENAI["audio/transcriptions"], OPENAI["audio/translations"]
+SPEECH = OPENAI["audio/speech"]
+MP3 = b"\xff\xfb\x90\x00" * 1000
+
+
+def transcription(
+    file: bytes = MP3, endpoint: Endpoint = TRANSCRIPTIONS, **fields: str
+) -> RequestFacts:
+    return endpoint.read_request(form({"model": "m", **fields}, {"file": file}))
+
+
+def speech(**fields: Any) -> RequestFacts:  # noqa: ANN401
+    body = {"model": "m", "input": "größer", "voice": "coral", **fields}
+    return SPEECH.read_request(json.dumps(body).encode())
+
+
+def refusal(endpoint: Endpoint, body: bytes) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        endpoint.read_request(body)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def leg(reading: Reading) -> Leg:
+    assert (reading.is_final, reading.problem) == (True, None)
+    assert reading.usage is not None
+    (only,) = reading.usage.legs
+    return only
+
+
+def events(endpoint: Endpoint, *data: object) -> Reading:
+    reader = endpoint.stream_reader(withholds_usage=False)
+    for one in data:
+        reader.events.feed(f"data: {json.dumps(one)}\n\n".encode())
+    return reader.reading()
+
+
+COUNTS = {"input_tokens": 50, "output_tokens": 200, "total_tokens": 250}
+
+# --- sound: requests ---
+
+
+@pytest.mark.parametrize(
+    ("file", "seconds"),
+    [
+        (wav(8000), 1),
+        (wav(8001), 2),
+        (wav(44100 * 3, rate=44100, channels=2, width=2), 3),
+        (wav(1), 1),
+        (wav(0), 1),
+    ],
+)
+def test_a_wav_file_is_as_long_as_its_samples(file: bytes, seconds: int) -> None:
+    facts = transcription(file)
+    assert facts.units == facts.likely_units == (("audio_second", seconds),)
+    assert (facts.input.audio_s, facts.input.likely_audio_s) == (seconds, seconds)
+    assert facts.unbounded is None
+
+
+def test_what_a_wav_file_says_of_its_own_length_does_not_count() -> None:
+    file = wav(80_000)
+    shortened = file[:40] + b"\x01\0\0\0" + file[44:]
+    assert transcription(shortened).units == (("audio_second", 10),)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        MP3,
+        b"",
+        wav(8000)[:30],
+        wav(8000).replace(b"RIFF", b"RIFX"),
+        wav(8000).replace(b"fmt ", b"LIST"),
+        wav(8000)[:20] + b"\x11\0" + wav(8000)[22:],  # ADPCM
+        wav(8000)[:22] + b"\0\0" + wav(8000)[24:],  # no channels
+        wav(8000)[:24] + bytes(4) + wav(8000)[28:],  # no rate
+        wav(8000)[:32] + b"\x09\0" + wav(8000)[34:],  # blocks of more than its channels
+        wav(8000)[:34] + b"\x07\0" + wav(8000)[36:],  # seven bits
+    ],
+)
+def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) -> None:
+    assert seconds_of_wav(File("file", len(file), file[:64])) is None
+    facts = transcription(file)
+    assert facts.units == (("audio_second", -(-len(file) // 1000)),)
+    assert facts.likely_units == (("audio_second", -(-len(file) // 8000)),)
+    assert facts.unbounded is not None
+
+
+def test_groq_bills_ten_seconds_at_least() -> None:
+    endpoint = GROQ["audio/transcriptions"]
+    assert transcription(wav(8000), endpoint).units == (("audio_second", 10),)
+    assert leg(endpoint.read_answer(b'{"text":"a","duration":2.5}')).audio_seconds == 10
+    assert leg(endpoint.read_answer(b'{"text":"a","duration":12.5}')).audio_seconds == 13
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fields", "why"),
+    [
+        (TRANSCRIPTIONS, {"response_format": "text"}, "use json or verbose_json"),
+        (TRANSCRIPTIONS, {"response_format": "srt"}, "use json or verbose_json"),
+        (TRANSCRIPTIONS, {"response_format": "vtt"}, "use json or verbose_json"),
+        (TRANSCRIPTIONS, {"url": "https://x/a.mp3"}, "no known length"),
+        (TRANSLATIONS, {}, "use verbose_json"),
+        (TRANSLATIONS, {"response_format": "json"}, "use verbose_json"),
+        (TRANSLATIONS, {"response_format": "text"}, "use verbose_json"),
+    ],
+)
+def test_sound_whose_answer_would_not_tell_is_refused(
+    endpoint: Endpoint, fields: dict[str, str], why: str
+) -> None:
+    error = refusal(endpoint, form({"model": "m", **fields}, {"file": MP3}))
+    assert error.code == "option_not_metered"
+    assert why in error.message
+
+
+def test_a_transcription_needs_exactly_one_file() -> None:
+    assert "exactly one" in refusal(TRANSCRIPTIONS, form({"model": "m"}, {})).message
+    several = form({"model": "m"}, {"file": MP3, "file[]": MP3})
+    assert "exactly one" in refusal(TRANSCRIPTIONS, several).message
+
+
+# --- sound: answers ---
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"usage": {"type": "duration", "seconds": 8}}, Leg(audio_seconds=8)),
+        ({"usage": {"type": "duration", "seconds": 8.001}, "duration": 1}, Leg(audio_seconds=9)),
+        ({"duration": 0.2}, Leg(audio_seconds=1)),
+        (
+            {"usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}},
+            Leg(input=9, output=3),
+        ),
+        (
+            {
+                "usage": {
+                    "type": "tokens",
+                    "input_tokens": 9,
+                    "input_token_details": {"audio_tokens": 7, "text_tokens": 2},
+                    "output_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3, input_audio=7),
+        ),
+    ],
+)
+def test_a_transcript_reports_tokens_or_begun_seconds(
+    answer: dict[str, Any], expected: Leg
+) -> None:
+    body = json.dumps({"text": "größe", **answer}).encode()
+    assert leg(TRANSCRIPTIONS.read_answer(body)) == expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"usage": {"type": "duration"}},
+        {"usage": {"type": "duration", "seconds": -1}},
+        {"usage": {"type": "duration", "seconds": 1e99}},
+        {"usage": {"type": "duration", "seconds": True}},
+        {"usage": {"type": "duration", "seconds": "8"}},
+        {"usage": {"type": "duration", "seconds": 0}},
+        {"usage": {"type": "tokens"}},
+        {"duration": "8"},
+    ],
+)
+def test_an_absurd_length_of_sound_is_not_trusted(answer: dict[str, Any]) -> None:
+    reading = TRANSCRIPTIONS.read_answer(json.dumps({"text": "a", **answer}).encode())
+    assert not reading.is_final
+    assert reading.problem
+
+
+def test_a_transcript_without_any_measure_is_estimated_by_its_text() -> None:
+    reading = TRANSCRIPTIONS.read_answer(b'{"text":"four"}')
+    assert (reading.usage, reading.is_final, reading.seen_bytes) == (None, False, 4)
+    assert TRANSCRIPTIONS.read_answer(b"1\n00:00 --> 00:01\nHi\n").seen_bytes == 21
+
+
+def test_a_stream_of_a_transcript_that_breaks_off_is_estimated_by_its_text() -> None:
+    reading = events(TRANSCRIPTIONS, {"type": "transcript.text.delta", "delta": "größe"})
+    assert (reading.is_final, reading.seen_bytes) == (False, len("größe".encode()))
+    assert events(TRANSCRIPTIONS, {"type": "error", "error": {}}).has_error
+
+
+# --- speech ---
+
+
+def test_speech_is_billed_by_the_characters_of_the_request() -> None:
+    facts = speech()
+    assert facts.units == facts.likely_units == (("character", 6),)
+    assert facts.tokens_untold is not None
+    reading = SPEECH.read_answer(b"ID3\x04")
+    assert (reading.is_final, reading.is_by_request) == (True, True)
+    assert not SPEECH.read_answer(b"").is_final
+
+
+def test_a_character_beyond_the_basic_plane_is_one() -> None:
+    assert speech(input="🚀é").units == (("character", 2),)
+
+
+def test_speech_in_a_stream_of_events_tells_its_tokens() -> None:
+    facts = speech(stream_format="sse")
+    assert (facts.is_stream, facts.tokens_untold) == (True, None)
+    assert facts.unbounded is not None
+    begun = {"type": "speech.audio.delta", "audio": "a" * 1000}
+    assert events(SPEECH, begun).seen_bytes == -(-1002 // 256)
+    done = {"type": "speech.audio.done", "usage": COUNTS}
+    assert leg(events(SPEECH, begun, done)) == Leg(input=50, output=200)
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"voice": {"id": "voice_1"}}, "kept at the provider"),
+        ({"stream_format": "odd"}, "not known"),
+        ({"input": None}, "must be text"),
+        ({"input": ["a"]}, "must be text"),
+    ],
+)
+def test_speech_that_cannot_be_metered_is_refused(fields: dict[str, Any], why: str) -> None:
+    body = {"model": "m", "input": "a", "voice": "coral", **fields}
+    assert why in refusal(SPEECH, json.dumps(body).encode()).message

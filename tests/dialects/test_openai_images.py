@@ -1,0 +1,230 @@
+"""Images in OpenAI's dialect: what a request may cost, and what its answer has used."""
+
+import json
+from typing import Any
+
+import pytest
+
+from llmproxy.dialects.base import Endpoint, Reading, RequestFacts
+from llmproxy.dialects.openai_images import image_tokens_max
+from llmproxy.errors import ApiError
+from llmproxy.routes import endpoints_of
+from llmproxy.usage import Leg
+from tests.support.forms import form
+
+OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
+IMAGES, EDITS = OPENAI["images/generations"], OPENAI["images/edits"]
+
+
+def images(**fields: Any) -> RequestFacts:  # noqa: ANN401
+    return IMAGES.read_request(json.dumps({"model": "m", "prompt": "p", **fields}).encode())
+
+
+def edits(*files: str, **fields: str) -> RequestFacts:
+    return EDITS.read_request(form({"model": "m", **fields}, dict.fromkeys(files, b"\x89PNG")))
+
+
+def refusal(endpoint: Endpoint, body: bytes) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        endpoint.read_request(body)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def leg(reading: Reading) -> Leg:
+    assert (reading.is_final, reading.problem) == (True, None)
+    assert reading.usage is not None
+    (only,) = reading.usage.legs
+    return only
+
+
+def events(endpoint: Endpoint, *data: object) -> Reading:
+    reader = endpoint.stream_reader(withholds_usage=False)
+    for one in data:
+        reader.events.feed(f"data: {json.dumps(one)}\n\n".encode())
+    return reader.reading()
+
+
+# --- images: requests ---
+
+
+@pytest.mark.parametrize(
+    ("quality", "size", "tokens"),
+    [
+        # As OpenAI's calculator has them for GPT Image 2.
+        ("high", "1024x1024", 7024),
+        ("high", "3584x2048", 12329),
+        # And its guide for GPT Image 1, where that is more.
+        ("low", "1024x1536", 408),
+        ("medium", "1536x1024", 1584),
+        ("high", "1536x1024", 6240),
+        # A square with all pixels there may be: 96 × 96 × (2,000,000 + 2880²) / 4,000,000.
+        ("high", None, 23719),
+        ("high", "auto", 23719),
+        ("high", "9999x16", 23719),
+        ("low", "auto", 659),
+    ],
+)
+def test_an_image_has_as_many_tokens_as_its_quality_and_size(
+    quality: str, size: str | None, tokens: int
+) -> None:
+    assert image_tokens_max(quality, size) == tokens
+    facts = images(quality=quality, **({"size": size} if size else {}))
+    assert (facts.output_max, facts.choices, facts.unbounded) == (tokens, 1, None)
+
+
+def test_a_request_for_images_is_bounded_by_their_number() -> None:
+    facts = images(n=3, quality="low", size="1024x1024")
+    assert (facts.choices, facts.output_max) == (3, 408)
+    assert facts.units == facts.likely_units == (("image", 3),)
+    assert facts.media == ("input_image", "output_image")
+    assert facts.hides_output
+
+
+def test_partial_images_cost_a_hundred_tokens_each() -> None:
+    facts = images(stream=True, partial_images=2, quality="low", size="1024x1024")
+    assert (facts.is_stream, facts.output_max) == (True, 408 + 200)
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({}, 23719),
+        ({"quality": "auto"}, 23719),
+        ({"quality": "xhigh"}, 4 * 23719),
+        ({"quality": "max", "size": "1024x1024"}, 4 * 7024),
+        ({"quality": "low", "complexity": "high"}, 659),
+    ],
+)
+def test_what_has_no_known_number_of_tokens_has_no_bound(
+    fields: dict[str, Any], tokens: int
+) -> None:
+    facts = images(**fields)
+    assert facts.output_max == tokens
+    assert facts.unbounded is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"svg": {"model": "gpt-5.6-sol"}}, "another model"),
+        ({"output_format": "svg"}, "png, jpeg and webp"),
+        ({"output_format": "gif", "frame_count": 16}, "png, jpeg and webp"),
+        ({"stream": True, "n": 2}, "several images"),
+        ({"n": 0}, "`n` must be"),
+        ({"n": 11}, "`n` must be"),
+        ({"partial_images": 4}, "`partial_images` must be"),
+        ({"stream": "yes"}, "`stream` must be"),
+        ({"model": None}, "`model` must be"),
+    ],
+)
+def test_images_that_cannot_be_metered_are_refused(fields: dict[str, Any], why: str) -> None:
+    body = {"model": "m", "prompt": "p", **fields}
+    assert why in refusal(IMAGES, json.dumps(body).encode()).message
+
+
+def test_images_that_are_given_count_each() -> None:
+    assert images(image_url="https://x").input.media == 1
+    assert images(images=[{"image_url": "https://x"}] * 3).input.media == 3
+
+
+def test_the_files_of_an_edit_are_images_and_not_text() -> None:
+    facts = edits("image", "mask", n="2", quality="low", size="1024x1024")
+    assert (facts.input.media, facts.choices, facts.output_max) == (2, 2, 408)
+    empty = form(
+        {"model": "m", "n": "2", "quality": "low", "size": "1024x1024"}, {"image": b"", "mask": b""}
+    )
+    assert facts.input.text_bytes == len(empty)
+    assert facts.content_type.startswith(b"multipart/form-data; boundary=")
+    assert edits("image", "markup", stream="true").is_stream
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"n": "two"}, "`n` must be"),
+        ({"stream": "1"}, "`stream` must be"),
+        ({"svg[model]": "gpt-5.6-sol"}, "must be written 'svg'"),
+        ({"svg": "x"}, "another model"),
+        ({"output_format": "gif"}, "png, jpeg and webp"),
+    ],
+)
+def test_edits_that_cannot_be_metered_are_refused(fields: dict[str, str], why: str) -> None:
+    assert why in refusal(EDITS, form({"model": "m", **fields}, {"image": b"x"})).message
+
+
+def test_an_edit_in_json_is_refused() -> None:
+    assert "multipart/form-data" in refusal(EDITS, b'{"model":"m"}').message
+
+
+# --- images: answers ---
+
+COUNTS = {"input_tokens": 50, "output_tokens": 200, "total_tokens": 250}
+
+
+def image_answer(**fields: Any) -> bytes:  # noqa: ANN401
+    return json.dumps({"created": 1, "data": [{"b64_json": "aaaa"}], **fields}).encode()
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ({}, (50, 200)),
+        ({"input_tokens_details": {"text_tokens": 50, "image_tokens": 0}}, (0, 200)),
+        ({"input_tokens_details": {"text_tokens": 20, "image_tokens": 10}}, (30, 200)),
+        ({"output_tokens_details": {"text_tokens": 30, "image_tokens": 170}}, (50, 170)),
+        ({"output_tokens_details": {"text_tokens": 999}}, (50, 0)),
+        ({"output_tokens_details": None}, (50, 200)),
+    ],
+)
+def test_what_is_not_called_text_is_an_image(
+    details: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    got = leg(IMAGES.read_answer(image_answer(usage={**COUNTS, **details})))
+    assert (got.input, got.output) == (50, 200)
+    assert (got.input_image, got.output_image) == expected
+    assert got.images == 0
+
+
+def test_without_usage_the_images_count() -> None:
+    assert leg(IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))) == Leg(images=3)
+    assert not IMAGES.read_answer(image_answer(data=[])).is_final
+
+
+def test_what_another_model_has_drawn_is_a_leg_of_it() -> None:
+    svg = {
+        "model": "gpt-5.6-sol",
+        "input_tokens": 7,
+        "output_tokens": 9,
+        "reasoning_tokens": 2,
+        "total_tokens": 16,
+    }
+    reading = IMAGES.read_answer(image_answer(usage=COUNTS, svg_usage=svg))
+    assert reading.usage is not None
+    assert reading.usage.legs[1] == Leg(input=7, output=9, model="gpt-5.6-sol")
+    without = IMAGES.read_answer(image_answer(usage=COUNTS, svg_usage={**svg, "model": 1}))
+    assert (without.is_final, without.problem) == (False, "svg_usage names no model")
+
+
+@pytest.mark.parametrize(
+    "usage", [{}, {**COUNTS, "input_tokens": -1}, {**COUNTS, "total_tokens": 1}, [], {"cost": 1}]
+)
+def test_an_absurd_usage_of_images_is_not_trusted(usage: object) -> None:
+    reading = IMAGES.read_answer(image_answer(usage=usage))
+    assert not reading.is_final
+    assert reading.problem
+
+
+def test_an_image_answer_that_is_no_json_is_estimated() -> None:
+    for body in (b"<html>", b'{"data":'):
+        reading = IMAGES.read_answer(body)
+        assert (reading.usage, reading.is_final, reading.seen_bytes) == (None, False, len(body))
+
+
+def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
+    partial = {"type": "image_generation.partial_image", "b64_json": "a" * 300}
+    reading = events(IMAGES, partial)
+    assert (reading.is_final, reading.usage) == (False, None)
+    assert reading.seen_bytes >= 300
+    failed = events(IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}})
+    assert (failed.is_final, failed.has_error) == (False, True)

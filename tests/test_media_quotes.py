@@ -1,0 +1,108 @@
+"""What is held for images and sound, and which models are refused where nothing counts them."""
+
+import pytest
+
+from llmproxy.catalog import Model, Prices, Rates
+from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
+from llmproxy.dialects.openai_chat import OpenAIChat
+from llmproxy.dialects.openai_images import OpenAIImages
+from llmproxy.dialects.openai_speech import OpenAISpeech
+from llmproxy.errors import ApiError
+from llmproxy.ledger import Standing
+from llmproxy.money import MULTIPLIER_ONE
+from llmproxy.quote import HoldPolicy, Quote, insufficient_credit, make_quote, with_likely_units
+from llmproxy.usage import Leg, Usage
+from tests.support.forms import form, wav
+
+USD = 10**9
+BY_HOUR = Rates(0, 0, 0, 0, 0, audio_hour=36 * USD // 100)
+BY_CHARACTER = Rates(0, 0, 0, 0, 0, character=15 * USD)
+BY_IMAGE = Rates(0, 0, 0, 0, 0, image=20 * USD)
+BY_TOKEN = Rates(5 * USD, 10 * USD, 0, 0, 0, input_image=8 * USD, output_image=32 * USD)
+CHAT = OpenAIChat().read_request(b'{"model":"m","messages":[]}')
+SPEECH = OpenAISpeech().read_request(b'{"model":"m","input":"four"}')
+SPOKEN = OpenAISpeech().read_request(b'{"model":"m","input":"four","stream_format":"sse"}')
+HEARD = OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS).read_request(
+    form({"model": "m"}, {"file": wav(16_000)})
+)
+MADE = OpenAIImages("images/generations").read_request(
+    b'{"model":"m","prompt":"a","n":2,"quality":"low","size":"1024x1024"}'
+)
+
+
+def quote(facts: RequestFacts, rates: Rates, *, is_strict: bool = False) -> Quote:
+    model = Model("p", "m", (), "audio", Prices(rates), MULTIPLIER_ONE, None, None, reasoning=False)
+    return make_quote(facts, model, MULTIPLIER_ONE, HoldPolicy(is_strict=is_strict))
+
+
+def refusal(facts: RequestFacts, rates: Rates, *, is_strict: bool = False) -> str:
+    with pytest.raises(ApiError) as caught:
+        quote(facts, rates, is_strict=is_strict)
+    assert (caught.value.status, caught.value.code) == (400, "option_not_metered")
+    return caught.value.message
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_what_is_billed_by_number_is_held_exactly(is_strict: bool) -> None:
+    """Two seconds at 0.36 USD an hour, 4 characters at 15 USD a million, 2 images at 2 cents."""
+    assert quote(HEARD, BY_HOUR, is_strict=is_strict).amount_nanousd == 200_000
+    assert quote(SPEECH, BY_CHARACTER, is_strict=is_strict).amount_nanousd == 60_000
+    assert quote(MADE, BY_IMAGE, is_strict=is_strict).amount_nanousd == 40_000_000
+
+
+def test_images_are_held_at_the_dearest_of_text_and_image() -> None:
+    text = 67 // 3 + 600
+    assert MADE.input.text_bytes == 67
+    assert quote(MADE, BY_TOKEN).amount_nanousd == text * 8_000 + 2 * 408 * 32_000
+
+
+@pytest.mark.parametrize(
+    ("facts", "rates", "what"),
+    [
+        (CHAT, BY_HOUR, "audio seconds"),
+        (CHAT, BY_CHARACTER, "characters"),
+        (CHAT, BY_IMAGE, "images"),
+        (HEARD, BY_CHARACTER, "characters"),
+        (SPEECH, BY_HOUR, "audio seconds"),
+    ],
+)
+def test_a_model_is_refused_where_nothing_counts_what_it_is_billed_by(
+    facts: RequestFacts, rates: Rates, what: str
+) -> None:
+    assert f"m is billed by {what}, which this endpoint does not count" in refusal(facts, rates)
+
+
+def test_speech_of_a_model_billed_by_tokens_must_come_in_events() -> None:
+    assert 'Set `stream_format` to "sse"' in refusal(SPEECH, BY_TOKEN)
+    assert quote(SPOKEN, BY_TOKEN).output_tokens == 16
+
+
+def test_a_strict_server_says_why_there_is_no_bound() -> None:
+    assert "its own choice. Use a model" in refusal(SPOKEN, BY_TOKEN, is_strict=True)
+
+
+def test_a_402_for_images_names_no_maximum_of_tokens() -> None:
+    error = insufficient_credit(quote(MADE, BY_TOKEN), Standing(10**9, 10**9 - 1))
+    assert error.fields["max_tokens_affordable"] == 0
+    assert "no max_tokens would fit" in error.message
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        (CHAT, Leg(input=9, output=5)),
+        (SPEECH, Leg(input=9, output=5, characters=4)),
+        (HEARD, Leg(input=9, output=5, input_audio=9, audio_seconds=2)),
+        (MADE, Leg(input=9, output=5, output_image=5, images=2)),
+    ],
+)
+def test_an_estimate_counts_what_was_asked_for(facts: RequestFacts, expected: Leg) -> None:
+    other = Leg(input=1, model="x")
+    usage = Usage((Leg(input=9, output=5), other))
+    assert with_likely_units(usage, facts).legs == (expected, other)
+
+
+def test_bodies_are_called_what_they_were_read_as() -> None:
+    assert CHAT.content_type == b"application/json"
+    assert HEARD.content_type.startswith(b"multipart/form-data; boundary=")
