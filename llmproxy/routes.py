@@ -22,6 +22,7 @@ def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
 _MODELS = b"models"
 _MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Of a model in a path that goes upstream: nothing that could lead it elsewhere."""
+_AZURE = re.compile(rb"(/v1/[^/]+/)openai/deployments/[A-Za-z0-9._-]{1,128}/([^?]+)")
 
 
 class Route(NamedTuple):
@@ -85,7 +86,7 @@ class Routes:
                 endpoint of a provider that cannot be metered.
         """
         if method == "POST":
-            route = self._post.get(raw_path) or self._of_model(raw_path)
+            route = self._post.get(raw_path) or self._of_model(raw_path) or self._of_azure(raw_path)
         elif method in {"GET", "HEAD"}:
             route = self._get.get(raw_path) or self._bases.get(raw_path) or self._model(raw_path)
         else:
@@ -120,8 +121,16 @@ class Routes:
             )
         return below.route._replace(endpoint=make(model.decode()))
 
+    def _of_azure(self, raw_path: bytes) -> Route | None:
+        """Return the route of a path as Azure's SDKs write it.
+
+        Where it leads, and what it costs, says the model in the body; the deployment is its name.
+        """
+        match = _AZURE.fullmatch(raw_path)
+        return self._post.get(match[1] + match[2]) if match else None
+
     def _refusal(self, raw_path: bytes) -> ApiError:
-        if raw_path in self._post or self._of_model(raw_path):
+        if raw_path in self._post or self._of_model(raw_path) or self._of_azure(raw_path):
             return wrong_method("POST")
         before, named = _split_models(raw_path)
         is_method = before in self._below and b":" in named

@@ -115,8 +115,7 @@ def test_the_root_is_there_for_whoever_looks(site: Site, method: str) -> None:
         "/v1/OpenAI/chat/completions",
         "/v1/chat/completions",
         "/openai/v1/chat/completions",
-        "/v1/azure/openai/deployments/gpt-4o/chat/completions",
-        "/v1/openai/openai/deployments/gpt-4o/chat/completions",
+        "/v1/azure/openai/deployments/gpt-4o/chat/completions",  # there is no such provider
     ],
 )
 def test_what_is_no_alias_goes_nowhere(site: Site, path: str) -> None:
