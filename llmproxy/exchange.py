@@ -159,10 +159,9 @@ class Exchange:
     # --- relay -------------------------------------------------------------------------------
 
     def _is_stream(self, answer: Answer) -> bool:
-        if _is_events(answer):
-            return True
         facts = self._order.facts
-        return facts.is_stream and (facts.may_stream_array or not answer.header(b"content-type"))
+        may_be = facts.is_stream and (facts.may_stream_array or not answer.header(b"content-type"))
+        return answer.is_event_stream or may_be
 
     async def _relay_stream(self, answer: Answer) -> None:
         """Pass events on as they come; a clean end only where the provider made one."""
@@ -170,7 +169,7 @@ class Exchange:
         withholds = facts.is_stream and provider.injects_usage and not facts.asks_usage
         reader = self._order.endpoint.stream_reader(withholds_usage=withholds)
         self._read_so_far = reader.reading
-        self._is_event_stream = _is_events(answer) or not facts.may_stream_array
+        self._is_event_stream = answer.is_event_stream or not facts.may_stream_array
         headers = [(n, v) for n, v in self._passed_headers(answer) if n != b"cache-control"]
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         self._start(answer.status, headers)
@@ -377,9 +376,8 @@ class Exchange:
         if not self._is_event_stream:
             self._client.abort()
             return
-        # The blank line ends whatever the provider had begun.
         event = error.event(self._order.request_id, self._order.dialect)
-        await self._finish(b"\n\n" + event)
+        await self._finish(b"\n\n" + event)  # which ends whatever the provider had begun
 
     async def _after_cut(self, reason: str) -> None:
         """End what was cut: settle, and tell the client of it, unless that is its own doing."""
@@ -404,7 +402,3 @@ class Exchange:
 
     def _interrupted(self, what: str) -> ApiError:
         return proxy_error(502, what, self._order.request_id, code="upstream_interrupted")
-
-
-def _is_events(answer: Answer) -> bool:
-    return answer.header(b"content-type").lower().startswith(b"text/event-stream")

@@ -68,6 +68,8 @@ REFUSED_ENDPOINTS = (
 def find_refused(path: str) -> RefusedEndpoint | None:
     """Return what is said of a path below a provider; None for one that nobody is known to ask."""
     inner = path.removeprefix("v1beta/").removeprefix("v1/")
+    if inner.startswith("models/"):  # of Gemini's methods, `models/{model}:{method}`
+        inner = inner.rpartition(":")[2]
     # The longest path that fits: batches of messages are no messages.
     fitting = [
         (len(begin), refused)

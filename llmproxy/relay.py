@@ -42,7 +42,7 @@ from llmproxy.order import Order, Services, scope_of
 from llmproxy.presets import PRESETS
 from llmproxy.quote import HoldPolicy, Quote, make_quote
 from llmproxy.rate_limits import Entry
-from llmproxy.routes import Route, Routes, passed_query
+from llmproxy.routes import Route, Routes, upstream_path
 from llmproxy.storage.writer import Writer
 from llmproxy.trace import Trace
 from llmproxy.unheld import UnheldRows
@@ -276,9 +276,7 @@ class Relay:
             facts=facts,
             headers=request.headers,
             dialect=route.dialect,
-            upstream_path=route.upstream
-            + endpoint.upstream_path
-            + passed_query(request.query, route.query),
+            upstream_path=upstream_path(route, endpoint, request.query),
             body=body,
             keys=keys,
             scope=scope,

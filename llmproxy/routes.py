@@ -160,6 +160,11 @@ def _split_models(raw_path: bytes) -> tuple[bytes, bytes]:
     return before + b"/" + _MODELS, below
 
 
+def upstream_path(route: Route, endpoint: Endpoint, query: bytes) -> str:
+    """Return where a request goes behind the provider's base URL, with what passes of its query."""
+    return route.upstream + endpoint.upstream_path + passed_query(query, route.query)
+
+
 def passed_query(query: bytes, passed: bytes) -> str:
     """Return what of a client's query goes upstream: `passed`, if it is there, and nothing else."""
     return f"?{passed.decode()}" if query and passed in query.split(b"&") else ""

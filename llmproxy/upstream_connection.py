@@ -67,6 +67,11 @@ class Answer:
                 return value
         return b""
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Say whether it calls itself a stream of events."""
+        return self.header(b"content-type").lower().startswith(b"text/event-stream")
+
     async def next_chunk(self) -> bytes | None:
         """Return the next bytes as soon as there are any, None at the end.
 

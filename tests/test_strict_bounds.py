@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from llmproxy.catalog import Model, Prices, Rates, Tier, Variant
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
@@ -146,6 +147,25 @@ MESSAGES = st.fixed_dictionaries(
 )
 
 
+PARTS = st.lists(st.fixed_dictionaries({"text": TEXT}), max_size=3)
+CONTENTS = st.lists(st.fixed_dictionaries({"role": ROLE, "parts": PARTS}), max_size=4)
+CONFIG = st.fixed_dictionaries(
+    {},
+    optional={
+        "maxOutputTokens": OPTIONAL_MAX,
+        "candidateCount": st.integers(1, 4),
+        "thinkingConfig": st.just({"thinkingBudget": 9}),
+    },
+)
+GEMINI = st.fixed_dictionaries(
+    {"contents": CONTENTS},
+    optional={
+        "generationConfig": st.none() | CONFIG,
+        "systemInstruction": st.fixed_dictionaries({"parts": PARTS}),
+        "tools": st.just([{"functionDeclarations": [{"name": "f"}]}]),
+        "serviceTier": st.sampled_from(["standard", "flex", "PRIORITY"]),
+    },
+)
 BOTH = ("max_completion_tokens", "max_tokens")
 OWN_CHAT, *_ = endpoints_of("own", "openai")
 DEEPSEEK_CHAT, *_ = endpoints_of("deepseek", "openai")
@@ -161,6 +181,7 @@ REQUESTS: list[tuple[Endpoint, st.SearchStrategy[dict[str, Any]], tuple[str, ...
     (OpenAIEmbeddings(), EMBEDDINGS, ()),
     (ANTHROPIC, MESSAGES, ("max_tokens",)),
     (OWN_MESSAGES, MESSAGES, ("max_tokens",)),
+    (GeminiContents(GENERATE, "m"), GEMINI, ("maxOutputTokens",)),
 ]
 """Each with the maxima of output that the provider reads; it knows no others."""
 
@@ -190,6 +211,8 @@ def output_max(
     assert models is not None
     if endpoint.name == "embeddings" or (endpoint is ANTHROPIC and sent["max_tokens"] == 0):
         return 0
+    if facts.output_within is not None:
+        sent = sent.get(facts.output_within) or {}
     own = max((sent[member] for member in read if sent.get(member)), default=models)
     return min(own, models) * facts.choices + facts.output_tokens_extra
 

@@ -155,6 +155,7 @@ class Stage:
             for name, url in (
                 ("openai", self._provider.openai_base_url),
                 ("anthropic", self._provider.anthropic_base_url),
+                ("gemini", self._provider.gemini_base_url),
             ):
                 key_pool.set_base_url(tx, name, url, vault=vault, now_ms=now_ms)
                 key_pool.add_provider_key(

@@ -121,6 +121,8 @@ class EventsOrArray:
         self._on_event = on_event
         self._on_end = on_end
         self._inner: EventStream | ArrayStream | None = None
+        self._blanks = b""
+        """What came before it could be told."""
 
     @property
     def is_array(self) -> bool:
@@ -134,13 +136,16 @@ class EventsOrArray:
             EventTooLargeError: no more should be read of this stream.
         """
         if self._inner is None:
-            first = chunk.lstrip(_BLANKS)[:1]
+            self._blanks += chunk
+            first = self._blanks.lstrip(_BLANKS)[:1]
             if not first:
                 return chunk
             if first in b"[{":
                 self._inner = ArrayStream(self._on_event, self._on_end)
             else:
                 self._inner = EventStream(self._on_event, holds_back=False)
+            self._inner.feed(self._blanks)
+            return chunk
         return self._inner.feed(chunk)
 
     def finish(self) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from llmproxy.dashboard.api import read_operations
 from llmproxy.dashboard.guide import PAGES, heading_id, load_pages
-from tests.dashboard.helpers import OWN, Desk
+from tests.dashboard.helpers import NO_TLS, OWN, Desk
 from tests.proxy.helpers import Site
 from tests.support.raw_client import RawClient
 
@@ -102,7 +102,10 @@ def test_with_a_port_of_its_own_the_dashboard_is_there_alone(site_with_two_ports
     link = proxy.run("users", "login-link", name).strip()
     own = httpx.URL(link).copy_with(path="/")
     assert own.port not in {proxy.port, None}
-    with httpx.Client(base_url=own) as pages, httpx.Client(base_url=proxy.url) as proxied:
+    with (
+        httpx.Client(base_url=own, verify=NO_TLS) as pages,
+        httpx.Client(base_url=proxy.url, verify=NO_TLS) as proxied,
+    ):
         assert pages.get(GUIDE).status_code == 200
         assert f"export BASE_URL={proxy.url}\n" in unescape(pages.get(GUIDE).text)
         assert pages.get("/", headers={"accept": "text/html"}).status_code == 303

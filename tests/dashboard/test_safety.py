@@ -8,7 +8,7 @@ import pytest
 from typing_extensions import override
 
 from llmproxy import accounts, crediting
-from tests.dashboard.helpers import KEYS, Desk, Visitor
+from tests.dashboard.helpers import KEYS, NO_TLS, Desk, Visitor
 from tests.dashboard.rows import add_refused, add_settled
 from tests.dashboard.table import routes
 from tests.proxy.helpers import Site, chat
@@ -342,7 +342,7 @@ def test_a_body_that_is_no_form_makes_no_key(desk: Desk, body: bytes) -> None:
 def test_without_a_dashboard_its_paths_lead_nowhere(site_without_dashboard: Site) -> None:
     proxy, books = site_without_dashboard.proxy, site_without_dashboard.books
     name, key = books.user()
-    with httpx.Client(base_url=proxy.url) as client:
+    with httpx.Client(base_url=proxy.url, verify=NO_TLS) as client:
         for _, path in ROUTES:
             for method in ("GET", "POST"):
                 assert client.request(method, re.sub("{.*?}", "1", path)).status_code == 404

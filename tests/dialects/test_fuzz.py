@@ -8,12 +8,17 @@ from hypothesis import strategies as st
 
 from llmproxy.dialects.base import Endpoint, RequestFacts, estimated
 from llmproxy.dialects.failures import classify
+from llmproxy.dialects.families import faces_of
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 
 PROVIDERS = [("openai", "openai"), ("deepseek", "openai"), ("own", "openai")]
 PROVIDERS += [("anthropic", "anthropic"), ("own", "anthropic")]
-ENDPOINTS = tuple(endpoint for provider in PROVIDERS for endpoint in endpoints_of(*provider))
+GEMINI = [make("m") for make in faces_of("gemini", "gemini")[0].by_model.values()]
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *(endpoint for provider in PROVIDERS for endpoint in endpoints_of(*provider)),
+    *GEMINI,
+)
 QUICK = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None
 )
@@ -26,11 +31,16 @@ KEY_WORDS = """
     response output action tool_usage web_search num_requests delta data prompt best_of reasoning
     mode environment max_tool_calls server_tool_use cache_creation_input_tokens
     output_tokens_details input text tool_calls
+    contents parts inlineData inline_data mimeType fileData fileUri file_uri functionCall args
+    generationConfig generation_config maxOutputTokens candidateCount thinkingConfig serviceTier
+    googleSearch searchTypes cachedContent requests generateContentRequest candidates finishReason
+    usageMetadata promptTokenCount candidatesTokenCount totalTokenCount promptTokensDetails
+    modality tokenCount modelVersion groundingMetadata webSearchQueries promptFeedback embedding
 """
 TEXT_WORDS = """
     m file url 1h text user web_search_20250305 custom message_start message_delta message_stop
     content_block_delta error stop response.created response.completed response.failed
-    response.output_text.delta web_search_call search namespace shell
+    response.output_text.delta web_search_call search namespace shell image/png AUDIO models/m
 """
 KEYS = st.sampled_from(KEY_WORDS.split())
 TEXTS = st.sampled_from([*TEXT_WORDS.split(), "", "\ud800x"])

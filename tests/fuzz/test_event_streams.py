@@ -6,6 +6,7 @@ Compared with a reader that is written for nothing but this test, after the word
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmproxy.dialects.gemini_contents import STREAM, GeminiContents
 from llmproxy.dialects.sse import HELD_BACK_BYTES_MAX, EventStream
 from llmproxy.routes import endpoints_of
 from tests.fuzz.strategies import THOROUGH, cut, cuts
@@ -17,6 +18,9 @@ PIECES = st.sampled_from(
         *(b'{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":1,"total_tokens":10}}',),
         *(b"[DONE]", "é後😀".encode(), b"\xff", b"\x00", "\u2028\x85\x0b\x0c".encode(), b"x" * 40),
         b'{"choices":[{"index":0,"delta":{"content":"x"}}]}',
+        *(b"[", b"]", b",", b"{", b'"', b"\\"),
+        b'{"candidates":[{"content":{"parts":[{"text":"}"}]},"finishReason":"STOP"}]}',
+        b'{"usageMetadata":{"promptTokenCount":3}}',
     ]
 )
 STREAMS = st.lists(PIECES, max_size=25).map(b"".join) | st.binary(max_size=120)
@@ -101,18 +105,16 @@ def test_every_endpoint_reads_the_same_however_a_stream_is_cut(
     stream: bytes, data: st.DataObject
 ) -> None:
     pieces = cut(stream, data.draw(cuts(len(stream))))
-    for provider, dialect in (("openai", "openai"), ("anthropic", "anthropic")):
-        for endpoint in endpoints_of(provider, dialect):
-            for withholds in (True, False):
-                whole, cut_up = (
-                    endpoint.stream_reader(withholds_usage=withholds) for _ in range(2)
-                )
-                passed = whole.events.feed(stream) + whole.events.finish()
-                again = b"".join(cut_up.events.feed(piece) for piece in pieces)
-                again += cut_up.events.finish()
-                assert again == passed
-                assert cut_up.reading() == whole.reading()
-                assert (cut_up.is_complete, cut_up.is_over) == (whole.is_complete, whole.is_over)
+    endpoints = (*endpoints_of("openai", "openai"), *endpoints_of("anthropic", "anthropic"))
+    for endpoint in (*endpoints, GeminiContents(STREAM, "m")):
+        for withholds in (True, False):
+            whole, cut_up = (endpoint.stream_reader(withholds_usage=withholds) for _ in range(2))
+            passed = whole.events.feed(stream) + whole.events.finish()
+            again = b"".join(cut_up.events.feed(piece) for piece in pieces)
+            again += cut_up.events.finish()
+            assert again == passed
+            assert cut_up.reading() == whole.reading()
+            assert (cut_up.is_complete, cut_up.is_over) == (whole.is_complete, whole.is_over)
 
 
 @given(st.integers(0, HELD_BACK_BYTES_MAX + 50), st.lists(st.integers(1, 9000), max_size=6))

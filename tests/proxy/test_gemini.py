@@ -158,6 +158,8 @@ def test_other_methods_are_refused(site: Site, method: str) -> None:
     assert got.status == 400
     assert got.error()["code"] == "endpoint_not_metered"
     assert f"{BASE}/{{model}}:generateContent" in got.error()["message"]
+    says_why = "a batch reports what it used only in its results" in got.error()["message"]
+    assert says_why == (method == "batchGenerateContent")
 
 
 def test_the_lists_of_models(site: Site) -> None:
@@ -392,3 +394,58 @@ def test_a_base_url_with_the_path_of_the_other_face_is_the_same_place(site: Site
         assert site.last_request().target == b"/v1beta/openai/chat/completions"
     finally:
         site.proxy.use_provider("gemini", before.base_url, ())
+
+
+@pytest.fixture(scope="module")
+def own(site: Site) -> Site:
+    """The same proxy, which has a server of the operator's own that speaks this dialect."""
+    url = ("--base-url", f"{site.stub.url}/google", "--dialect", "gemini")
+    site.proxy.run("providers", "add", "mine", *url)
+    site.proxy.run("provider-keys", "add", "mine", stdin=f"{PROVIDER_KEY}\n")
+    price = ("--in-price", "1", "--out-price", "1000", "--max-output-tokens", "8192")
+    site.proxy.run("catalog", "set", "mine", "big.model", *price)
+    return site
+
+
+def test_a_server_of_ones_own_is_asked_below_its_base_url(own: Site) -> None:
+    own.stub.handle = plain(ANSWER)
+    got, visitor = ask(own, "/v1/mine/v1beta/models/big.model:generateContent")
+    assert got.status == 200
+    assert own.last_request().target == b"/google/v1beta/models/big.model:generateContent"
+    # 100 × 1 and 20 × 1000 USD per million tokens
+    own.assert_paid(visitor, state="settled", basis="usage", nanousd=100 * 1_000 + 20 * 1_000_000)
+
+
+@pytest.mark.parametrize("is_array", [True, False])
+def test_where_the_credit_ends_an_answer_ends_and_not_cleanly(own: Site, is_array: bool) -> None:
+    """It holds 4,096 tokens at first, 4.10 USD, and has no more than a little."""
+    texts = [chunk("x" * 4_000) for _ in range(20)]
+    events = [f"data: {json.dumps(one)}\r\n\r\n".encode() for one in texts]
+    whole = f"[{','.join(map(json.dumps, texts))}]".encode() if is_array else b"".join(events)
+    head = JSON if is_array else [("content-type", "text/event-stream")]
+    own.stub.handle = in_pieces(whole, 5_000, head)
+    visitor = Visitor(*own.books.user("4.5"))
+    body = b'{"contents":[{"parts":[{"text":"hi"}]}],"generationConfig":{"maxOutputTokens":8000}}'
+    path = "/v1/mine/v1beta/models/big.model:streamGenerateContent"
+    got = own.ask(visitor, path if is_array else f"{path}?alt=sse", body)
+    assert got.status == 200
+    assert got.clean_end is not is_array
+    passed, mark, last = got.body.partition(b'\n\ndata: {"error":')
+    assert bool(mark) is not is_array
+    assert whole.startswith(passed.rstrip())
+    assert len(passed) < len(whole)
+    if mark:
+        error = json.loads(b'{"error":' + last)["error"]
+        assert (error["code"], error["reason"]) == (402, "insufficient_credit")
+    row = own.ended(visitor)
+    assert (row["state"], row["basis"]) == ("settled", "estimate")
+    assert own.books.wallet(visitor.name)[0] >= 0
+
+
+def test_keys_are_checked_by_the_list_of_models(site: Site) -> None:
+    site.stub.handle = plain(b'{"models":[{"name":"models/a"},{"name":"models/b"}]}')
+    (checked,) = site.proxy.json("providers", "check", "gemini")
+    assert checked["result"] == "ok"
+    seen = site.last_request()
+    assert seen.target == b"/v1beta/models?pageSize=1000"
+    assert seen.header("x-goog-api-key") == PROVIDER_KEY.encode()
