@@ -31,6 +31,8 @@ FLAVORS = {
     "responses": "responses",
     "responses/compact": "responses",
     "embeddings": "embeddings",
+    "images/generations": "images",
+    "images/edits": "images",
 }
 """Its readers of endpoints; for the others it is `default`."""
 ONE_FLAVOR = frozenset({"cohere", "groq", "mistral", "perplexity"})
@@ -49,6 +51,7 @@ NO_REGION = "no price by region: × 1.1 in the US"
 BUSY_HOURS = "half outside DeepSeek's busy hours; the catalog has the dearer price"
 THINKING = "leaves out thinking, which stands in `total_tokens` only"
 GROUNDING = "does not count searches, which stand in `groundingMetadata`"
+NO_DETAILS = "takes for text what the last event does not say to be an image"
 OWN_PRICE = "the fixture has an operator's own price, 0.13 in and 0.40 out"
 SEARCH_FEE = "takes the fee of the widest search; the answer reports 0.005"
 DIFFERENCES = {
@@ -76,6 +79,8 @@ DIFFERENCES = {
     "gemini-stream-drops-stream": Difference(
         "0.0000727", "0.0000552", "believes the last chunk, which leaves out what was answered"
     ),
+    # 43 × 5 + 1156 × 10 = 11775 µUSD
+    "openai-images-stream": Difference("0.037207", "0.011775", NO_DETAILS),
     # 2 × 0.01
     "openai-responses-plain": Difference(
         "0.0420472", "0.0220472", "does not read `tool_usage`: two web searches"
@@ -90,9 +95,14 @@ DIFFERENCES = {
 UNPRICED = {
     "fireworks-chat": "Unable to find model",
     "ollama-chat": "Unable to find provider",
+    "openai-speech": "Unknown api_flavor",
+    "openai-transcriptions": "Unknown api_flavor",
+    "openai-translations": "Unknown api_flavor",
+    "openai-whisper": "Unknown api_flavor",
     "openrouter-cost": "Unable to find model",
     "together-chat": "No extraction logic",
     "vllm-chat": "Unable to find provider",
+    "xai-images": "Unknown api_flavor",
 }
 """Fixtures that it has no price for, and what it says."""
 
