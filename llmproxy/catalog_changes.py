@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
-from llmproxy.catalog import FURTHER_PRICES, Catalog, Model, Rates
+from llmproxy.catalog import FURTHER_PRICES, Catalog, Model, Rates, Variant
 from llmproxy.money import MULTIPLIER_ONE, format_multiplier, format_rate
 
 JUMP_MAX = 20
@@ -106,8 +106,8 @@ def _changed_prices(old: Model, new: Model) -> Iterator[FieldChange]:
             if old_rate == new_rate or (_is_fallback(before, field) and _is_fallback(after, field)):
                 continue
             # What had no price of its own had that of the model, as far as there was one.
-            known = _rate(before or old.prices.rates, field)
-            reached = _rate(after or new.prices.rates, field)
+            known = _charged(before or old.prices.rates, field)
+            reached = _charged(after or new.prices.rates, field)
             charged = (known, old.multiplier_micro), (reached, new.multiplier_micro)
             yield FieldChange(
                 f"{scope}: {name}" if scope else name,
@@ -118,14 +118,16 @@ def _changed_prices(old: Model, new: Model) -> Iterator[FieldChange]:
             )
 
 
+def _scope(variant: Variant) -> str:
+    speeds = (f"speed {speed}" for speed in variant.speeds)
+    return " ".join((*variant.service_tiers, *speeds))
+
+
 def _rates_by_scope(model: Model) -> dict[str, Rates]:
     """Return all rates of a model by what they apply to; "" is the base."""
     prices = model.prices
     scopes = [("", prices.rates, prices.tiers)]
-    scopes += [
-        (" ".join((*variant.service_tiers, *variant.speeds)), variant.rates, variant.tiers)
-        for variant in prices.variants
-    ]
+    scopes += [(_scope(variant), variant.rates, variant.tiers) for variant in prices.variants]
     found: dict[str, Rates] = {}
     for scope, rates, tiers in scopes:
         found[scope] = rates
@@ -136,6 +138,14 @@ def _rates_by_scope(model: Model) -> dict[str, Rates]:
 
 def _rate(rates: Rates | None, field: str) -> int | None:
     return None if rates is None else getattr(rates, field)
+
+
+def _charged(rates: Rates, field: str) -> int | None:
+    """Return what a class costs: audio and images without a price of their own, what text does."""
+    rate: int | None = getattr(rates, field)
+    if rate is not None or not field.startswith(("input_", "output_")):
+        return rate
+    return rates.input if field.startswith("input_") else rates.output
 
 
 def _is_fallback(rates: Rates | None, field: str) -> bool:

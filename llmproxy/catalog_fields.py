@@ -5,6 +5,7 @@ Must not know which fields a model has (catalog_parser.py).
 
 import re
 from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -48,6 +49,26 @@ class Fields:
             self.note("must be a JSON object", name)
             return {}
         return item
+
+    def words(self, name: str) -> dict[str, Any]:
+        """Return an object in this one whose members have plain words for names."""
+        members = self.members(name)
+        for key in members:
+            if not WORD.fullmatch(key):
+                self.note(f"{key!a:.80} is no plain word such as us", name)
+        return {key: value for key, value in members.items() if WORD.fullmatch(key)}
+
+    def date(self, name: str, default: str) -> str:
+        """Return a date as it is written, such as 2026-11-23."""
+        text = self.value.get(name, default)
+        try:
+            is_date = isinstance(text, str) and date.fromisoformat(text).isoformat() == text
+        except ValueError:
+            is_date = False
+        if not is_date:
+            self.note('must be a date such as "2026-11-23"', name)
+            return default
+        return str(text)
 
     def objects(self, name: str, what: str) -> list["Fields"]:
         """Return the fields of each object in a list, called `what` 1, 2, …."""

@@ -7,7 +7,6 @@ field. The format and its fall-back rules are in `docs/catalog.md`. Must not pri
 """
 
 import json
-import re
 from collections.abc import Iterable
 from decimal import Decimal
 from pathlib import Path
@@ -57,7 +56,6 @@ _UNIT_RATES = frozenset({"web_search", "image", "audio_hour", "character"})
 _PRICE_FIELDS = _CACHE_FIELDS | FURTHER_PRICES.keys()
 _COST_FROM = ("tokens", "provider")
 _WHEN_FIELDS = frozenset({"service_tier", "speed"})
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 class Document(NamedTuple):
@@ -201,7 +199,7 @@ def _read_head(root: Fields) -> str:
             root.note(f"must be {json.dumps(expected)}", name)
     if not all(isinstance(value, str) for value in root.members("sources").values()):
         root.note("must hold strings", "sources")
-    return root.text("updated", "", _DATE, 'date such as "2026-11-23"')
+    return root.date("updated", "")
 
 
 class _Reader:
@@ -224,7 +222,7 @@ class _Reader:
             fields.note("must be a JSON object")
             return None
         fields.only(_MODEL_FIELDS)
-        fields.text("deprecated", "2000-01-01", _DATE, 'date such as "2026-11-23"')
+        fields.date("deprecated", "2000-01-01")
         if not isinstance(reasoning := entry.get("reasoning", False), bool):
             fields.note("must be true or false", "reasoning")
         model = Model(
@@ -249,16 +247,21 @@ class _Reader:
         cost_from = fields.value.get("cost_from", "tokens")
         if cost_from not in _COST_FROM:
             fields.note('must be "tokens" or "provider"', "cost_from")
+        if cost_from == "provider" and not (rates.input or rates.output):
+            fields.note("needs a price above zero: that is what is held for a request", "cost_from")
         for number, name in _overlaps(variants):
             fields.inside({}, f"variant {number}").note(f'"{name}" has a variant already')
         return Prices(
             rates=rates,
             tiers=self._tiers(provider, fields, rates),
-            variants=variants,
+            # What names both goes before what names one: else it would never count.
+            variants=tuple(
+                sorted(variants, key=lambda one: not (one.service_tiers and one.speeds))
+            ),
             is_cost_from_provider=cost_from == "provider",
             geo_micro={
                 geo: fields.multiplier(text, f"geo_multiplier.{geo:.200}")
-                for geo, text in fields.members("geo_multiplier").items()
+                for geo, text in fields.words("geo_multiplier").items()
             },
         )
 

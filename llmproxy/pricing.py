@@ -288,9 +288,13 @@ def _variant(prices: Prices, movers: Movers) -> tuple[Rates, tuple[Tier, ...]]:
     is_odd_speed = bool(speed) and speed not in BASE_SPEEDS
     if prices.variants and (is_odd_tier or is_odd_speed):
         for like in _variants_like(prices, movers, any_tier=is_odd_tier, any_speed=is_odd_speed):
-            if like[0].output > dearest[0].output:
+            if _dearness(like[0]) > _dearness(dearest[0]):
                 dearest = like
     return dearest
+
+
+def _dearness(rates: Rates) -> tuple[int, int]:
+    return rates.output, rates.input
 
 
 def _variants_like(

@@ -15,6 +15,8 @@ class RefusedEndpoint(NamedTuple):
     """Below the provider, without an inner `v1/`; a path stands for all below it too."""
     why: str
     instead: str
+    is_below_only: bool = False
+    """The paths themselves are served, or are another provider's: it is about what is below."""
 
 
 REFUSED_ENDPOINTS = (
@@ -23,6 +25,7 @@ REFUSED_ENDPOINTS = (
         "what a provider keeps of an answer cannot be fetched, changed or cancelled later: it was "
         "paid for, and sent, with the request that made it",
         "Keep the answer; `responses` can go on from it by `previous_response_id`",
+        is_below_only=True,
     ),
     RefusedEndpoint(
         ("batches", "messages/batches", "batch", "batchGenerateContent"),
@@ -75,6 +78,7 @@ def find_refused(path: str) -> RefusedEndpoint | None:
         (len(begin), refused)
         for refused in REFUSED_ENDPOINTS
         for begin in refused.paths
-        if inner == begin or inner.startswith((f"{begin}/", f"{begin}:"))
+        if inner.startswith((f"{begin}/", f"{begin}:"))
+        or (inner == begin and not refused.is_below_only)
     ]
     return max(fitting, key=lambda found: found[0])[1] if fitting else None

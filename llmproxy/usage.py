@@ -132,6 +132,17 @@ def provider_cost(reported: object, scale: int) -> int | None:
     return math.ceil(cost) if cost <= PROVIDER_COST_MAX else None
 
 
+def info_count(value: object) -> int:
+    """Return a token count that only tells of what others are made of; an odd one is 0.
+
+    The bill does not depend on it, or would be that of text without it: it must not be lost by it.
+    """
+    try:
+        return count(value)
+    except UsageError:
+        return 0
+
+
 class Movers(msgspec.Struct, frozen=True):
     """What moves the price besides token counts, as a request asks or an answer reports."""
 

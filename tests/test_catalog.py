@@ -255,6 +255,13 @@ def test_a_number_that_is_not_a_number_is_refused_too() -> None:
     [
         ({"inprice": "1"}, 'model "openai/m": unknown field "inprice"'),
         ({"prices": {"cache_raed": "1"}}, 'field "prices": unknown field "cache_raed"'),
+        ({"cost_from": "us"}, 'field "cost_from": must be "tokens" or "provider"'),
+        (
+            {"cost_from": "provider", "in_price": "0", "out_price": "0"},
+            'field "cost_from": needs a price above zero',
+        ),
+        ({"geo_multiplier": {"": "5"}}, "field \"geo_multiplier\": '' is no plain word"),
+        ({"geo_multiplier": {"\ud800": "1"}}, 'field "geo_multiplier"'),
         ({"prices": []}, 'field "prices": must be a JSON object'),
         ({"tiers": {}}, 'field "tiers": must be a list of JSON objects'),
         ({"tiers": ["x"]}, 'field "tiers": must be a list of JSON objects'),
@@ -313,6 +320,8 @@ def test_a_key_that_is_not_provider_and_model_is_refused(key: str) -> None:
         ({"models": []}, 'field "models": must be a JSON object'),
         ({"models": {"openai/m": "free"}}, 'model "openai/m": must be a JSON object'),
         ({"model": {}}, 'the file: unknown field "model"'),
+        ({"updated": "2026-02-30"}, 'field "updated": must be a date such as'),
+        ({"updated": "20261123"}, 'field "updated": must be a date such as'),
     ],
 )
 def test_a_mistake_in_the_head_of_the_file_is_refused(fields: dict[str, Any], where: str) -> None:
@@ -435,6 +444,21 @@ def test_canonical_json_is_stable_and_ignores_the_order_of_the_file() -> None:
         b'"cache_write_1h":2500000000,"cache_write_5m":2500000000,"input":2500000000,'
         b'"output":10000000000}}'
     )
+
+
+def test_what_names_a_tier_and_a_speed_goes_before_what_names_one() -> None:
+    def variant(price: str, **when: list[str]) -> dict[str, Any]:
+        return {"when": when, "in_price": price, "out_price": "1"}
+
+    prices = one(
+        variants=[
+            variant("5", service_tier=["priority"]),
+            variant("6", speed=["fast"]),
+            variant("9", service_tier=["priority"], speed=["fast"]),
+        ]
+    ).prices
+    rates = [variant.rates.input // 10**9 for variant in prices.variants]
+    assert rates == [9, 5, 6]
 
 
 def test_prices_that_an_older_version_has_pinned_can_be_read() -> None:

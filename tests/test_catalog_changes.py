@@ -99,3 +99,28 @@ def test_what_is_no_price_is_told_too() -> None:
         FieldChange("max_output_tokens", "4096", "8192"),
         FieldChange("reasoning", "no", "yes"),
     ]
+
+
+def test_audio_and_images_jump_from_what_text_costs() -> None:
+    plain, dear = entry("1", "8"), entry("1", "8", prices={"input_image": "1000"})
+    assert [field.is_jump for field in changed(plain, dear)] == [True]
+    assert [field.is_jump for field in changed(dear, plain)] == [True]
+    free = entry("1", "8", prices={"output_audio": "0"})
+    assert [field.is_jump for field in changed(plain, free)] == [True]
+    near = entry("1", "8", prices={"input_audio": "3"})
+    assert [field.is_jump for field in changed(plain, near)] == [False]
+
+
+def test_a_tier_and_a_speed_of_one_name_are_told_apart() -> None:
+    def both(tier_price: str) -> dict[str, Any]:
+        tier = {"when": {"service_tier": ["fast"]}, "in_price": tier_price, "out_price": "9"}
+        speed = {"when": {"speed": ["fast"]}, "in_price": "2", "out_price": "9"}
+        return entry(variants=[tier, speed])
+
+    (change,) = changed(both("2"), both("200"))
+    assert (change.name, change.old, change.new) == ("fast: in_price", "2.00", "200.00")
+
+
+def test_where_the_cost_comes_from_is_a_difference() -> None:
+    (change,) = changed(entry(), entry(cost_from="provider"))
+    assert (change.name, change.old, change.new) == ("cost_from", "tokens", "provider")

@@ -91,7 +91,7 @@ def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is
     assert cost(leg, service_tier="default", speed="ludicrous") == 200_001 * 30_000
     assert cost(leg, service_tier="flex", speed="ludicrous") == 200_001 * 30_000
     # The ordinary price may be the dearest itself; what is dear is the output.
-    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("9", "15")),))
+    flex = Prices(PRICES.rates, PRICES.tiers, (Variant(("flex",), (), rates("9", "14")),))
     result = price(
         Usage((leg,), service_tier="priority"),
         PricedModel("m", flex, None),
@@ -99,6 +99,16 @@ def test_an_answer_at_an_unpriced_tier_or_speed_is_taken_at_the_dearest_there_is
         model_multiplier_micro=MULTIPLIER_ONE,
     )
     assert result.nanousd == 200_001 * 6000
+
+
+def test_of_tiers_whose_output_costs_the_same_the_dearer_input_counts() -> None:
+    embedding = Prices(rates("1", "0"), variants=(Variant(("priority",), (), rates("2", "0")),))
+    assert price(
+        Usage((Leg(input=1000),), service_tier="turbo"),
+        PricedModel("m", embedding, None),
+        user_multiplier_micro=MULTIPLIER_ONE,
+        model_multiplier_micro=MULTIPLIER_ONE,
+    ).lines[0].rate == parse_rate("2")
 
 
 def test_where_only_speeds_have_prices_a_tier_costs_the_ordinary_one() -> None:

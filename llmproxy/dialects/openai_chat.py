@@ -17,9 +17,11 @@ from llmproxy.dialects.json_gate import (
 )
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_options import (
+    CACHE_MEMBERS,
     REFUSED,
     THINKING,
-    caches_long,
+    caches_any_long,
+    image_classes,
     input_facts,
     read_contents,
     read_metered,
@@ -34,10 +36,9 @@ OUTPUT_MEMBERS = ("max_completion_tokens", "max_tokens")
 
 _REFUSED = {**REFUSED, "best_of": "answers that are thrown away are billed too; use `n`"}
 _CLIENT_TOOLS = ("function", "custom")
-_CACHE = "prompt_cache_options"
 _BILLED = frozenset(
     {"model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", *THINKING}
-    | {"service_tier", "prediction", "modalities", _CACHE, "tools", "messages"}
+    | {"service_tier", "prediction", "modalities", *CACHE_MEMBERS, "tools", "messages"}
     | _REFUSED.keys()
 )
 
@@ -76,8 +77,8 @@ class OpenAIChat:
             movers=Movers(service_tier=text(fields, "service_tier")),
             # OpenAI writes its cache by itself, unasked; where it has no price, it costs nothing.
             may_write_cache=True,
-            may_write_cache_1h=caches_long(_CACHE, fields.get(_CACHE)) or contents.is_cached_long,
-            media=("input_image",) if contents.media else (),
+            may_write_cache_1h=caches_any_long(fields, contents),
+            media=image_classes(fields, contents),
             # Tokens of a prediction that was not accepted are billed as output.
             output_tokens_extra=len(body) if fields.get("prediction") else 0,
             hides_output=bool(fields.get("prediction")) or thinks(fields),

@@ -69,6 +69,8 @@ THINKING = frozenset(
 _NO_THINKING: tuple[object, ...] = ("none", {}, {"type": "disabled"}, {"enabled": False})
 _NO_THINKING += ({"effort": "none"}, {"enable_thinking": False}, {"thinking": False})
 _KEPT_IDS = frozenset({"file_id", "container_id"})
+CACHE_MEMBERS = ("prompt_cache_options", "cache_control")
+"""Members of a request by which all of it is cached."""
 _CACHE_MARKS = frozenset({"cache_control", "prompt_cache_breakpoint"})
 _CACHE_TTLS = (None, "5m", "30m")
 """Lifetimes of a cached prompt that cost the ordinary price of a cache write."""
@@ -212,6 +214,33 @@ def refuse_references(items: object) -> None:
         own = _OWN_CONTENT.get(kind) if isinstance(kind, str) else None
         if own is not None and not item.get(own):
             raise not_metered(str(kind), _BY_ID)
+
+
+def caches_any_long(fields: dict[str, Any], contents: Contents) -> bool:
+    """Say whether any of a request is to be cached at the price of an hour.
+
+    That may stand at the request itself, at a tool, or within what is said.
+
+    Raises:
+        ApiError: 400, for a lifetime without a price.
+    """
+    is_long = contents.is_cached_long
+    for key in CACHE_MEMBERS:
+        is_long |= caches_long(key, fields.get(key))
+    tools = fields.get("tools")
+    for part in parts(tools if isinstance(tools, list) else ()):
+        for key in _CACHE_MARKS & part.keys():
+            is_long |= caches_long(key, part[key])
+    return is_long
+
+
+def image_classes(fields: dict[str, Any], contents: Contents) -> tuple[str, ...]:
+    """Return the classes of tokens besides text that a request's input may have: of images.
+
+    Of an earlier response that the provider reads again nobody knows what is in it.
+    """
+    may_be = contents.media or contents.pdf_pages or fields.get(PREVIOUS) is not None
+    return ("input_image",) if may_be else ()
 
 
 def caches_long(key: str, options: object) -> bool:

@@ -35,8 +35,10 @@ from llmproxy.dialects.json_gate import (
     whole,
 )
 from llmproxy.dialects.openai_options import (
+    CACHE_MEMBERS,
     REFUSED,
-    caches_long,
+    caches_any_long,
+    image_classes,
     input_facts,
     read_contents,
     read_metered,
@@ -56,11 +58,10 @@ _CLIENT_TOOLS = (
 )
 """Tools whose calls the client carries out itself."""
 _WEB_SEARCH = "web_search"
-_CACHE = "prompt_cache_options"
 _MODES = (None, "standard")
 _BILLED = frozenset(
     {"model", "stream", "max_output_tokens", "max_tool_calls", "service_tier", "reasoning"}
-    | {_CACHE, "tools", "input", "modalities", "context_management"}
+    | {*CACHE_MEMBERS, "tools", "input", "modalities", "context_management"}
     | {PREVIOUS, "store"}
     | _REFUSED.keys()
 )
@@ -96,8 +97,8 @@ class OpenAIResponses:
             input=input_facts(fields, body, contents, rereads),
             movers=Movers(service_tier=text(fields, "service_tier")),
             may_write_cache=True,
-            may_write_cache_1h=caches_long(_CACHE, fields.get(_CACHE)) or contents.is_cached_long,
-            media=("input_image",) if contents.media else (),
+            may_write_cache_1h=caches_any_long(fields, contents),
+            media=image_classes(fields, contents),
             searches=searches,
             hides_output=rereads is not None or thinks(fields),
             previous_response_id=text(fields, PREVIOUS),

@@ -16,6 +16,7 @@ from llmproxy.usage import (
     Usage,
     UsageError,
     count,
+    info_count,
     provider_cost,
     with_media,
 )
@@ -101,7 +102,8 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         msg = "usage is not an object"
         raise UsageError(msg)
     billed = usage.get("billed_units")
-    if isinstance(billed, dict):  # Cohere's, which bills less than it counts
+    if isinstance(billed, dict) and "input_tokens" in billed:
+        # Cohere's, which bills less than it counts
         usage, names = billed, INPUT
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
@@ -117,7 +119,7 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
     written = min(written, prompt - cached)
     fresh = prompt - cached - written
-    reasoning = count(output_details.get("reasoning_tokens"))
+    reasoning = info_count(output_details.get("reasoning_tokens"))
     unsplit, short, long = _writes(input_details, written)
     leg = Leg(
         input=fresh,
@@ -143,7 +145,7 @@ def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
 
 
 def _media(details: dict[str, Any]) -> tuple[int, int]:
-    return count(details.get("audio_tokens")), count(details.get("image_tokens"))
+    return info_count(details.get("audio_tokens")), info_count(details.get("image_tokens"))
 
 
 def read_provider_cost(usage: object) -> int | None:

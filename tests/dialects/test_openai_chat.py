@@ -1,5 +1,6 @@
 """Chat completions: what a request may cost, and what the body becomes on its way."""
 
+import base64
 import json
 from typing import Any
 
@@ -145,6 +146,7 @@ def tool_of(**fields: object) -> dict[str, Any]:
     return {"tools": [{"type": "function", "function": {"name": "f"}}, fields]}
 
 
+PDF = base64.b64encode(b"%PDF-1.4 /Type /Page ").decode()
 LONG = {"mode": "explicit", "ttl": "24h"}
 
 
@@ -331,6 +333,9 @@ def test_usage_is_asked_for_and_every_other_byte_stays(body: bytes, wanted: byte
         ({"prompt_cache_options": {"ttl": "12h"}}, True),  # OpenAI's
         (part_of({"type": "text", "prompt_cache_breakpoint": {"ttl": "12h"}}), True),
         (part_of({"type": "text", "cache_control": {"ttl": "1h"}}), True),  # OpenRouter's
+        ({"cache_control": {"type": "ephemeral", "ttl": "1h"}}, True),
+        (tool_of(type="function", function={}, cache_control={"ttl": "1h"}), True),
+        (tool_of(type="function", function={"cache_control": {"ttl": "1h"}}), False),
         ({"prompt_cache_options": {"ttl": "30m"}}, False),
         (part_of({"type": "text", "cache_control": {"ttl": "5m"}}), False),
         ({}, False),
@@ -340,3 +345,17 @@ def test_what_is_cached_for_long_is_held_and_billed_at_its_price(
     fields: dict[str, Any], is_long: bool
 ) -> None:
     assert facts(**fields).may_write_cache_1h is is_long
+
+
+def test_a_lifetime_without_a_price_is_refused_at_a_tool_too() -> None:
+    marked = tool_of(type="function", function={}, cache_control={"ttl": "2h"})
+    assert refusal(**marked).param == "cache_control.ttl"
+    assert refusal(cache_control={"ttl": "2h"}).param == "cache_control.ttl"
+
+
+def test_images_and_pdfs_may_cost_what_images_do() -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    file = {"type": "file", "file": {"file_data": f"data:application/pdf;base64,{PDF}"}}
+    assert facts(**part_of(image)).media == ("input_image",)
+    assert facts(**part_of(file)).media == ("input_image",)
+    assert facts(**part_of({"type": "text", "text": "a"})).media == ()

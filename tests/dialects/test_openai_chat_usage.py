@@ -128,6 +128,18 @@ def test_what_cohere_bills_counts_and_not_what_it_has_read() -> None:
     assert leg_of(usage) == Leg(input=5, output=418)
 
 
+@pytest.mark.parametrize("billed", [{}, {"search_units": 1}, None, 3])
+def test_billed_units_that_are_no_tokens_leave_the_tokens_as_they_are(billed: object) -> None:
+    assert leg_of({**COUNTS, "billed_units": billed}) == Leg(input=10, output=5)
+
+
+@pytest.mark.parametrize("odd", [3.0, -1, "7", True, 2**40])
+def test_an_odd_count_of_what_others_are_made_of_does_not_lose_the_bill(odd: object) -> None:
+    details = {"reasoning_tokens": odd, "audio_tokens": odd, "image_tokens": odd}
+    usage = {**COUNTS, "completion_tokens_details": details, "prompt_tokens_details": details}
+    assert leg_of(usage) == Leg(input=10, output=5)
+
+
 COUNTS = {"prompt_tokens": 10, "completion_tokens": 5}
 
 

@@ -52,6 +52,11 @@ def test_an_endpoint_that_nobody_has_heard_of_is_refused_with_what_there_is(site
     assert "not forwarded. Available: /v1/openai/" in message
 
 
+def test_another_providers_endpoint_is_not_told_of_as_a_kept_answer() -> None:
+    for served in ("chat/completions", "messages", "responses", "v1beta/chat/completions"):
+        assert find_refused(served) is None
+
+
 def test_the_longest_path_counts_and_a_beginning_of_a_word_does_not() -> None:
     batches, kept = find_refused("messages/batches/b_1"), find_refused("messages/m_1")
     assert batches is not None
