@@ -104,7 +104,7 @@ class _Play:
         stage, screen = self._stage, self._screen
         screen.title("llmproxy demo", f"{__version__}, all of it on this machine")
         user = self._user()
-        screen.field("provider", stage.provider_url, "built in; speaks OpenAI and Anthropic")
+        screen.field("provider", stage.provider_url, "built in; speaks every dialect")
         screen.field("proxy", stage.proxy_url, "in a temporary home; nothing of yours is touched")
         balance = format_usd(user.balance_nanousd)
         screen.field("user", user.name, f"{balance} USD of credit, pays every price × 1.2")

@@ -16,7 +16,8 @@ ROUTES = Routes((name, preset.dialect) for name, preset in PRESETS.items())
 METERED = {
     "openai": {
         *("chat/completions", "responses", "responses/compact", "completions", "embeddings"),
-        *("responses/input_tokens", "moderations"),
+        *("responses/input_tokens", "moderations", "images/generations", "images/edits"),
+        *("audio/speech", "audio/transcriptions", "audio/translations"),
     },
     "anthropic": {"messages", "messages/count_tokens"},
 }
