@@ -1,9 +1,12 @@
 """What is held for images and sound, and which models are refused where nothing counts them."""
 
+import json
+
 import pytest
 
 from llmproxy.catalog import Model, Prices, Rates
 from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_images import OpenAIImages
@@ -55,6 +58,18 @@ def test_images_are_held_at_the_dearest_of_text_and_image() -> None:
     text = 67 // 3 + 600
     assert MADE.input.text_bytes == 67
     assert quote(MADE, BY_TOKEN).amount_nanousd == text * 8_000 + 2 * 408 * 32_000
+
+
+@pytest.mark.parametrize(("modalities", "nanousd"), [(None, 50 * 32_000), (["TEXT"], 50 * 10_000)])
+def test_a_gemini_model_that_makes_images_unasked_is_held_at_their_rate(
+    modalities: list[str] | None, nanousd: int
+) -> None:
+    config = {"maxOutputTokens": 50, "responseModalities": modalities}
+    body = json.dumps({"contents": [], "generationConfig": config}).encode()
+    read = GeminiContents(GENERATE, "m").read_request(body)
+    held = quote(read, BY_TOKEN, is_strict=True)
+    # A token for each byte, and what the provider puts around it.
+    assert held.amount_nanousd == (len(body) + 1600) * 5_000 + nanousd
 
 
 @pytest.mark.parametrize(

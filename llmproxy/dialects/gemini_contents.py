@@ -23,6 +23,8 @@ from llmproxy.dialects.answers import (
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, written_bytes
 from llmproxy.dialects.gemini_fields import spelled, spellings
 from llmproxy.dialects.gemini_requests import (
+    Config,
+    Contents,
     read_config,
     read_contents,
     read_fields,
@@ -76,7 +78,7 @@ class GeminiContents:
             movers=read_movers(fields),
             may_write_cache=False,
             searches=searches,
-            media=("input_image",) if contents.media else (),
+            media=_media_classes(contents, config),
             hides_output=config.thinks or searches > 0,
         )
 
@@ -108,6 +110,12 @@ class GeminiContents:
     def _billed(self, searches: int) -> int:
         """Return how many of the searches that were made are billed."""
         return min(searches, 1) if _BILLED_BY_PROMPT.match(self._model) else searches
+
+
+def _media_classes(contents: Contents, config: Config) -> tuple[str, ...]:
+    """Return the classes of image tokens that a request may cause, read and made."""
+    read = ("input_image",) if contents.media or contents.pdf_pages else ()
+    return read if config.is_text_only else (*read, "output_image")
 
 
 class _Answer(msgspec.Struct):

@@ -161,6 +161,8 @@ class Config(NamedTuple):
     output_max: int | None
     choices: int
     thinks: bool
+    is_text_only: bool
+    """It asks for text, and says so: models that make images do so where it does not."""
 
 
 def read_config(fields: dict[str, Any]) -> Config:
@@ -181,6 +183,7 @@ def read_config(fields: dict[str, Any]) -> Config:
         maximum(config, "maxOutputTokens"),
         whole(config, "candidateCount", lowest=1, highest=CHOICES_MAX) or 1,
         thinking is not None and named(thinking) != {"thinkingBudget": 0},
+        is_text_only=bool(kinds),
     )
 
 

@@ -36,7 +36,8 @@ class UsageRecords:
     """Takes the usage of each chunk of a stream: the last one counts.
 
     What the last one leaves out, though an earlier one told it, is taken from the last that did:
-    streams end so at times.
+    streams end so at times. Only what was read from the cache is a part of its own prompt alone:
+    a record that tells a prompt, and nothing of the cache, has read nothing there.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class UsageRecords:
             counts = _counts_decoder.decode(raw)
         except UNREADABLE:
             return
-        self._prompt = counts.prompt_token_count or self._prompt
+        if counts.prompt_token_count:
+            self._prompt, self._cached = counts.prompt_token_count, 0
         self._candidates = counts.candidates_token_count or self._candidates
         self._thoughts = counts.thoughts_token_count or self._thoughts
         self._cached = counts.cached_content_token_count or self._cached

@@ -171,6 +171,28 @@ def test_the_last_record_counts_and_what_it_leaves_out_is_the_last_that_was_told
 
 
 @BOTH
+@pytest.mark.parametrize(
+    ("last", "leg"),
+    [
+        # A smaller prompt, and a larger one: both are fresh.
+        ({"promptTokenCount": 2000}, Leg(input=2000, output=7)),
+        ({"promptTokenCount": 9000}, Leg(input=9000, output=7)),
+        ({"promptTokenCount": 9000, "cachedContentTokenCount": 1}, Leg(8999, 1, output=7)),
+        # This one tells of no prompt at all.
+        ({"totalTokenCount": 5007}, Leg(input=904, cache_read=4096, output=7)),
+    ],
+)
+def test_what_was_read_from_the_cache_belongs_to_its_own_prompt(
+    written: Any,  # noqa: ANN401
+    last: dict[str, int],
+    leg: Leg,
+) -> None:
+    first = usage(promptTokenCount=5000, cachedContentTokenCount=4096, candidatesTokenCount=7)
+    stream = written(chunk(candidate(), **first), chunk(candidate(end="STOP"), **usage(**last)))
+    assert read_stream(stream).reading().usage == Usage((leg,))
+
+
+@BOTH
 def test_the_record_is_kept_as_it_came(written: Any) -> None:  # noqa: ANN401
     record = '{"promptTokenCount": 3,  "new":[1.0]}'
     stream = written(chunk(candidate(end="STOP"), usageMetadata="@")).replace(

@@ -56,6 +56,7 @@ def test_a_plain_request_is_read() -> None:
         input=InputFacts(len(body)),
         movers=Movers(),
         may_write_cache=False,
+        media=("output_image",),
         output_within="generationConfig",
     )
     assert CONTENTS.upstream_path == "/models/gemini-2.5-flash:generateContent"
@@ -160,13 +161,14 @@ def test_an_image_counts_flat_and_not_by_its_bytes(name: str, kind: str) -> None
     body = encode(contents=contents)
     read = CONTENTS.read_request(body)
     assert (read.input.media, read.input.text_bytes) == (1, len(body) - len(PNG))
-    assert read.media == ("input_image",)
+    assert read.media == ("input_image", "output_image")
 
 
 def test_the_pages_of_a_pdf_count() -> None:
     pdf = base64.b64encode(b"%PDF-1.4\n" + b"<< /Type /Page >>\n" * 3).decode()
     read = with_part({"inlineData": {"mimeType": "application/pdf", "data": pdf}})
     assert (read.input.pdf_pages, read.input.media) == (3, 0)
+    assert "input_image" in read.media
 
 
 def test_text_in_base64_counts_by_its_bytes() -> None:
@@ -243,8 +245,19 @@ def test_other_output_than_text_is_refused(kinds: object) -> None:
     assert refused(generationConfig={"responseModalities": kinds}).code == "option_not_metered"
 
 
-def test_text_output_may_be_asked_for() -> None:
-    facts(generationConfig={"responseModalities": ["Text"]})
+@pytest.mark.parametrize(
+    ("config", "media"),
+    [
+        ({}, ("output_image",)),
+        ({"responseModalities": []}, ("output_image",)),
+        ({"responseModalities": ["Text"]}, ()),
+        ({"response_modalities": "TEXT"}, ()),
+    ],
+)
+def test_images_may_come_unless_text_alone_is_asked_for(
+    config: dict[str, Any], media: tuple[str, ...]
+) -> None:
+    assert facts(generationConfig=config).media == media
 
 
 # --- tools ---
