@@ -5,6 +5,7 @@ its own preamble, generates no more than was allowed, and writes to its cache on
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
@@ -45,7 +46,7 @@ CLASSES = ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h")
 RATES = st.builds(
     # Often one class is so dear that it alone decides.
     lambda rates, dear: msgspec.structs.replace(rates, **dict.fromkeys(dear, DEAREST)),
-    st.builds(Rates, RATE, RATE, RATE, RATE, RATE),
+    st.builds(Rates, RATE, RATE, RATE, RATE, RATE, input_image=st.none() | RATE),
     st.just([]) | st.sampled_from(CLASSES).map(lambda name: [name]),
 )
 TIERS = st.just(()) | st.builds(
@@ -110,22 +111,41 @@ def part(kind: str) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries({"type": st.just(kind), "text": TEXT})
 
 
+LONG_MARK = st.sampled_from([{}, {"cache_control": {"ttl": "1h"}}])
 TOOLS = st.lists(
-    st.fixed_dictionaries({"type": st.just("function"), "function": st.just({"name": "f"})}),
+    st.builds(
+        lambda mark: {"type": "function", "function": {"name": "f"}, **mark},
+        LONG_MARK,
+    ),
     max_size=2,
 )
+CACHE = st.sampled_from([{"ttl": "30m"}, {"ttl": "12h"}, None])
+PDF = "data:application/pdf;base64," + b64encode(b"%PDF-1.4 /Type /Page ").decode()
+URL = st.sampled_from([PDF, "https://example.com/a.png", "data:image/png;base64,iVBORw0KGgo="])
+PICTURE = st.builds(lambda url: {"type": "image_url", "image_url": {"url": url}}, URL)
+FILE = st.just({"type": "file", "file": {"file_data": PDF}})
+INPUT_PICTURE = st.builds(lambda url: {"type": "input_image", "image_url": url}, URL)
+INPUT_FILE = st.just({"type": "input_file", "file_data": PDF})
 CHAT = st.fixed_dictionaries(
-    {"messages": turns(part("text")), "max_completion_tokens": OPTIONAL_MAX, "tools": TOOLS},
+    {
+        "messages": turns(part("text") | PICTURE | FILE),
+        "max_completion_tokens": OPTIONAL_MAX,
+        "tools": TOOLS,
+    },
     optional={
         "n": st.integers(1, 4),
         "max_tokens": OPTIONAL_MAX,
         "prediction": st.fixed_dictionaries({"content": TEXT}),
         "service_tier": TIER,
+        "prompt_cache_options": CACHE,
     },
 )
 RESPONSES = st.fixed_dictionaries(
-    {"input": TEXT | turns(part("input_text")), "max_output_tokens": OPTIONAL_MAX},
-    optional={"instructions": TEXT, "service_tier": TIER, "tools": TOOLS},
+    {
+        "input": TEXT | turns(part("input_text") | INPUT_PICTURE | INPUT_FILE),
+        "max_output_tokens": OPTIONAL_MAX,
+    },
+    optional={"cache_control": CACHE, "instructions": TEXT, "service_tier": TIER, "tools": TOOLS},
 )
 COMPLETIONS = st.fixed_dictionaries(
     {"prompt": TEXT | st.lists(TEXT, max_size=4) | IDS | st.lists(IDS, max_size=3)},
@@ -217,7 +237,30 @@ def output_max(
     return min(own, models) * facts.choices + facts.output_tokens_extra
 
 
-def splits(facts: RequestFacts, model: Model, output: int, input_max: int) -> Iterator[Leg]:
+def objects(value: object) -> Iterator[dict[str, Any]]:
+    """Every object within a request, at whatever depth."""
+    if isinstance(value, dict):
+        yield value
+        yield from objects(list(value.values()))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from objects(inner)
+
+
+def caches_long(fields: dict[str, Any]) -> bool:
+    """Whether a provider may write something to its cache for long."""
+    return any(each.get("ttl") in {"1h", "12h"} for each in objects(fields))
+
+
+def has_media(fields: dict[str, Any]) -> bool:
+    """Whether there are images or documents, which may be any number of tokens of images."""
+    kinds = {"image_url", "file", "input_image", "input_file"}
+    return any(each.get("type") in kinds for each in objects(fields))
+
+
+def splits(
+    facts: RequestFacts, model: Model, output: int, input_max: int, fields: dict[str, Any]
+) -> Iterator[Leg]:
     """All of the input in one class, as much as there may be or just up to a step of the price.
 
     A price is linear in each class between two steps: nothing in between costs more than these.
@@ -229,8 +272,10 @@ def splits(facts: RequestFacts, model: Model, output: int, input_max: int) -> It
         yield Leg(output=output, cache_read=tokens)
         if facts.may_write_cache:
             yield Leg(output=output, cache_write_5m=tokens)
-        if facts.may_write_cache_1h:
+        if caches_long(fields):
             yield Leg(output=output, cache_write_1h=tokens)
+        if has_media(fields):
+            yield Leg(output=output, input=tokens, input_image=tokens)
 
 
 def served_as(wishes: Movers, model: Model) -> Iterator[Movers]:
@@ -263,6 +308,7 @@ def test_no_honest_answer_costs_more_than_a_strict_server_held(
     written = body.encode(errors="replace")
     facts = endpoint.read_request(written)
     assume(unpriced_mover(model.prices, facts.movers) is None)
+    assume(model.max_input_tokens is not None or not has_media(fields))
     quote = make_quote(facts, model, user_multiplier, HoldPolicy(is_strict=True))
     if endpoint.output_members and facts.output_max != 0 and data.draw(st.booleans()):
         # As where the credit covers only some of it.
@@ -270,7 +316,11 @@ def test_no_honest_answer_costs_more_than_a_strict_server_held(
     sent = json.loads(with_counted_max(written, endpoint, quote))
     preamble = PREAMBLE_TOKENS_MAX + (TOOLS_PREAMBLE_TOKENS_MAX if fields.get("tools") else 0)
     output = output_max(endpoint, sent, read, quote)
-    legs = list(splits(facts, model, output, tokens_max(fields) + preamble))
+    input_max = tokens_max(fields) + preamble
+    if has_media(fields):
+        assert model.max_input_tokens is not None
+        input_max = max(input_max, model.max_input_tokens)
+    legs = list(splits(facts, model, output, input_max, fields))
     for leg, served in product(legs, served_as(facts.movers, model)):
         cost = price(
             Usage((leg,), served.service_tier, served.speed, served.geo),
