@@ -118,7 +118,7 @@ def test_usage_is_read_into_disjoint_classes(counts: dict[str, Any], leg: Leg) -
         {"promptTokenCount": -5},
         {"promptTokenCount": 2**40},
         {"promptTokenCount": 5, "cachedContentTokenCount": 6},
-        {"promptTokenCount": 5, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": -1}]},
+        {"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2.0},
         [],
         "x",
         7,
@@ -133,6 +133,23 @@ def test_usage_that_cannot_be_true_is_no_bill(record: object) -> None:
         assert reading.usage is None
         assert reading.problem
         assert json.loads(reading.raw_usage or b"") == record
+
+
+@pytest.mark.parametrize("odd", [1.0, -1, "1", None, True, 2**40, [1]])
+def test_an_odd_count_that_is_only_information_does_not_lose_the_bill(odd: object) -> None:
+    details = [{"modality": "AUDIO", "tokenCount": odd}, {"modality": "IMAGE", "tokenCount": 2}]
+    counts = {
+        "promptTokenCount": 5,
+        "candidatesTokenCount": 3,
+        "thoughtsTokenCount": odd,
+        "totalTokenCount": 12,
+        "promptTokensDetails": details,
+        "candidatesTokensDetails": details,
+    }
+    reading = read_plain(chunk(candidate(), **usage(**counts)))
+    # 12 - 5 were made, thoughts and all.
+    assert reading.usage == Usage((Leg(input=5, output=7, input_image=2, output_image=2),))
+    assert reading.is_final
 
 
 def test_no_tokens_for_a_text_are_no_bill() -> None:
