@@ -264,6 +264,43 @@ def test_generated_text_is_counted(written: Any) -> None:  # noqa: ANN401
     assert reader.seen_bytes == 5 + 1 + len(json.dumps(call["functionCall"]))
 
 
+def test_an_image_is_not_counted_as_text() -> None:
+    data = {"mimeType": "image/png", "data": "iVBO" * 250_000}
+    made = {"content": {"parts": [{"text": "here"}, {"inlineData": data}]}, "index": 0}
+    written = len(json.dumps(data))
+    few = 4 + -(-written // 256)
+    for stream in (events(chunk(made)), array(chunk(made))):
+        assert read_stream(stream).seen_bytes == few
+    around = len(json.dumps(made)) - written
+    assert read_plain(chunk(made)).seen_bytes == around + written // 256
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"index": None},
+        {"index": "0"},
+        {"index": 0.5},
+        {"content": {"parts": {"text": "hi"}}},
+        {"content": {"parts": [7]}},
+        {"content": []},
+        {"groundingMetadata": {"webSearchQueries": {}}},
+    ],
+)
+def test_an_odd_member_of_the_last_candidate_does_not_hide_that_it_has_ended(
+    written: Any,  # noqa: ANN401
+    odd: dict[str, object],
+) -> None:
+    last = {**candidate(end="STOP"), **odd}
+    for candidates in ([last], last):
+        counts = usage(promptTokenCount=3, candidatesTokenCount=2)
+        reader = read_stream(written(chunk(candidate()), {"candidates": candidates, **counts}))
+        assert reader.is_complete
+        assert reader.reading().usage == Usage((Leg(input=3, output=2),))
+        assert reader.reading().is_final
+
+
 @BOTH
 @pytest.mark.parametrize("odd", [{"content": 7}, 7, {"content": {"parts": [{"text": 7}]}}])
 def test_odd_chunks_do_no_harm(written: Any, odd: object) -> None:  # noqa: ANN401
