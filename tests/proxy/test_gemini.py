@@ -368,6 +368,28 @@ def test_a_key_that_google_does_not_know_is_dead(site: Site, is_listed: bool) ->
     site.books.set_key_states("gemini", "active")
 
 
+@pytest.mark.parametrize("reason", ["SERVICE_DISABLED", "BILLING_DISABLED"])
+def test_what_google_says_of_the_operators_project_does_not_reach_a_user(
+    site: Site, reason: str
+) -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}]
+    error = {
+        "code": 403,
+        "message": "Generative Language API has not been used in project 836259 before.",
+        "status": "PERMISSION_DENIED",
+        "details": details,
+    }
+    site.stub.handle = plain(json.dumps({"error": error}).encode(), 403)
+    got, visitor = ask(site, GENERATE)
+    assert got.status == 503
+    assert got.error()["reason"] == "no_active_provider_keys"
+    assert b"836259" not in got.body
+    site.assert_released(visitor)
+    # It is asked about, and refused there as well.
+    wait_until(lambda: {state for state, _ in site.books.key_states("gemini").values()} == {"dead"})
+    site.books.set_key_states("gemini", "active")
+
+
 def test_a_clients_own_mistake_passes_as_it_came(site: Site) -> None:
     body = b'{"error":{"code":400,"message":"bad temperature","status":"INVALID_ARGUMENT"}}'
     site.stub.handle = plain(body, 400)
