@@ -81,7 +81,8 @@ def make_quote(
     """Return the bound of a request's cost.
 
     All of it is held, but for a stream whose every billed token of output can be seen passing:
-    neither may the model think unseen nor the request ask for what is billed and not shown. A
+    neither may the model think unseen, or make images, nor the request ask for what is billed and
+    not shown. A
     strict server holds all of it always: how many tokens a text is, is the provider's to say.
 
     Raises:
@@ -120,7 +121,9 @@ def make_quote(
     output_max = _output_max(facts, model, policy, has_price=request_bound.output_rate > 0)
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     held_output_tokens = output_tokens
-    is_seen_through = facts.is_stream and not (model.reasoning or facts.hides_output)
+    is_seen_through = facts.is_stream and not (
+        model.reasoning or facts.hides_output or _may_make_images(facts, model)
+    )
     if is_seen_through and not policy.is_strict:
         held_output_tokens = min(output_tokens, policy.stream_output_tokens)
     return Quote(
@@ -132,6 +135,12 @@ def make_quote(
         held_output_tokens=held_output_tokens,
         user_multiplier_micro=user_multiplier_micro,
     )
+
+
+def _may_make_images(facts: RequestFacts, model: Model) -> bool:
+    """Say whether an answer may have images, whose bytes do not tell their tokens."""
+    has_price = model.prices.rates.output_image is not None
+    return "output_image" in facts.media and (has_price or model.mode == "image")
 
 
 def _refuse_uncounted(facts: RequestFacts, model: Model) -> None:

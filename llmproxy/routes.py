@@ -4,12 +4,12 @@ Matched on the raw bytes of the path, so that no decoding can make two paths one
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote
 
 from llmproxy.dialects.base import Endpoint
-from llmproxy.dialects.families import Face, faces_of
+from llmproxy.dialects.families import Face, Method, faces_of
 from llmproxy.errors import ApiError, invalid_request, unknown_path, wrong_method
 from llmproxy.refused_endpoints import find_refused
 
@@ -22,6 +22,8 @@ def endpoints_of(provider: str, dialect: str) -> tuple[Endpoint, ...]:
 _MODELS = b"models"
 _MODEL_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 """Of a model in a path that goes upstream: nothing that could lead it elsewhere."""
+_COLON = re.compile(rb"%3a", re.IGNORECASE)
+"""As some clients write the one in `{model}:{method}`."""
 _AZURE = re.compile(rb"(/v1/[^/]+/)openai/deployments/[A-Za-z0-9._-]{1,128}/([^?]+)")
 
 
@@ -47,7 +49,7 @@ class _Below(NamedTuple):
     """The endpoints below the models of a list: `{model}:{method}`."""
 
     route: Route
-    by_model: Mapping[str, Callable[[str], Endpoint]]
+    by_model: Mapping[str, Method]
 
 
 class Routes:
@@ -109,9 +111,11 @@ class Routes:
         """
         before, named = _split_models(raw_path)
         below = self._below.get(before)
+        if below is not None and b":" not in named:
+            named = _COLON.sub(b":", named)  # what goes upstream is made anew
         model, _, method = named.rpartition(b":")
-        make = below and below.by_model.get(method.decode("latin-1"))
-        if below is None or make is None:
+        found = below and below.by_model.get(method.decode("latin-1"))
+        if below is None or found is None:
             return None
         if not _MODEL_NAME.fullmatch(model):
             raise invalid_request(
@@ -119,7 +123,7 @@ class Routes:
                 "`-`, such as models/gemini-2.5-flash:generateContent.",
                 param="model",
             )
-        return below.route._replace(endpoint=make(model.decode()))
+        return below.route._replace(endpoint=found.make(model.decode()), query=found.query)
 
     def _of_azure(self, raw_path: bytes) -> Route | None:
         """Return the route of a path as Azure's SDKs write it.
@@ -133,7 +137,7 @@ class Routes:
         if raw_path in self._post or self._of_model(raw_path) or self._of_azure(raw_path):
             return wrong_method("POST")
         before, named = _split_models(raw_path)
-        is_method = before in self._below and b":" in named
+        is_method = before in self._below and (b":" in named or bool(_COLON.search(named)))
         if not is_method and (raw_path in self._get or self._model(raw_path)):
             return wrong_method("GET")
         provider, _, endpoint = raw_path.removeprefix(b"/v1/").partition(b"/")

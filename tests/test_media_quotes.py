@@ -6,7 +6,7 @@ import pytest
 
 from llmproxy.catalog import Model, Prices, Rates
 from llmproxy.dialects.base import RequestFacts
-from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
+from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
 from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_images import OpenAIImages
@@ -23,6 +23,7 @@ BY_HOUR = Rates(0, 0, 0, 0, 0, audio_hour=36 * USD // 100)
 BY_CHARACTER = Rates(0, 0, 0, 0, 0, character=15 * USD)
 BY_IMAGE = Rates(0, 0, 0, 0, 0, image=20 * USD)
 BY_TOKEN = Rates(5 * USD, 10 * USD, 0, 0, 0, input_image=8 * USD, output_image=32 * USD)
+TEXT_ONLY = Rates(5 * USD, 10 * USD, 0, 0, 0)
 CHAT = OpenAIChat().read_request(b'{"model":"m","messages":[]}')
 SPEECH = OpenAISpeech().read_request(b'{"model":"m","input":"four"}')
 SPOKEN = OpenAISpeech().read_request(b'{"model":"m","input":"four","stream_format":"sse"}')
@@ -34,8 +35,10 @@ MADE = OpenAIImages("images/generations").read_request(
 )
 
 
-def quote(facts: RequestFacts, rates: Rates, *, is_strict: bool = False) -> Quote:
-    model = Model("p", "m", (), "audio", Prices(rates), MULTIPLIER_ONE, None, None, reasoning=False)
+def quote(
+    facts: RequestFacts, rates: Rates, *, is_strict: bool = False, mode: str = "audio"
+) -> Quote:
+    model = Model("p", "m", (), mode, Prices(rates), MULTIPLIER_ONE, None, None, reasoning=False)
     return make_quote(facts, model, MULTIPLIER_ONE, HoldPolicy(is_strict=is_strict))
 
 
@@ -70,6 +73,25 @@ def test_a_gemini_model_that_makes_images_unasked_is_held_at_their_rate(
     held = quote(read, BY_TOKEN, is_strict=True)
     # A token for each byte, and what the provider puts around it.
     assert held.amount_nanousd == (len(body) + 1600) * 5_000 + nanousd
+
+
+@pytest.mark.parametrize(
+    ("rates", "mode", "modalities", "held"),
+    [
+        (BY_TOKEN, "chat", None, 9000),
+        (TEXT_ONLY, "image", None, 9000),
+        # Whose text can be seen as it comes, its hold grows.
+        (TEXT_ONLY, "chat", None, 4096),
+        (BY_TOKEN, "image", ["TEXT"], 4096),
+    ],
+)
+def test_a_stream_with_images_is_held_in_full(
+    rates: Rates, mode: str, modalities: list[str] | None, held: int
+) -> None:
+    config = {"maxOutputTokens": 9000, "responseModalities": modalities}
+    body = json.dumps({"contents": [], "generationConfig": config}).encode()
+    read = GeminiContents(STREAM, "m").read_request(body)
+    assert quote(read, rates, mode=mode).held_output_tokens == held
 
 
 @pytest.mark.parametrize(

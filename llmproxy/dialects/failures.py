@@ -67,7 +67,13 @@ _DEAD_CODES = frozenset(
     {"invalid_api_key", "account_deactivated", "API_KEY_INVALID"}
     | {"organization_on_hold", "organization_restricted"}
 )
-_SUSPECT_CODES = frozenset({"unsupported_country_region_territory", "ip_not_authorized"})
+_SUSPECT_CODES = frozenset(
+    {"unsupported_country_region_territory", "ip_not_authorized"}
+    # Google's, of which no request is the cause: their messages name the operator's project.
+    | {"SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID"}
+    | {"API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_SERVICE_BLOCKED", "API_KEY_HTTP_REFERRER_BLOCKED"}
+    | {"API_KEY_ANDROID_APP_BLOCKED", "API_KEY_IOS_APP_BLOCKED"}
+)
 """About where the server stands, or the account: no word on what was asked."""
 # The whole message or nothing: "Invalid value: 'API key not valid.'" is a client's doing.
 _QUOTA_MESSAGE = re.compile(
@@ -83,7 +89,8 @@ _DEAD_MESSAGE = re.compile(
     r"|this organization has been disabled\.?"
     r"|organization has been restricted\."
     r"( please reach out to support if you believe this was in error\.)?"
-    r"|api key not valid\. please pass a valid api key\.",
+    r"|api key not valid\. please pass a valid api key\."
+    r"|your api key was reported as leaked\.( please use another api key\.)?",
     re.IGNORECASE,
 )
 

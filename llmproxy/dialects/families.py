@@ -30,6 +30,15 @@ from llmproxy.dialects.unmetered import FreeEndpoint
 from llmproxy.presets import GEMINI_OPENAI_PATH, PRESETS, Preset
 
 
+class Method(NamedTuple):
+    """A method of `models/{model}:{method}`."""
+
+    make: Callable[[str], Endpoint]
+    """What makes the endpoint of a model."""
+    query: bytes = b""
+    """What of a client's query goes upstream, if it is there."""
+
+
 class Face(NamedTuple):
     """Endpoints that a provider offers under common paths."""
 
@@ -39,12 +48,12 @@ class Face(NamedTuple):
     inner: tuple[str, ...]
     """What may stand between `/v1/{provider}/` and an endpoint. Anthropic's SDKs add `v1` to the
     base URL themselves (reference wire.md F.2)."""
-    by_model: Mapping[str, Callable[[str], Endpoint]] = {}
-    """Methods of `models/{model}:{method}`: what makes the endpoint of a model."""
+    by_model: Mapping[str, Method] = {}
+    """Those that stand below a model, by the method's name."""
     upstream: str = ""
     """What stands between the provider's base URL and an endpoint's own upstream path."""
     query: bytes = b"beta=true"
-    """What of a client's query goes upstream, if it is there."""
+    """What of a client's query goes upstream with those that stand below no model."""
 
 
 class Family(NamedTuple):
@@ -84,12 +93,13 @@ _OPENAI_SHARED: tuple[Endpoint, ...] = (
 _COUNT_TOKENS = FreeEndpoint(
     "messages/count_tokens", "/v1/messages/count_tokens", ANTHROPIC_REFUSED
 )
-_GEMINI_METHODS: Mapping[str, Callable[[str], Endpoint]] = {
-    GENERATE: partial(GeminiContents, GENERATE),
-    STREAM: partial(GeminiContents, STREAM),
-    EMBED: partial(GeminiEmbeddings, EMBED),
-    EMBED_BATCH: partial(GeminiEmbeddings, EMBED_BATCH),
-    COUNT: partial(GeminiTokenCount, COUNT),
+_GEMINI_METHODS: Mapping[str, Method] = {
+    GENERATE: Method(partial(GeminiContents, GENERATE)),
+    # Elsewhere an answer of events is none that anybody reads.
+    STREAM: Method(partial(GeminiContents, STREAM), b"alt=sse"),
+    EMBED: Method(partial(GeminiEmbeddings, EMBED)),
+    EMBED_BATCH: Method(partial(GeminiEmbeddings, EMBED_BATCH)),
+    COUNT: Method(partial(GeminiTokenCount, COUNT)),
 }
 
 
@@ -111,7 +121,7 @@ def _anthropic_faces(provider: str, _preset: Preset) -> tuple[Face, ...]:
 
 def _gemini_faces(provider: str, preset: Preset) -> tuple[Face, ...]:
     (openai,) = _openai_faces(provider, preset)
-    beta = Face("gemini", (), ("v1beta/",), _GEMINI_METHODS, "/v1beta", b"alt=sse")
+    beta = Face("gemini", (), ("v1beta/",), _GEMINI_METHODS, "/v1beta")
     return (
         beta,
         beta._replace(inner=("v1/",), upstream="/v1"),

@@ -12,6 +12,7 @@ import msgspec
 
 from llmproxy.dialects.answers import (
     ABSENT,
+    UNREADABLE,
     decoded,
     generated_bytes,
     is_given,
@@ -37,6 +38,8 @@ from llmproxy.dialects.json_gate import parse_object
 from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
+BYTES_PER_SEEN_BYTE = 256
+"""Of an image in an answer, which has some 1,300 tokens in a mebibyte or two of base64."""
 _BILLED_BY_PROMPT = re.compile(r"gemini-[12][.-]")
 """Models whose search is billed once for a prompt, however often they search."""
 
@@ -97,7 +100,7 @@ class GeminiContents:
             bytes(answer.usage) if is_given(answer.usage) else None,
             self._billed(_searches_in(parts) if parts and _GROUNDED in body else 0),
             model=text_of(answer.model),
-            seen_bytes=generated_bytes(body, parts) if is_whole else written_bytes(body),
+            seen_bytes=_seen_bytes(body, parts) if is_whole else written_bytes(body),
             is_final=True,
             has_error=is_given(answer.error),
         )
@@ -160,9 +163,16 @@ class _Chunk(msgspec.Struct):
     feedback: msgspec.Raw = msgspec.field(name="promptFeedback", default=ABSENT)
 
 
+class _OddChunk(msgspec.Struct):
+    candidates: msgspec.Raw = ABSENT
+
+
 _GROUNDED = b'"groundingMetadata"'
+_DATA = b'"inlineData"'
 _answer_decoder = msgspec.json.Decoder(_Answer)
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
+_candidate_decoder = msgspec.json.Decoder(_Candidate)
+_odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 
 
 class GeminiStreamReader:
@@ -203,6 +213,8 @@ class GeminiStreamReader:
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
         chunk, is_whole = decoded(_chunk_decoder, data)
+        if not is_whole and not chunk.candidates:
+            chunk.candidates = _odd_candidates(data)
         before = self.seen_bytes
         self._take(chunk)
         if name == b"error":
@@ -245,12 +257,42 @@ class GeminiStreamReader:
             self._searches[index] = max(self._searches.get(index, 0), queries)
 
 
+def _odd_candidates(data: bytes) -> list[_Candidate]:
+    """Return what can be read of candidates one of which is not as it should be.
+
+    That it has ended is what matters: the stream has come to its end then.
+    """
+    written = decoded(_odd_chunk_decoder, data)[0].candidates
+    try:
+        raws = _raw_list_decoder.decode(written)
+    except UNREADABLE:
+        raws = [written]  # one alone, where a list should be
+    return [decoded(_candidate_decoder, bytes(raw))[0] for raw in raws if bytes(raw)[:1] == b"{"]
+
+
+_raw_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+
+
 def _part_bytes(part: _Part) -> int:
     """Return how much generated text a part has."""
     seen = text_bytes(part.text)
-    for raw in (part.call, part.code, part.result, part.data):
+    for raw in (part.call, part.code, part.result):
         if raw is not ABSENT:
             seen += written_bytes(bytes(raw))
+    if part.data is not ABSENT:
+        seen += -(-len(part.data) // BYTES_PER_SEEN_BYTE)
+    return seen
+
+
+def _seen_bytes(body: bytes, candidates: list[msgspec.Raw] | None) -> int:
+    """Return how much of a plain answer counts as generated text: of images little."""
+    seen = generated_bytes(body, candidates)
+    if _DATA not in body:
+        return seen
+    for raw in candidates or ():
+        candidate, _ = decoded(_candidate_decoder, bytes(raw))
+        data = [] if candidate.content is None else candidate.content.parts or []
+        seen -= sum(len(part.data) - len(part.data) // BYTES_PER_SEEN_BYTE for part in data)
     return seen
 
 

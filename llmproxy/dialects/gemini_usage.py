@@ -10,7 +10,7 @@ import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE
 from llmproxy.dialects.gemini_requests import normal_tier
-from llmproxy.usage import Leg, Usage, UsageError, count, with_media
+from llmproxy.usage import Leg, Usage, UsageError, count, info_count, with_media
 
 PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
 CACHED = "cachedContentTokenCount"
@@ -97,8 +97,10 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         raise UsageError(msg) from error
     prompt, tool_use = count(usage.get(PROMPT)), count(usage.get(TOOL_USE))
     cached = count(usage.get(CACHED))
-    thoughts = count(usage.get(THOUGHTS))
-    output, total = count(usage.get(CANDIDATES)) + thoughts, count(usage.get(TOTAL))
+    total = count(usage.get(TOTAL))
+    # Beside a total, which has them too, thoughts are no more than information.
+    thoughts = (info_count if total else count)(usage.get(THOUGHTS))
+    output = count(usage.get(CANDIDATES)) + thoughts
     if not (prompt or total):
         raise UsageError(NO_COUNTS)
     if cached > prompt:
@@ -130,11 +132,7 @@ def _input_media(usage: dict[str, Any]) -> tuple[int, int]:
 
 
 def _media(usage: dict[str, Any], details: str) -> tuple[int, int]:
-    """Return the tokens of audio and of images that a list of details tells.
-
-    Raises:
-        UsageError: a count that cannot be true.
-    """
+    """Return the tokens of audio and of images that a list of details tells."""
     listed = usage.get(details)
     if not listed or not isinstance(listed, list):
         return 0, 0
@@ -142,5 +140,5 @@ def _media(usage: dict[str, Any], details: str) -> tuple[int, int]:
     for one in listed:
         modality = one.get("modality") if isinstance(one, dict) else None
         if isinstance(modality, str) and modality in told:
-            told[modality] += count(one.get("tokenCount"))
+            told[modality] += info_count(one.get("tokenCount"))
     return told["AUDIO"], told["IMAGE"]

@@ -202,12 +202,16 @@ def with_output_max_within(
 ) -> bytes:
     """Do as `with_output_max` in an object that is a member of the body, made if it is not there.
 
-    The body has passed `parse_object`, and the member is an object, null, or absent.
+    The body has passed `parse_object`, and the member is an object, null, or absent. There `read`
+    are ways to write one name: one that stands there with 0 or null is overwritten.
     """
     span = _member_span(body, within)
-    if span is None or body[span[0] : span[1]] == b"null":
+    inner = b"null" if span is None else body[span[0] : span[1]]
+    if span is None or inner == b"null":
         return with_member(body, within, {read[0]: tokens})
-    inner = with_output_max(body[span[0] : span[1]], members, tokens, read=read)
+    fields = parse_object(inner, ())
+    read = sorted(read, key=lambda name: name not in fields)
+    inner = with_output_max(inner, members, tokens, read=read)
     return body[: span[0]] + inner + body[span[1] :]
 
 

@@ -61,6 +61,8 @@ UNTIL = "2026-12-01 at 00:00 UTC"
         (400, json.dumps(GEMINI_BAD_KEY).encode()),
         (400, json.dumps(GEMINI_BAD_KEY[0]).encode()),
         (400, error("API key not valid. Please pass a valid API key.")),
+        (403, error("Your API key was reported as leaked.", status="PERMISSION_DENIED")),
+        (403, error("Your API key was reported as leaked. Please use another API key.")),
         (400, error("On hold", details={"error_code": "organization_on_hold"})),
         (403, error("This organization has been disabled.")),
         (400, error("This organization has been disabled.", type="invalid_request_error")),
@@ -94,6 +96,20 @@ def test_a_refusal_that_the_request_may_have_caused_is_to_be_asked_about(
     status: int, body: bytes
 ) -> None:
     assert kind(status, body) is SUSPECT
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("SERVICE_DISABLED", "BILLING_DISABLED", "CONSUMER_SUSPENDED", "CONSUMER_INVALID"),
+        *("API_KEY_IP_ADDRESS_BLOCKED", "API_KEY_SERVICE_BLOCKED"),
+    ],
+)
+def test_what_google_says_of_the_project_is_no_clients_mistake(reason: str) -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}]
+    told = error("It is disabled in project 12345.", status="PERMISSION_DENIED", details=details)
+    assert kind(403, told) is SUSPECT
+    assert kind(400, told) is CLIENT
 
 
 @pytest.mark.parametrize(
@@ -286,6 +302,8 @@ KEY_TEXTS = [
     "This organization has been disabled.",
     "Organization has been restricted.",
     "API key not valid. Please pass a valid API key.",
+    "Your API key was reported as leaked. Please use another API key.",
+    "SERVICE_DISABLED",
 ]
 
 

@@ -118,7 +118,7 @@ def test_usage_is_read_into_disjoint_classes(counts: dict[str, Any], leg: Leg) -
         {"promptTokenCount": -5},
         {"promptTokenCount": 2**40},
         {"promptTokenCount": 5, "cachedContentTokenCount": 6},
-        {"promptTokenCount": 5, "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": -1}]},
+        {"promptTokenCount": 5, "candidatesTokenCount": 3, "thoughtsTokenCount": 2.0},
         [],
         "x",
         7,
@@ -133,6 +133,23 @@ def test_usage_that_cannot_be_true_is_no_bill(record: object) -> None:
         assert reading.usage is None
         assert reading.problem
         assert json.loads(reading.raw_usage or b"") == record
+
+
+@pytest.mark.parametrize("odd", [1.0, -1, "1", None, True, 2**40, [1]])
+def test_an_odd_count_that_is_only_information_does_not_lose_the_bill(odd: object) -> None:
+    details = [{"modality": "AUDIO", "tokenCount": odd}, {"modality": "IMAGE", "tokenCount": 2}]
+    counts = {
+        "promptTokenCount": 5,
+        "candidatesTokenCount": 3,
+        "thoughtsTokenCount": odd,
+        "totalTokenCount": 12,
+        "promptTokensDetails": details,
+        "candidatesTokensDetails": details,
+    }
+    reading = read_plain(chunk(candidate(), **usage(**counts)))
+    # 12 - 5 were made, thoughts and all.
+    assert reading.usage == Usage((Leg(input=5, output=7, input_image=2, output_image=2),))
+    assert reading.is_final
 
 
 def test_no_tokens_for_a_text_are_no_bill() -> None:
@@ -245,6 +262,43 @@ def test_generated_text_is_counted(written: Any) -> None:  # noqa: ANN401
     parts = [{"text": "über"}, {"text": "x", "thought": True}, call]
     reader = read_stream(written(chunk({"content": {"parts": parts}})))
     assert reader.seen_bytes == 5 + 1 + len(json.dumps(call["functionCall"]))
+
+
+def test_an_image_is_not_counted_as_text() -> None:
+    data = {"mimeType": "image/png", "data": "iVBO" * 250_000}
+    made = {"content": {"parts": [{"text": "here"}, {"inlineData": data}]}, "index": 0}
+    written = len(json.dumps(data))
+    few = 4 + -(-written // 256)
+    for stream in (events(chunk(made)), array(chunk(made))):
+        assert read_stream(stream).seen_bytes == few
+    around = len(json.dumps(made)) - written
+    assert read_plain(chunk(made)).seen_bytes == around + written // 256
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"index": None},
+        {"index": "0"},
+        {"index": 0.5},
+        {"content": {"parts": {"text": "hi"}}},
+        {"content": {"parts": [7]}},
+        {"content": []},
+        {"groundingMetadata": {"webSearchQueries": {}}},
+    ],
+)
+def test_an_odd_member_of_the_last_candidate_does_not_hide_that_it_has_ended(
+    written: Any,  # noqa: ANN401
+    odd: dict[str, object],
+) -> None:
+    last = {**candidate(end="STOP"), **odd}
+    for candidates in ([last], last):
+        counts = usage(promptTokenCount=3, candidatesTokenCount=2)
+        reader = read_stream(written(chunk(candidate()), {"candidates": candidates, **counts}))
+        assert reader.is_complete
+        assert reader.reading().usage == Usage((Leg(input=3, output=2),))
+        assert reader.reading().is_final
 
 
 @BOTH

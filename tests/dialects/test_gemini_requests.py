@@ -321,6 +321,16 @@ def test_a_search_for_images_is_refused() -> None:
             '{"generationConfig":{"max_output_tokens": 50 ,"x":"\\u00e9"}, "a": 1}',
         ),
         (
+            '{"generationConfig":{"x":1, "max_output_tokens":0}}',
+            "generationConfig",
+            '{"generationConfig":{"x":1, "max_output_tokens":50}}',
+        ),
+        (
+            '{"generationConfig":{"maxOutputTokens":null}}',
+            "generationConfig",
+            '{"generationConfig":{"maxOutputTokens":50}}',
+        ),
+        (
             '{"generationConfig":null}',
             "generationConfig",
             '{"generationConfig":{"maxOutputTokens":50}}',

@@ -122,6 +122,36 @@ def test_the_api_key_may_stand_where_googles_clients_put_it(site: Site, place: s
     assert b"key=" not in site.last_request().target
 
 
+@pytest.mark.parametrize("method", ["generateContent", "embedContent", "countTokens"])
+def test_nothing_but_a_stream_is_asked_for_as_events(site: Site, method: str) -> None:
+    site.stub.handle = plain(ANSWER)
+    body = b'{"content":{"parts":[{"text":"hi"}]}}' if method == "embedContent" else BODY
+    model = "gemini-embedding-001" if method == "embedContent" else MODEL
+    got, _ = ask(site, f"{BASE}/{model}:{method}?alt=sse", body)
+    assert got.status == 200
+    assert site.last_request().target == f"/v1beta/models/{model}:{method}".encode()
+
+
+@pytest.mark.parametrize("colon", ["%3A", "%3a"])
+def test_the_colon_may_be_escaped_and_goes_upstream_as_itself(site: Site, colon: str) -> None:
+    site.stub.handle = stream(EVENTS)
+    got, visitor = ask(site, f"{BASE}/{MODEL}{colon}streamGenerateContent?alt=sse")
+    assert got.status == 200
+    wanted = f"/v1beta/models/{MODEL}:streamGenerateContent?alt=sse".encode()
+    assert site.last_request().target == wanted
+    site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
+
+
+@pytest.mark.parametrize(
+    "named", ["x%3Apredict", "x%3A", "a%3Ab%3AgenerateContent", "a%253AcountTokens"]
+)
+def test_an_escaped_colon_opens_nothing_else(site: Site, named: str) -> None:
+    before = len(site.stub.requests)
+    got, _ = ask(site, f"{BASE}/{named}")
+    assert 400 <= got.status < 500
+    assert len(site.stub.requests) == before
+
+
 def test_the_face_that_speaks_openais_dialect_is_beside_it(site: Site) -> None:
     answer = openai_chat(usage=openai_usage(100, 20), model=MODEL)
     site.stub.handle = plain(answer)
@@ -365,6 +395,28 @@ def test_a_key_that_google_does_not_know_is_dead(site: Site, is_listed: bool) ->
     assert got.error()["reason"] == "no_active_provider_keys"
     site.assert_released(visitor)
     wait_until(lambda: "dead" in {state for state, _ in site.books.key_states("gemini").values()})
+    site.books.set_key_states("gemini", "active")
+
+
+@pytest.mark.parametrize("reason", ["SERVICE_DISABLED", "BILLING_DISABLED"])
+def test_what_google_says_of_the_operators_project_does_not_reach_a_user(
+    site: Site, reason: str
+) -> None:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}]
+    error = {
+        "code": 403,
+        "message": "Generative Language API has not been used in project 836259 before.",
+        "status": "PERMISSION_DENIED",
+        "details": details,
+    }
+    site.stub.handle = plain(json.dumps({"error": error}).encode(), 403)
+    got, visitor = ask(site, GENERATE)
+    assert got.status == 503
+    assert got.error()["reason"] == "no_active_provider_keys"
+    assert b"836259" not in got.body
+    site.assert_released(visitor)
+    # It is asked about, and refused there as well.
+    wait_until(lambda: {state for state, _ in site.books.key_states("gemini").values()} == {"dead"})
     site.books.set_key_states("gemini", "active")
 
 
