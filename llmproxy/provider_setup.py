@@ -51,6 +51,21 @@ def add_keyless(tx: Tx, provider: Provider, *, actor: str, now_ms: int) -> Provi
     return find_provider_key(tx, provider.name, KEYLESS_NAME)
 
 
+def set_dialect(tx: Tx, provider: Provider, dialect: str) -> Provider:
+    """Say which of `FAMILIES` a provider speaks, such as a gateway in a known one's place.
+
+    Where the old one knows no `stream_options` and the new one does, it is asked for usage.
+    """
+    has_option = FAMILIES[dialect].has_stream_options
+    had_option = FAMILIES[provider.dialect].has_stream_options
+    asked = has_option and (provider.injects_usage or not had_option)
+    tx.execute(
+        "UPDATE providers SET dialect = ?, injects_usage = ? WHERE id = ?",
+        (dialect, asked, provider.id),
+    )
+    return msgspec.structs.replace(provider, dialect=dialect, injects_usage=asked)
+
+
 def set_injects_usage(tx: Tx, provider: Provider, *, wanted: bool) -> Provider:
     """Say whether a provider is asked for usage in its streams.
 

@@ -30,7 +30,7 @@ def endpoint_of(case: Case) -> Endpoint:
     dialect = PRESETS[case.provider].dialect if case.provider in PRESETS else "openai"
     for face in faces_of(case.provider, dialect):
         if case.endpoint in face.by_model:
-            return face.by_model[case.endpoint](case.model)
+            return face.by_model[case.endpoint].make(case.model)
     return next(one for one in endpoints_of(case.provider, dialect) if one.name == case.endpoint)
 
 

@@ -25,6 +25,7 @@ Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="The provider's name.", autocompletion=provider_names),
 ]
+Dialect = typer.Option(metavar="DIALECT", help="What it speaks: openai, anthropic or gemini.")
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
 ]
@@ -151,9 +152,7 @@ def show(
 def add(
     name: Name,
     base_url: Annotated[str, typer.Option(metavar="URL", help="Where its API begins.")],
-    dialect: Annotated[
-        str, typer.Option(metavar="DIALECT", help="What it speaks: openai, anthropic or gemini.")
-    ],
+    dialect: Annotated[str, Dialect],
     no_key: Annotated[bool, typer.Option("--no-key", help="It needs no key.")] = False,
     no_stream_options: Annotated[
         bool,
@@ -172,9 +171,7 @@ def add(
     from llmproxy.presets import Preset, check_base_url
     from llmproxy.provider_events import last_statuses
 
-    if dialect not in FAMILIES:
-        msg = f"--dialect must be {', '.join(FAMILIES)}."
-        raise typer.BadParameter(msg)
+    _require_dialect(dialect)
     url = check_base_url(base_url, allow_http=allow_http)
     injects_usage = FAMILIES[dialect].has_stream_options and not no_stream_options
     now_ms = opening.now_ms()
@@ -195,12 +192,23 @@ def add(
     output.say(f"And prices: llmproxy catalog set {name} MODEL --in-price 0 --out-price 0")
 
 
+def _require_dialect(dialect: str) -> None:
+    from llmproxy.dialects.families import FAMILIES
+
+    if dialect not in FAMILIES:
+        msg = f"--dialect must be {', '.join(FAMILIES)}."
+        raise typer.BadParameter(msg)
+
+
 def _warn_of_path(url: str, dialect: str) -> None:
     """Say what is odd about a base URL, which only the server at its end knows for sure."""
     if dialect == "anthropic" and url.endswith("/v1"):
         output.say(f"Note: /v1 is added to it, so requests go to {url}/v1/messages.")
     elif dialect == "gemini" and url.endswith(("/v1", "/v1beta")):
-        output.say(f"Note: /v1beta is added to it, so requests go to {url}/v1beta/models.")
+        output.say(
+            f"Note: /v1beta is added to it, so requests go to {url}/v1beta/models. "
+            "Of a server that speaks OpenAI's API there, the dialect is openai."
+        )
     elif dialect == "openai" and not url.endswith("/v1"):
         output.say(f"Note: most such servers have their API under {url}/v1; see: providers check")
 
@@ -211,6 +219,7 @@ def _warn_of_path(url: str, dialect: str) -> None:
         "llmproxy providers set openai --base-url https://gateway.example.com/v1",
         "llmproxy providers set openai --base-url http://127.0.0.1:8080/v1 --yes",
         "llmproxy providers set gateway --no-stream-options",
+        "llmproxy providers set gemini --base-url https://gateway.example.com/v1 --dialect openai",
     ),
 )
 def set_provider(
@@ -218,6 +227,7 @@ def set_provider(
     base_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Where its API begins.")
     ] = None,
+    dialect: Annotated[str | None, Dialect] = None,
     stream_options: Annotated[
         bool | None,
         typer.Option(
@@ -229,7 +239,7 @@ def set_provider(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Point a provider at another base URL, or say what it takes.
+    """Point a provider at another base URL, or say what it speaks and takes.
 
     Its requests and its keys go there from now on. The keys are sealed again,
     since each is bound to its base URL.
@@ -240,9 +250,11 @@ def set_provider(
     from llmproxy.provider_events import last_statuses
     from llmproxy.sealing import sealing_key
 
-    if base_url is None and stream_options is None:
-        msg = "Nothing to set: give --base-url or --no-stream-options."
+    if base_url is None and stream_options is None and dialect is None:
+        msg = "Nothing to set: give --base-url, --dialect or --no-stream-options."
         raise typer.BadParameter(msg)
+    if dialect is not None:
+        _require_dialect(dialect)
     url = None if base_url is None else check_base_url(base_url, allow_http=allow_http)
     with opening.database() as database:
         moves_keys = url is not None and _moves_keys(database, name, url, yes=yes)
@@ -255,16 +267,20 @@ def set_provider(
                 provider = key_pool.set_base_url(
                     tx, name, url, vault=vault, now_ms=now_ms, actor=opening.actor()
                 )
+            if dialect is not None:
+                provider = provider_setup.set_dialect(tx, provider, dialect)
             if stream_options is not None:
                 provider = provider_setup.set_injects_usage(tx, provider, wanted=stream_options)
             keys = key_pool.list_provider_keys(tx, name)
             statuses = last_statuses(tx)
-    if url is not None:
-        _warn_of_path(url, provider.dialect)
+    if url is not None or dialect is not None:
+        _warn_of_path(provider.base_url, provider.dialect)
     if as_json:
         output.print_json(provider_views.provider_json(name, provider, keys, statuses))
         return
     usage = "; its streams are asked for usage" if provider.injects_usage else ""
+    if dialect is not None:
+        output.print_line(f"{name} speaks {dialect} now.")
     output.print_line(f"{name} is at {provider.base_url} now{usage}.")
 
 

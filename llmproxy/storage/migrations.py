@@ -337,7 +337,8 @@ def m011_dialects(db: Database) -> None:
     """Let a provider speak any dialect that the program knows, and gemini Google's own.
 
     Its base URL stays as it is, since its keys are sealed for it; one that points elsewhere than to
-    the OpenAI-compatible face of such a server goes on speaking OpenAI's dialect alone.
+    the OpenAI-compatible face of such a server goes on speaking OpenAI's dialect alone, until
+    `providers set --dialect`.
     """
     db.execute("ALTER TABLE providers ADD COLUMN speaks TEXT NOT NULL DEFAULT ''")
     db.execute("UPDATE providers SET speaks = dialect")
@@ -345,7 +346,7 @@ def m011_dialects(db: Database) -> None:
     db.execute("ALTER TABLE providers RENAME COLUMN speaks TO dialect")
     db.execute(
         """UPDATE providers SET dialect = 'gemini'
-           WHERE name = 'gemini' AND dialect = 'openai' AND base_url LIKE '%/v1beta/openai'"""
+           WHERE name = 'gemini' AND dialect = 'openai' AND base_url GLOB '*/v1beta/openai'"""
     )
 
 

@@ -221,3 +221,32 @@ def test_a_provider_is_shown_with_its_keys_or_how_to_add_one(quick: Quick) -> No
     assert "by cli:olga" in out
     assert "sk-proj-…mnop" in out
     assert "xai       key-1" in quick.ok("provider-keys", "list")
+
+
+def test_a_known_provider_may_speak_another_dialect_where_a_gateway_is(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "gemini", stdin=SECRET)
+    url = ("--base-url", "https://gateway.example.com/v1", "--yes")
+    ran = quick.run("providers", "set", "gemini", *url)
+    assert "go to https://gateway.example.com/v1/v1beta/models" in ran.err
+    assert "the dialect is openai" in ran.err
+    moved = quick.json("providers", "set", "gemini", "--dialect", "openai")
+    assert (moved["dialect"], moved["base_url"]) == ("openai", url[1])
+    back = ("--base-url", "https://generativelanguage.googleapis.com", "--dialect", "gemini")
+    moved = quick.json("providers", "set", "gemini", *back, "--yes")
+    assert (moved["dialect"], moved["base_url"]) == ("gemini", back[1])
+    assert "--dialect must be" in quick.fails(2, "providers", "set", "gemini", "--dialect", "x")
+
+
+def test_what_speaks_another_dialect_is_asked_for_usage_as_that_allows(quick: Quick) -> None:
+    def streams(*options: str) -> bool:
+        quick.ok("providers", "set", "anthropic", *options)
+        database = AdminDatabase(quick.database)
+        with database.read() as tx:
+            (found,) = key_pool.list_providers(tx)
+        database.close()
+        return found.injects_usage
+
+    assert streams("--dialect", "openai")
+    assert not streams("--dialect", "openai", "--no-stream-options")
+    assert not streams("--dialect", "gemini")
+    assert not streams("--dialect", "anthropic")

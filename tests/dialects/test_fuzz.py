@@ -14,7 +14,7 @@ from llmproxy.routes import endpoints_of
 
 PROVIDERS = [("openai", "openai"), ("deepseek", "openai"), ("own", "openai")]
 PROVIDERS += [("anthropic", "anthropic"), ("own", "anthropic")]
-GEMINI = [make("m") for make in faces_of("gemini", "gemini")[0].by_model.values()]
+GEMINI = [method.make("m") for method in faces_of("gemini", "gemini")[0].by_model.values()]
 ENDPOINTS: tuple[Endpoint, ...] = (
     *(endpoint for provider in PROVIDERS for endpoint in endpoints_of(*provider)),
     *GEMINI,

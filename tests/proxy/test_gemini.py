@@ -501,3 +501,25 @@ def test_keys_are_checked_by_the_list_of_models(site: Site) -> None:
     seen = site.last_request()
     assert seen.target == b"/v1beta/models?pageSize=1000"
     assert seen.header("x-goog-api-key") == PROVIDER_KEY.encode()
+
+
+def test_behind_a_gateway_it_may_speak_openais_dialect_and_come_back(site: Site) -> None:
+    before = site.proxy.json("providers", "show", "gemini")["base_url"]
+    gateway = ("--base-url", f"{site.stub.url}/v1", "--dialect", "openai", "--yes")
+    site.proxy.run("providers", "set", "gemini", *gateway)
+    try:
+        site.stub.handle = plain(openai_chat(usage=openai_usage(1, 1), model=MODEL))
+        visitor = site.visitor()
+
+        def is_there() -> bool:
+            asked = site.ask(visitor, "/v1/gemini/chat/completions", chat(model=MODEL))
+            return asked.status == 200 and site.last_request().target == b"/v1/chat/completions"
+
+        wait_until(is_there)
+        assert ask(site, GENERATE)[0].status == 400  # not served of it now
+    finally:
+        site.proxy.run(
+            "providers", "set", "gemini", "--base-url", before, "--dialect", "gemini", "--yes"
+        )
+    site.stub.handle = plain(ANSWER)
+    wait_until(lambda: ask(site, GENERATE)[0].status == 200)

@@ -204,8 +204,12 @@ def test_a_provider_of_an_older_database_goes_on_where_it_was(path: Path) -> Non
         assert tx.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
-def test_gemini_behind_a_gateway_goes_on_speaking_openais_dialect(path: Path) -> None:
-    gateway = "https://gateway.example.com/v1"
+@pytest.mark.parametrize(
+    "gateway",
+    # The last is another path, and no end that would be taken off it.
+    ["https://gateway.example.com/v1", "https://gateway.example.com/V1Beta/OpenAI"],
+)
+def test_gemini_behind_a_gateway_goes_on_speaking_openais_dialect(path: Path, gateway: str) -> None:
     make_first_schema(
         path,
         f"""INSERT INTO providers(name, dialect, base_url, injects_usage, created_at_ms)
