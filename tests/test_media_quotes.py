@@ -31,7 +31,7 @@ HEARD = OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS).read_request(
     form({"model": "m"}, {"file": wav(16_000)})
 )
 MADE = OpenAIImages("images/generations").read_request(
-    b'{"model":"m","prompt":"a","n":2,"quality":"low","size":"1024x1024"}'
+    b'{"model":"gpt-image-2","prompt":"a","n":2,"quality":"low","size":"1024x1024"}'
 )
 
 
@@ -58,8 +58,8 @@ def test_what_is_billed_by_number_is_held_exactly(is_strict: bool) -> None:
 
 
 def test_images_are_held_at_the_dearest_of_text_and_image() -> None:
-    text = 67 // 3 + 600
-    assert MADE.input.text_bytes == 67
+    text = 77 // 3 + 600
+    assert MADE.input.text_bytes == 77
     assert quote(MADE, BY_TOKEN).amount_nanousd == text * 8_000 + 2 * 408 * 32_000
 
 

@@ -403,7 +403,7 @@ def test_no_honest_image_costs_more_than_a_strict_server_held(
     images: int,
     partial: int,
 ) -> None:
-    fields = {"model": "m", "prompt": prompt, "quality": quality, "n": images}
+    fields = {"model": "gpt-image-2", "prompt": prompt, "quality": quality, "n": images}
     fields |= {"size": f"{size[0]}x{size[1]}"} if names_size else {}
     fields |= {"partial_images": partial}
     written = json.dumps(fields, ensure_ascii=False).encode(errors="replace")
@@ -429,7 +429,7 @@ def test_no_honest_image_costs_more_than_a_strict_server_held(
 def test_a_strict_server_holds_for_images_of_an_older_model_too(
     named: tuple[str, str], tokens: int
 ) -> None:
-    body = json.dumps({"model": "m", "quality": named[0], "size": named[1]}).encode()
+    body = json.dumps({"model": "gpt-image-1", "quality": named[0], "size": named[1]}).encode()
     facts = OpenAIImages("images/generations").read_request(body)
     assert facts.output_max is not None
     assert facts.output_max >= tokens

@@ -19,10 +19,12 @@ from llmproxy.dialects.answers import (
     unreadable,
 )
 from llmproxy.dialects.base import (
+    BYTES_PER_TOKEN,
     InputFacts,
     Reading,
     RequestFacts,
     not_metered,
+    parts,
     refuse_members,
     written_bytes,
 )
@@ -34,12 +36,16 @@ from llmproxy.dialects.json_gate import (
     whole,
 )
 from llmproxy.dialects.multipart_gate import parse_form, with_numbers
+from llmproxy.dialects.openai_options import refuse_kept
 from llmproxy.dialects.openai_usage import INPUT, read_provider_cost, read_usage
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count, with_media
 
 IMAGES_MAX = 10
 PARTIAL_IMAGES_MAX = 3
+BYTES_PER_SEEN_BYTE = 256
+"""Of an image's data, which is no text: about a megabyte stands for a thousand tokens, if they must
+be estimated."""
 PARTIAL_IMAGE_TOKENS = 100
 """Of each image that is shown before it is ready."""
 DEAREST_FACTOR = 4
@@ -52,7 +58,9 @@ _OLDER_TOKENS = {"low": 408, "medium": 1584, "high": 6240}
 """The most of GPT Image 1 and 1.5, whatever the size."""
 _PIXELS_MAX = 3840 * 2160
 _EDGE_MAX = 3840
-_SIZE = re.compile(r"(\d{2,4})x(\d{2,4})", re.ASCII)
+_SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})", re.ASCII)
+_BY_THE_TABLE = re.compile(r"(?:.*/)?(?:chat)?gpt-image-.*|(?:.*/)?chatgpt-image-.*", re.ASCII)
+"""Models whose images have the tokens of OpenAI's calculator; others may have any number."""
 _FORMATS = (None, "png", "jpeg", "webp")
 _UNBOUNDED = (
     "neither a quality above `high` nor planning by `complexity` has a known number of tokens",
@@ -60,6 +68,8 @@ _UNBOUNDED = (
 )
 _REFUSED = {"svg": "another model draws it, for tokens without a bound"}
 _GIVEN_IMAGES = ("image", "images", "image_url", "input_reference", "reference_images")
+_ELSEWHERE = frozenset({*_GIVEN_IMAGES, "file_id", "file_url", "url"})
+"""Names of fields that would bring an image which is not in the form."""
 _WHOLE = ("n", "partial_images")
 _BILLED = frozenset(
     {"model", "stream", "n", "quality", "size", "output_format", "partial_images", "complexity"}
@@ -87,8 +97,15 @@ class OpenAIImages:
         if not self._is_form:
             fields = parse_object(body, _BILLED | set(_GIVEN_IMAGES))
             given = sum(_count(fields.get(name)) for name in _GIVEN_IMAGES)
+            for part in parts(*(fields.get(name) for name in _GIVEN_IMAGES)):
+                refuse_kept(part)
             return _facts(fields, InputFacts(written_bytes(body), media=given))
         form = parse_form(body, _BILLED, _FILES)
+        for name in form.fields:
+            if not _ELSEWHERE.isdisjoint(re.split(r"[\[\].]+", name)):
+                raise not_metered(name[:60], "an image must be a file in the form")
+        if not form.files:
+            raise not_metered("image", "the image to be edited must be a file in the form")
         given_input = InputFacts(form.text_bytes, media=len(form.files))
         facts = _facts(with_numbers(form.fields, _WHOLE), given_input)
         return msgspec.structs.replace(facts, content_type=form.content_type)
@@ -105,12 +122,13 @@ class OpenAIImages:
             return unreadable(body)
         made = 0 if answer.data is None else len(answer.data)
         if not is_given(answer.usage) and made:
-            return Reading(Usage((Leg(images=made),)), is_final=True, seen_bytes=len(body))
+            seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
+            return Reading(Usage((Leg(images=made),)), is_final=True, seen_bytes=seen)
         return _reading(
             answer.usage,
             answer.svg_usage,
             model=answer.model,
-            seen_bytes=len(body) if made else 0,
+            seen_bytes=-(-len(body) // BYTES_PER_SEEN_BYTE) if made else 0,
             is_final=True,
             has_error=is_given(answer.error),
         )
@@ -156,13 +174,15 @@ def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
     partial = whole(fields, "partial_images", lowest=0, highest=PARTIAL_IMAGES_MAX) or 0
     quality = text(fields, "quality")
     known = quality if quality in _STEPS else "high"
-    tokens = image_tokens_max(known, text(fields, "size"))
+    tokens = image_tokens_max(known, text(fields, "size")) + partial * PARTIAL_IMAGE_TOKENS
     if quality not in {*_STEPS, None, "auto", "standard", "hd"}:
         tokens *= DEAREST_FACTOR
+    has_table = _BY_THE_TABLE.fullmatch(model) is not None
+    is_bounded = not has_table or (quality in _STEPS and not fields.get("complexity"))
     return RequestFacts(
         model=model,
         is_stream=is_stream,
-        output_max=tokens + partial * PARTIAL_IMAGE_TOKENS,
+        output_max=tokens if has_table else None,
         choices=images,
         input=given,
         movers=Movers(service_tier=text(fields, "service_tier")),
@@ -171,7 +191,7 @@ def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
         units=(("image", images),),
         likely_units=(("image", images),),
         hides_output=True,
-        unbounded=None if quality in _STEPS and not fields.get("complexity") else _UNBOUNDED,
+        unbounded=None if is_bounded else _UNBOUNDED,
     )
 
 
@@ -234,7 +254,9 @@ class ImageStreamReader:
         kind = event.type or name.decode("latin-1")
         if kind == "error" or is_given(event.error):
             self._has_error = True
-        self.seen_bytes += len(event.b64_json) if is_whole else self.events.unread_bytes(data)
+        seen = len(event.b64_json) if is_whole else self.events.unread_bytes(data)
+        if seen:
+            self.seen_bytes += PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE
         if is_given(event.usage):
             self._usage = event.usage
         if kind in _COMPLETED:

@@ -17,11 +17,15 @@ IMAGES, EDITS = OPENAI["images/generations"], OPENAI["images/edits"]
 
 
 def images(**fields: Any) -> RequestFacts:  # noqa: ANN401
-    return IMAGES.read_request(json.dumps({"model": "m", "prompt": "p", **fields}).encode())
+    return IMAGES.read_request(
+        json.dumps({"model": "gpt-image-2", "prompt": "p", **fields}).encode()
+    )
 
 
 def edits(*files: str, **fields: str) -> RequestFacts:
-    return EDITS.read_request(form({"model": "m", **fields}, dict.fromkeys(files, b"\x89PNG")))
+    return EDITS.read_request(
+        form({"model": "gpt-image-2", **fields}, dict.fromkeys(files, b"\x89PNG"))
+    )
 
 
 def refusal(endpoint: Endpoint, body: bytes) -> ApiError:
@@ -119,7 +123,7 @@ def test_what_has_no_known_number_of_tokens_has_no_bound(
     ],
 )
 def test_images_that_cannot_be_metered_are_refused(fields: dict[str, Any], why: str) -> None:
-    body = {"model": "m", "prompt": "p", **fields}
+    body = {"model": "gpt-image-2", "prompt": "p", **fields}
     assert why in refusal(IMAGES, json.dumps(body).encode()).message
 
 
@@ -132,7 +136,8 @@ def test_the_files_of_an_edit_are_images_and_not_text() -> None:
     facts = edits("image", "mask", n="2", quality="low", size="1024x1024")
     assert (facts.input.media, facts.choices, facts.output_max) == (2, 2, 408)
     empty = form(
-        {"model": "m", "n": "2", "quality": "low", "size": "1024x1024"}, {"image": b"", "mask": b""}
+        {"model": "gpt-image-2", "n": "2", "quality": "low", "size": "1024x1024"},
+        {"image": b"", "mask": b""},
     )
     assert facts.input.text_bytes == len(empty)
     assert facts.content_type.startswith(b"multipart/form-data; boundary=")
@@ -150,7 +155,7 @@ def test_the_files_of_an_edit_are_images_and_not_text() -> None:
     ],
 )
 def test_edits_that_cannot_be_metered_are_refused(fields: dict[str, str], why: str) -> None:
-    assert why in refusal(EDITS, form({"model": "m", **fields}, {"image": b"x"})).message
+    assert why in refusal(EDITS, form({"model": "gpt-image-2", **fields}, {"image": b"x"})).message
 
 
 def test_an_edit_in_json_is_refused() -> None:
@@ -228,3 +233,38 @@ def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
     assert reading.seen_bytes >= 300
     failed = events(IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}})
     assert (failed.is_final, failed.has_error) == (False, True)
+
+
+def test_models_that_are_not_openais_may_have_any_number_of_tokens() -> None:
+    for model in ("gpt-image-1", "chatgpt-image-latest", "openai/gpt-image-2.5-flare"):
+        assert images(model=model, quality="low").output_max is not None, model
+    for model in ("gemini-3-pro-image", "grok-2-image", "m"):
+        read = images(model=model, quality="low")
+        assert (read.output_max, read.unbounded) == (None, None), model
+
+
+@pytest.mark.parametrize("size", ["00x00", "0000x0000", "0x10", "10x00"])
+def test_a_size_of_nothing_is_any_size(size: str) -> None:
+    assert images(size=size).output_max == images().output_max
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["images[0][image_url]", "image_url", "file_id", "images[0][file_id]", "input_reference"],
+)
+def test_an_edit_has_its_images_in_the_form(name: str) -> None:
+    body = form({"model": "gpt-image-2", name: "https://example.com/a.png"}, {"image": b"x"})
+    assert "must be a file in the form" in refusal(EDITS, body).message
+    assert "must be a file" in refusal(EDITS, form({"model": "gpt-image-2"}, {})).message
+
+
+def test_what_a_provider_keeps_is_no_image_of_a_request() -> None:
+    body = {"model": "gpt-image-2", "prompt": "p", "images": [{"file_id": "file-1"}]}
+    assert refusal(IMAGES, json.dumps(body).encode()).param == "file_id"
+
+
+def test_the_data_of_an_image_is_not_counted_as_text() -> None:
+    reader = IMAGES.stream_reader(withholds_usage=False)
+    event = {"type": "image_generation.partial_image", "b64_json": "A" * 400_000}
+    reader.events.feed(f"data: {json.dumps(event)}\n\n".encode())
+    assert reader.seen_bytes == 300 + 400_002 // 256  # tokens: 620 at most, not 133,334
