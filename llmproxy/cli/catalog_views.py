@@ -93,8 +93,8 @@ def print_model(model: "Model", *, is_own: bool) -> None:
         ("model", f"{model.provider}/{model.id}"),
         ("also called", ", ".join(model.aliases) or "–"),
         ("mode", model.mode + (", reasoning" if model.reasoning else "")),
-        ("input up to", tokens(model.max_input_tokens) + " tokens"),
-        ("output up to", tokens(model.max_output_tokens) + " tokens"),
+        ("input up to", _up_to(model.max_input_tokens)),
+        ("output up to", _up_to(model.max_output_tokens)),
         ("multiplier", format_multiplier(model.multiplier_micro)),
     ]
     if prices.is_cost_from_provider:
@@ -123,6 +123,10 @@ def print_model(model: "Model", *, is_own: bool) -> None:
         rows,
     )
     _print_further(prices.rates)
+
+
+def _up_to(count: int | None) -> str:
+    return "not said" if count is None else f"{tokens(count)} tokens"
 
 
 def _print_further(rates: "Rates") -> None:
