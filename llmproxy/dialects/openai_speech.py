@@ -21,6 +21,7 @@ from llmproxy.dialects.base import (
     written_bytes,
 )
 from llmproxy.dialects.json_gate import parse_object, required_model, text
+from llmproxy.dialects.json_slowly import LongText
 from llmproxy.dialects.openai_audio import NAMES
 from llmproxy.dialects.openai_usage import read_usage
 from llmproxy.dialects.sse import EventStream
@@ -34,6 +35,10 @@ BYTES_PER_SEEN_BYTE = 256
 
 _BILLED = frozenset({"model", "input", "voice", "stream_format", "stream", "instructions", "speed"})
 _FORMATS = (None, "audio", "sse")
+_TOO_LONG = (
+    "`input` is too long to be counted in so large a body. Send at most 4,096 characters at once, "
+    "and nothing that speech does not need."
+)
 _UNTOLD = (
     "sound alone does not tell how many there were",
     'Set `stream_format` to "sse", or use a model that is billed by characters',
@@ -60,6 +65,8 @@ class OpenAISpeech:
         said = fields.get("input")
         if not isinstance(said, str):
             raise invalid_request("`input` must be text.", param="input")
+        if isinstance(said, LongText):  # only its beginning is kept, and all of it is billed
+            raise invalid_request(_TOO_LONG, param="input")
         if isinstance(fields.get("voice"), dict):
             raise not_metered("voice.id", KEPT)
         stream_format = text(fields, "stream_format")

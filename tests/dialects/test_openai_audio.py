@@ -216,6 +216,13 @@ def test_a_character_beyond_the_basic_plane_is_one() -> None:
     assert speech(input="🚀é").units == (("character", 2),)
 
 
+@pytest.mark.parametrize("padding", [{"x": [0] * 70_000}, {"x": "a" * 4 * 1024 * 1024}])
+def test_a_long_text_to_say_in_a_body_that_is_read_slowly_is_refused(padding: Any) -> None:  # noqa: ANN401
+    assert speech(input="a" * 4000, **padding).units == (("character", 4000),)
+    body = {"model": "m", "input": "a" * 5000, "voice": "coral", **padding}
+    assert "at most 4,096 characters" in refusal(SPEECH, json.dumps(body).encode()).message
+
+
 def test_speech_in_a_stream_of_events_tells_its_tokens() -> None:
     facts = speech(stream_format="sse")
     assert (facts.is_stream, facts.tokens_untold) == (True, None)
