@@ -9,6 +9,7 @@ import pytest
 from llmproxy.catalog import Model
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
 from llmproxy.dialects.base import Endpoint
+from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_responses import OpenAIResponses
@@ -297,3 +298,15 @@ def test_a_fitted_maximum_is_written_in() -> None:
     assert fitted is not None
     sent = json.loads(with_counted_max(b'{"model": "m"}', endpoint, fitted))
     assert sent == {"model": "m", endpoint.read_output_members[0]: 5000}
+
+
+def test_a_maximum_that_fits_is_written_where_geminis_api_has_it() -> None:
+    endpoint = GeminiContents(GENERATE, "m")
+    body = b'{"contents":[{"parts":[{"text":"hi"}]}],"generationConfig":{"temperature":0}}'
+    model = Model("p", "m", (), "chat", PRICES, 1_000_000, 200_000, MOST, reasoning=False)
+    quote = make_quote(endpoint.read_request(body), model, 1_000_000, POLICY)
+    fitted = fit(quote, quote.cost_nanousd(2000))
+    assert fitted is not None
+    assert fitted.fitted_max == 2000
+    sent = json.loads(with_counted_max(body, endpoint, fitted))
+    assert sent["generationConfig"] == {"temperature": 0, "maxOutputTokens": 2000}
