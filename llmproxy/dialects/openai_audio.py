@@ -29,7 +29,9 @@ from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError
 
 NAMES = INPUT._replace(input_details="input_token_details", output_details="output_token_details")
 TRANSCRIPTION_FORMATS = ("json", "verbose_json", "diarized_json")
-TRANSLATION_FORMATS = ("verbose_json",)
+TIMED_FORMATS = ("verbose_json",)
+"""Of translations, and of transcriptions where `json` is not known to report usage: with their
+`duration`."""
 
 _UNBOUNDED = (
     "only of a WAV file with plain samples (PCM) it can be told how long its sound is",
@@ -104,16 +106,19 @@ class OpenAIAudio:
         """Read a whole plain answer; the length of its sound counts where there is no usage."""
         answer, is_whole = decoded(_answer_decoder, body)
         if not (is_whole or is_given(answer.usage)):
-            return unreadable(body)
+            nothing = unreadable(body)
+            return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
+        has_error = is_given(answer.error)
         raw = answer.usage if is_given(answer.usage) else answer.duration
         return make_reading(
             bytes(raw) if is_given(raw) else None,
             lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
             model=text_of(answer.model),
             movers=Movers(),
-            seen_bytes=text_bytes(answer.text),
+            # Silence has been listened to as well, and that is what is billed.
+            seen_bytes=text_bytes(answer.text) if has_error else max(1, text_bytes(answer.text)),
             is_final=True,
-            has_error=is_given(answer.error),
+            has_error=has_error,
         )
 
     def stream_reader(self, *, withholds_usage: bool) -> "TranscriptStreamReader":
@@ -192,7 +197,7 @@ class TranscriptStreamReader:
             lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
             model=None,
             movers=Movers(),
-            seen_bytes=self.seen_bytes,
+            seen_bytes=max(1, self.seen_bytes) if self.is_complete else self.seen_bytes,
             is_final=self.is_complete or self._has_error,
             has_error=self._has_error,
         )
