@@ -5,6 +5,8 @@ than JSON report neither and are refused.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from llmproxy.dialects.answers import (
     text_of,
     unreadable,
 )
-from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, refuse_members
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import flag, required_model, text
 from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
 from llmproxy.dialects.openai_usage import INPUT, read_usage
@@ -37,8 +39,10 @@ _UNBOUNDED = (
     "only of a WAV file with plain samples (PCM) it can be told how long its sound is",
     "Convert the file to that",
 )
-_REFUSED = {"url": "a file that is not in the request has no known length"}
-_BILLED = frozenset({"model", "stream", "response_format", *_REFUSED})
+_ELSEWHERE = frozenset({"url", "fileid", "fileurl", "audiourl"})
+"""Names of sound that is not in the request, without what divides their words."""
+_NOT_HERE = "a file that is not in the request has no known length"
+_BILLED = frozenset({"model", "stream", "response_format"})
 _FILES = ("file",)
 
 
@@ -61,7 +65,7 @@ class OpenAIAudio:
         form = parse_form(body, _BILLED, _FILES)
         fields = with_numbers(form.fields, ())
         model = required_model(fields)
-        refuse_members(fields, _REFUSED)
+        _refuse_elsewhere(fields)
         self._require_format(fields)
         if len(form.files) != 1:
             raise invalid_request("The form must have exactly one `file`.", param="file")
@@ -125,6 +129,18 @@ class OpenAIAudio:
         """Return a reader for one stream."""
         del withholds_usage
         return TranscriptStreamReader(self._seconds_min)
+
+
+def _refuse_elsewhere(names: Iterable[str]) -> None:
+    """Refuse fields for sound that is not in the request, at any depth of their names.
+
+    Raises:
+        ApiError: 400.
+    """
+    for name in names:
+        words = re.sub(r"[_-]", "", name.casefold())
+        if not _ELSEWHERE.isdisjoint(re.split(r"[\[\].]+", words)):
+            raise not_metered(f"{name:.60}", _NOT_HERE)
 
 
 def read_audio_usage(usage: object, seconds_min: int) -> Leg:
