@@ -20,6 +20,7 @@ class Preset(msgspec.Struct, frozen=True):
     completions; the first is the one to write. `ignored_output_members`: those that it surely does
     not read. What is in neither may be read or not.
     `audio_seconds_min`: shorter sound is billed as so much.
+    `audio_json_tells`: a transcript in the format `json` surely reports its usage.
     `probe_path`: what answers 200 to a good key at no cost, and only to a good one.
     """
 
@@ -30,6 +31,7 @@ class Preset(msgspec.Struct, frozen=True):
     ignored_output_members: tuple[str, ...] = ()
     probe_path: str = "/models"
     audio_seconds_min: int = 0
+    audio_json_tells: bool = False
 
 
 GEMINI_OPENAI_PATH = "/v1beta/openai"
@@ -41,6 +43,7 @@ PRESETS = {
         "https://api.openai.com/v1",
         # Its reasoning models refuse the older `max_tokens`.
         output_members=("max_completion_tokens", "max_tokens"),
+        audio_json_tells=True,
     ),
     "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
     "gemini": Preset("gemini", "https://generativelanguage.googleapis.com"),
@@ -51,7 +54,9 @@ PRESETS = {
         output_members=("max_tokens", "max_completion_tokens"),
         audio_seconds_min=10,
     ),
-    "mistral": Preset("openai", "https://api.mistral.ai/v1", injects_usage=False),
+    "mistral": Preset(
+        "openai", "https://api.mistral.ai/v1", injects_usage=False, audio_json_tells=True
+    ),
     "deepseek": Preset(
         "openai",
         "https://api.deepseek.com/v1",

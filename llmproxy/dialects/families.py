@@ -19,7 +19,7 @@ from llmproxy.dialects.gemini_embeddings import (
     GeminiEmbeddings,
     GeminiTokenCount,
 )
-from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, TRANSLATION_FORMATS, OpenAIAudio
+from llmproxy.dialects.openai_audio import TIMED_FORMATS, TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
@@ -106,9 +106,10 @@ _GEMINI_METHODS: Mapping[str, Method] = {
 def _openai_faces(provider: str, preset: Preset) -> tuple[Face, ...]:
     chat = OpenAIChat(preset.output_members, preset.ignored_output_members)
     least_s = preset.audio_seconds_min
+    formats = TRANSCRIPTION_FORMATS if preset.audio_json_tells else TIMED_FORMATS
     sound = (
-        OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS, least_s),
-        OpenAIAudio("audio/translations", TRANSLATION_FORMATS, least_s),
+        OpenAIAudio("audio/transcriptions", formats, least_s),
+        OpenAIAudio("audio/translations", TIMED_FORMATS, least_s),
     )
     endpoints = (chat, *_OPENAI_SHARED, *sound)
     return (Face("openai", endpoints, (*_INNER, *BASES.get(provider, ()))),)

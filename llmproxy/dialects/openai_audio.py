@@ -5,6 +5,8 @@ than JSON report neither and are refused.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from llmproxy.dialects.answers import (
     text_of,
     unreadable,
 )
-from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered, refuse_members
+from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import flag, required_model, text
 from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
 from llmproxy.dialects.openai_usage import INPUT, read_usage
@@ -29,14 +31,18 @@ from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError
 
 NAMES = INPUT._replace(input_details="input_token_details", output_details="output_token_details")
 TRANSCRIPTION_FORMATS = ("json", "verbose_json", "diarized_json")
-TRANSLATION_FORMATS = ("verbose_json",)
+TIMED_FORMATS = ("verbose_json",)
+"""Of translations, and of transcriptions where `json` is not known to report usage: with their
+`duration`."""
 
 _UNBOUNDED = (
     "only of a WAV file with plain samples (PCM) it can be told how long its sound is",
     "Convert the file to that",
 )
-_REFUSED = {"url": "a file that is not in the request has no known length"}
-_BILLED = frozenset({"model", "stream", "response_format", *_REFUSED})
+_ELSEWHERE = frozenset({"url", "fileid", "fileurl", "audiourl"})
+"""Names of sound that is not in the request, without what divides their words."""
+_NOT_HERE = "a file that is not in the request has no known length"
+_BILLED = frozenset({"model", "stream", "response_format"})
 _FILES = ("file",)
 
 
@@ -59,7 +65,7 @@ class OpenAIAudio:
         form = parse_form(body, _BILLED, _FILES)
         fields = with_numbers(form.fields, ())
         model = required_model(fields)
-        refuse_members(fields, _REFUSED)
+        _refuse_elsewhere(fields)
         self._require_format(fields)
         if len(form.files) != 1:
             raise invalid_request("The form must have exactly one `file`.", param="file")
@@ -104,22 +110,37 @@ class OpenAIAudio:
         """Read a whole plain answer; the length of its sound counts where there is no usage."""
         answer, is_whole = decoded(_answer_decoder, body)
         if not (is_whole or is_given(answer.usage)):
-            return unreadable(body)
+            nothing = unreadable(body)
+            return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
+        has_error = is_given(answer.error)
         raw = answer.usage if is_given(answer.usage) else answer.duration
         return make_reading(
             bytes(raw) if is_given(raw) else None,
             lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
             model=text_of(answer.model),
             movers=Movers(),
-            seen_bytes=text_bytes(answer.text),
+            # Silence has been listened to as well, and that is what is billed.
+            seen_bytes=text_bytes(answer.text) if has_error else max(1, text_bytes(answer.text)),
             is_final=True,
-            has_error=is_given(answer.error),
+            has_error=has_error,
         )
 
     def stream_reader(self, *, withholds_usage: bool) -> "TranscriptStreamReader":
         """Return a reader for one stream."""
         del withholds_usage
         return TranscriptStreamReader(self._seconds_min)
+
+
+def _refuse_elsewhere(names: Iterable[str]) -> None:
+    """Refuse fields for sound that is not in the request, at any depth of their names.
+
+    Raises:
+        ApiError: 400.
+    """
+    for name in names:
+        words = re.sub(r"[_-]", "", name.casefold())
+        if not _ELSEWHERE.isdisjoint(re.split(r"[\[\].]+", words)):
+            raise not_metered(f"{name:.60}", _NOT_HERE)
 
 
 def read_audio_usage(usage: object, seconds_min: int) -> Leg:
@@ -192,7 +213,7 @@ class TranscriptStreamReader:
             lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
             model=None,
             movers=Movers(),
-            seen_bytes=self.seen_bytes,
+            seen_bytes=max(1, self.seen_bytes) if self.is_complete else self.seen_bytes,
             is_final=self.is_complete or self._has_error,
             has_error=self._has_error,
         )

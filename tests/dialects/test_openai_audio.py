@@ -105,7 +105,8 @@ def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) ->
 
 def test_groq_bills_ten_seconds_at_least() -> None:
     endpoint = GROQ["audio/transcriptions"]
-    assert transcription(wav(8000), endpoint).units == (("audio_second", 10),)
+    facts = transcription(wav(8000), endpoint, response_format="verbose_json")
+    assert facts.units == (("audio_second", 10),)
     assert leg(endpoint.read_answer(b'{"text":"a","duration":2.5}')).audio_seconds == 10
     assert leg(endpoint.read_answer(b'{"text":"a","duration":12.5}')).audio_seconds == 13
 
@@ -117,6 +118,14 @@ def test_groq_bills_ten_seconds_at_least() -> None:
         (TRANSCRIPTIONS, {"response_format": "srt"}, "use json or verbose_json"),
         (TRANSCRIPTIONS, {"response_format": "vtt"}, "use json or verbose_json"),
         (TRANSCRIPTIONS, {"url": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"file_id": "file-1"}, "no known length"),
+        (TRANSCRIPTIONS, {"file_url": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"audio_url": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"Audio_URL[]": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"fileUrl": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"audio[url]": "https://x/a.mp3"}, "no known length"),
+        (TRANSCRIPTIONS, {"input.0.file_id": "file-1"}, "no known length"),
+        (TRANSLATIONS, {"file_url": "", "response_format": "verbose_json"}, "no known length"),
         (TRANSLATIONS, {}, "use verbose_json"),
         (TRANSLATIONS, {"response_format": "json"}, "use verbose_json"),
         (TRANSLATIONS, {"response_format": "text"}, "use verbose_json"),
@@ -128,6 +137,19 @@ def test_sound_whose_answer_would_not_tell_is_refused(
     error = refusal(endpoint, form({"model": "m", **fields}, {"file": MP3}))
     assert error.code == "option_not_metered"
     assert why in error.message
+
+
+@pytest.mark.parametrize("provider", ["groq", "one-of-ours"])
+def test_json_is_refused_of_providers_that_are_not_known_to_report_usage_in_it(
+    provider: str,
+) -> None:
+    (endpoint,) = (
+        one for one in endpoints_of(provider, "openai") if one.name == "audio/transcriptions"
+    )
+    for fields in ({}, {"response_format": "json"}):
+        error = refusal(endpoint, form({"model": "m", **fields}, {"file": MP3}))
+        assert (error.code, "use verbose_json" in error.message) == ("option_not_metered", True)
+    transcription(MP3, endpoint, response_format="verbose_json")
 
 
 def test_a_transcription_needs_exactly_one_file() -> None:
@@ -192,6 +214,14 @@ def test_a_transcript_without_any_measure_is_estimated_by_its_text() -> None:
     reading = TRANSCRIPTIONS.read_answer(b'{"text":"four"}')
     assert (reading.usage, reading.is_final, reading.seen_bytes) == (None, False, 4)
     assert TRANSCRIPTIONS.read_answer(b"1\n00:00 --> 00:01\nHi\n").seen_bytes == 21
+
+
+@pytest.mark.parametrize("answer", [b'{"text":""}', b'{"text":"","usage":null}', b"{}", b""])
+def test_a_transcript_of_silence_without_any_measure_is_not_free(answer: bytes) -> None:
+    assert TRANSCRIPTIONS.read_answer(answer).seen_bytes == 1
+    assert TRANSCRIPTIONS.read_answer(b'{"text":"","error":{}}').seen_bytes == 0
+    done = {"type": "transcript.text.done", "text": ""}
+    assert events(TRANSCRIPTIONS, done).seen_bytes == 1
 
 
 def test_a_stream_of_a_transcript_that_breaks_off_is_estimated_by_its_text() -> None:
