@@ -10,7 +10,7 @@ from llmproxy.dialects.multipart_gate import File
 from llmproxy.dialects.sound import seconds_of_wav
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
-from llmproxy.usage import Leg
+from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
 
 OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
@@ -199,6 +199,20 @@ def test_a_transcription_needs_exactly_one_file() -> None:
         ({"usage": {"type": "duration", "seconds": 8}}, Leg(audio_seconds=8)),
         ({"usage": {"type": "duration", "seconds": 8.001}, "duration": 1}, Leg(audio_seconds=9)),
         ({"duration": 0.2}, Leg(audio_seconds=1)),
+        ({"usage": {"seconds": 8}}, Leg(audio_seconds=8)),
+        ({"usage": {"type": "tokens", "seconds": 8}}, Leg(audio_seconds=8)),
+        ({"usage": {"type": "duration"}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": {"type": "tokens"}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": {"seconds": -1}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": [], "duration": 4}, Leg(audio_seconds=4)),
+        (
+            {"usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "total_tokens": 12}},
+            Leg(input=4, output=8, audio_seconds=3),
+        ),
+        (
+            {"usage": {"seconds": 3.5, "input_tokens": 9, "output_tokens": 3}},
+            Leg(input=9, output=3, audio_seconds=4),
+        ),
         (
             {"usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}},
             Leg(input=9, output=3),
@@ -221,6 +235,16 @@ def test_a_transcript_reports_tokens_or_begun_seconds(
 ) -> None:
     body = json.dumps({"text": "größe", **answer}).encode()
     assert leg(TRANSCRIPTIONS.read_answer(body)) == expected
+
+
+def test_a_transcript_tells_what_the_provider_bills() -> None:
+    """In 10⁻¹⁵ USD."""
+    usage = {"seconds": 9.2, "cost": 0.000508}
+    reading = TRANSCRIPTIONS.read_answer(json.dumps({"text": "a", "usage": usage}).encode())
+    assert reading.usage == Usage((Leg(audio_seconds=10),), provider_cost=508_000_000_000)
+    done = {"type": "transcript.text.done", "usage": {**COUNTS, "cost": 0.000508}}
+    streamed = events(TRANSCRIPTIONS, done).usage
+    assert streamed == Usage((Leg(input=50, output=200),), provider_cost=508_000_000_000)
 
 
 @pytest.mark.parametrize(
