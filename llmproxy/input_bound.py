@@ -49,7 +49,11 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
     beside = _media_tokens(given) + _stored_tokens(given) + _thought_tokens(given, model)
     beside += given.audio_s * AUDIO_SECOND_TOKENS_MAX
-    return text_tokens + beside + facts.searches * SEARCH_TOKENS
+    tokens = text_tokens + beside + facts.searches * SEARCH_TOKENS
+    if given.audio_s and model.max_input_tokens is not None:
+        # By its size sound may be many times longer than what the model listens to.
+        return min(tokens, model.max_input_tokens)
+    return tokens
 
 
 def input_estimate(given: InputFacts) -> int:

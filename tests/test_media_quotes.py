@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from llmproxy.catalog import Model, Prices, Rates
@@ -55,6 +56,20 @@ def test_what_is_billed_by_number_is_held_exactly(is_strict: bool) -> None:
     assert quote(HEARD, BY_HOUR, is_strict=is_strict).amount_nanousd == 200_000
     assert quote(SPEECH, BY_CHARACTER, is_strict=is_strict).amount_nanousd == 60_000
     assert quote(MADE, BY_IMAGE, is_strict=is_strict).amount_nanousd == 40_000_000
+
+
+def test_sound_is_held_for_no_more_tokens_than_the_model_takes() -> None:
+    """A file of 25 MB may be 25,000 seconds by its size, at 32 tokens each."""
+    heard = OpenAIAudio("audio/transcriptions", TRANSCRIPTION_FORMATS).read_request(
+        form({"model": "m"}, {"file": bytes(25_000_000)})
+    )
+    model = Model(
+        "p", "m", (), "audio", Prices(BY_TOKEN), MULTIPLIER_ONE, 16_000, 0, reasoning=False
+    )
+    held = make_quote(heard, model, MULTIPLIER_ONE, HoldPolicy())
+    assert (held.input_tokens, held.amount_nanousd) == (16_000, 16_000 * 5_000)
+    unknown = msgspec.structs.replace(model, max_input_tokens=None)
+    assert make_quote(heard, unknown, MULTIPLIER_ONE, HoldPolicy()).input_tokens > 800_000
 
 
 def test_images_are_held_at_the_dearest_of_text_and_image() -> None:

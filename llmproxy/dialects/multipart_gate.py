@@ -26,6 +26,7 @@ _NAME = re.compile(r"[0-9A-Za-z_.-]+(?:\[[0-9A-Za-z_.-]*\])*")
 _DISPOSITION = re.compile(
     r'form-data; ?name="[^"\\]*"(?:; ?filename="[^"\\]*")?(?:; ?filename\*=[^";\\]+)?'
 )
+_FILENAME = re.compile(r"""; ?filename\*?="?([^";]*)""")
 _ENCODINGS = ("binary", "8bit", "7bit")
 _CHARSETS = (None, "utf-8", "utf8", "us-ascii")
 
@@ -38,6 +39,10 @@ class File(NamedTuple):
     size: int
     head: bytes
     """How it begins."""
+    filenames: tuple[str, ...] = ()
+    """As they are written, be it once for each of `filename` and `filename*`."""
+    content_type: str | None = None
+    """In lower case, without parameters."""
 
 
 class Form(NamedTuple):
@@ -123,7 +128,9 @@ def _take(
     if segment.filename is not None or segment.content_type not in {None, "text/plain"}:
         if base not in files:
             raise invalid_request(f"The field {name!r:.60} cannot be a file.", param=name[:60])
-        form.files.append(File(name, len(content), content[:HEAD_BYTES]))
+        filenames = tuple(_FILENAME.findall(segment.header("Content-Disposition")))
+        head = content[:HEAD_BYTES]
+        form.files.append(File(name, len(content), head, filenames, segment.content_type))
         return len(content)
     if base in files:
         raise invalid_request(f"The field {name!r:.60} must be a file.", param=name[:60])

@@ -24,7 +24,7 @@ from llmproxy.dialects.answers import (
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import flag, required_model, text
 from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
-from llmproxy.dialects.openai_usage import INPUT, read_usage
+from llmproxy.dialects.openai_usage import INPUT, PROMPT, read_provider_cost, read_usage
 from llmproxy.dialects.sse import EventStream
 from llmproxy.errors import invalid_request
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError
@@ -109,14 +109,16 @@ class OpenAIAudio:
     def read_answer(self, body: bytes) -> Reading:
         """Read a whole plain answer; the length of its sound counts where there is no usage."""
         answer, is_whole = decoded(_answer_decoder, body)
-        if not (is_whole or is_given(answer.usage)):
+        if not (is_whole or is_given(answer.usage) or is_given(answer.duration)):
             nothing = unreadable(body)
             return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
         has_error = is_given(answer.error)
         raw = answer.usage if is_given(answer.usage) else answer.duration
         return make_reading(
             bytes(raw) if is_given(raw) else None,
-            lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
+            lambda: read_audio_usage(
+                _decoded(answer.usage), _decoded(answer.duration), self._seconds_min
+            ),
             model=text_of(answer.model),
             movers=Movers(),
             # Silence has been listened to as well, and that is what is billed.
@@ -143,31 +145,40 @@ def _refuse_elsewhere(names: Iterable[str]) -> None:
             raise not_metered(f"{name:.60}", _NOT_HERE)
 
 
-def read_audio_usage(usage: object, seconds_min: int) -> Leg:
-    """Return the tokens, or the seconds, of a usage object or of the mere length of a sound.
+def read_audio_usage(usage: object, duration: object, seconds_min: int) -> Usage:
+    """Return what an answer says that was used: tokens, seconds, or both, as some do.
+
+    Args:
+        usage: its usage object; None when it has none.
+        duration: how long the sound was, which counts where usage has no seconds.
+        seconds_min: the least that is billed.
 
     Raises:
         UsageError: neither, or what cannot be true.
     """
-    if isinstance(usage, dict):
-        if usage.get("type") != "duration":
-            return read_usage(usage, NAMES)
-        usage = usage.get("seconds")
-    return Leg(audio_seconds=max(begun_seconds(usage), seconds_min))
+    fields = usage if isinstance(usage, dict) else {}
+    told = (fields.get("seconds"), fields.get("prompt_audio_seconds"), duration)
+    seconds = next((begun for begun in map(begun_seconds, told) if begun is not None), None)
+    try:
+        leg = read_usage(usage, PROMPT if PROMPT.input in fields else NAMES)
+    except UsageError:
+        if seconds is None:
+            raise
+        leg = Leg()
+    if seconds is not None:
+        leg = msgspec.structs.replace(leg, audio_seconds=max(seconds, seconds_min))
+    return Usage((leg,), provider_cost=read_provider_cost(usage))
 
 
-def begun_seconds(seconds: object) -> int:
-    """Return a length of time as the whole seconds that have begun.
-
-    Raises:
-        UsageError: no number, or one that cannot be true.
-    """
+def begun_seconds(seconds: object) -> int | None:
+    """Return a length of time as the whole seconds that have begun; None for what is none."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        seconds = -1
-    if not 0 <= seconds <= TOKENS_MAX:
-        msg = "absurd length of sound"
-        raise UsageError(msg)
-    return math.ceil(seconds)
+        return None
+    return math.ceil(seconds) if 0 <= seconds <= TOKENS_MAX else None
+
+
+def _decoded(raw: msgspec.Raw) -> object:
+    return msgspec.json.decode(raw) if is_given(raw) else None
 
 
 class _Answer(msgspec.Struct):
@@ -210,7 +221,7 @@ class TranscriptStreamReader:
         raw = self._usage
         return make_reading(
             bytes(raw) if is_given(raw) else None,
-            lambda: Usage((read_audio_usage(msgspec.json.decode(raw), self._seconds_min),)),
+            lambda: read_audio_usage(_decoded(raw), None, self._seconds_min),
             model=None,
             movers=Movers(),
             seen_bytes=max(1, self.seen_bytes) if self.is_complete else self.seen_bytes,

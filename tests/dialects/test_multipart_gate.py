@@ -33,7 +33,7 @@ def test_an_ordinary_form_is_read() -> None:
     content = bytes(range(256)) * 10
     got = parse(form({"model": "größe", "prompt": "a\r\nb"}, {"file": content}))
     assert got.fields == {"model": "größe", "prompt": None}
-    assert got.files == [File("file", 2560, bytes(range(64)))]
+    assert got.files == [File("file", 2560, bytes(range(64)), ("file.bin",))]
     assert got.text_bytes == len(form({"model": "größe", "prompt": "a\r\nb"}, {"file": b""}))
     assert got.content_type == f"multipart/form-data; boundary={BOUNDARY}".encode()
 
@@ -53,6 +53,13 @@ def test_an_ordinary_form_is_read() -> None:
 )
 def test_what_clients_send_is_taken(body: bytes) -> None:
     assert parse(body).fields["model"] == "m"
+
+
+def test_a_file_is_known_by_all_its_names_and_its_type() -> None:
+    disposition = 'name="file"; filename="a.wav"; filename*=utf-8\'\'b.mp3'
+    written = part(disposition, b"x", BOUNDARY, "Content-Type: Audio/WAV; a=b")
+    (file,) = parse(MODEL + written + END).files
+    assert file == File("file", 1, b"x", ("a.wav", "utf-8''b.mp3"), "audio/wav")
 
 
 @pytest.mark.parametrize("boundary", ["a" * 70, "----WebKitFormBoundaryX1", "a=b:c?(d)"])

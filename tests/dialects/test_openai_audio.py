@@ -10,7 +10,7 @@ from llmproxy.dialects.multipart_gate import File
 from llmproxy.dialects.sound import seconds_of_wav
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
-from llmproxy.usage import Leg
+from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
 
 OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
@@ -93,6 +93,10 @@ def test_what_a_wav_file_says_of_its_own_length_does_not_count() -> None:
         wav(8000)[:24] + bytes(4) + wav(8000)[28:],  # no rate
         wav(8000)[:32] + b"\x09\0" + wav(8000)[34:],  # blocks of more than its channels
         wav(8000)[:34] + b"\x07\0" + wav(8000)[36:],  # seven bits
+        wav(8000)[:28] + b"\0\0\0\1" + wav(8000)[32:],  # other bytes in a second than its blocks
+        wav(8000, rate=192_001),
+        wav(8000)[:36] + b"ID3 " + wav(8000)[40:],  # no samples behind the format
+        wav(8000)[:16] + b"\x28" + wav(8000)[17:],  # a format that is longer
     ],
 )
 def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) -> None:
@@ -101,6 +105,34 @@ def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) ->
     assert facts.units == (("audio_second", -(-len(file) // 1000)),)
     assert facts.likely_units == (("audio_second", -(-len(file) // 8000)),)
     assert facts.unbounded is not None
+
+
+PLAIN_WAV = wav(16_000)
+WAV_WITH_NOTES = PLAIN_WAV[:36] + b"LIST\4\0\0\0INFO" + PLAIN_WAV[36:-12]
+WAV_WITH_EXTENSION = PLAIN_WAV[:16] + b"\x12" + PLAIN_WAV[17:36] + b"\0\0" + PLAIN_WAV[36:-2]
+
+
+@pytest.mark.parametrize(
+    ("content", "names", "kind", "seconds"),
+    [
+        (PLAIN_WAV, (), None, 2),
+        (PLAIN_WAV, ("",), "audio/wav", 2),
+        (PLAIN_WAV, ("Speech.WAV",), "audio/x-wav", 2),
+        (PLAIN_WAV, ("a.wav", "utf-8''b.wav"), "audio/wave", 2),
+        (PLAIN_WAV, ("a.wav",), "application/octet-stream", 2),
+        (WAV_WITH_NOTES, ("a.wav",), None, 2),
+        (WAV_WITH_EXTENSION, ("a.wav",), None, 2),
+        (PLAIN_WAV, ("a.mp3",), None, None),
+        (PLAIN_WAV, ("a.wav", "utf-8''b.mp3"), None, None),
+        (PLAIN_WAV, ("wav",), None, None),
+        (PLAIN_WAV, ("a.wav",), "audio/mpeg", None),
+    ],
+)
+def test_a_wav_file_is_one_that_nobody_reads_as_something_else(
+    content: bytes, names: tuple[str, ...], kind: str | None, seconds: int | None
+) -> None:
+    file = File("file", len(content), content[:64], names, kind)
+    assert seconds_of_wav(file) == seconds
 
 
 def test_groq_bills_ten_seconds_at_least() -> None:
@@ -167,6 +199,20 @@ def test_a_transcription_needs_exactly_one_file() -> None:
         ({"usage": {"type": "duration", "seconds": 8}}, Leg(audio_seconds=8)),
         ({"usage": {"type": "duration", "seconds": 8.001}, "duration": 1}, Leg(audio_seconds=9)),
         ({"duration": 0.2}, Leg(audio_seconds=1)),
+        ({"usage": {"seconds": 8}}, Leg(audio_seconds=8)),
+        ({"usage": {"type": "tokens", "seconds": 8}}, Leg(audio_seconds=8)),
+        ({"usage": {"type": "duration"}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": {"type": "tokens"}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": {"seconds": -1}, "duration": 4}, Leg(audio_seconds=4)),
+        ({"usage": [], "duration": 4}, Leg(audio_seconds=4)),
+        (
+            {"usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "total_tokens": 12}},
+            Leg(input=4, output=8, audio_seconds=3),
+        ),
+        (
+            {"usage": {"seconds": 3.5, "input_tokens": 9, "output_tokens": 3}},
+            Leg(input=9, output=3, audio_seconds=4),
+        ),
         (
             {"usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}},
             Leg(input=9, output=3),
@@ -189,6 +235,16 @@ def test_a_transcript_reports_tokens_or_begun_seconds(
 ) -> None:
     body = json.dumps({"text": "größe", **answer}).encode()
     assert leg(TRANSCRIPTIONS.read_answer(body)) == expected
+
+
+def test_a_transcript_tells_what_the_provider_bills() -> None:
+    """In 10⁻¹⁵ USD."""
+    usage = {"seconds": 9.2, "cost": 0.000508}
+    reading = TRANSCRIPTIONS.read_answer(json.dumps({"text": "a", "usage": usage}).encode())
+    assert reading.usage == Usage((Leg(audio_seconds=10),), provider_cost=508_000_000_000)
+    done = {"type": "transcript.text.done", "usage": {**COUNTS, "cost": 0.000508}}
+    streamed = events(TRANSCRIPTIONS, done).usage
+    assert streamed == Usage((Leg(input=50, output=200),), provider_cost=508_000_000_000)
 
 
 @pytest.mark.parametrize(

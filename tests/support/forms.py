@@ -7,13 +7,17 @@ BOUNDARY = "a351f941c4272c5c8c1ad0876e2b7f78"
 
 
 def form(texts: Mapping[str, str], files: Mapping[str, bytes], boundary: str = BOUNDARY) -> bytes:
-    """A `multipart/form-data` body."""
+    """A `multipart/form-data` body; its files are called by what they are."""
     parts = [part(f'name="{name}"', text.encode(), boundary) for name, text in texts.items()]
     parts += [
-        part(f'name="{name}"; filename="{name}.bin"', content, boundary)
+        part(f'name="{name}"; filename="{name}.{_extension(content)}"', content, boundary)
         for name, content in files.items()
     ]
     return b"".join(parts) + f"--{boundary}--\r\n".encode()
+
+
+def _extension(content: bytes) -> str:
+    return "wav" if content.startswith(b"RIFF") else "bin"
 
 
 def part(disposition: str, content: bytes, boundary: str = BOUNDARY, *headers: str) -> bytes:
