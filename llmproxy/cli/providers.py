@@ -239,7 +239,7 @@ def set_provider(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Point a provider at another base URL, or say what it speaks and takes.
+    """Point a provider at another base URL, or say what it speaks.
 
     Its requests and its keys go there from now on. The keys are sealed again,
     since each is bound to its base URL.
