@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from llmproxy.body_reader import BodyReader
 from llmproxy.clock import request_id_text
+from llmproxy.dialects.multipart_gate import boundary_of
 from llmproxy.errors import ApiError, invalid_request
 from llmproxy.headers import Headers
 from llmproxy.ledger import EarlierHold
@@ -58,7 +59,13 @@ async def read_once(keys: list[bytes], target: str, body: bytes, bodies: BodyRea
 
 def _hash(key: bytes, target: str, body: bytes) -> Once:
     asked = hashlib.sha256(target.encode() + b"\0")
-    asked.update(body)
+    boundary = boundary_of(body)
+    if boundary is None:
+        asked.update(body)
+    else:  # clients draw another one whenever they build the same form
+        for piece in body.split(b"--" + boundary):
+            asked.update(b"%d:" % len(piece))
+            asked.update(piece)
     return Once(hashlib.sha256(key).digest(), asked.digest())
 
 

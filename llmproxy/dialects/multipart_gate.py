@@ -57,6 +57,12 @@ class Form(NamedTuple):
     """What the provider is told that the body is."""
 
 
+def boundary_of(body: bytes) -> bytes | None:
+    """Return the boundary that a form begins with; None for a body that is no form."""
+    match = _FIRST_LINE.match(body)
+    return None if match is None else match[1]
+
+
 def parse_form(body: bytes, billed: Collection[str], files: Collection[str]) -> Form:
     """Return what stands in a `multipart/form-data` body.
 
@@ -68,12 +74,11 @@ def parse_form(body: bytes, billed: Collection[str], files: Collection[str]) -> 
     Raises:
         ApiError: 400, when the body is not one unambiguous form, or a file stands elsewhere.
     """
-    match = _FIRST_LINE.match(body)
-    if match is None:
+    boundary = boundary_of(body)
+    if boundary is None:
         raise invalid_request(
             "The request body must be a form with files (multipart/form-data), as the SDKs send it."
         )
-    boundary = match[1]
     form = Form({}, [], len(body), b"multipart/form-data; boundary=" + _quoted(boundary))
     try:
         parts, text_bytes = _read_parts(body, boundary, billed, files, form)

@@ -160,6 +160,33 @@ def test_the_sdk_shows_why_something_is_refused(
     assert site.books.wallet(visitor.name) == (CREDIT_NANOUSD, 0)
 
 
+def test_a_form_is_the_same_request_under_another_boundary(
+    site: Site, visitor: Visitor, sdk: openai.OpenAI
+) -> None:
+    case = give(site, "openai-transcriptions-plain")
+    seen = len(site.stub.requests)
+    key = {"Idempotency-Key": "order-17"}
+    sdk.audio.transcriptions.create(model=case.model, file=SOUND, prompt="a", extra_headers=key)
+    with pytest.raises(openai.ConflictError, match="Answers are not stored"):
+        sdk.audio.transcriptions.create(model=case.model, file=SOUND, prompt="a", extra_headers=key)
+    with pytest.raises(openai.UnprocessableEntityError, match="belongs to request"):
+        sdk.audio.transcriptions.create(model=case.model, file=SOUND, prompt="b", extra_headers=key)
+    assert len(site.stub.requests) == seen + 1
+    assert site.books.settled_wallet(visitor.name) == CREDIT_NANOUSD - case.nanousd
+
+
+def test_a_form_with_a_part_more_is_another_request(site: Site, visitor: Visitor) -> None:
+    give(site, "openai-transcriptions-plain")
+    model = EVERY["openai-transcriptions-plain"].model
+    key = {"idempotency-key": "order-17"}
+    hidden = 'a\r\n--\r\nContent-Disposition: form-data; name="language"\r\n\r\nde'
+    one = form({"model": model, "prompt": hidden}, {"file": SOUND[1]})
+    two = form({"model": model, "prompt": "a", "language": "de"}, {"file": SOUND[1]})
+    assert site.ask(visitor, TRANSCRIPTIONS, one, key).status == 200
+    assert site.ask(visitor, TRANSCRIPTIONS, two, key).status == 422
+    assert site.ask(visitor, TRANSCRIPTIONS, one, key).status == 409
+
+
 # --- speech as it comes ---
 
 
