@@ -37,9 +37,10 @@ def endpoint_of(case: Case) -> Endpoint:
 def read_cut(case: Case, endpoint: Endpoint, cuts: tuple[int, ...]) -> tuple[bytes, Reading]:
     """Return what passes of a stream that comes in pieces, and what is read of it."""
     reader = endpoint.stream_reader(withholds_usage=case.is_usage_withheld)
-    feed = reader.events.feed
     stream = case.answer
-    passed = b"".join([feed(stream[a:b]) for a, b in zip((0, *cuts), (*cuts, None), strict=True)])
+    passed = b"".join(
+        [reader.events.feed(stream[a:b]) for a, b in zip((0, *cuts), (*cuts, None), strict=True)]
+    )
     return passed + reader.events.finish(), reader.reading()
 
 

@@ -34,7 +34,6 @@ from llmproxy.dialects.base import (
 )
 from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
-from llmproxy.dialects.repeats import Repeats
 from llmproxy.dialects.sse import EventStream
 from llmproxy.usage import TOKENS_MAX, Movers
 
@@ -228,7 +227,7 @@ class MessageStreamReader:
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        self.events = EventStream(self._on_event, holds_back=False)
+        self.events = EventStream(self)
         self.is_complete = False
         self.is_over = False
         self._started: object = None
@@ -238,7 +237,6 @@ class MessageStreamReader:
         self._has_final_usage = False
         self._problem: str | None = None
         self._model: str | None = None
-        self._repeats = Repeats()
         self.seen_bytes = 0
         self._has_error = False
 
@@ -261,32 +259,28 @@ class MessageStreamReader:
             usage, self._model, self.seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
         if name == b"ping":
             return False
-        repeated = self._repeats.text_bytes(name, data)
-        if repeated >= 0:
-            self.seen_bytes += repeated
-            return False
         event, is_whole = decoded(_event_decoder, data)
         before = self.seen_bytes
         self._take(name, event)
+        generated = self.seen_bytes - before
         if not is_whole:
-            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
-        elif event.type == "content_block_delta" and self._repeats.may_learn:
-            self._learn(name, data, event)
+            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
+        elif generated and event.delta is not None and self.events.repeats.may_learn:
+            self._learn(data, event.delta, generated)
         return False
 
-    def _learn(self, name: bytes, data: bytes, event: _Event) -> None:
-        """Expect more deltas like this one, if it has a text of one kind."""
-        if event.delta is None or name == b"error":
-            return
-        for member in ("text", "thinking", "partial_json"):
-            written = getattr(event.delta, member)
-            if written is not ABSENT and _generated_bytes(event) == text_bytes(written):
-                self._repeats.learn(name, data, member.encode(), bytes(written))
+    def _learn(self, data: bytes, delta: _Delta, generated: int) -> None:
+        """Expect more deltas like this one, if it has one text of so many bytes."""
+        texts = (b"text", delta.text), (b"thinking", delta.thinking)
+        for member, raw in (*texts, (b"partial_json", delta.partial_json)):
+            if raw is not ABSENT and text_bytes(raw) == generated:
+                self.events.repeats.learn(data, member, bytes(raw))
                 return
 
     def _take(self, name: bytes, event: _Event) -> None:
@@ -298,6 +292,7 @@ class MessageStreamReader:
                 self._take_final(usage_in(event.usage))
         elif event.type == "message_stop":
             self.is_complete = self.is_over = True
+            self.events.repeats.forget()
         elif event.type == "error" or name == b"error":
             self._has_error = True
         else:

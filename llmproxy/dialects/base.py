@@ -157,7 +157,7 @@ class StreamReader(Protocol):
 
     @property
     def events(self) -> Splitter:
-        """The splitter that bytes are fed to."""
+        """The splitter that the next bytes are fed to; another one once it is clear what comes."""
 
     def reading(self) -> Reading:
         """Return what has been read so far."""

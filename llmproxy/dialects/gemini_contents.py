@@ -32,9 +32,11 @@ from llmproxy.dialects.gemini_requests import (
     read_movers,
     read_tools,
 )
-from llmproxy.dialects.gemini_usage import UsageRecords, read_usage
-from llmproxy.dialects.json_arrays import EventsOrArray
+from llmproxy.dialects.gemini_usage import COUNTS, UsageRecords, read_usage
+from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.json_gate import parse_object
+from llmproxy.dialects.repeats import Repeats
+from llmproxy.dialects.sse import EventStream, Splitter
 from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
@@ -180,7 +182,7 @@ class GeminiStreamReader:
 
     def __init__(self, billed: Callable[[int], int]) -> None:
         """Start with nothing read; `billed` says how many of the searches count."""
-        self.events = EventsOrArray(self._on_chunk, self._on_end)
+        self.events: Splitter = EventsOrArray(self)
         self.is_complete = False
         self.is_over = False
         self.seen_bytes = 0
@@ -196,6 +198,7 @@ class GeminiStreamReader:
 
     def reading(self) -> Reading:
         """Return what has been read so far; usage is final when all candidates have ended."""
+        self._take_repeated()
         return _read_reading(
             self._usage.raw(),
             self._billed(sum(self._searches.values())),
@@ -209,23 +212,46 @@ class GeminiStreamReader:
     def _has_ended(self) -> bool:
         return self._is_blocked or (bool(self._ended) and not self._running)
 
-    def _on_chunk(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take a chunk, whether it came as an event or in an array; none is ever withheld."""
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
         chunk, is_whole = decoded(_chunk_decoder, data)
         if not is_whole and not chunk.candidates:
             chunk.candidates = _odd_candidates(data)
         before = self.seen_bytes
+        self._take_repeated()
         self._take(chunk)
+        generated = self.seen_bytes - before
         if name == b"error":
             self._has_error = True
         elif not is_whole:
-            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
+        elif generated and isinstance(self.events, EventStream):
+            self._learn(self.events.repeats, data, chunk, generated)
         # An array is complete only with its closing bracket.
-        self.is_complete = self._has_ended and not self.events.is_array
+        self.is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
         return False
 
-    def _on_end(self) -> None:
+    def _learn(self, repeats: Repeats, data: bytes, chunk: _Chunk, generated: int) -> None:
+        """Expect more chunks like this one, if it says nothing but one text of so many bytes."""
+        if not repeats.may_learn or not chunk.candidates or len(chunk.candidates) != 1:
+            return
+        (candidate,) = chunk.candidates
+        if candidate.finish_reason is not ABSENT or chunk.usage is ABSENT:
+            return
+        parts = None if candidate.content is None else candidate.content.parts
+        if parts and len(parts) == 1 and text_bytes(parts[0].text) == generated:
+            repeats.learn(data, b"text", bytes(parts[0].text), *COUNTS)
+
+    def _take_repeated(self) -> None:
+        """Take the usage of the last chunk that was only counted: of alike ones it is the last."""
+        if isinstance(self.events, EventStream) and self.events.repeats.last:
+            repeated, self.events.repeats.last = self.events.repeats.last, b""
+            self._usage.take(_chunk_decoder.decode(repeated[repeated.find(b"{") :]).usage)
+
+    def on_array_end(self) -> None:
+        """Take note that the array has closed: the answer is complete only then."""
         self.is_complete = self.is_over = self._has_ended
 
     def _take(self, chunk: _Chunk) -> None:

@@ -5,9 +5,15 @@ array is handed over as soon as it is whole, whatever pieces it comes in.
 """
 
 import re
-from collections.abc import Callable
+from typing import Protocol
 
-from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventStream, EventTooLargeError
+from llmproxy.dialects.sse import (
+    EVENT_BYTES_MAX,
+    EventReader,
+    EventStream,
+    EventTooLargeError,
+    Splitter,
+)
 
 # Whatever neither opens nor closes anything, whole texts, and whole objects without others in them.
 _PLAIN = rb'[^"{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -18,18 +24,21 @@ _BLANKS = b" \t\r\n"
 _QUOTE, _OPEN, _CLOSE = b'"{}'
 
 
+class ArrayReader(EventReader, Protocol):
+    """Reads the objects of an array as if each were an event without a name."""
+
+    events: Splitter
+
+    def on_array_end(self) -> None:
+        """Take note that the array has closed."""
+
+
 class ArrayStream:
-    """Splits a JSON array into its objects and hands each to a reader.
+    """Splits a JSON array into its objects and hands each to a reader."""
 
-    `on_object(b"", written)` gets one object at a time, `on_end()` is called when the array closes.
-    """
-
-    def __init__(
-        self, on_object: Callable[[bytes, bytes], bool], on_end: Callable[[], None]
-    ) -> None:
-        """Read with `on_object`; what it returns counts for nothing: no object is withheld."""
-        self._on_object = on_object
-        self._on_end = on_end
+    def __init__(self, reader: ArrayReader) -> None:
+        """Take the reader; no object is ever withheld."""
+        self._reader = reader
         self._tail = bytearray()
         self._position = 0
         """How far the unfinished object has been read."""
@@ -94,7 +103,7 @@ class ArrayStream:
             return True
         if position < len(tail):
             self._is_closed = True
-            self._on_end()
+            self._reader.on_array_end()
         tail.clear()
         return False
 
@@ -102,7 +111,7 @@ class ArrayStream:
         written = bytes(self._tail[: self._position])
         del self._tail[: self._position]
         self._position = 0
-        self._on_object(b"", written)
+        self._reader.on_event(b"", written)
 
 
 def _end(pattern: re.Pattern[bytes], written: bytearray, position: int) -> int:
@@ -112,22 +121,13 @@ def _end(pattern: re.Pattern[bytes], written: bytearray, position: int) -> int:
 
 
 class EventsOrArray:
-    """Splits a stream of events, or an array of the same objects: whichever of both it is."""
+    """Finds out whether a stream is one of events or an array of the same objects."""
 
-    def __init__(
-        self, on_event: Callable[[bytes, bytes], bool], on_end: Callable[[], None]
-    ) -> None:
-        """Take the reader of either; `on_end` is called only for an array."""
-        self._on_event = on_event
-        self._on_end = on_end
-        self._inner: EventStream | ArrayStream | None = None
+    def __init__(self, reader: ArrayReader) -> None:
+        """Take the reader of either, which gets the splitter for it as its `events`."""
+        self._reader = reader
         self._blanks = b""
         """What came before it could be told."""
-
-    @property
-    def is_array(self) -> bool:
-        """Say whether it is an array, as far as has been seen."""
-        return isinstance(self._inner, ArrayStream)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now: all.
@@ -135,23 +135,19 @@ class EventsOrArray:
         Raises:
             EventTooLargeError: no more should be read of this stream.
         """
-        if self._inner is None:
-            self._blanks += chunk
-            first = self._blanks.lstrip(_BLANKS)[:1]
-            if not first:
-                return chunk
-            if first in b"[{":
-                self._inner = ArrayStream(self._on_event, self._on_end)
-            else:
-                self._inner = EventStream(self._on_event, holds_back=False)
-            self._inner.feed(self._blanks)
-            return chunk
-        return self._inner.feed(chunk)
+        self._blanks += chunk
+        first = self._blanks.lstrip(_BLANKS)[:1]
+        if first:
+            reader = self._reader
+            reader.events = ArrayStream(reader) if first in b"[{" else EventStream(reader)
+            reader.events.feed(self._blanks)
+        return chunk
 
     def finish(self) -> bytes:
         """Take the end of the stream; nothing was held back."""
-        return b"" if self._inner is None else self._inner.finish()
+        return b""
 
     def unread_bytes(self, data: bytes) -> int:
-        """Return how much of an event that cannot be read counts as generated text."""
-        return 0 if self._inner is None else self._inner.unread_bytes(data)
+        """Return how much of what cannot be read counts as generated text: nothing was read."""
+        del data
+        return 0

@@ -208,7 +208,7 @@ class TranscriptStreamReader:
 
     def __init__(self, seconds_min: int) -> None:
         """Begin with nothing seen."""
-        self.events = EventStream(self._on_event, holds_back=False)
+        self.events = EventStream(self)
         self.is_complete = False
         self.is_over = False
         self.seen_bytes = 0
@@ -229,7 +229,8 @@ class TranscriptStreamReader:
             has_error=self._has_error,
         )
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
         if self.is_over:
             return False
         event, is_whole = decoded(_event_decoder, data)

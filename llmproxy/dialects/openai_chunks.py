@@ -1,5 +1,7 @@
 """Reads streams of OpenAI's chunks: chat completions and legacy ones (reference wire.md A.2)."""
 
+from collections.abc import Iterator
+
 import msgspec
 
 from llmproxy.dialects.answers import (
@@ -11,7 +13,6 @@ from llmproxy.dialects.answers import (
 )
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
-from llmproxy.dialects.repeats import Repeats
 from llmproxy.dialects.sse import EventStream
 
 
@@ -69,7 +70,7 @@ class ChunkStreamReader:
 
     def __init__(self, *, withholds_usage: bool) -> None:
         """Withhold the usage chunk when the client did not ask for it."""
-        self.events = EventStream(self._on_event, holds_back=withholds_usage)
+        self.events = EventStream(self, holds_back=withholds_usage)
         self.is_complete = False
         self.is_over = False
         self._withholds_usage = withholds_usage
@@ -78,7 +79,6 @@ class ChunkStreamReader:
         self._service_tier = ABSENT
         self.seen_bytes = 0
         self._has_error = False
-        self._repeats = Repeats()
         self._begun: set[int | None] = set()
         self._finished: set[int | None] = set()
 
@@ -97,50 +97,47 @@ class ChunkStreamReader:
             has_error=self._has_error,
         )
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; return whether it is the usage chunk that is to be withheld."""
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
-        repeated = self._repeats.text_bytes(name, data)
-        if repeated >= 0:
-            self.seen_bytes += repeated
-            return False
         if data == b"[DONE]":
             self.is_complete = self.is_over = True
+            self.events.repeats.forget()
             return False
         if name == b"error":
             self._has_error = True
         chunk, is_whole = decoded(_chunk_decoder, data)
         before = self.seen_bytes
         is_withheld = self._take(chunk)
-        if is_whole:
-            if self._repeats.may_learn:
-                self._learn(name, data, chunk)
-            return is_withheld
-        self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+        generated = self.seen_bytes - before
+        if not is_whole:
+            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
+        elif generated and self.events.repeats.may_learn:
+            self._learn(data, chunk, generated)
         return is_withheld
 
-    def _learn(self, name: bytes, data: bytes, chunk: _Chunk) -> None:
-        """Expect more chunks like this one, if it says nothing but a text."""
+    def _learn(self, data: bytes, chunk: _Chunk, generated: int) -> None:
+        """Expect more chunks like this one, if it says nothing but one text of so many bytes."""
         if chunk.choices is None or len(chunk.choices) != 1 or chunk.x_groq is not None:
             return
         (choice,) = chunk.choices
-        if any(map(is_given, (chunk.usage, chunk.error, choice.finish_reason))):
+        if is_given(choice.finish_reason) or is_given(chunk.usage) or is_given(chunk.error):
             return
-        member, text = b"text", choice.text
-        if choice.delta is not None:
-            member, text = b"content", choice.delta.content
-            if choice.text is not ABSENT or _delta_bytes(choice.delta) != text_bytes(text):
+        for member, text in _texts(choice):
+            if text is not ABSENT and text_bytes(text) == generated:
+                self.events.repeats.learn(data, member, bytes(text), b"obfuscation")
                 return
-        self._repeats.learn(name, data, member, bytes(text))
 
     def _take_names(self, chunk: _Chunk) -> None:
         """Take what others repeat: repeats of an older chunk would have to take it back."""
         if chunk.model is not ABSENT and chunk.model != self._model:
             self._model = chunk.model
-            self._repeats.forget()
-        if is_given(chunk.service_tier) and chunk.service_tier != self._service_tier:
-            self._service_tier = chunk.service_tier
-            self._repeats.forget()
+            self.events.repeats.forget()
+        tier = chunk.service_tier
+        if tier is not ABSENT and tier != self._service_tier and is_given(tier):
+            self._service_tier = tier
+            self.events.repeats.forget()
 
     def _take(self, chunk: _Chunk) -> bool:
         self._take_names(chunk)
@@ -150,17 +147,15 @@ class ChunkStreamReader:
             self._take_choice(choice)
         if self._finished:
             self.is_complete = self._begun <= self._finished
-        usage = chunk.usage
-        if not is_given(usage) and chunk.x_groq is not None:
-            usage = chunk.x_groq.usage
-        if not is_given(usage):
+        usage = chunk.usage if chunk.x_groq is None or is_given(chunk.usage) else chunk.x_groq.usage
+        if usage is ABSENT or not is_given(usage):
             return False
         self._usage = usage
         # Not every chunk with usage is the extra one: some providers put it beside content.
         return self._withholds_usage and chunk.choices == []
 
     def _take_choice(self, choice: _Choice) -> None:
-        if is_given(choice.finish_reason):
+        if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
             self._finished.add(choice.index)
         else:
             self._begun.add(choice.index)
@@ -168,6 +163,20 @@ class ChunkStreamReader:
             self.seen_bytes += text_bytes(choice.text)
         if choice.delta is not None:
             self.seen_bytes += _delta_bytes(choice.delta)
+
+
+def _texts(choice: _Choice) -> Iterator[tuple[bytes, msgspec.Raw]]:
+    """Yield the texts that events repeat, with the names of their members."""
+    delta = choice.delta
+    if delta is None:
+        yield b"text", choice.text
+        return
+    yield b"content", delta.content
+    yield b"reasoning_content", delta.reasoning_content
+    yield b"reasoning", delta.reasoning
+    for call in delta.tool_calls or ():
+        if call is not None and call.function is not None:
+            yield b"arguments", call.function.arguments
 
 
 def _delta_bytes(delta: _Delta) -> int:

@@ -228,7 +228,7 @@ class ImageStreamReader:
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
-        self.events = EventStream(self._on_event, holds_back=False)
+        self.events = EventStream(self)
         self.is_complete = False
         self.is_over = False
         self.seen_bytes = 0
@@ -246,7 +246,8 @@ class ImageStreamReader:
             has_error=self._has_error,
         )
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
         if self.is_over:
             return False
         event, is_whole = decoded(_event_decoder, data)

@@ -201,6 +201,8 @@ _item_decoder = msgspec.json.Decoder(_Item)
 _event_decoder = msgspec.json.Decoder(_Event)
 _NOT_STORED = b"false"
 """So says an account whose provider keeps nothing, whatever was asked for."""
+_VARIED = (b"sequence_number", b"obfuscation")
+"""What differs in deltas of the same part: nothing that counts."""
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 
 
@@ -209,7 +211,7 @@ class ResponseStreamReader:
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        self.events = EventStream(self._on_event, holds_back=False)
+        self.events = EventStream(self)
         self.is_complete = False
         self.is_over = False
         self._last = _Response()
@@ -222,7 +224,8 @@ class ResponseStreamReader:
             self._last, self.seen_bytes, is_final=self.is_complete, has_error=self._has_error
         )
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
         if data == b"[DONE]":  # some followers of OpenAI add it
@@ -230,8 +233,11 @@ class ResponseStreamReader:
         event, is_whole = decoded(_event_decoder, data)
         before = self.seen_bytes
         self._take(name, event)
+        generated = self.seen_bytes - before
         if not is_whole:
-            self.seen_bytes = max(self.seen_bytes, before + self.events.unread_bytes(data))
+            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
+        elif generated and event.delta is not ABSENT and self.events.repeats.may_learn:
+            self.events.repeats.learn(data, b"delta", bytes(event.delta), *_VARIED)
         return False
 
     def _take(self, name: bytes, event: _Event) -> None:
@@ -240,6 +246,7 @@ class ResponseStreamReader:
             self._last = event.response
         if event.type in _LAST:
             self.is_complete = self.is_over = True
+            self.events.repeats.forget()
             self._has_error = event.type == "response.failed"
         elif event.type == "error" or name == b"error" or is_given(event.error):
             self._has_error = True

@@ -72,7 +72,7 @@ class UnmeteredStreamReader:
 
     def __init__(self) -> None:
         """Start with nothing seen; whatever comes is taken for a whole answer."""
-        self.events = EventStream(self._on_event, holds_back=False)
+        self.events = EventStream(self)
         self.is_complete = True
         self.is_over = False
         self.seen_bytes = 0
@@ -81,7 +81,8 @@ class UnmeteredStreamReader:
         """Return how much has passed."""
         return Reading(seen_bytes=self.seen_bytes, problem="a stream that nobody asked for")
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
         del name
         self.seen_bytes += len(data)
         return False

@@ -10,7 +10,7 @@ from llmproxy.dialects.base import Reading
 from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents, GeminiStreamReader
 from llmproxy.dialects.gemini_embeddings import EMBED, GeminiEmbeddings
 from llmproxy.dialects.json_arrays import ArrayStream
-from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError
+from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError, Splitter
 from llmproxy.usage import Leg, Usage
 
 MODEL = "gemini-2.5-flash"
@@ -331,18 +331,30 @@ def test_searches_are_counted_as_they_are_billed(model: str, billed: int) -> Non
 # --- the splitting of arrays ---
 
 
-def split(stream: bytes, *cuts: int) -> tuple[list[bytes], int]:
-    found: list[bytes] = []
-    ends: list[int] = []
+class Objects:
+    """What a reader of an array is handed."""
 
-    def on_object(name: bytes, written: bytes) -> bool:
-        found.append(written)
+    def __init__(self) -> None:
+        self.seen_bytes = 0
+        self.found: list[bytes] = []
+        self.ends = 0
+        self.events: Splitter = ArrayStream(self)
+
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        del name
+        self.found.append(data)
         return False
 
-    splitter = ArrayStream(on_object, lambda: ends.append(len(found)))
+    def on_array_end(self) -> None:
+        self.ends += 1
+
+
+def split(stream: bytes, *cuts: int) -> tuple[list[bytes], int]:
+    objects = Objects()
+    splitter = objects.events
     pieces = [stream[a:b] for a, b in zip((0, *cuts), (*cuts, None), strict=True)]
     assert b"".join(splitter.feed(piece) for piece in pieces) + splitter.finish() == stream
-    return found, len(ends)
+    return objects.found, objects.ends
 
 
 TRICKY = [
@@ -387,7 +399,7 @@ def test_a_long_text_in_small_pieces_is_read_once() -> None:
 
 
 def test_an_object_without_end_is_not_kept_for_ever() -> None:
-    splitter = ArrayStream(lambda name, written: False, lambda: None)
+    splitter = Objects().events
     splitter.feed(b'[{"a":"')
     with pytest.raises(EventTooLargeError):
         splitter.feed(b"x" * EVENT_BYTES_MAX)

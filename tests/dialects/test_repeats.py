@@ -8,10 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.dialects.anthropic_messages import MessageStreamReader
+from llmproxy.dialects.gemini_contents import STREAM, GeminiContents
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
+from llmproxy.dialects.openai_responses import ResponseStreamReader
 from llmproxy.dialects.repeats import LEARNT_MAX, Repeats
+from llmproxy.dialects.sse import EventStream
 
 Event = dict[str, Any]
+GEMINI = GeminiContents(STREAM, "m")
 
 WORDS = st.one_of(
     st.sampled_from(
@@ -59,7 +63,7 @@ def test_a_chat_stream_reads_the_same_with_repeats_and_without(
     for event in events:
         data = b"data: " + written(event, spaced=spaced, is_ascii=is_ascii) + b"\n\n"
         with_repeats.events.feed(data)
-        without._repeats = Repeats()
+        without.events.repeats.forget()
         without.events.feed(data)
         assert with_repeats.seen_bytes == without.seen_bytes
         assert with_repeats.reading() == without.reading()
@@ -86,41 +90,154 @@ def test_an_anthropic_stream_reads_the_same_with_repeats_and_without(
         data = written(event, spaced=spaced, is_ascii=False)
         for reader in (with_repeats, without):
             reader.events.feed(b"event: content_block_delta\ndata: " + data + b"\n\n")
-        without._repeats = Repeats()
+        without.events.repeats.forget()
         assert with_repeats.seen_bytes == without.seen_bytes
 
 
-def repeats_of(data: bytes, text: bytes) -> Repeats:
-    repeats = Repeats()
-    repeats.learn(b"", data, b"content", b'"' + text + b'"')
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["response.output_text.delta"] * 6 + ["response.x.delta", "x", "error"]
+            ),
+            st.one_of(WORDS, WORDS, WORDS, ODD),
+            st.one_of(st.just("pad"), WORDS, ODD),
+        ),
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_a_stream_of_responses_reads_the_same_with_repeats_and_without(
+    deltas: list[tuple[str, object, object]], spaced: bool
+) -> None:
+    with_repeats, without = ResponseStreamReader(), ResponseStreamReader()
+    for number, (kind, delta, padding) in enumerate(deltas):
+        event = {"type": kind, "sequence_number": number, "delta": delta, "obfuscation": padding}
+        data = written(event, spaced=spaced, is_ascii=False)
+        for reader in (with_repeats, without):
+            reader.events.feed(b"event: %b\ndata: %b\n\n" % (kind.encode(), data))
+        without.events.repeats.forget()
+        assert with_repeats.seen_bytes == without.seen_bytes
+        assert with_repeats.reading() == without.reading()
+
+
+COUNT = st.one_of(st.integers(0, 30), st.sampled_from([None, -1, 1.5, 10**10, "7"]))
+
+
+@given(
+    st.lists(
+        st.tuples(st.one_of(WORDS, WORDS, ODD), st.sampled_from([0] * 5 + [1]), COUNT, COUNT),
+        max_size=10,
+    ),
+    st.lists(st.sampled_from([None] * 9 + ["STOP"]), min_size=10, max_size=10),
+    st.booleans(),
+)
+def test_a_gemini_stream_reads_the_same_with_repeats_and_without(
+    chunks: list[tuple[object, int, object, object]], ends: list[str | None], spaced: bool
+) -> None:
+    """Repeats may leave out counts that no stream takes back, and none that its end does."""
+    with_repeats, without = (GEMINI.stream_reader(withholds_usage=False) for _ in "ab")
+    for (text, index, candidates, total), end in zip(chunks, ends, strict=False):
+        candidate: Event = {"content": {"parts": [{"text": text}]}, "index": index}
+        if end is not None:
+            candidate["finishReason"] = end
+        usage = {
+            "promptTokenCount": 9,
+            "candidatesTokenCount": candidates,
+            "totalTokenCount": total,
+        }
+        event = {"candidates": [candidate], "usageMetadata": usage}
+        data = b"data: " + written(event, spaced=spaced, is_ascii=False) + b"\n\n"
+        for reader in (with_repeats, without):
+            reader.events.feed(data)
+        if isinstance(without.events, EventStream):
+            without.events.repeats.forget()
+        assert with_repeats.seen_bytes == without.seen_bytes
+        assert with_repeats.reading() == without.reading()
+        assert with_repeats.is_complete == without.is_complete
+
+
+class Counter:
+    """Whoever counts the text of a stream."""
+
+    seen_bytes = 0
+
+
+FRAMES = [(b"data: ", b"\n\n"), (b"event: x\ndata: ", b"\n\n"), (b"data:", b"\r\n\r\n")]
+
+
+def learnt(event: bytes, data: bytes, text: bytes, *varied: bytes) -> Repeats:
+    repeats = Repeats(Counter())
+    repeats.event = event
+    repeats.learn(data, b"content", b'"' + text + b'"', *varied)
     return repeats
 
 
-def test_a_text_and_its_padding_may_differ() -> None:
-    repeats = repeats_of(b'{"d":{"content":"hi"},"u":null,"obfuscation":"xyz"}', b"hi")
-    assert repeats.text_bytes(b"", b'{"d":{"content":" you all"},"u":null,"obfuscation":"z"}') == 8
-    assert repeats.text_bytes(b"", b'{"d":{"content":""},"u":null,"obfuscation":""}') == 0
+def skipped(repeats: Repeats, chunk: bytes, start: int = 0) -> tuple[int, int]:
+    """Return where the repeats end, and how much text they have."""
+    counter = Counter()
+    repeats._counter = counter
+    end = repeats.skip(chunk, start)
+    return end, counter.seen_bytes
+
+
+def is_repeat(repeats: Repeats, event: bytes) -> bool:
+    return skipped(repeats, event)[0] == len(event)
+
+
+@pytest.mark.parametrize(("before", "after"), FRAMES)
+def test_a_text_padding_and_numbers_may_differ(before: bytes, after: bytes) -> None:
+    data = b'{"n": 3,"d":{"content":"hi"},"u":null,"obfuscation":"xyz"}'
+    repeats = learnt(before + data + after, data, b"hi", b"n", b"obfuscation", b"absent")
+    others = [
+        b'{"n": 12,"d":{"content":" you all"},"u":null,"obfuscation":"z"}',
+        b'{"n": 3,"d":{"content":""},"u":null,"obfuscation":""}',
+        b'{"n": 4,"d":{"content":"\\"\\n"},"u":null,"obfuscation":"z"}',
+    ]
+    events = [before + one + after for one in others]
+    assert [skipped(repeats, event) for event in events] == [
+        (len(event), text) for event, text in zip(events, (8, 0, 4), strict=True)
+    ]
+    run = b"".join(events)
+    assert skipped(repeats, run + b"data: x\n\n") == (len(run), 12)
+    assert repeats.last == events[-1]
+    assert skipped(repeats, b": first\n\n" + run, 9) == (9 + len(run), 12)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b'{"d":{"content":"a"},"u":1}',
-        b'{"d":{"content":"a"},"u":null} ',
-        b'{"d":{"content":"a","content":"b"},"u":null}',
-        b'{"d":{"content":"a\\"},"u":null}',
-        b'{"d":{"content":null},"u":null}',
-        b'{"d":{"content":"a',
-        b'{"d":{"content":"',
-        b'{"d":{"content":"a"}',
+        b'{"n":1,"d":{"content":"a"},"u":1}',
+        b'{"n":1,"d":{"content":"a"},"u":null} ',
+        b'{"n":1,"d":{"content":"a","content":"b"},"u":null}',
+        b'{"n":1,"d":{"content":"a\\"},"u":null}',
+        b'{"n":1,"d":{"content":"\\u0061"},"u":null}',
+        b'{"n":1,"d":{"content":"\\x"},"u":null}',
+        b'{"n":1,"d":{"content":"a\nb"},"u":null}',
+        b'{"n":1,"d":{"content":"a\rb"},"u":null}',
+        b'{"n":1,"d":{"content":null},"u":null}',
+        b'{"n":0,"d":{"content":"a"},"u":null}',
+        b'{"n":-1,"d":{"content":"a"},"u":null}',
+        b'{"n":1.5,"d":{"content":"a"},"u":null}',
+        b'{"n":1e5,"d":{"content":"a"},"u":null}',
+        b'{"n":"1","d":{"content":"a"},"u":null}',
+        b'{"n":12345678901,"d":{"content":"a"},"u":null}',
+        b'{"n":1,"d":{"content":"a',
+        b'{"n":1,"d":{"content":"',
+        b'{"n":1,"d":{"content":"a"}',
+        b'{"n":',
         b"",
     ],
 )
 def test_anything_else_that_differs_is_no_repeat(data: bytes) -> None:
-    repeats = repeats_of(b'{"d":{"content":"hi"},"u":null}', b"hi")
-    assert repeats.text_bytes(b"", b'{"d":{"content":"a"},"u":null}') == 1
-    assert repeats.text_bytes(b"", data) == -1
-    assert repeats.text_bytes(b"error", b'{"d":{"content":"a"},"u":null}') == -1
+    known = b'{"n":7,"d":{"content":"hi"},"u":null}'
+    repeats = learnt(b"data: " + known + b"\n\n", known, b"hi", b"n")
+    alike = b'{"n":1,"d":{"content":"a"},"u":null}'
+    assert is_repeat(repeats, b"data: " + alike + b"\n\n")
+    assert not is_repeat(repeats, b"data: " + data + b"\n\n")
+    assert not is_repeat(repeats, b"event: error\ndata: " + alike + b"\n\n")
+    assert not is_repeat(repeats, b"data: " + alike + b"\ndata: 1\n\n")
+    assert not is_repeat(repeats, b"data: " + alike)
 
 
 @pytest.mark.parametrize(
@@ -129,17 +246,40 @@ def test_anything_else_that_differs_is_no_repeat(data: bytes) -> None:
         b'{"content":"hi","logprobs":{"content":[]}}',
         b'{"content":"hi","x":"\\n"}',
         b'{"content" :"hi"}',
-        b'{"content":"hi","obfuscation":5,"x":"y"}',
         b'{"content":"ho"}',
+        b'{"content":"hi","n":-5}',
+        b'{"content":"hi","n":null}',
+        b'{"content":"hi","n":[1]}',
     ],
 )
 def test_where_it_is_not_clear_nothing_is_learnt(data: bytes) -> None:
-    assert repeats_of(data, b"hi").text_bytes(b"", data) == -1
+    event = b"data: " + data + b"\n\n"
+    assert not is_repeat(learnt(event, data, b"hi", b"n"), event)
+
+
+def test_of_an_event_in_several_lines_or_with_its_data_twice_nothing_is_learnt() -> None:
+    data = b'{"content":"hi"}'
+    for event in (b": %b\ndata: %b\n\n" % (data, data), b'data: {"content":\ndata: "hi"}\n\n'):
+        assert not is_repeat(learnt(event, data, b"hi"), event)
+
+
+def test_an_empty_text_is_not_learnt_since_the_first_event_is_unlike_the_others() -> None:
+    data = b'{"content":""}'
+    repeats = learnt(b"data: " + data + b"\n\n", data, b"")
+    assert not is_repeat(repeats, b"data: " + data + b"\n\n")
 
 
 def test_it_gives_up_where_nothing_repeats() -> None:
-    repeats = Repeats()
+    repeats = Repeats(Counter())
     for _ in range(LEARNT_MAX):
         assert repeats.may_learn
-        repeats.learn(b"", b"{}", b"content", b"")
+        repeats.learn(b"{}", b"content", b'"x"')
     assert not repeats.may_learn
+
+
+def test_what_follows_the_last_word_is_no_repeat() -> None:
+    reader = ChunkStreamReader(withholds_usage=False)
+    event = b'data: {"choices":[{"index":0,"delta":{"content":"word"}}]}\n\n'
+    for piece in (event, event, b"data: [DONE]\n\n", event):
+        reader.events.feed(piece)
+    assert reader.seen_bytes == 8

@@ -49,9 +49,10 @@ class Splitter:
 
     def __init__(self, *, holds_back: bool) -> None:
         self.events: list[Event] = []
-        self.stream = EventStream(self._on_event, holds_back=holds_back)
+        self.seen_bytes = 0
+        self.stream = EventStream(self, holds_back=holds_back)
 
-    def _on_event(self, name: bytes, data: bytes) -> bool:
+    def on_event(self, name: bytes, data: bytes) -> bool:
         self.events.append((name, data))
         return b'"usage"' in data
 
@@ -193,7 +194,7 @@ def test_a_line_of_5_mb_comes_whole_and_quickly(holds_back: bool) -> None:
 def test_an_unreadable_event_counts_in_full_unless_the_end_of_the_stream_cut_it_short() -> None:
     splitter = Splitter(holds_back=False)
     splitter.run(b"data: {\n\n")
-    assert EventStream(lambda _name, _data: False, holds_back=False).unread_bytes(b"12345") == 5
+    assert Splitter(holds_back=False).stream.unread_bytes(b"12345") == 5
     assert splitter.stream.unread_bytes(b"12345") == 0
 
 
@@ -205,7 +206,7 @@ def test_an_event_of_nothing_but_comments_reaches_no_reader() -> None:
 
 def test_an_event_that_does_not_end_is_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1000)
-    stream = EventStream(lambda _name, _data: False, holds_back=False)
+    stream = Splitter(holds_back=False).stream
     stream.feed(b"data: " + b"x" * 994)
     with pytest.raises(EventTooLargeError, match="1,000 bytes"):
         stream.feed(b"y")

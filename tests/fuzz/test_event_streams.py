@@ -49,18 +49,26 @@ def read_plainly(stream: bytes) -> list[Event]:
     return events
 
 
+class Notes:
+    """What a reader is handed; it withholds what has these bytes in it."""
+
+    def __init__(self, withheld: bytes | None) -> None:
+        self.seen_bytes = 0
+        self.events: list[Event] = []
+        self._withheld = withheld
+
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        self.events.append((name, data))
+        return self._withheld is not None and self._withheld in data
+
+
 def run(
     pieces: list[bytes], *, holds_back: bool, withhold: bytes | None = None
 ) -> tuple[list[Event], bytes]:
-    events: list[Event] = []
-
-    def note(name: bytes, data: bytes) -> bool:
-        events.append((name, data))
-        return withhold is not None and withhold in data
-
-    stream = EventStream(note, holds_back=holds_back)
+    notes = Notes(withhold)
+    stream = EventStream(notes, holds_back=holds_back)
     passed = b"".join(stream.feed(piece) for piece in pieces)
-    return events, passed + stream.finish()
+    return notes.events, passed + stream.finish()
 
 
 @given(STREAMS, st.data())

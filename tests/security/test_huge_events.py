@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from llmproxy.dialects import sse
-from llmproxy.dialects.sse import EventStream, EventTooLargeError
+from llmproxy.dialects.openai_chunks import ChunkStreamReader
+from llmproxy.dialects.sse import EventTooLargeError
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.support.stub_provider import Out, SeenRequest
 
@@ -16,7 +17,7 @@ def test_an_event_that_never_ends_is_refused(
     holds_back: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1000)
-    stream = EventStream(lambda _name, _data: False, holds_back=holds_back)
+    stream = ChunkStreamReader(withholds_usage=holds_back).events
     for _ in range(10):
         assert stream.feed(b"data: " + b"x" * 900 + b"\n\n") != b""
     stream.feed(b"data: " + b"x" * 900)
