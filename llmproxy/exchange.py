@@ -9,18 +9,12 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
+from llmproxy.cover import PIECE_BYTES, Cover, NotCoveredError
 from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.dialects.sse import EventTooLargeError
-from llmproxy.errors import (
-    ApiError,
-    DatabaseError,
-    budget_ended,
-    credit_ended,
-    ledger_busy,
-    proxy_error,
-)
-from llmproxy.growing import GrowingHold
+from llmproxy.errors import ApiError, DatabaseError, proxy_error
+from llmproxy.growing import make_growing
 from llmproxy.headers import Headers, to_client
 from llmproxy.masking import MaskedBody, without_ids
 from llmproxy.money import format_usd
@@ -64,15 +58,6 @@ class Client(Protocol):
 
     def write(self, body: bytes, *, more: bool) -> None:
         """Send a piece of the body; the last one has `more` False."""
-
-
-class _NotCoveredError(Exception):
-    """The hold of a running answer cannot grow: why, and what its client is told."""
-
-    def __init__(self, reason: str, error: ApiError) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.error = error
 
 
 class Exchange:
@@ -174,18 +159,21 @@ class Exchange:
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         self._start(answer.status, headers)
         broken: str | None = None
+        rest = b""
         try:
-            await self._pass_events(answer, reader)
+            rest = await self._pass_events(answer, reader)
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
         except EventTooLargeError as error:
             broken = f"{provider.name} was broken off: {error}"
-        except _NotCoveredError as refusal:
+        except NotCoveredError as refusal:
             self._ending.end(reader.reading(), refusal.reason)
             answer.close()  # before anything is waited for: what is generated now nobody pays for
+            await self._pass(refusal.covered)
             await self._finish_broken(refusal.error)
             return
-        rest = reader.events.finish()
+        if broken is not None:
+            rest = reader.events.finish()
         reading = reader.reading()
         if broken is None and not (reader.is_complete or reading.has_error):
             broken = f"{provider.name} ended the stream before the answer was complete"
@@ -198,46 +186,36 @@ class Exchange:
             self._attempts.note_broken(broken)
             await self._finish_broken(self._interrupted(broken))
 
-    async def _pass_events(self, answer: Answer, reader: StreamReader) -> None:
+    async def _pass_events(self, answer: Answer, reader: StreamReader) -> bytes:
         """Pass events on, each only when the hold covers what has been generated.
+
+        Returns what is left for the end, which must not leave before the hold's own end.
 
         Raises:
             UpstreamError: the provider broke off.
             EventTooLargeError: it sends what must not be kept.
-            _NotCoveredError: the hold cannot grow any more.
+            NotCoveredError: the hold cannot grow any more.
         """
-        growing = self._growing_hold()
+        growing = make_growing(self._services, self._order)
+        cover = None if growing is None else Cover(growing, reader)
         while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
-            passed = reader.events.feed(chunk)
+            if cover is not None and len(chunk) > PIECE_BYTES:
+                passed = await cover.read_pile(chunk)
+            else:
+                passed = reader.events.feed(chunk)
+                if cover is not None and reader.seen_bytes > cover.growing.look_at_bytes:
+                    await cover.require()
             if reader.is_over:
                 self._ending.end(reader.reading())
-            elif growing is not None and reader.seen_bytes > growing.look_at_bytes:
-                await self._require_cover(growing, reader.seen_bytes)
+                cover = None  # what follows the last word counts for nothing
             if passed:
                 await self._pass(passed)
             if not self.times.is_noted:
                 self.note_seen()
-
-    def _growing_hold(self) -> GrowingHold | None:
-        order = self._order
-        if order.quote is None or order.hold is None or not order.quote.grows:
-            return None
-        services = self._services
-        return GrowingHold(services.writer, services.gate, order.principal, order.quote, order.hold)
-
-    @staticmethod
-    async def _require_cover(growing: GrowingHold, seen_bytes: int) -> None:
-        try:
-            is_covered = await growing.covers(seen_bytes)
-        except DatabaseError as error:
-            what = "the ledger could not be written while the answer ran"
-            raise _NotCoveredError(what, ledger_busy()) from error
-        if is_covered:
-            return
-        if growing.is_budget_short:
-            what = "the budget of the API key ended before the answer"
-            raise _NotCoveredError(what, budget_ended())
-        raise _NotCoveredError("the credit ended before the answer", credit_ended())
+        rest = reader.events.finish()
+        if cover is not None and reader.seen_bytes > cover.growing.look_at_bytes:
+            await cover.require()
+        return rest
 
     async def _relay_plain(self, answer: Answer) -> None:
         """Pass a plain answer on, metered before it is sent; while, when large or without usage."""
@@ -271,7 +249,7 @@ class Exchange:
 
         It goes on all the same: it has been generated, and is charged as far as the credit goes.
         """
-        growing = self._growing_hold()
+        growing = make_growing(self._services, self._order)
         if growing is None:
             return None
         what = f"{self._order.provider.name} sent one piece where a stream was asked for"

@@ -11,12 +11,20 @@ from llmproxy import ledger
 from llmproxy.accounts import Principal
 from llmproxy.errors import DatabaseError
 from llmproxy.gate import Gate
+from llmproxy.order import Order, Services
 from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
 from llmproxy.storage.queue import Queue
 
 SEEN_BYTES_PER_TOKEN = 2
 """Fewer than almost any text has, in any script: what is held covers what the provider counts."""
+
+
+def make_growing(services: Services, order: Order) -> "GrowingHold | None":
+    """Return the hold of an admitted request that grows with its answer, None if it does not."""
+    if order.quote is None or order.hold is None or not order.quote.grows:
+        return None
+    return GrowingHold(services.writer, services.gate, order.principal, order.quote, order.hold)
 
 
 class GrowingHold:
@@ -40,6 +48,16 @@ class GrowingHold:
         self.look_at_bytes = self._next_look(is_short=False)
         """Up to so many bytes of generated text nothing needs to be done."""
 
+    @property
+    def output_tokens_max(self) -> int:
+        """The most tokens of output that the answer can have."""
+        return self._quote.output_tokens
+
+    @property
+    def held_bytes(self) -> int:
+        """So many bytes of generated text are surely held."""
+        return self._held_tokens * SEEN_BYTES_PER_TOKEN
+
     async def covers(self, seen_bytes: int) -> bool:
         """Say whether so much generated text is held; extend the hold where its end is near.
 
@@ -48,14 +66,32 @@ class GrowingHold:
         Raises:
             DatabaseError: it has outgrown its hold, and the ledger cannot be written.
         """
-        # Never more than the answer can have: that is all that can be held, and it suffices.
-        text_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
-        seen_tokens = min(text_tokens, self._quote.output_tokens)
-        if seen_tokens > self._held_tokens and not await self._catch_up(seen_tokens):
+        seen_tokens = self._seen_tokens(seen_bytes)
+        if not await self._holds(seen_tokens):
             return False
         if seen_bytes > self.look_at_bytes:
             await self._grow_ahead_of_need(seen_tokens)
         return True
+
+    async def covers_end(self, seen_bytes: int, billed_tokens: int) -> bool:
+        """Say the same of an answer at its end, of which so many tokens of output are billed.
+
+        Where the provider bills more than the text can have been, that is its own doing: what
+        passes is covered.
+
+        Raises:
+            DatabaseError: it has outgrown its hold, and the ledger cannot be written.
+        """
+        return await self._holds(min(self._seen_tokens(seen_bytes), billed_tokens))
+
+    def _seen_tokens(self, seen_bytes: int) -> int:
+        """Return the most tokens that a text can have been."""
+        # Never more than the answer can have: that is all that can be held, and it suffices.
+        text_tokens = -(-seen_bytes // SEEN_BYTES_PER_TOKEN)
+        return min(text_tokens, self._quote.output_tokens)
+
+    async def _holds(self, tokens: int) -> bool:
+        return tokens <= self._held_tokens or await self._catch_up(tokens)
 
     async def _grow_ahead_of_need(self, seen_tokens: int) -> None:
         """Ask for more, or take what was granted; if it was not, there is time to ask again."""

@@ -4,7 +4,6 @@ Read `Relay.handle` and follow it downwards. No framework in here: the server ha
 `Request` and a `Client`, and runs `handle` in a task that a client's disconnect does not cancel.
 """
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
@@ -19,12 +18,9 @@ from llmproxy.clock import RequestIds, request_id_text
 from llmproxy.dialects.base import Endpoint, RequestFacts, StoredContext
 from llmproxy.errors import (
     ApiError,
-    DatabaseError,
     NotAllowedError,
     compressed_body,
-    ledger_busy,
     previous_response_not_found,
-    proxy_error,
     unknown_model_pricing,
     websocket_unsupported,
 )
@@ -39,6 +35,7 @@ from llmproxy.limits import Network
 from llmproxy.live_keys import Pool
 from llmproxy.model_list import models_body
 from llmproxy.order import Order, Services, scope_of
+from llmproxy.own_answers import answer, answer_failure
 from llmproxy.presets import PRESETS
 from llmproxy.quote import HoldPolicy, Quote, make_quote
 from llmproxy.rate_limits import Entry
@@ -48,8 +45,6 @@ from llmproxy.trace import Trace
 from llmproxy.unheld import UnheldRows
 
 DRAIN_RETRY_AFTER_S = 5
-
-_log = logging.getLogger("llmproxy.relay")
 
 
 class Snapshot(NamedTuple):
@@ -165,13 +160,13 @@ class Relay:
         route = self._routes.find(request.method, request.raw_path)
         request.trace.provider, request.trace.dialect = route.provider, route.dialect
         if route.is_base:
-            _answer(client, b"", request_id)
+            answer(client, b"", request_id)
             return
         request.trace.endpoint = route.endpoint.name if route.endpoint else "models"
         principal = await self._let_in(request, route, request_id)
         if route.endpoint is None:
             body = models_body(self._catalog.current, route, principal.limits)
-            _answer(client, body, request_id)
+            answer(client, body, request_id)
             self._unheld.record(request_id, route, principal)
             return
         entry = None
@@ -367,35 +362,3 @@ class Relay:
         if order.quote and self._catalog.current.find(name, order.model_id) != order.quote.model:
             return False
         return [key.id for key in order.keys] == [key.id for key in found[1]]
-
-
-def _answer(client: Client, body: bytes, request_id: bytes) -> None:
-    """Answer a request that goes to no provider."""
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-llmproxy-request-id", request_id_text(request_id).encode()),
-    ]
-    client.start(200, headers)
-    client.write(body, more=False)
-
-
-def answer_failure(client: Client, failure: Exception, trace: Trace) -> None:
-    """Answer whatever has kept a request from being served, in our envelope."""
-    request_id = trace.request_id
-    if isinstance(failure, ApiError):
-        error = failure
-    elif isinstance(failure, DatabaseError):
-        _log.error("%s: %s", request_id, failure)
-        error = ledger_busy()
-    else:
-        _log.error("%s: internal error", request_id, exc_info=failure)
-        error = proxy_error(500, "an internal error", request_id, should_retry=False)
-    trace.code = error.code
-    if client.has_started:
-        client.abort()  # an answer cut short must never look complete
-        return
-    body = error.body(request_id, trace.dialect)
-    headers = [*error.headers(request_id), (b"content-length", b"%d" % len(body))]
-    client.start(error.status, headers)
-    client.write(body, more=False)

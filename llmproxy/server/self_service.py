@@ -15,7 +15,8 @@ from llmproxy.clock import Clock, RequestIds, parse_request_id, request_id_text,
 from llmproxy.errors import invalid_request, websocket_unsupported, wrong_method
 from llmproxy.exchange import Client
 from llmproxy.headers import Headers, asks_websocket
-from llmproxy.relay import Relay, Request, answer_failure
+from llmproxy.own_answers import answer_failure
+from llmproxy.relay import Relay, Request
 from llmproxy.server.usage_query import UsageQuery, read_usage_query
 from llmproxy.shapes import KeyStanding, RequestsPage, SumsPage
 from llmproxy.storage.database import Tx

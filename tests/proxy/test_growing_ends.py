@@ -1,6 +1,7 @@
 """Where the credit of a growing stream ends: more is asked for, and it is asked for again."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.proxy.conftest import INPUT, OUTPUT
-from tests.proxy.helpers import CHAT, Site, Visitor
+from tests.proxy.helpers import CHAT, Got, Site, Visitor
 from tests.proxy.test_growing import Pieces, dear_chat, visitor
 from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
 from tests.support.stub_provider import Out, SeenRequest
@@ -107,10 +108,16 @@ def test_what_has_caught_up_with_an_old_extension_is_extended_ahead_of_need_agai
 
 
 class Honest:
-    """A provider that generates as many tokens as it may: five bytes each, ten an event."""
+    """A provider that generates as many tokens as it may: five bytes each, ten an event.
 
-    def __init__(self) -> None:
+    Of each stream, which its request names by a number, it is never more than a few events ahead
+    of its reader: what comes at once although it cannot be paid is another matter
+    (`test_growing_piles.py`), which no test should leave to the load of the machine.
+    """
+
+    def __init__(self, streams: int) -> None:
         self.limits: list[int] = []
+        self._may_send = [threading.Semaphore(4) for _ in range(streams)]
 
     async def __call__(self, request: SeenRequest, out: Out) -> None:
         body = request.json()
@@ -120,18 +127,31 @@ class Honest:
         if not body.get("stream"):
             await out.json(200, openai_chat(text=" word" * limit, usage=usage))
             return
+        may_send = self._may_send[int(body["user"])]
         events = [" word" * min(10, limit - done) for done in range(0, limit, 10)]
         await out.head(200, [("content-type", "text/event-stream")])
-        try:
+        with contextlib.suppress(ConnectionError):
             for text in events:
+                await asyncio.to_thread(may_send.acquire, timeout=20)
                 delta = {"index": 0, "delta": {"content": text}, "finish_reason": None}
                 await out.chunk(data_event({"choices": [delta]}))
-                await asyncio.sleep(0.004)  # ten times as fast as any model
             for event in openai_chat_stream([], usage=usage, finish_reason="length")[1:]:
                 await out.chunk(event)
             await out.end()
-        except ConnectionError:
-            pass
+
+    def take(self, site: Site, who: Visitor, number: int, **fields: object) -> Got:
+        """Ask for an answer and read it, each event making room for another."""
+        may_send = self._may_send[number]
+        with site.send(who, CHAT, dear_chat(user=str(number), **fields)) as client:
+            head = client.recv_head()
+            body, events = bytearray(), 0
+            for _, part in client.recv_chunks():
+                body += part
+                for _ in range(body.count(b"\n\n") - events):
+                    may_send.release()
+                    events += 1
+            may_send.release(10)  # it is to notice that nobody reads any more
+            return Got(head.status, head.headers, bytes(body), client.clean_end, client.reset)
 
 
 @pytest.mark.parametrize("together", [1, 5])
@@ -140,11 +160,14 @@ class Honest:
 def test_128k_tokens_of_a_dear_model_on_one_dollar_never_cost_the_operator_a_cent(
     dear: Site, is_stream: bool, maximum: int | None, together: int
 ) -> None:
-    dear.stub.handle = honest = Honest()
+    dear.stub.handle = honest = Honest(together)
     ann = visitor(dear, "1")
-    body = dear_chat(stream=is_stream, max_tokens=maximum)
+
+    def ask(number: int) -> Got:
+        return honest.take(dear, ann, number, stream=is_stream, max_tokens=maximum)
+
     with ThreadPoolExecutor(together) as threads:
-        answers = list(threads.map(lambda _: dear.ask(ann, CHAT, body), range(together)))
+        answers = list(threads.map(ask, range(together)))
     left = dear.books.settled_wallet(ann.name)
     rows = [row for row in dear.books.rows(ann.name) if row["state"] != "refused"]
     assert len(rows) == len(honest.limits)
