@@ -174,9 +174,9 @@ def test_the_largest_differences_come_first(book: Book) -> None:
     assert [name for name, _ in found.by_difference()] == ["b", "a", "d"]
 
 
-def of_model(book: Book, other: Catalog, name: str) -> rerating.Span:
+def of_model(book: Book, other: Catalog, name: str, provider: str = "openai") -> rerating.Span:
     """Price the requests of one model again, to the end of the span."""
-    only = other.find("openai", name)
+    only = other.find(provider, name)
     assert only is not None
     span = rerating.Span(other, since_ms=NOW_MS, until_ms=NOW_MS + HOUR_MS, only=only)
     while not span.is_done:
@@ -204,10 +204,11 @@ def test_of_one_model_only_what_it_has_a_part_in_counts(book: Book) -> None:
     with book.write() as tx:
         tx.execute("UPDATE requests SET usage = '{'")
     assert of_model(book, both, "gpt-big").rerating == Rerating()
-    assert of_model(book, both, "gpt-test").rerating.left_out == {Why.UNREADABLE: Sum(2, 3_001_000)}
-    with book.write() as tx:
-        tx.execute("UPDATE price_versions SET provider = 'else'")
-    assert of_model(book, both, "gpt-test").rerating == Rerating()
+    assert of_model(book, both, "gpt-test").rerating.left_out == {
+        Why.UNREADABLE: Sum(2, 3_001_000, 0)
+    }
+    other = parse_entry("else", "gpt-test", {"in_price": "1", "out_price": "1"})
+    assert of_model(book, Catalog("2027-01-01", [other]), "gpt-test", "else").rerating == Rerating()
 
 
 def test_a_span_says_how_far_back_it_has_gone(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
