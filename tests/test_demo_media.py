@@ -58,6 +58,8 @@ def test_an_image_is_a_png_and_billed_by_its_tokens(ann: Any) -> None:
         assert struct.unpack(">II", image[16:24]) == (16, 16)
         start = image.index(b"IDAT") + 4
         (size,) = struct.unpack(">I", image[start - 8 : start - 4])
+        (crc,) = struct.unpack(">I", image[start + size : start + size + 4])
+        assert crc == zlib.crc32(image[start - 4 : start + size])
         assert len(zlib.decompress(image[start : start + size])) == 16 * (1 + 16 * 3)
     # 3 × 5 + 2 × 272 × 32 = 17423 µUSD
     assert spent() == 17_423_000

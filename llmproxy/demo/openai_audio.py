@@ -127,7 +127,8 @@ def sound_s(file: bytes) -> int:
     try:
         with wave.open(io.BytesIO(file)) as reader:
             params = reader.getparams()
-            return max(1, math.ceil(params.nframes / max(1, params.framerate)))
+            seconds: int = math.ceil(params.nframes / max(1, params.framerate))
+            return max(1, seconds)
     except (wave.Error, EOFError):
         return max(1, -(-len(file) // BYTES_A_SECOND))
 
@@ -142,9 +143,10 @@ def _read_form(request: Request) -> dict[str, bytes]:
         raise refusal(400, "We could not parse your multipart form.")
     fields = {}
     for part in message.walk():
-        name, content = part.get_param("name", header="content-disposition"), part.get_payload()
-        if name and isinstance(content, str):  # else it has parts of its own
-            fields[str(name)] = content.encode("ascii", "surrogateescape")
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if name and isinstance(content, bytes):  # else it has parts of its own
+            fields[str(name)] = content
     return fields
 
 
