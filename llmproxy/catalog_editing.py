@@ -110,6 +110,11 @@ def make_plan(tx: Tx, document: Document, provider: str, model_id: str, edit: Ed
     return Plan(before, model, entry)
 
 
+def afterwards(tx: Tx, document: Document, plan: Plan) -> Catalog:
+    """Return the catalog that would be in force once a plan is carried out."""
+    return in_force(tx, document).overridden([plan.after], set())
+
+
 def carry_out(tx: Tx, plan: Plan, *, actor: str, now_ms: int) -> None:
     """Store the own entry that was planned; it counts from the commit on."""
     set_override(tx, plan.after, plan.entry, actor=actor, now_ms=now_ms)

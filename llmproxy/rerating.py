@@ -5,7 +5,7 @@ multiplier is the one that the request was made with; prices and the model's mul
 other catalog's. Money is nano-USD.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from enum import Enum
 from typing import NamedTuple
@@ -19,6 +19,9 @@ from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
 PAGE_ROWS = 2000
+DAYS = 7
+DAY_MS = 86_400_000
+"""So many days are looked at before a catalog changes."""
 
 Transaction = Callable[[], AbstractContextManager[Tx]]
 """Opens a reading transaction."""
@@ -94,6 +97,8 @@ class _Charge(NamedTuple):
 
 
 # Released holds and refused requests have no part in it: they cost nothing by any catalog.
+# Of one model's requests, those count too in which it did a part as another one: a leg's model is
+# written only where it is not the model that was asked for.
 _CHARGES = """
 SELECT holds.id, users.name, holds.state, holds.basis, holds.cost_nanousd,
        holds.user_multiplier_micro, price_versions.provider, price_versions.model,
@@ -103,10 +108,73 @@ JOIN wallets ON wallets.id = holds.wallet_id
 JOIN users ON users.id = wallets.user_id
 JOIN price_versions ON price_versions.id = holds.price_version_id
 LEFT JOIN requests ON requests.id = holds.id
-WHERE holds.id > :after AND holds.id < :end
+WHERE holds.id >= :first AND holds.id < :before
   AND (holds.state = 'settled' OR holds.state = 'expired')
-ORDER BY holds.id LIMIT :limit
+  AND (:provider IS NULL OR price_versions.provider = :provider)
+  AND (:provider IS NULL
+       OR price_versions.model IN (SELECT value FROM json_each(:names))
+       OR instr(requests.usage, '"model":'))
+ORDER BY holds.id
 """
+
+_FIRST_OF_PAGE = """
+SELECT id FROM holds WHERE id >= :first AND id < :before ORDER BY id DESC LIMIT 1 OFFSET :others
+"""
+
+
+class Span:
+    """A span of time whose requests are priced again page by page, the newest first.
+
+    Where nobody waits for the rest, what was gone through are the requests since `seen_since_ms`.
+    """
+
+    def __init__(
+        self, catalog: Catalog, *, since_ms: int, until_ms: int, only: Model | None = None
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            catalog: whose prices count.
+            since_ms: the first moment of arrival.
+            until_ms: the moment before which they arrived.
+            only: a model of the catalog; requests in which it has no part are left aside.
+        """
+        self.rerating = Rerating()
+        self.since_ms = since_ms
+        self.until_ms = until_ms
+        self.seen_since_ms = until_ms
+        self.is_done = False
+        self._catalog = catalog
+        self._only = only
+        self._first = since_ms.to_bytes(6) + bytes(10)
+        self._before = until_ms.to_bytes(6) + bytes(10)
+
+    def rate_page(self, tx: Tx) -> None:
+        """Price the next PAGE_ROWS requests again, or as many as there are."""
+        values: dict[str, object] = {"first": self._first, "before": self._before}
+        row = tx.execute(_FIRST_OF_PAGE, {**values, "others": PAGE_ROWS - 1}).fetchone()
+        if row is not None:
+            values["first"] = row[0]
+        only = self._only
+        values["provider"] = only.provider if only else None
+        values["names"] = msgspec.json.encode([only.id, *only.aliases] if only else []).decode()
+        for found in tx.execute(_CHARGES, values):
+            self._add(_Charge(*found))
+        if row is None:
+            self.is_done, self.seen_since_ms = True, self.since_ms
+        else:
+            self._before, self.seen_since_ms = row[0], arrival_ms(row[0])
+
+    def _add(self, charge: _Charge) -> None:
+        usage = _usage(charge)
+        if self._only is not None and not _has_part(self._only, charge, usage):
+            return
+        found = usage if isinstance(usage, Why) else _price_again(usage, charge, self._catalog)
+        if isinstance(found, Why):
+            left_out = self.rerating.left_out.setdefault(found, Sum())
+            left_out.add(charge.cost_nanousd, 0)
+        else:
+            self.rerating.users.setdefault(charge.user, Sum()).add(charge.cost_nanousd, found)
 
 
 def rerate(
@@ -120,46 +188,29 @@ def rerate(
     """Price the requests of a span of time again, by another catalog.
 
     Args:
-        read: opens a reading transaction.
+        read: opens a reading transaction; one for each page lets a server go on with its log.
         catalog: whose prices count.
         since_ms: the first moment of arrival.
         until_ms: the moment before which they arrived.
         on_progress: called with how much of the span has been gone through, and its length.
     """
-    rerating = Rerating()
-    for page in _pages(read, since_ms, until_ms):
-        for charge in page:
-            _add(rerating, charge, catalog)
-        on_progress(arrival_ms(page[-1].id) - since_ms, until_ms - since_ms)
-    return rerating
-
-
-def _pages(read: Transaction, since_ms: int, until_ms: int) -> Iterator[list[_Charge]]:
-    """Yield the charges of a span; a transaction for each page lets a server go on with its log."""
-    after = since_ms.to_bytes(6) + bytes(10)
-    while True:
-        values = {"after": after, "end": until_ms.to_bytes(6) + bytes(10), "limit": PAGE_ROWS}
+    span = Span(catalog, since_ms=since_ms, until_ms=until_ms)
+    while not span.is_done:
         with read() as tx:
-            page = [_Charge(*row) for row in tx.execute(_CHARGES, values)]
-        if not page:
-            return
-        yield page
-        after = page[-1].id
+            span.rate_page(tx)
+        on_progress(until_ms - span.seen_since_ms, until_ms - since_ms)
+    return span.rerating
 
 
-def _add(rerating: Rerating, charge: _Charge, catalog: Catalog) -> None:
-    found = _price_again(charge, catalog)
-    if isinstance(found, Why):
-        rerating.left_out.setdefault(found, Sum()).add(charge.cost_nanousd, 0)
-    else:
-        rerating.users.setdefault(charge.user, Sum()).add(charge.cost_nanousd, found)
+def _has_part(only: Model, charge: _Charge, usage: Usage | Why) -> bool:
+    """Say whether a model was asked for, or did a part of what another one was asked for."""
+    names = {only.id, *only.aliases}
+    legs = () if isinstance(usage, Why) else usage.legs
+    return charge.model in names or any(leg.model in names for leg in legs)
 
 
-def _price_again(charge: _Charge, catalog: Catalog) -> int | Why:
+def _price_again(usage: Usage, charge: _Charge, catalog: Catalog) -> int | Why:
     """Return what a request would have cost in nano-USD, or why that cannot be said."""
-    usage = _usage(charge)
-    if isinstance(usage, Why):
-        return usage
     asked = catalog.find(charge.provider, charge.model)
     if asked is None:
         return Why.NO_MODEL

@@ -166,9 +166,61 @@ def test_only_the_span_counts_and_pages_lose_nothing(
         on_progress=lambda *each: seen.append(each),
     )
     assert found.total == Sum(5, 15_000_000, 30_000_000)
-    assert seen == [(1, 5), (3, 5), (4, 5)]
+    assert seen == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_the_largest_differences_come_first(book: Book) -> None:
     found = Rerating({"a": Sum(1, 5, 6), "b": Sum(1, 9, 2), "c": Sum(1, 3, 3), "d": Sum(1, 0, 1)})
     assert [name for name, _ in found.by_difference()] == ["b", "a", "d"]
+
+
+def of_model(book: Book, other: Catalog, name: str, provider: str = "openai") -> rerating.Span:
+    """Price the requests of one model again, to the end of the span."""
+    only = other.find(provider, name)
+    assert only is not None
+    span = rerating.Span(other, since_ms=NOW_MS, until_ms=NOW_MS + HOUR_MS, only=only)
+    while not span.is_done:
+        with book.read() as tx:
+            span.rate_page(tx)
+    return span
+
+
+def test_of_one_model_only_what_it_has_a_part_in_counts(book: Book) -> None:
+    book.settled(Leg(input=1000))
+    legs = (Leg(input=100), Leg(input=100, model="gpt-other"))
+    settle(book, book.placed(), Usage(legs))
+    both = catalog(
+        gpt_test={"in_price": "1", "out_price": "10"},
+        gpt_big={"in_price": "7", "out_price": "7", "aliases": ["gpt-other"]},
+        gpt_third={"in_price": "1", "out_price": "1"},
+    )
+    # (100 × 1 + 100 × 7) × 1.2 = 960 µUSD; the other one: 1000 × 1 × 1.2 = 1200 µUSD
+    assert of_model(book, both, "gpt-big").rerating.users == {"ann": Sum(1, 1000, 960_000)}
+    both_rated = Sum(2, 3_001_000, 2_160_000)
+    assert of_model(book, both, "gpt-test").rerating.users == {"ann": both_rated}
+    assert of_model(book, both, "gpt-third").rerating == Rerating()
+    renamed = catalog(gpt_new={"in_price": "1", "out_price": "1", "aliases": ["gpt-test"]})
+    assert of_model(book, renamed, "gpt-new").rerating.users["ann"].requests == 1
+    with book.write() as tx:
+        tx.execute("UPDATE requests SET usage = '{'")
+    assert of_model(book, both, "gpt-big").rerating == Rerating()
+    assert of_model(book, both, "gpt-test").rerating.left_out == {
+        Why.UNREADABLE: Sum(2, 3_001_000, 0)
+    }
+    other = parse_entry("else", "gpt-test", {"in_price": "1", "out_price": "1"})
+    assert of_model(book, Catalog("2027-01-01", [other]), "gpt-test", "else").rerating == Rerating()
+
+
+def test_a_span_says_how_far_back_it_has_gone(book: Book, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        book.settled(Leg(input=1000))
+    monkeypatch.setattr(rerating, "PAGE_ROWS", 2)
+    span = rerating.Span(DEARER, since_ms=NOW_MS, until_ms=NOW_MS + HOUR_MS)
+    with book.read() as tx:
+        span.rate_page(tx)
+    assert (span.is_done, span.seen_since_ms) == (False, NOW_MS + 2)
+    assert span.rerating.total == Sum(2, 6_000_000, 12_000_000)
+    with book.read() as tx:
+        span.rate_page(tx)
+    assert (span.is_done, span.seen_since_ms) == (True, NOW_MS)
+    assert span.rerating.total.requests == 3

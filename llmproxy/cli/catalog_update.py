@@ -74,10 +74,9 @@ def update(
     """Put a newer catalog file in force, after showing what it changes.
 
     Shows too what the last seven days' requests would have cost by it, user by
-    user; their charges stay as they are (with --yes only a dry run looks). It is
-    copied beside config.toml and used from then on instead of the built-in one,
-    by a running server too. Entries of your own stay. Prices that change more
-    than 20 times need --yes.
+    user; their charges stay as they are. It is copied beside config.toml and used
+    from then on instead of the built-in one, by a running server too. Entries of
+    your own stay. Prices that change more than 20 times need --yes.
     """
     from llmproxy.catalog_changes import compare
     from llmproxy.catalog_parser import load_catalog, parse_catalog
@@ -93,7 +92,7 @@ def update(
     if not as_json:
         _print_changes(old, new, changes)
     is_newer = bool(changes) or old.updated != new.updated
-    rerating = rerate_last_days(new) if changes and (dry_run or not yes) else None
+    rerating = rerate_last_days(new) if changes else None
     if rerating and not as_json:
         print_rerating(rerating)
     if is_newer and not dry_run:

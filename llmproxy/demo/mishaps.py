@@ -68,7 +68,7 @@ def _changed(request: Request, answer: Answer, name: str) -> Answer:
         return replace(answer, events=shown, breaks_off=True)
     if name in {"error-event", "failed"}:
         return replace(answer, events=(*half, _error_event(request, len(half))))
-    if name in {"no-usage", "absurd-usage"}:
+    if name in {"no-usage", "absurd-usage"} and answer.media_type == "application/json":
         edit = _without_usage if name == "no-usage" else _with_absurd_usage
         if answer.events is None:
             return replace(answer, body=msgspec.json.encode(edit(msgspec.json.decode(answer.body))))

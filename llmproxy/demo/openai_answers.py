@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 from llmproxy.demo import (
+    openai_audio,
     openai_chat,
     openai_completions,
     openai_embeddings,
+    openai_images,
     openai_moderations,
     openai_responses,
 )
@@ -16,9 +18,12 @@ from llmproxy.demo.replies import Answer, PromptCache, Request
 MODELS = ("gpt-4o", "gpt-4o-mini", "gpt-4.1-mini", "gpt-5", "gpt-5-mini", "o3", "o4-mini")
 
 _ENDPOINTS: dict[str, Callable[[Request, PromptCache], Answer]] = {
+    "/v1/audio/speech": openai_audio.speak,
+    "/v1/audio/transcriptions": openai_audio.transcribe,
     "/v1/chat/completions": openai_chat.answer,
     "/v1/completions": openai_completions.answer,
     "/v1/embeddings": openai_embeddings.answer,
+    "/v1/images/generations": openai_images.answer,
     "/v1/moderations": openai_moderations.answer,
     "/v1/responses": openai_responses.answer,
     "/v1/responses/compact": openai_responses.compact,

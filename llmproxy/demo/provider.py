@@ -237,7 +237,7 @@ class _Connection(asyncio.Protocol):
 
     def _write_plain(self, answer: Answer, *, keep_alive: bool) -> None:
         length = ("content-length", str(len(answer.body)))
-        head = _head(answer, [("content-type", "application/json"), length], keep_alive=keep_alive)
+        head = _head(answer, [("content-type", answer.media_type), length], keep_alive=keep_alive)
         body = answer.body[: len(answer.body) // 2] if answer.breaks_off else answer.body
         self._transport.write(head + body)
 

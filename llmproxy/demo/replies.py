@@ -97,6 +97,7 @@ class Answer(msgspec.Struct, frozen=True):
         gap_s: seconds between its events; None for the provider's own.
         breaks_off: the connection is cut after what is given here.
         is_array: the events are the pieces of one JSON array.
+        media_type: what the body is; streams have their own.
     """
 
     status: int
@@ -108,6 +109,7 @@ class Answer(msgspec.Struct, frozen=True):
     gap_s: float | None = None
     breaks_off: bool = False
     is_array: bool = False
+    media_type: str = "application/json"
 
 
 class Question(msgspec.Struct, frozen=True):

@@ -75,18 +75,38 @@ def test_what_cannot_be_rated_is_said(quick: Quick, book: Book, tmp_path: Path) 
     assert (shown["requests"], shown["users"]) == (0, [])
 
 
-def test_it_is_shown_before_it_is_asked_and_with_a_yes_nothing_waits_for_it(
-    quick: Quick, book: Book, file: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_shown_before_it_is_asked_and_where_nobody_is_asked_too(
+    quick: Quick, book: Book, file: Path
 ) -> None:
     update = ("catalog", "update", "--from", str(file))
     ran = quick.run(*update)
     assert ran.code == 2
     assert "would have cost:" in ran.err.partition("add --yes")[0]
+    before = book.balance()
     ran = quick.run(*update, "--yes")
     assert ran.code == 0
-    assert "would have cost" not in ran.err
+    assert "would have cost:" in ran.err
+    assert ["ann", "2", "0.0045", "0.009", "+0.0045"] in [x.split() for x in ran.out.splitlines()]
+    assert ran.out.splitlines()[-1].endswith("is in force now.")
+    assert book.balance() == before
     # The same catalog again changes nothing.
-    assert quick.json(*update, "--dry-run")["last_days"] is None
+    assert quick.json(*update, "--yes")["last_days"] is None
+
+
+def test_a_script_that_applies_it_gets_the_difference_too(
+    quick: Quick, book: Book, file: Path
+) -> None:
+    shown = quick.json("catalog", "update", "--from", str(file), "--yes")
+    assert shown["applied"] is True
+    assert shown["last_days"]["users"] == [
+        {
+            "user": "ann",
+            "requests": 2,
+            "old_usd": "0.0045",
+            "new_usd": "0.009",
+            "difference_usd": "0.0045",
+        }
+    ]
 
 
 def test_without_requests_it_says_so_and_without_a_database_nothing(

@@ -12,6 +12,7 @@ from llmproxy.clock import Clock
 from tests.dashboard.browsing import PHONE, Watched
 from tests.dashboard.helpers import Desk
 from tests.dashboard.operators import ADMIN
+from tests.dashboard.rows import add_settled
 
 PAGES = (
     f"{ADMIN}/audit",
@@ -55,6 +56,8 @@ def price(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_price_is_changed_and_that_is_found_in_the_audit_log(window: Watched, price: str) -> None:
+    name, _ = window.desk.books.user()
+    add_settled(window.desk.books, name, at_ms=Clock().now_ms() - 60_000, model="gpt-4o")
     page = window.open(f"{ADMIN}/catalog")
     page.get_by_label("Search").fill("gpt-4o")
     page.get_by_label("Provider").select_option("openai")
@@ -65,6 +68,10 @@ def test_a_price_is_changed_and_that_is_found_in_the_audit_log(window: Watched, 
     page.get_by_label("Input USD", exact=True).fill(price)
     page.get_by_role("button", name="Show what would change").click()
     expect(page.get_by_role("heading", name="What would change")).to_be_visible()
+    week = page.get_by_role("region", name="What they would have cost")
+    cells = week.get_by_role("row").filter(has_text=name).get_by_role("cell")
+    assert cells.all_inner_texts()[1] == "1"
+    expect(cells.last).to_contain_text("+")
     row = page.get_by_role("row").filter(has_text="in_price")
     expect(row).to_contain_text(f"{price}.00")
     expect(row).to_contain_text("jump")
@@ -125,6 +132,8 @@ def test_nothing_is_wider_than_a_phone(
             page = watched.open(path)
             expect(page.get_by_role("heading", level=1)).to_be_visible()
             assert_fits()
+        name, at_ms = own_desk.books.user()[0], Clock().now_ms() - 60_000
+        add_settled(own_desk.books, name, at_ms=at_ms, model="gpt-4o")
         page = watched.open(f"{ADMIN}/catalog/model?name=openai/gpt-4o")
         page.get_by_label("Multiplier").fill("1.000001")
         page.get_by_label("Further names").fill("y" * 150)
@@ -132,6 +141,7 @@ def test_nothing_is_wider_than_a_phone(
         assert_fits()
         page.get_by_role("button", name="Show what would change").click()
         expect(page.get_by_role("heading", name="What would change")).to_be_visible()
+        expect(page.get_by_role("row").filter(has_text=name)).to_be_visible()
         assert_fits()
         watched.open(f"{ADMIN}/ledger").get_by_role("button", name="Check the ledger").click()
         expect(page.get_by_text("The ledger is right.")).to_be_visible()

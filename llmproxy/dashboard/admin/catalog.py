@@ -1,7 +1,7 @@
 """Owns the pages of the catalog: the list, a model with all its prices, and changes of these.
 
-A change is shown first, field by field, and done when that is confirmed. It counts for requests
-from before the confirming page is answered.
+A change is shown first, field by field and with what last week's requests would have cost by it,
+and done when that is confirmed. It counts for requests from before the confirming page is answered.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from llmproxy.catalog_overrides import read_overrides
 from llmproxy.catalog_parser import Document
 from llmproxy.dashboard.admin import catalog_form
 from llmproxy.dashboard.admin.catalog_form import read_model, read_wanted
+from llmproxy.dashboard.admin.catalog_rerating import USERS_SHOWN_MAX, WeekByPrice
 from llmproxy.dashboard.admin.catalog_views import (
     TEXT_CHARS_MAX,
     Found,
@@ -35,6 +36,7 @@ from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
 from llmproxy.errors import CatalogError, NotFoundError, RefusedError
+from llmproxy.rerating import DAYS
 from llmproxy.storage.database import Tx
 
 READING = [HttpMethod.GET, HttpMethod.HEAD]
@@ -110,11 +112,14 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
 
 def _change_routes(site: Site) -> list[HTTPRouteHandler]:
+    week = WeekByPrice(site)
+
     async def preview(
-        request: Request[Any, Any, Any], document: Document, form: dict[str, str]
+        request: Request[Any, Any, Any], document: Document, form: dict[str, str], problem: str = ""
     ) -> Response[bytes]:
-        signed_in, plan = await site.read_as_admin(request, _plan, document, form)
-        return _preview(site, signed_in, plan, form)
+        signed_in, (plan, catalog) = await site.read_as_admin(request, _look, document, form)
+        rated = await week.rate(request, catalog, plan.after)
+        return _preview(site, signed_in, plan, form, {"week": rated, "problem": problem})
 
     async def apply(
         request: Request[Any, Any, Any], document: Document, form: dict[str, str]
@@ -124,10 +129,9 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
         except _NOT_SO as error:
             # What was seen is not what would be done now: it is shown again.
             try:
-                signed_in, plan = await site.read_as_admin(request, _plan, document, form)
+                return await preview(request, document, form, str(error))
             except _NOT_SO:
                 raise error from None
-            return _preview(site, signed_in, plan, form, problem=str(error))
         address = _address(plan.after.provider, plan.after.id)
         return site.redirect(signed_in.visit, f"{address}&said=set")
 
@@ -213,6 +217,14 @@ def _plan(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, st
     return plan
 
 
+def _look(
+    tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]
+) -> tuple[Plan, Catalog]:
+    """Return what a form comes to, and the catalog that would be in force by it."""
+    plan = _plan(tx, signed_in, document, form)
+    return plan, catalog_editing.afterwards(tx, document, plan)
+
+
 def _carry_out(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> Plan:
     plan = _plan(tx, signed_in, document, form)
     if form.get("seen") != _fingerprint(plan):
@@ -267,15 +279,21 @@ def _with_form(
 
 
 def _preview(
-    site: Site, signed_in: SignedIn, plan: Plan, form: Mapping[str, str], problem: str = ""
+    site: Site,
+    signed_in: SignedIn,
+    plan: Plan,
+    form: Mapping[str, str],
+    shown: Mapping[str, object],
 ) -> Response[bytes]:
     values = {
+        **shown,
         "plan": plan,
         "seen": _fingerprint(plan),
         "has_jumps": plan.before is not None and any(field.is_jump for field in plan.changes),
         "jump_max": JUMP_MAX,
-        "problem": problem,
+        "days": DAYS,
+        "users_max": USERS_SHOWN_MAX,
     }
-    status = 422 if problem else 200
+    status = 422 if shown["problem"] else 200
     template = "admin_model_preview.html"
     return _with_form(site, signed_in, template, form, values, status=status)

@@ -1,0 +1,74 @@
+"""Owns what a look at a price change shows of last week's requests: their cost by the new price.
+
+Priced page by page in the reader's thread, with rests between, in which other pages are read and
+the serving loop has the interpreter. Of very many requests only the newest are gone through.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from litestar import Request
+
+from llmproxy.catalog import Catalog, Model
+from llmproxy.clock import Clock
+from llmproxy.dashboard.signed_in import SignedIn
+from llmproxy.dashboard.site import Site
+from llmproxy.rerating import DAY_MS, DAYS, Span
+from llmproxy.storage.database import Tx
+
+USERS_SHOWN_MAX = 20
+RERATING_S_MAX = 8.0
+"""An operator waits no longer for the page; the older requests are left out then."""
+
+
+class WeekByPrice:
+    """Prices the last days' requests of one model again, for one operator at a time."""
+
+    def __init__(self, site: Site) -> None:
+        """Begin with nobody waiting."""
+        self._site = site
+        self._one = asyncio.Lock()
+
+    async def rate(self, request: Request[Any, Any, Any], catalog: Catalog, model: Model) -> Span:
+        """Return what the requests of the last days would have cost; changes no charge.
+
+        Args:
+            request: an operator's.
+            catalog: with the new price in it.
+            model: the one that has it.
+        """
+        site = self._site
+
+        async def rate_page(span: Span) -> None:
+            await site.read_as_admin(request, _rate_page, span)
+
+        async with self._one:
+            until_ms = site.clock.now_ms()
+            since_ms = until_ms - DAYS * DAY_MS
+            span = Span(catalog, since_ms=since_ms, until_ms=until_ms, only=model)
+            await go_through(span, rate_page, site.clock, site.office.is_stopping)
+            return span
+
+
+async def go_through(
+    span: Span,
+    rate_page: Callable[[Span], Awaitable[None]],
+    clock: Clock,
+    is_stopping: Callable[[], bool],
+    seconds_max: float = RERATING_S_MAX,
+) -> None:
+    """Rate a span page by page, with rests between, until it is done or there is no more time."""
+    began_s = clock.monotonic_s()
+    while True:
+        page_began_s = clock.monotonic_s()
+        await rate_page(span)
+        now_s = clock.monotonic_s()
+        if span.is_done or now_s - began_s >= seconds_max or is_stopping():
+            return
+        await asyncio.sleep(now_s - page_began_s)  # as long as it has worked
+
+
+def _rate_page(tx: Tx, signed_in: SignedIn, span: Span) -> None:
+    del signed_in
+    span.rate_page(tx)

@@ -1,0 +1,175 @@
+"""What a look at a new price shows of last week's requests, and that it keeps nobody waiting.
+
+The requests are of 1,200 input, 800 cached and 350 output tokens at 2.50, 1.25 and 10 USD per
+million: 3000 + 1000 + 3500 = 7500 µUSD. Sums by other prices are worked out by hand.
+"""
+
+import asyncio
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from html import unescape
+
+import httpx
+import pytest
+
+from llmproxy import rerating
+from llmproxy.catalog import Catalog
+from llmproxy.catalog_parser import parse_entry
+from llmproxy.clock import Clock
+from llmproxy.dashboard.admin.catalog_rerating import USERS_SHOWN_MAX, go_through
+from llmproxy.rerating import Span
+from llmproxy.storage.reader import Reader
+from llmproxy.usage import Leg
+from tests.dashboard.helpers import Desk, Visitor
+from tests.dashboard.operators import ADMIN, acts_count, assert_sound, operator
+from tests.dashboard.rows import add_settled
+from tests.support.books import NOW_MS, Book
+
+DAY_MS = 86_400_000
+NEW = {"provider": "openai", "in_price": "5", "out_price": "10"}
+"""With the cached input at its half: 6000 + 2000 + 3500 = 11500 µUSD."""
+
+
+@pytest.fixture
+def olga(own_desk: Desk) -> Visitor:
+    return operator(own_desk)
+
+
+def look(olga: Visitor, model: str, **fields: str) -> httpx.Response:
+    """Ask what a new price would change."""
+    prices = {**NEW, "cache_read": "2.5", **fields}
+    answer = olga.submit(f"{ADMIN}/catalog/preview", model=model, **prices)
+    assert_sound(answer)
+    return answer
+
+
+def table(html: str) -> dict[str, tuple[str, ...]]:
+    """Requests, billed, would be and difference, by the users."""
+    section = html.partition('aria-labelledby="week"')[2].partition("</section>")[0]
+    rows = re.findall(r"<tr[^>]*>\s*<td class=\"main\">(.*?)</tr>", section, re.DOTALL)
+    found = {}
+    for row in rows:
+        name, *cells = re.findall(r"(?:^|<td[^>]*>)([^<]*)</td>", row)
+        found[unescape(name)] = tuple(unescape(each) for each in cells)
+    return found
+
+
+def test_each_user_is_shown_with_what_was_billed_and_what_would_be(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    now_ms, books = Clock().now_ms(), own_desk.books
+    ann, ben = books.user()[0], books.user()[0]
+    for name, days, model in (
+        (ann, 1, "gpt-week"),
+        (ann, 6, "gpt-week"),
+        (ben, 0, "gpt-week"),
+        (ann, 8, "gpt-week"),  # before the week
+        (ann, 1, "gpt-else"),  # another model's
+    ):
+        add_settled(books, name, at_ms=now_ms - days * DAY_MS - 60_000, model=model)
+    before, acts = books.wallet(ann), acts_count(own_desk)
+    answer = look(olga, "gpt-week")
+    assert answer.status_code == 200
+    assert table(answer.text) == {
+        ann: ("2", "0.015", "0.023", "+0.008"),
+        ben: ("1", "0.0075", "0.0115", "+0.004"),
+        "All": ("3", "0.0225", "0.0345", "+0.012"),
+    }
+    assert "the 3 requests of the last 7 days in which openai/gpt-week had a part" in answer.text
+    # Half of the first price: 1500 + 500 + 1750 = 3750 µUSD
+    less = look(olga, "gpt-week", in_price="1.25", cache_read="0.625", out_price="5")
+    assert table(less.text)[ann] == ("2", "0.015", "0.0075", "−0.0075")
+    assert (books.wallet(ann), acts_count(own_desk)) == (before, acts)
+
+
+def test_what_changes_for_nobody_and_what_nobody_asked_for_is_said(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    assert "In no request of the last 7 days" in look(olga, "gpt-never").text
+    add_settled(own_desk.books, olga.name, at_ms=Clock().now_ms() - 60_000, model="gpt-same")
+    same = look(olga, "gpt-same", in_price="2.5", cache_read="1.25")
+    assert "It is the same for every user." in same.text
+    assert table(same.text) == {}
+
+
+def test_what_cannot_be_rated_is_said(own_desk: Desk, olga: Visitor) -> None:
+    add_settled(own_desk.books, olga.name, at_ms=Clock().now_ms() - 60_000, model="gpt-odd")
+    with own_desk.books.write() as tx:
+        usages = tx.execute("SELECT usage FROM requests WHERE model = 'gpt-odd'")
+        kept = usages.fetchone()[0]
+        tx.execute("UPDATE requests SET usage = '{' WHERE model = 'gpt-odd'")
+    try:
+        text = unescape(look(olga, "gpt-odd").text)
+    finally:  # the site's books must be right at the end
+        with own_desk.books.write() as tx:
+            tx.execute("UPDATE requests SET usage = ? WHERE model = 'gpt-odd'", (kept,))
+    assert "Not among them: 1 request of 0.0075 USD in all: their usage cannot be read." in text
+
+
+def test_of_many_users_those_with_the_largest_differences_are_shown(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    at_ms = Clock().now_ms() - 60_000
+    names = [own_desk.books.user()[0] for _ in range(USERS_SHOWN_MAX)]
+    for name in (olga.name, *names, *names):
+        add_settled(own_desk.books, name, at_ms=at_ms, model="gpt-many")
+    html = look(olga, "gpt-many").text
+    assert list(table(html)) == [*sorted(names), "All"]
+    assert table(html)["All"][0] == "41"
+    assert "And 1 user with smaller differences." in html
+
+
+def test_a_refused_change_is_shown_with_it_again(own_desk: Desk, olga: Visitor) -> None:
+    add_settled(own_desk.books, olga.name, at_ms=Clock().now_ms() - 60_000, model="gpt-twice")
+    fields = {**NEW, "model": "gpt-twice", "cache_read": "2.5"}
+    answer = olga.submit(f"{ADMIN}/catalog/set", **fields, seen="another")
+    assert answer.status_code == 422
+    assert "changed meanwhile" in answer.text
+    assert table(answer.text)[olga.name] == ("1", "0.0075", "0.0115", "+0.004")
+
+
+def test_two_who_look_at_once_both_get_theirs_and_others_their_pages(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    add_settled(own_desk.books, olga.name, at_ms=Clock().now_ms() - 60_000, model="gpt-both")
+    visitors = (olga, operator(own_desk))
+    with ThreadPoolExecutor(2) as pool:
+        looked = [pool.submit(look, each, "gpt-both") for each in visitors]
+        assert operator(own_desk).get(f"{ADMIN}/catalog").status_code == 200
+        assert [table(each.result().text)["All"][0] for each in looked] == ["1", "1"]
+
+
+# --- the time that it takes, without a server ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds_max", "is_stopping", "pages"), [(60.0, False, 3), (0.0, False, 1), (60.0, True, 1)]
+)
+def test_it_ends_when_there_is_no_more_time_or_the_server_stops(
+    book: Book,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_max: float,
+    is_stopping: bool,
+    pages: int,
+) -> None:
+    monkeypatch.setattr(rerating, "PAGE_ROWS", 1)
+    for _ in range(2):
+        book.settled(Leg(input=1000))
+    model = parse_entry("openai", "gpt-test", {"in_price": "5", "out_price": "20"})
+    catalog = Catalog("2027-01-01", [model])
+    span = Span(catalog, since_ms=NOW_MS, until_ms=NOW_MS + DAY_MS, only=model)
+    read = 0
+
+    async def go(reader: Reader) -> None:
+        async def rate_page(span: Span) -> None:
+            nonlocal read
+            read += 1
+            await reader.read(span.rate_page)
+
+        await go_through(span, rate_page, Clock(), lambda: is_stopping, seconds_max)
+
+    with closing(Reader(book.path)) as reader:
+        asyncio.run(go(reader))
+    assert (read, span.is_done) == (pages, pages == 3)
+    assert span.rerating.total.requests == min(pages, 2)
