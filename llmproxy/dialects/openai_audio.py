@@ -16,18 +16,16 @@ from llmproxy.dialects.answers import (
     ABSENT,
     decoded,
     is_given,
-    make_reading,
     text_bytes,
-    text_of,
     unreadable,
 )
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import flag, required_model, text
+from llmproxy.dialects.media_answers import MediaEvent, MediaStreamReader, read_media
 from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
-from llmproxy.dialects.openai_usage import INPUT, PROMPT, read_provider_cost, read_usage
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.openai_usage import INPUT, PROMPT, read_usage
 from llmproxy.errors import invalid_request
-from llmproxy.usage import TOKENS_MAX, Leg, Movers, Usage, UsageError
+from llmproxy.usage import TOKENS_MAX, Leg, Movers, UsageError
 
 NAMES = INPUT._replace(input_details="input_token_details", output_details="output_token_details")
 TRANSCRIPTION_FORMATS = ("json", "verbose_json", "diarized_json")
@@ -113,24 +111,33 @@ class OpenAIAudio:
             nothing = unreadable(body)
             return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
         has_error = is_given(answer.error)
-        raw = answer.usage if is_given(answer.usage) else answer.duration
-        return make_reading(
-            bytes(raw) if is_given(raw) else None,
-            lambda: read_audio_usage(
-                _decoded(answer.usage), _decoded(answer.duration), self._seconds_min
-            ),
-            model=text_of(answer.model),
-            movers=Movers(),
+        has_usage = is_given(answer.usage)
+
+        def legs(told: object) -> tuple[Leg, ...]:
+            if not has_usage:
+                return (read_audio_leg(None, told, self._seconds_min),)
+            return (read_audio_leg(told, _decoded(answer.duration), self._seconds_min),)
+
+        return read_media(
+            answer.usage if has_usage else answer.duration,
+            legs,
+            model=answer.model,
             # Silence has been listened to as well, and that is what is billed.
             seen_bytes=text_bytes(answer.text) if has_error else max(1, text_bytes(answer.text)),
             is_final=True,
             has_error=has_error,
         )
 
-    def stream_reader(self, *, withholds_usage: bool) -> "TranscriptStreamReader":
+    def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
         del withholds_usage
-        return TranscriptStreamReader(self._seconds_min)
+        return MediaStreamReader(
+            _event_decoder,
+            ("transcript.text.done",),
+            _generated,
+            lambda told: (read_audio_leg(told, None, self._seconds_min),),
+            whole_bytes_min=1,
+        )
 
 
 def _refuse_elsewhere(names: Iterable[str]) -> None:
@@ -145,7 +152,7 @@ def _refuse_elsewhere(names: Iterable[str]) -> None:
             raise not_metered(f"{name:.60}", _NOT_HERE)
 
 
-def read_audio_usage(usage: object, duration: object, seconds_min: int) -> Usage:
+def read_audio_leg(usage: object, duration: object, seconds_min: int) -> Leg:
     """Return what an answer says that was used: tokens, seconds, or both, as some do.
 
     Args:
@@ -167,7 +174,7 @@ def read_audio_usage(usage: object, duration: object, seconds_min: int) -> Usage
         leg = Leg()
     if seconds is not None:
         leg = msgspec.structs.replace(leg, audio_seconds=max(seconds, seconds_min))
-    return Usage((leg,), provider_cost=read_provider_cost(usage))
+    return leg
 
 
 def begun_seconds(seconds: object) -> int | None:
@@ -192,54 +199,12 @@ class _Answer(msgspec.Struct):
 _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
-class _Event(msgspec.Struct):
-    type: str | None = None
-    usage: msgspec.Raw = ABSENT
+class _Event(MediaEvent):
     delta: msgspec.Raw = ABSENT
-    error: msgspec.Raw = ABSENT
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
-_DONE = "transcript.text.done"
 
 
-class TranscriptStreamReader:
-    """Reads one stream of a transcript; see `StreamReader`."""
-
-    def __init__(self, seconds_min: int) -> None:
-        """Begin with nothing seen."""
-        self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
-        self.seen_bytes = 0
-        self._seconds_min = seconds_min
-        self._usage: msgspec.Raw = ABSENT
-        self._has_error = False
-
-    def reading(self) -> Reading:
-        """Return what has been read so far."""
-        raw = self._usage
-        return make_reading(
-            bytes(raw) if is_given(raw) else None,
-            lambda: read_audio_usage(_decoded(raw), None, self._seconds_min),
-            model=None,
-            movers=Movers(),
-            seen_bytes=max(1, self.seen_bytes) if self.is_complete else self.seen_bytes,
-            is_final=self.is_complete or self._has_error,
-            has_error=self._has_error,
-        )
-
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False
-        event, is_whole = decoded(_event_decoder, data)
-        kind = event.type or name.decode("latin-1")
-        if kind == "error" or is_given(event.error):
-            self._has_error = True
-        self.seen_bytes += text_bytes(event.delta) if is_whole else self.events.unread_bytes(data)
-        if is_given(event.usage):
-            self._usage = event.usage
-        if kind == _DONE:
-            self.is_complete = self.is_over = True
-        return False
+def _generated(event: _Event, unread: int | None) -> int:
+    return text_bytes(event.delta) if unread is None else unread

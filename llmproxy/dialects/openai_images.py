@@ -14,8 +14,6 @@ from llmproxy.dialects.answers import (
     ABSENT,
     decoded,
     is_given,
-    make_reading,
-    text_of,
     unreadable,
 )
 from llmproxy.dialects.base import (
@@ -35,10 +33,10 @@ from llmproxy.dialects.json_gate import (
     text,
     whole,
 )
+from llmproxy.dialects.media_answers import Legs, MediaEvent, MediaStreamReader, read_media
 from llmproxy.dialects.multipart_gate import parse_form, with_numbers
 from llmproxy.dialects.openai_options import refuse_kept
-from llmproxy.dialects.openai_usage import INPUT, read_provider_cost, read_usage
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.openai_usage import INPUT, read_usage
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count, with_media
 
 IMAGES_MAX = 10
@@ -124,19 +122,19 @@ class OpenAIImages:
         if not is_given(answer.usage) and made:
             seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
             return Reading(Usage((Leg(images=made),)), is_final=True, seen_bytes=seen)
-        return _reading(
+        return read_media(
             answer.usage,
-            answer.svg_usage,
+            _legs(answer.svg_usage),
             model=answer.model,
             seen_bytes=-(-len(body) // BYTES_PER_SEEN_BYTE) if made else 0,
             is_final=True,
             has_error=is_given(answer.error),
         )
 
-    def stream_reader(self, *, withholds_usage: bool) -> "ImageStreamReader":
+    def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
         del withholds_usage
-        return ImageStreamReader()
+        return MediaStreamReader(_event_decoder, _COMPLETED, _generated, _legs(ABSENT))
 
 
 def image_tokens_max(quality: str, size: str | None) -> int:
@@ -212,84 +210,31 @@ class _Answer(msgspec.Struct):
 _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
-class _Event(msgspec.Struct):
-    type: str | None = None
-    usage: msgspec.Raw = ABSENT
+class _Event(MediaEvent):
     b64_json: msgspec.Raw = ABSENT
-    error: msgspec.Raw = ABSENT
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
 _COMPLETED = ("image_generation.completed", "image_edit.completed")
 
 
-class ImageStreamReader:
-    """Reads one stream of an image that is getting ready; see `StreamReader`."""
-
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
-        self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
-        self.seen_bytes = 0
-        self._usage: msgspec.Raw = ABSENT
-        self._has_error = False
-
-    def reading(self) -> Reading:
-        """Return what has been read so far."""
-        return _reading(
-            self._usage,
-            ABSENT,
-            model=ABSENT,
-            seen_bytes=self.seen_bytes,
-            is_final=self.is_complete or self._has_error,
-            has_error=self._has_error,
-        )
-
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False
-        event, is_whole = decoded(_event_decoder, data)
-        # Some who speak the dialect leave out the one or the other.
-        kind = event.type or name.decode("latin-1")
-        if kind == "error" or is_given(event.error):
-            self._has_error = True
-        seen = len(event.b64_json) if is_whole else self.events.unread_bytes(data)
-        if seen:
-            self.seen_bytes += PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE
-        if is_given(event.usage):
-            self._usage = event.usage
-        if kind in _COMPLETED:
-            self.is_complete = self.is_over = True
-        return False
+def _generated(event: _Event, unread: int | None) -> int:
+    seen = len(event.b64_json) if unread is None else unread
+    if not seen:
+        return 0
+    return PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE
 
 
-def _reading(
-    raw: msgspec.Raw,
-    raw_svg: msgspec.Raw,
-    *,
-    model: msgspec.Raw,
-    seen_bytes: int,
-    is_final: bool,
-    has_error: bool,
-) -> Reading:
-    def usage() -> Usage:
-        fields = msgspec.json.decode(raw)
-        legs = [_image_leg(fields)]
-        if is_given(raw_svg):
-            legs.append(_svg_leg(msgspec.json.decode(raw_svg)))
-        return Usage(tuple(legs), provider_cost=read_provider_cost(fields))
+def _legs(raw_svg: msgspec.Raw) -> Legs:
+    """Return what reads the usage of images, with one of them that another model has drawn."""
 
-    return make_reading(
-        bytes(raw) if is_given(raw) else None,
-        usage,
-        model=text_of(model),
-        movers=Movers(),
-        seen_bytes=seen_bytes,
-        is_final=is_final,
-        has_error=has_error,
-    )
+    def legs(usage: object) -> tuple[Leg, ...]:
+        image = _image_leg(usage)
+        if not is_given(raw_svg):
+            return (image,)
+        return image, _svg_leg(msgspec.json.decode(raw_svg))
+
+    return legs
 
 
 def _image_leg(usage: object) -> Leg:

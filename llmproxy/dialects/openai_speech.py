@@ -6,12 +6,7 @@ say, which the request itself tells. Others report tokens, but only in a stream 
 
 import msgspec
 
-from llmproxy.dialects.answers import (
-    ABSENT,
-    decoded,
-    is_given,
-    make_reading,
-)
+from llmproxy.dialects.answers import ABSENT
 from llmproxy.dialects.base import (
     KEPT,
     InputFacts,
@@ -22,9 +17,9 @@ from llmproxy.dialects.base import (
 )
 from llmproxy.dialects.json_gate import parse_object, required_model, text
 from llmproxy.dialects.json_slowly import LongText
+from llmproxy.dialects.media_answers import MediaEvent, MediaStreamReader
 from llmproxy.dialects.openai_audio import NAMES
 from llmproxy.dialects.openai_usage import read_usage
-from llmproxy.dialects.sse import EventStream
 from llmproxy.errors import invalid_request
 from llmproxy.usage import Leg, Movers, Usage
 
@@ -102,60 +97,24 @@ class OpenAISpeech:
         usage = Usage((Leg(),))
         return Reading(usage, is_final=True, seen_bytes=len(body), is_by_request=True)
 
-    def stream_reader(self, *, withholds_usage: bool) -> "SpeechStreamReader":
+    def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
         del withholds_usage
-        return SpeechStreamReader()
+        return MediaStreamReader(
+            _event_decoder,
+            ("speech.audio.done",),
+            _generated,
+            lambda usage: (read_usage(usage, NAMES),),
+        )
 
 
-class _Event(msgspec.Struct):
-    type: str | None = None
-    usage: msgspec.Raw = ABSENT
+class _Event(MediaEvent):
     audio: msgspec.Raw = ABSENT
-    error: msgspec.Raw = ABSENT
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
-_DONE = "speech.audio.done"
 
 
-class SpeechStreamReader:
-    """Reads one stream of speech; see `StreamReader`."""
-
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
-        self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
-        self.seen_bytes = 0
-        self._usage: msgspec.Raw = ABSENT
-        self._has_error = False
-
-    def reading(self) -> Reading:
-        """Return what has been read so far."""
-        raw = self._usage
-        return make_reading(
-            bytes(raw) if is_given(raw) else None,
-            lambda: Usage((read_usage(msgspec.json.decode(raw), NAMES),)),
-            model=None,
-            movers=Movers(),
-            seen_bytes=self.seen_bytes,
-            is_final=self.is_complete or self._has_error,
-            has_error=self._has_error,
-        )
-
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False
-        event, is_whole = decoded(_event_decoder, data)
-        kind = event.type or name.decode("latin-1")
-        if kind == "error" or is_given(event.error):
-            self._has_error = True
-        sound_bytes = len(event.audio) if is_whole else self.events.unread_bytes(data)
-        self.seen_bytes += -(-sound_bytes // BYTES_PER_SEEN_BYTE)
-        if is_given(event.usage):
-            self._usage = event.usage
-        if kind == _DONE:
-            self.is_complete = self.is_over = True
-        return False
+def _generated(event: _Event, unread: int | None) -> int:
+    sound_bytes = len(event.audio) if unread is None else unread
+    return -(-sound_bytes // BYTES_PER_SEEN_BYTE)

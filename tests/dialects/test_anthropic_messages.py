@@ -10,6 +10,7 @@ from llmproxy.dialects.base import InputFacts, RequestFacts
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import TOKENS_MAX, Movers
+from tests.support.reading import refusal_of
 
 MESSAGES = AnthropicMessages()
 
@@ -26,11 +27,7 @@ def facts(**fields: object) -> RequestFacts:
 
 
 def refusal(**fields: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        facts(**fields)
-    assert caught.value.status == 400
-    caught.value.body("req_1")
-    return caught.value
+    return refusal_of(MESSAGES, encode(**fields))
 
 
 def test_a_plain_request_is_read() -> None:

@@ -18,6 +18,7 @@ from llmproxy.dialects.gemini_embeddings import (
 from llmproxy.dialects.json_gate import with_output_max_within
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Movers
+from tests.support.reading import refusal_of
 
 MODEL = "gemini-2.5-flash"
 CONTENTS = GeminiContents(GENERATE, MODEL)
@@ -39,11 +40,7 @@ def with_part(part: object) -> RequestFacts:
 
 
 def refused(**fields: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        facts(**fields)
-    assert caught.value.status == 400
-    caught.value.body("req_1", "gemini")
-    return caught.value
+    return refusal_of(CONTENTS, encode(**fields), "gemini")
 
 
 def test_a_plain_request_is_read() -> None:

@@ -11,6 +11,7 @@ from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_responses import OpenAIResponses
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
+from tests.support.reading import refusal_of
 
 CHAT = OpenAIChat()
 RESPONSES = OpenAIResponses()
@@ -101,9 +102,7 @@ def refusal(endpoint: Endpoint, fields: dict[str, Any]) -> ApiError:
     body = {"model": "m", "max_tokens": 9, "messages": [], **fields}
     if endpoint in {RESPONSES, COMPACT, INPUT_TOKENS}:
         body = {"model": "m", "input": "hi", **fields}
-    with pytest.raises(ApiError) as caught:
-        endpoint.read_request(json.dumps(body).encode())
-    return caught.value
+    return refusal_of(endpoint, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import Endpoint, Reading, RequestFacts
+from llmproxy.dialects.base import Endpoint, RequestFacts
 from llmproxy.dialects.multipart_gate import File
 from llmproxy.dialects.sound import seconds_of_wav
-from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
+from tests.support.reading import only_leg, read_events, refusal_of
 
 OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
 GROQ = {one.name: one for one in endpoints_of("groq", "openai")}
@@ -29,27 +29,6 @@ def transcription(
 def speech(**fields: Any) -> RequestFacts:  # noqa: ANN401
     body = {"model": "m", "input": "größer", "voice": "coral", **fields}
     return SPEECH.read_request(json.dumps(body).encode())
-
-
-def refusal(endpoint: Endpoint, body: bytes) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        endpoint.read_request(body)
-    assert caught.value.status == 400
-    return caught.value
-
-
-def leg(reading: Reading) -> Leg:
-    assert (reading.is_final, reading.problem) == (True, None)
-    assert reading.usage is not None
-    (only,) = reading.usage.legs
-    return only
-
-
-def events(endpoint: Endpoint, *data: object) -> Reading:
-    reader = endpoint.stream_reader(withholds_usage=False)
-    for one in data:
-        reader.events.feed(f"data: {json.dumps(one)}\n\n".encode())
-    return reader.reading()
 
 
 COUNTS = {"input_tokens": 50, "output_tokens": 200, "total_tokens": 250}
@@ -139,8 +118,8 @@ def test_groq_bills_ten_seconds_at_least() -> None:
     endpoint = GROQ["audio/transcriptions"]
     facts = transcription(wav(8000), endpoint, response_format="verbose_json")
     assert facts.units == (("audio_second", 10),)
-    assert leg(endpoint.read_answer(b'{"text":"a","duration":2.5}')).audio_seconds == 10
-    assert leg(endpoint.read_answer(b'{"text":"a","duration":12.5}')).audio_seconds == 13
+    assert only_leg(endpoint.read_answer(b'{"text":"a","duration":2.5}')).audio_seconds == 10
+    assert only_leg(endpoint.read_answer(b'{"text":"a","duration":12.5}')).audio_seconds == 13
 
 
 @pytest.mark.parametrize(
@@ -166,7 +145,7 @@ def test_groq_bills_ten_seconds_at_least() -> None:
 def test_sound_whose_answer_would_not_tell_is_refused(
     endpoint: Endpoint, fields: dict[str, str], why: str
 ) -> None:
-    error = refusal(endpoint, form({"model": "m", **fields}, {"file": MP3}))
+    error = refusal_of(endpoint, form({"model": "m", **fields}, {"file": MP3}))
     assert error.code == "option_not_metered"
     assert why in error.message
 
@@ -179,15 +158,15 @@ def test_json_is_refused_of_providers_that_are_not_known_to_report_usage_in_it(
         one for one in endpoints_of(provider, "openai") if one.name == "audio/transcriptions"
     )
     for fields in ({}, {"response_format": "json"}):
-        error = refusal(endpoint, form({"model": "m", **fields}, {"file": MP3}))
+        error = refusal_of(endpoint, form({"model": "m", **fields}, {"file": MP3}))
         assert (error.code, "use verbose_json" in error.message) == ("option_not_metered", True)
     transcription(MP3, endpoint, response_format="verbose_json")
 
 
 def test_a_transcription_needs_exactly_one_file() -> None:
-    assert "exactly one" in refusal(TRANSCRIPTIONS, form({"model": "m"}, {})).message
+    assert "exactly one" in refusal_of(TRANSCRIPTIONS, form({"model": "m"}, {})).message
     several = form({"model": "m"}, {"file": MP3, "file[]": MP3})
-    assert "exactly one" in refusal(TRANSCRIPTIONS, several).message
+    assert "exactly one" in refusal_of(TRANSCRIPTIONS, several).message
 
 
 # --- sound: answers ---
@@ -234,7 +213,7 @@ def test_a_transcript_reports_tokens_or_begun_seconds(
     answer: dict[str, Any], expected: Leg
 ) -> None:
     body = json.dumps({"text": "größe", **answer}).encode()
-    assert leg(TRANSCRIPTIONS.read_answer(body)) == expected
+    assert only_leg(TRANSCRIPTIONS.read_answer(body)) == expected
 
 
 def test_a_transcript_tells_what_the_provider_bills() -> None:
@@ -243,7 +222,7 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
     reading = TRANSCRIPTIONS.read_answer(json.dumps({"text": "a", "usage": usage}).encode())
     assert reading.usage == Usage((Leg(audio_seconds=10),), provider_cost=508_000_000_000)
     done = {"type": "transcript.text.done", "usage": {**COUNTS, "cost": 0.000508}}
-    streamed = events(TRANSCRIPTIONS, done).usage
+    streamed = read_events(TRANSCRIPTIONS, done).usage
     assert streamed == Usage((Leg(input=50, output=200),), provider_cost=508_000_000_000)
 
 
@@ -277,13 +256,13 @@ def test_a_transcript_of_silence_without_any_measure_is_not_free(answer: bytes) 
     assert TRANSCRIPTIONS.read_answer(answer).seen_bytes == 1
     assert TRANSCRIPTIONS.read_answer(b'{"text":"","error":{}}').seen_bytes == 0
     done = {"type": "transcript.text.done", "text": ""}
-    assert events(TRANSCRIPTIONS, done).seen_bytes == 1
+    assert read_events(TRANSCRIPTIONS, done).seen_bytes == 1
 
 
 def test_a_stream_of_a_transcript_that_breaks_off_is_estimated_by_its_text() -> None:
-    reading = events(TRANSCRIPTIONS, {"type": "transcript.text.delta", "delta": "größe"})
+    reading = read_events(TRANSCRIPTIONS, {"type": "transcript.text.delta", "delta": "größe"})
     assert (reading.is_final, reading.seen_bytes) == (False, len("größe".encode()))
-    assert events(TRANSCRIPTIONS, {"type": "error", "error": {}}).has_error
+    assert read_events(TRANSCRIPTIONS, {"type": "error", "error": {}}).has_error
 
 
 # --- speech ---
@@ -306,7 +285,7 @@ def test_a_character_beyond_the_basic_plane_is_one() -> None:
 def test_a_long_text_to_say_in_a_body_that_is_read_slowly_is_refused(padding: Any) -> None:  # noqa: ANN401
     assert speech(input="a" * 4000, **padding).units == (("character", 4000),)
     body = {"model": "m", "input": "a" * 5000, "voice": "coral", **padding}
-    assert "at most 4,096 characters" in refusal(SPEECH, json.dumps(body).encode()).message
+    assert "at most 4,096 characters" in refusal_of(SPEECH, json.dumps(body).encode()).message
 
 
 def test_speech_in_a_stream_of_events_tells_its_tokens() -> None:
@@ -314,9 +293,16 @@ def test_speech_in_a_stream_of_events_tells_its_tokens() -> None:
     assert (facts.is_stream, facts.tokens_untold) == (True, None)
     assert facts.unbounded is not None
     begun = {"type": "speech.audio.delta", "audio": "a" * 1000}
-    assert events(SPEECH, begun).seen_bytes == -(-1002 // 256)
+    assert read_events(SPEECH, begun).seen_bytes == -(-1002 // 256)
     done = {"type": "speech.audio.done", "usage": COUNTS}
-    assert leg(events(SPEECH, begun, done)) == Leg(input=50, output=200)
+    assert only_leg(read_events(SPEECH, begun, done)) == Leg(input=50, output=200)
+
+
+def test_speech_tells_what_the_provider_bills() -> None:
+    """In 10⁻¹⁵ USD."""
+    done = {"type": "speech.audio.done", "usage": {**COUNTS, "cost": 0.0024}}
+    told = read_events(SPEECH, done).usage
+    assert told == Usage((Leg(input=50, output=200),), provider_cost=2_400_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -330,4 +316,4 @@ def test_speech_in_a_stream_of_events_tells_its_tokens() -> None:
 )
 def test_speech_that_cannot_be_metered_is_refused(fields: dict[str, Any], why: str) -> None:
     body = {"model": "m", "input": "a", "voice": "coral", **fields}
-    assert why in refusal(SPEECH, json.dumps(body).encode()).message
+    assert why in refusal_of(SPEECH, json.dumps(body).encode()).message

@@ -11,6 +11,7 @@ from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import TOKENS_MAX
+from tests.support.reading import refusal_of
 
 CHAT = OpenAIChat()
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -25,11 +26,7 @@ def facts(**fields: object) -> RequestFacts:
 
 
 def refusal(**fields: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        facts(**fields)
-    assert caught.value.status == 400
-    caught.value.body("req_1")
-    return caught.value
+    return refusal_of(CHAT, encode(**fields))
 
 
 # --- requests ---

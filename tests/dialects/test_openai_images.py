@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import Endpoint, Reading, RequestFacts
+from llmproxy.dialects.base import RequestFacts
 from llmproxy.dialects.openai_images import image_tokens_max
-from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg
 from tests.support.forms import form
+from tests.support.reading import only_leg, read_events, refusal_of
 
 OPENAI = {one.name: one for one in endpoints_of("openai", "openai")}
 IMAGES, EDITS = OPENAI["images/generations"], OPENAI["images/edits"]
@@ -26,27 +26,6 @@ def edits(*files: str, **fields: str) -> RequestFacts:
     return EDITS.read_request(
         form({"model": "gpt-image-2", **fields}, dict.fromkeys(files, b"\x89PNG"))
     )
-
-
-def refusal(endpoint: Endpoint, body: bytes) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        endpoint.read_request(body)
-    assert caught.value.status == 400
-    return caught.value
-
-
-def leg(reading: Reading) -> Leg:
-    assert (reading.is_final, reading.problem) == (True, None)
-    assert reading.usage is not None
-    (only,) = reading.usage.legs
-    return only
-
-
-def events(endpoint: Endpoint, *data: object) -> Reading:
-    reader = endpoint.stream_reader(withholds_usage=False)
-    for one in data:
-        reader.events.feed(f"data: {json.dumps(one)}\n\n".encode())
-    return reader.reading()
 
 
 # --- images: requests ---
@@ -124,7 +103,7 @@ def test_what_has_no_known_number_of_tokens_has_no_bound(
 )
 def test_images_that_cannot_be_metered_are_refused(fields: dict[str, Any], why: str) -> None:
     body = {"model": "gpt-image-2", "prompt": "p", **fields}
-    assert why in refusal(IMAGES, json.dumps(body).encode()).message
+    assert why in refusal_of(IMAGES, json.dumps(body).encode()).message
 
 
 def test_images_that_are_given_count_each() -> None:
@@ -155,11 +134,13 @@ def test_the_files_of_an_edit_are_images_and_not_text() -> None:
     ],
 )
 def test_edits_that_cannot_be_metered_are_refused(fields: dict[str, str], why: str) -> None:
-    assert why in refusal(EDITS, form({"model": "gpt-image-2", **fields}, {"image": b"x"})).message
+    assert (
+        why in refusal_of(EDITS, form({"model": "gpt-image-2", **fields}, {"image": b"x"})).message
+    )
 
 
 def test_an_edit_in_json_is_refused() -> None:
-    assert "multipart/form-data" in refusal(EDITS, b'{"model":"m"}').message
+    assert "multipart/form-data" in refusal_of(EDITS, b'{"model":"m"}').message
 
 
 # --- images: answers ---
@@ -185,14 +166,14 @@ def image_answer(**fields: Any) -> bytes:  # noqa: ANN401
 def test_what_is_not_called_text_is_an_image(
     details: dict[str, Any], expected: tuple[int, int]
 ) -> None:
-    got = leg(IMAGES.read_answer(image_answer(usage={**COUNTS, **details})))
+    got = only_leg(IMAGES.read_answer(image_answer(usage={**COUNTS, **details})))
     assert (got.input, got.output) == (50, 200)
     assert (got.input_image, got.output_image) == expected
     assert got.images == 0
 
 
 def test_without_usage_the_images_count() -> None:
-    assert leg(IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))) == Leg(images=3)
+    assert only_leg(IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))) == Leg(images=3)
     assert not IMAGES.read_answer(image_answer(data=[])).is_final
 
 
@@ -228,10 +209,12 @@ def test_an_image_answer_that_is_no_json_is_estimated() -> None:
 
 def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
     partial = {"type": "image_generation.partial_image", "b64_json": "a" * 300}
-    reading = events(IMAGES, partial)
+    reading = read_events(IMAGES, partial)
     assert (reading.is_final, reading.usage) == (False, None)
     assert reading.seen_bytes >= 300
-    failed = events(IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}})
+    failed = read_events(
+        IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}}
+    )
     assert (failed.is_final, failed.has_error) == (False, True)
 
 
@@ -254,13 +237,13 @@ def test_a_size_of_nothing_is_any_size(size: str) -> None:
 )
 def test_an_edit_has_its_images_in_the_form(name: str) -> None:
     body = form({"model": "gpt-image-2", name: "https://example.com/a.png"}, {"image": b"x"})
-    assert "must be a file in the form" in refusal(EDITS, body).message
-    assert "must be a file" in refusal(EDITS, form({"model": "gpt-image-2"}, {})).message
+    assert "must be a file in the form" in refusal_of(EDITS, body).message
+    assert "must be a file" in refusal_of(EDITS, form({"model": "gpt-image-2"}, {})).message
 
 
 def test_what_a_provider_keeps_is_no_image_of_a_request() -> None:
     body = {"model": "gpt-image-2", "prompt": "p", "images": [{"file_id": "file-1"}]}
-    assert refusal(IMAGES, json.dumps(body).encode()).param == "file_id"
+    assert refusal_of(IMAGES, json.dumps(body).encode()).param == "file_id"
 
 
 def test_the_data_of_an_image_is_not_counted_as_text() -> None:

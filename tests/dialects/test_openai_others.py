@@ -12,6 +12,7 @@ from llmproxy.errors import ApiError
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg
 from tests.support.answers import data_event
+from tests.support.reading import refusal_of
 
 COMPLETIONS = OpenAICompletions()
 EMBEDDINGS = OpenAIEmbeddings()
@@ -22,10 +23,7 @@ def encode(**fields: object) -> bytes:
 
 
 def refusal(endpoint: Endpoint, **fields: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        endpoint.read_request(encode(**fields))
-    assert caught.value.status == 400
-    return caught.value
+    return refusal_of(endpoint, encode(**fields))
 
 
 # --- legacy completions ---

@@ -9,6 +9,7 @@ from llmproxy.dialects.base import InputFacts, Reading, RequestFacts
 from llmproxy.dialects.openai_responses import OpenAIResponses, ResponseStreamReader
 from llmproxy.errors import ApiError
 from llmproxy.usage import Leg
+from tests.support.reading import refusal_of
 
 RESPONSES = OpenAIResponses()
 
@@ -22,10 +23,9 @@ def facts(**fields: object) -> RequestFacts:
 
 
 def refusal(**fields: object) -> ApiError:
-    with pytest.raises(ApiError) as caught:
-        facts(**fields)
-    assert (caught.value.status, caught.value.code) == (400, "option_not_metered")
-    return caught.value
+    refused = refusal_of(RESPONSES, encode(**fields))
+    assert refused.code == "option_not_metered"
+    return refused
 
 
 def usage(prompt: int = 100, output: int = 20, **details: int) -> dict[str, Any]:

@@ -1,0 +1,127 @@
+"""Owns what answers with images, sound and transcripts of OpenAI's have in common.
+
+Their usage is read here, plain or streamed, and with it what the provider itself bills. Must not
+know what of an event was generated, nor what the counts mean: that is each endpoint's.
+"""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from llmproxy.dialects.answers import ABSENT, decoded, is_given, make_reading, text_of
+from llmproxy.dialects.base import Reading
+from llmproxy.dialects.openai_usage import read_provider_cost
+from llmproxy.dialects.sse import EventStream
+from llmproxy.usage import Leg, Movers, Usage
+
+Legs = Callable[[Any], tuple[Leg, ...]]
+"""Reads what was used from what an answer tells; raises UsageError for what cannot be true."""
+
+
+class MediaEvent(msgspec.Struct):
+    """An event as far as money goes; each endpoint's own adds what it generates."""
+
+    type: str | None = None
+    usage: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+E = TypeVar("E", bound=MediaEvent)
+
+
+def read_media(
+    raw: msgspec.Raw,
+    legs: Legs,
+    *,
+    model: msgspec.Raw = ABSENT,
+    seen_bytes: int,
+    is_final: bool,
+    has_error: bool,
+) -> Reading:
+    """Return what has been read of an answer, with the cost that its provider reports.
+
+    Args:
+        raw: what it tells of its usage; absent or null when that is nothing.
+        legs: reads it.
+        model: the model that answered.
+        seen_bytes: how much generated text has passed, or what other data counts for.
+        is_final: nothing more can come that changes the usage.
+        has_error: the answer is, or ended in, an error.
+    """
+
+    def usage() -> Usage:
+        told = msgspec.json.decode(raw)
+        return Usage(legs(told), provider_cost=read_provider_cost(told))
+
+    return make_reading(
+        bytes(raw) if is_given(raw) else None,
+        usage,
+        model=text_of(model),
+        movers=Movers(),
+        seen_bytes=seen_bytes,
+        is_final=is_final,
+        has_error=has_error,
+    )
+
+
+class MediaStreamReader(Generic[E]):
+    """Reads one stream of an image, of speech or of a transcript; see `StreamReader`."""
+
+    def __init__(
+        self,
+        decoder: msgspec.json.Decoder[E],
+        ends: tuple[str, ...],
+        generated: Callable[[E, int | None], int],
+        legs: Legs,
+        *,
+        whole_bytes_min: int = 0,
+    ) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            decoder: reads one event.
+            ends: the types of the event that is the last.
+            generated: returns for how many bytes of generated text an event counts; its second
+                argument is None, or the bytes of an event that could not be read.
+            legs: reads the usage.
+            whole_bytes_min: the least that a whole stream counts for.
+        """
+        self.events = EventStream(self)
+        self.is_complete = False
+        self.is_over = False
+        self.seen_bytes = 0
+        self._decoder = decoder
+        self._ends = ends
+        self._generated = generated
+        self._legs = legs
+        self._whole_bytes_min = whole_bytes_min
+        self._usage: msgspec.Raw = ABSENT
+        self._has_error = False
+
+    def reading(self) -> Reading:
+        """Return what has been read so far."""
+        return read_media(
+            self._usage,
+            self._legs,
+            seen_bytes=max(self.seen_bytes, self._whole_bytes_min if self.is_complete else 0),
+            is_final=self.is_complete or self._has_error,
+            has_error=self._has_error,
+        )
+
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
+        if self.is_over:
+            return False
+        event, is_whole = decoded(self._decoder, data)
+        # Some who speak the dialect leave out the one or the other.
+        kind = event.type or name.decode("latin-1")
+        if kind == "error" or is_given(event.error):
+            self._has_error = True
+        unread = None if is_whole else self.events.unread_bytes(data)
+        self.seen_bytes += self._generated(event, unread)
+        if is_given(event.usage):
+            self._usage = event.usage
+        if kind in self._ends:
+            self.is_complete = self.is_over = True
+        return False
