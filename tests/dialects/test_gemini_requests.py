@@ -236,6 +236,11 @@ def test_audio_in_a_large_body_counts_alike() -> None:
     assert CONTENTS.read_request(escaped).input.unsure_clips == 0
 
 
+def test_what_is_no_base64_is_no_wav() -> None:
+    read = with_part({"inlineData": {"mimeType": "audio/wav", "data": "!" * 400}})
+    assert (read.input.clip_tokens, read.input.unsure_clips) == (32, 1)
+
+
 def test_data_that_are_no_text_count_by_their_bytes() -> None:
     contents = [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": 7}}]}]
     body = encode(contents=contents)
