@@ -499,7 +499,8 @@ def test_no_honest_speech_costs_more_than_a_strict_server_held(
         max_size=3,
     ),
     kinds=st.none() | st.lists(st.sampled_from(["TEXT", "IMAGE", "AUDIO"]), max_size=3),
-    speech=SOME,
+    heard=SOME | st.just(DEAREST),
+    spoken=SOME | st.just(DEAREST),
     window=st.none() | st.integers(1, 10_000),
 )
 @settings(max_examples=300, deadline=None)
@@ -509,7 +510,8 @@ def test_no_honest_answer_of_gemini_with_clips_costs_more_than_a_strict_server_h
     prompt: str,
     clips: list[tuple[str, int, int]],
     kinds: list[str] | None,
-    speech: int | None,
+    heard: int | None,
+    spoken: int | None,
     window: int | None,
 ) -> None:
     """A second of audio is 32 tokens; with what has no known length, all that the model takes."""
@@ -525,7 +527,9 @@ def test_no_honest_answer_of_gemini_with_clips_costs_more_than_a_strict_server_h
     facts = GeminiContents(GENERATE, "m").read_request(body.encode())
     for unit in ("image", "audio_hour", "character"):
         model = without(model, unit)
-    rates = msgspec.structs.replace(model.prices.rates, output_audio=speech)
+    # Audio has rates of its own here, often so dear that they alone decide.
+    rates = model.prices.rates
+    rates = msgspec.structs.replace(rates, input_audio=heard, output_audio=spoken)
     model = msgspec.structs.replace(model, prices=Prices(rates), max_input_tokens=window)
     quote = make_quote(facts, model, multiplier, HoldPolicy(is_strict=True))
     seconds = sum(ceil(Fraction(samples, rate)) for _, samples, rate in clips)
