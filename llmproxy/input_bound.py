@@ -43,14 +43,14 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
     tools_tokens = TOOLS_TOKENS if given.has_tools else 0
     if is_strict:
         text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens + _stored_tokens(given)
-        text_tokens += given.audio_s * AUDIO_SECOND_TOKENS_MAX
+        text_tokens += given.audio_s * AUDIO_SECOND_TOKENS_MAX + given.clip_tokens
         return max(text_tokens, _strict_window(given, model))
     bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
     beside = _media_tokens(given) + _stored_tokens(given) + _thought_tokens(given, model)
-    beside += given.audio_s * AUDIO_SECOND_TOKENS_MAX
+    beside += given.audio_s * AUDIO_SECOND_TOKENS_MAX + given.clip_tokens
     tokens = text_tokens + beside + facts.searches * SEARCH_TOKENS
-    if given.audio_s and model.max_input_tokens is not None:
+    if (given.audio_s or given.clip_tokens) and model.max_input_tokens is not None:
         # By its size sound may be many times longer than what the model listens to.
         return min(tokens, model.max_input_tokens)
     return tokens
@@ -60,7 +60,8 @@ def input_estimate(given: InputFacts) -> int:
     """Return the documented estimate of the input of an answer that did not report it."""
     text_tokens = -(-given.text_bytes // BYTES_PER_TOKEN)
     audio_tokens = given.likely_audio_s * AUDIO_SECOND_TOKENS
-    return text_tokens + audio_tokens + _media_tokens(given) + _stored_tokens(given)
+    beside = _media_tokens(given) + given.clip_tokens + _stored_tokens(given)
+    return text_tokens + audio_tokens + beside
 
 
 def _stored_tokens(given: InputFacts) -> int:
@@ -81,8 +82,9 @@ def _media_tokens(given: InputFacts) -> int:
 def _strict_window(given: InputFacts, model: Model) -> int:
     """Return the most that the model takes, where nothing less is sure; else 0.
 
-    So it is with media, with reasoning that the provider fills in, and with earlier context that
-    another model has counted in its own tokens.
+    So it is with media, with audio and video of which the size is all that is known, with reasoning
+    that the provider fills in, and with earlier context that another model has counted in its own
+    tokens.
 
     Raises:
         ApiError: 400, when that is not known, or the input is read more than once.
@@ -94,13 +96,14 @@ def _strict_window(given: InputFacts, model: Model) -> int:
             param=given.rereads,
         )
     is_counted_otherwise = given.stored is not None and given.stored.model != model.id
-    if not (given.media or given.pdf_pages or given.thoughts_by_id or is_counted_otherwise):
+    is_unsure = given.media or given.pdf_pages or given.unsure_clips or given.thoughts_by_id
+    if not (is_unsure or is_counted_otherwise):
         return 0
     if model.max_input_tokens is None:
         raise not_bounded(
-            f"for images, documents, reasoning that is not sent along and what another model has "
-            f"answered before the model catalog would have to know how much input {model.id} "
-            "takes, and it does not",
+            "for images, documents, video, audio other than plain WAV, reasoning that is not sent "
+            "along and what another model has answered before the model catalog would have to know "
+            f"how much input {model.id} takes, and it does not",
             "Send the request with text only, or use another model",
         )
     return model.max_input_tokens

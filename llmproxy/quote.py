@@ -279,10 +279,9 @@ def insufficient_credit(quote: Quote, standing: Standing) -> ApiError:
     """Return the 402 for a quote that the wallet cannot hold, saying what would fit."""
     fitting = _fitting_max(quote, standing.available_nanousd)
     needed, available = format_usd(quote.amount_nanousd), format_usd(standing.available_nanousd)
-    hint = _hint(fitting)
     message = (
-        "Insufficient credit balance — top up or lower max_tokens. "
-        f"Needed {needed} USD, available {available} USD; {hint}."
+        f"Insufficient credit balance — top up or {_less(quote)}. "
+        f"Needed {needed} USD, available {available} USD{_hint(quote, fitting)}."
     )
     fields: dict[str, object] = {
         "needed_usd": needed,
@@ -305,9 +304,9 @@ def budget_exceeded(quote: Quote, room: Room) -> NotAllowedError:
     }
     resets_at = rfc3339(room.resets_at_ms) or ""
     message = (
-        f"The {room.name} budget of this API key does not cover this request — lower max_tokens, "
+        f"The {room.name} budget of this API key does not cover this request — {_less(quote)}, "
         f"or wait until {resets_at[:16]}Z. Needed {amounts['needed_usd']} USD, "
-        f"{format_usd(left)} of {amounts['budget_usd']} USD left; {_hint(fitting)}."
+        f"{format_usd(left)} of {amounts['budget_usd']} USD left{_hint(quote, fitting)}."
     )
     fields: dict[str, object] = {
         "budget": room.name,
@@ -318,5 +317,12 @@ def budget_exceeded(quote: Quote, room: Room) -> NotAllowedError:
     return NotAllowedError(402, code="budget_exceeded", message=message, fields=fields)
 
 
-def _hint(fitting: int) -> str:
-    return f"max_tokens up to {fitting} would fit" if fitting else "no max_tokens would fit"
+def _less(quote: Quote) -> str:
+    """Return what makes a request cheaper; embeddings have an input and nothing else."""
+    return "lower max_tokens" if quote.output_tokens else "send less input"
+
+
+def _hint(quote: Quote, fitting: int) -> str:
+    if not quote.output_tokens:
+        return ""
+    return f"; max_tokens up to {fitting} would fit" if fitting else "; no max_tokens would fit"

@@ -1,5 +1,6 @@
 """What is held for images and sound, and which models are refused where nothing counts them."""
 
+import base64
 import json
 
 import msgspec
@@ -13,6 +14,7 @@ from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_speech import OpenAISpeech
 from llmproxy.errors import ApiError
+from llmproxy.input_bound import input_estimate
 from llmproxy.ledger import Standing
 from llmproxy.money import MULTIPLIER_ONE
 from llmproxy.quote import HoldPolicy, Quote, insufficient_credit, make_quote, with_likely_units
@@ -158,3 +160,47 @@ def test_an_estimate_counts_what_was_asked_for(facts: RequestFacts, expected: Le
 def test_bodies_are_called_what_they_were_read_as() -> None:
     assert CHAT.content_type == b"application/json"
     assert HEARD.content_type.startswith(b"multipart/form-data; boundary=")
+
+
+CLIPS = Rates(5 * USD, 10 * USD, 0, 0, 0, input_audio=7 * USD, output_audio=40 * USD)
+
+
+def clip(kind: str, content: bytes, **config: object) -> bytes:
+    data = base64.b64encode(content).decode()
+    part = {"inlineData": {"mimeType": kind, "data": data}}
+    given = {"contents": [{"parts": [part]}]}
+    return json.dumps({**given, "generationConfig": {"maxOutputTokens": 50, **config}}).encode()
+
+
+def test_a_plain_wav_sent_to_gemini_has_a_bound_of_its_own() -> None:
+    """Two seconds of 32 tokens, and the text around it at the dearest rate; speech is asked for."""
+    body = clip("audio/wav", wav(16_000), responseModalities=["AUDIO"])
+    text = len(body) - len(base64.b64encode(wav(16_000)))
+    read = GeminiContents(GENERATE, "m").read_request(body)
+    strict = (text + 1600 + 64) * 7_000 + 50 * 40_000
+    assert quote(read, CLIPS, is_strict=True).amount_nanousd == strict
+    assert quote(read, CLIPS).amount_nanousd == (text // 3 + 600 + 64) * 7_000 + 50 * 40_000
+
+
+@pytest.mark.parametrize("kind", ["audio/mp3", "video/mp4"])
+def test_strictly_other_clips_are_all_that_the_model_takes(kind: str) -> None:
+    read = GeminiContents(GENERATE, "m").read_request(clip(kind, b"x" * 99))
+    assert "video, audio other than plain WAV" in refusal(read, CLIPS, is_strict=True)
+    model = Model(
+        "p", "m", (), "chat", Prices(CLIPS), MULTIPLIER_ONE, 90_000, None, reasoning=False
+    )
+    held = make_quote(read, model, MULTIPLIER_ONE, HoldPolicy(is_strict=True))
+    assert held.input_tokens == 90_000
+    small = msgspec.structs.replace(model, max_input_tokens=650)
+    assert make_quote(read, small, MULTIPLIER_ONE, HoldPolicy()).input_tokens == 650
+
+
+def test_a_stream_of_speech_is_held_in_full() -> None:
+    config = {"maxOutputTokens": 9000, "responseModalities": ["AUDIO"]}
+    read = GeminiContents(STREAM, "m").read_request(clip("audio/wav", wav(9), **config))
+    assert quote(read, TEXT_ONLY, mode="chat").held_output_tokens == 9000
+
+
+def test_the_estimate_of_clips_is_that_of_the_hold() -> None:
+    read = GeminiContents(GENERATE, "m").read_request(clip("video/mp4", b"x" * 99))
+    assert input_estimate(read.input) == -(-read.input.text_bytes // 3) + 300

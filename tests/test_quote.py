@@ -12,6 +12,7 @@ from llmproxy.dialects.base import Endpoint
 from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
+from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.dialects.openai_responses import OpenAIResponses
 from llmproxy.errors import ApiError
 from llmproxy.ledger import Standing
@@ -310,3 +311,18 @@ def test_a_maximum_that_fits_is_written_where_geminis_api_has_it() -> None:
     assert fitted.fitted_max == 2000
     sent = json.loads(with_counted_max(body, endpoint, fitted))
     assert sent["generationConfig"] == {"temperature": 0, "maxOutputTokens": 2000}
+
+
+def test_a_402_for_embeddings_advises_what_embeddings_have() -> None:
+    facts = OpenAIEmbeddings().read_request(b'{"model":"m","input":"hi"}')
+    quote = make_quote(facts, quoted(OpenAIChat()).model, 1_000_000, HoldPolicy())
+    assert quote.output_tokens == 0
+    needed = format_usd(quote.amount_nanousd)
+    error = insufficient_credit(quote, Standing(10**9, 10**9 - 1))
+    assert error.message == (
+        "Insufficient credit balance — top up or send less input. "
+        f"Needed {needed} USD, available 0.000000001 USD."
+    )
+    room = Room("monthly", 5, 4, 0, 1_796_083_200_000)
+    assert " request — send less input, or wait until " in budget_exceeded(quote, room).message
+    assert "max_tokens" not in budget_exceeded(quote, room).message

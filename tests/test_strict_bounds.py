@@ -306,6 +306,73 @@ def test_no_honest_speech_costs_more_than_a_strict_server_held(
     assert_covered(quote, Leg(characters=len(json.loads(body)["input"])))
 
 
+@given(
+    model=MEDIA_MODELS,
+    multiplier=MULTIPLIER,
+    prompt=TEXT,
+    clips=st.lists(
+        st.tuples(
+            st.sampled_from(["audio/wav", "audio/mp3", "video/mp4"]),
+            st.integers(0, 40_000),
+            st.integers(1, 48_000),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    kinds=st.none() | st.lists(st.sampled_from(["TEXT", "IMAGE", "AUDIO"]), max_size=3),
+    heard=SOME | st.just(DEAREST),
+    spoken=SOME | st.just(DEAREST),
+    window=st.none() | st.integers(1, 10_000),
+)
+@settings(max_examples=300, deadline=None)
+def test_no_honest_answer_of_gemini_with_clips_costs_more_than_a_strict_server_held(
+    model: Model,
+    multiplier: int,
+    prompt: str,
+    clips: list[tuple[str, int, int]],
+    kinds: list[str] | None,
+    heard: int | None,
+    spoken: int | None,
+    window: int | None,
+) -> None:
+    """A second of audio is 32 tokens; with what has no known length, all that the model takes."""
+    is_bounded = all(kind == "audio/wav" for kind, *_ in clips)
+    assume(is_bounded or window is not None)
+    parts = [
+        {"inlineData": {"mimeType": kind, "data": b64encode(wav(samples, rate)).decode()}}
+        for kind, samples, rate in clips
+    ]
+    contents = [{"parts": [{"text": prompt}, *parts]}]
+    config = {} if kinds is None else {"responseModalities": kinds}
+    body = json.dumps({"contents": contents, "generationConfig": config})
+    facts = GeminiContents(GENERATE, "m").read_request(body.encode())
+    for unit in ("image", "audio_hour", "character"):
+        model = without(model, unit)
+    # Audio has rates of its own here, often so dear that they alone decide.
+    rates = model.prices.rates
+    rates = msgspec.structs.replace(rates, input_audio=heard, output_audio=spoken)
+    model = msgspec.structs.replace(model, prices=Prices(rates), max_input_tokens=window)
+    quote = make_quote(facts, model, multiplier, HoldPolicy(is_strict=True))
+    seconds = sum(ceil(Fraction(samples, rate)) for _, samples, rate in clips)
+    texts = {"contents": [{"parts": [{"text": prompt}]}], "generationConfig": config}
+    texts |= {"kinds": [{"mimeType": kind} for kind, *_ in clips]}
+    read = tokens_max(texts) + PREAMBLE_TOKENS_MAX + 32 * seconds
+    if not is_bounded:
+        assert window is not None
+        read = max(tokens_max(texts) + PREAMBLE_TOKENS_MAX, window)
+    made = model.max_output_tokens
+    assert made is not None
+    legs = [Leg(input=read, output=made), Leg(input=read, output=made, input_audio=read)]
+    legs.append(Leg(cache_read=read, output=made))
+    if not is_bounded:
+        legs.append(Leg(input=read, output=made, input_image=read // 2, input_audio=read // 2))
+    if not kinds or "IMAGE" in kinds:
+        legs.append(Leg(input=read, output=made, output_image=made))
+    if kinds and "AUDIO" in kinds:
+        legs.append(Leg(input=read, output=made, input_audio=read, output_audio=made))
+    assert_covered(quote, *legs)
+
+
 def without(model: Model, unit: str) -> Model:
     """The model without a price that its endpoint does not count."""
     rates = msgspec.structs.replace(model.prices.rates, **{unit: None})

@@ -66,6 +66,10 @@ class InputFacts(msgspec.Struct, frozen=True):
     """Seconds of the sound in the body, at most."""
     likely_audio_s: int = 0
     """The same, as well as can be told."""
+    clip_tokens: int = 0
+    """Of other audio, and of video, in the body; at most as far as can be told."""
+    unsure_clips: int = 0
+    """Those of them of which that is no bound."""
     rereads: str | None = None
     """The option by which the provider reads, and bills, the input again and again."""
     thoughts_by_id: int = 0

@@ -78,13 +78,15 @@ class GeminiContents:
                 has_tools=bool(fields.get("tools")),
                 media=contents.media,
                 pdf_pages=contents.pdf_pages,
+                clip_tokens=contents.clip_tokens,
+                unsure_clips=contents.unsure_clips,
                 rereads="tools: googleSearch" if searches else None,
             ),
             movers=read_movers(fields),
             may_write_cache=False,
             searches=searches,
             media=_media_classes(contents, config),
-            hides_output=config.thinks or searches > 0,
+            hides_output=config.thinks or searches > 0 or config.asks_media,
         )
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
@@ -118,9 +120,11 @@ class GeminiContents:
 
 
 def _media_classes(contents: Contents, config: Config) -> tuple[str, ...]:
-    """Return the classes of image tokens that a request may cause, read and made."""
-    read = ("input_image",) if contents.media or contents.pdf_pages else ()
-    return read if config.is_text_only else (*read, "output_image")
+    """Return the classes of tokens besides text that a request may cause, read and made."""
+    images = ("input_image",) if contents.media or contents.pdf_pages else ()
+    # The frames of a video may be called images.
+    clips = ("input_audio", "input_image") if contents.has_clips else ()
+    return (*(clips or images), *config.media)
 
 
 class _Answer(msgspec.Struct):

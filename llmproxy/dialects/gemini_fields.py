@@ -13,6 +13,7 @@ from llmproxy.errors import invalid_request
 
 _NAMES = frozenset(
     {"args", "candidateCount", "cachedContent", "computerUse", "content", "contents", "data"}
+    | {"fps", "videoMetadata"}
     | {"fileData", "fileUri", "functionCall", "functionDeclarations", "functionResponse"}
     | {"generateContentRequest", "generationConfig", "googleSearch", "inlineData"}
     | {"maxOutputTokens", "mimeType", "model", "parts", "requests", "response"}

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from llmproxy.dialects.base import KEPT, SEARCHES_MAX_DEFAULT, not_metered
+from llmproxy.dialects.gemini_clips import frames_per_second, is_clip, read_clip
 from llmproxy.dialects.gemini_fields import listed, named, objects
 from llmproxy.dialects.json_gate import maximum, text, whole
 from llmproxy.dialects.media import in_base64
@@ -13,21 +14,27 @@ from llmproxy.usage import Movers
 CHOICES_MAX = 128
 _CLIENT_TOOLS = frozenset({"functionDeclarations", "computerUse"})
 _SEARCH = "googleSearch"
+_MADE = {"IMAGE": "output_image", "AUDIO": "output_audio"}
+"""The class of each modality of output that has one of its own."""
 _SEARCH_TYPES = frozenset({"webSearch"})
-_UNPRICED_MEDIA = ("audio/", "video/")
 _LINKED_MEDIA = ("image/", "application/pdf")
 _GOOGLES = ("googleapis.com", "youtube.com", "youtu.be", "youtube-nocookie.com")
 _TIER_PREFIX = "service_tier_"
 
 
 class Contents(NamedTuple):
-    """The images and documents in a request's contents."""
+    """The images, documents, audio and video in a request's contents."""
 
     media: int
     """Those that are not PDFs in the body."""
     pdf_pages: int
     data_bytes: int
-    """Of the images and PDFs in the body."""
+    """Of all of these in the body."""
+    clip_tokens: int
+    """Of audio and video, at most as far as can be told."""
+    unsure_clips: int
+    """Those of which that is no bound."""
+    has_clips: bool
 
 
 def read_fields(given: dict[str, Any], model: str) -> dict[str, Any]:
@@ -59,24 +66,37 @@ def require_model(fields: dict[str, Any], model: str) -> None:
 
 
 def read_contents(*contents: object) -> Contents:
-    """Return what images and documents there are in contents.
+    """Return what there is in contents besides text.
 
     Raises:
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
     media = pdf_pages = data_bytes = 0
+    clips, fps = [], 1
     for part in objects(*contents):
         if "fileUri" in part:
             _require_link(part)
             media += 1
         elif "data" in part and "mimeType" in part:
             kind = _media_type(part)
+            if is_clip(kind) and isinstance(part["data"], str):
+                clips.append(read_clip(part["data"], kind))
+                continue
             embedded = in_base64(part["data"], kind)
             if embedded is not None:
                 data_bytes += embedded.data_bytes
                 pdf_pages += embedded.pdf_pages
                 media += not embedded.pdf_pages
-    return Contents(media, pdf_pages, data_bytes)
+        elif part.get("fps") is not None:
+            fps = max(fps, frames_per_second(part["fps"]))
+    return Contents(
+        media,
+        pdf_pages,
+        data_bytes + sum(clip.data_bytes for clip in clips),
+        sum(clip.tokens * (fps if clip.is_video else 1) for clip in clips),
+        sum(not clip.is_sure for clip in clips),
+        has_clips=bool(clips),
+    )
 
 
 def require_text(*contents: object) -> None:
@@ -91,17 +111,9 @@ def require_text(*contents: object) -> None:
 
 
 def _media_type(part: dict[str, Any]) -> str:
-    """Return what kind of data a part has.
-
-    Raises:
-        ApiError: 400, it is audio or video, which a text's tokens say nothing of.
-    """
+    """Return what kind of data a part has, in lower case; empty where it does not say."""
     given = part.get("mimeType")
-    kind = given.strip().lower() if isinstance(given, str) else ""
-    if kind.startswith(_UNPRICED_MEDIA):
-        why = "only text, images and documents have a price here"
-        raise not_metered(f"mimeType: {kind:.60}", why)
-    return kind
+    return given.strip().lower() if isinstance(given, str) else ""
 
 
 def _require_link(part: dict[str, Any]) -> None:
@@ -114,8 +126,8 @@ def _require_link(part: dict[str, Any]) -> None:
     host = _host(uri)
     if not host or host.endswith(_GOOGLES):
         why = (
-            "files that are kept at the provider, and videos, have no bound that the request "
-            "tells. Put an image or PDF into `inlineData`"
+            "files that are kept at the provider, and linked videos, have no bound that the "
+            "request tells. Put the file into `inlineData`"
         )
         raise not_metered("fileData", why)
     if not _media_type(part).startswith(_LINKED_MEDIA):
@@ -161,29 +173,36 @@ class Config(NamedTuple):
     output_max: int | None
     choices: int
     thinks: bool
-    is_text_only: bool
-    """It asks for text, and says so: models that make images do so where it does not."""
+    media: tuple[str, ...]
+    """The classes of what it may make besides text. Models that make images do so unasked."""
+    asks_media: bool
+    """It names one of them."""
 
 
 def read_config(fields: dict[str, Any]) -> Config:
     """Return how much a request lets the model answer.
 
     Raises:
-        ApiError: 400, for numbers that are none, and for output other than text.
+        ApiError: 400, for numbers that are none, and for kinds of output that are not known.
     """
     given = fields.get("generationConfig")
     if given is not None and not isinstance(given, dict):
         raise invalid_request("`generationConfig` must be an object.", param="generationConfig")
     config = named(given)
-    kinds = listed(config.get("responseModalities"))
-    if any(not isinstance(kind, str) or kind.upper() != "TEXT" for kind in kinds):
-        raise not_metered("responseModalities", "only text output has a price here")
+    kinds = {
+        kind.upper() if isinstance(kind, str) else ""
+        for kind in listed(config.get("responseModalities"))
+    }
+    if not kinds <= _MADE.keys() | {"TEXT"}:
+        raise not_metered("responseModalities", "only text, images and audio have a price here")
+    asked = tuple(made for name, made in _MADE.items() if name in kinds)
     thinking = config.get("thinkingConfig")
     return Config(
         maximum(config, "maxOutputTokens"),
         whole(config, "candidateCount", lowest=1, highest=CHOICES_MAX) or 1,
         thinking is not None and named(thinking) != {"thinkingBudget": 0},
-        is_text_only=bool(kinds),
+        asked if kinds else (_MADE["IMAGE"],),
+        asks_media=bool(asked),
     )
 
 

@@ -44,14 +44,14 @@ def in_base64(data: object, media_type: object) -> Embedded | None:
 
 
 def _embedded(text: str, start: int, *, is_pdf: bool) -> Embedded:
-    data_bytes = max(0, _length(text) - start)
+    data_bytes = max(0, text_length(text) - start)
     if not is_pdf:
         return Embedded(data_bytes, 0)
     pdf = _decode(text, start)
     return Embedded(data_bytes, pages_by_size(data_bytes) if pdf is None else count_pages(pdf))
 
 
-def _length(text: str) -> int:
+def text_length(text: str) -> int:
     """Return how many characters a text has; of a long one at most, and never above its bytes."""
     if not isinstance(text, LongText):
         return len(text)

@@ -209,6 +209,8 @@ class Generator:
         if is_image and tells_images:
             further["input_image"] = price_at(prices.input_image_mtok, above)
             further["output_image"] = price_at(prices.output_image_mtok, above)
+        if key.startswith("gemini/") and mode == "chat":  # whose answers tell audio from text
+            further["input_audio"] = price_at(prices.input_audio_mtok, above)
         return {
             "in_price": price_text(input_price),
             "out_price": price_text(output or Decimal(0)),

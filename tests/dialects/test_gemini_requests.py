@@ -18,6 +18,7 @@ from llmproxy.dialects.gemini_embeddings import (
 from llmproxy.dialects.json_gate import with_output_max_within
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Movers
+from tests.support.forms import wav
 from tests.support.reading import refusal_of
 
 MODEL = "gemini-2.5-flash"
@@ -194,10 +195,63 @@ def test_the_words_of_a_tool_are_not_looked_into() -> None:
     facts(tools=[{"functionDeclarations": [{"name": "f", "parameters": own}]}])
 
 
-@pytest.mark.parametrize("kind", ["audio/wav", "video/mp4", " AUDIO/mp3", "Video/x"])
-def test_audio_and_video_have_no_price(kind: str) -> None:
-    with pytest.raises(ApiError, match="only text, images and documents"):
-        with_part({"inlineData": {"mimeType": kind, "data": "AAAA"}})
+@pytest.mark.parametrize(
+    ("kind", "content", "tokens", "unsure"),
+    [
+        # Two seconds and a sample, so three of 32 tokens.
+        ("audio/wav", wav(16_001), 96, 0),
+        ("audio/wav; rate=8000", wav(16_001), 96, 0),
+        (" Audio/X-WAV", wav(16_001), 96, 0),
+        # By their size: 16,047 bytes at 1,000 a second (a bit more in base64) are 17 seconds.
+        ("audio/mp3", wav(16_001), 17 * 32, 1),
+        ("audio/wav", b"x" * 16_047, 17 * 32, 1),
+        # At 16,000 bytes a second 2; each of 300 tokens.
+        ("video/mp4", b"x" * 16_047, 2 * 300, 1),
+        ("Video/x", b"x" * 15_999, 300, 1),
+    ],
+)
+def test_audio_and_video_count_by_their_length(
+    kind: str, content: bytes, tokens: int, unsure: int
+) -> None:
+    data = base64.b64encode(content).decode()
+    contents = [{"parts": [{"inlineData": {"mimeType": kind, "data": data}}]}]
+    body = encode(contents=contents)
+    read = CONTENTS.read_request(body)
+    assert read.input == InputFacts(len(body) - len(data), clip_tokens=tokens, unsure_clips=unsure)
+    assert read.media == ("input_audio", "input_image", "output_image")
+
+
+def test_audio_in_a_large_body_counts_alike() -> None:
+    """Of long texts only the beginning is kept; an escape does not change what it says."""
+    data = base64.b64encode(wav(799_990)).decode()
+    contents = [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": data}}]}]
+    body = encode(contents=contents)
+    read = CONTENTS.read_request(body)
+    assert read.input == InputFacts(len(body) - len(data), clip_tokens=100 * 32)
+    escaped = body.replace(data[:4].encode(), b"\\u0055" + data[1:4].encode())
+    assert CONTENTS.read_request(escaped).input.clip_tokens == 100 * 32
+    assert CONTENTS.read_request(escaped).input.unsure_clips == 0
+
+
+def test_what_is_no_base64_is_no_wav() -> None:
+    read = with_part({"inlineData": {"mimeType": "audio/wav", "data": "!" * 400}})
+    assert (read.input.clip_tokens, read.input.unsure_clips) == (32, 1)
+
+
+def test_data_that_are_no_text_count_by_their_bytes() -> None:
+    contents = [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": 7}}]}]
+    body = encode(contents=contents)
+    assert CONTENTS.read_request(body).input == InputFacts(len(body))
+
+
+@pytest.mark.parametrize(
+    ("fps", "times"),
+    [(1, 1), (0.5, 1), (2, 2), (2.1, 3), (24, 24), (99, 24), ("2", 24), (True, 24)],
+)
+@pytest.mark.parametrize("name", ["videoMetadata", "video_metadata"])
+def test_more_frames_of_a_video_count_more(name: str, fps: object, times: int) -> None:
+    video = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}, name: {"fps": fps}}
+    assert with_part(video).input.clip_tokens == 300 * times
 
 
 @pytest.mark.parametrize(
@@ -237,8 +291,8 @@ def test_what_google_keeps_is_refused(name: str) -> None:
     assert refused(**{name: "cachedContents/x"}).code == "option_not_metered"
 
 
-@pytest.mark.parametrize("kinds", [["IMAGE"], ["TEXT", "IMAGE"], ["audio"], "AUDIO", [2]])
-def test_other_output_than_text_is_refused(kinds: object) -> None:
+@pytest.mark.parametrize("kinds", [["VIDEO"], ["TEXT", "video"], "MODALITY_UNSPECIFIED", [2]])
+def test_output_of_an_unknown_kind_is_refused(kinds: object) -> None:
     assert refused(generationConfig={"responseModalities": kinds}).code == "option_not_metered"
 
 
@@ -249,12 +303,19 @@ def test_other_output_than_text_is_refused(kinds: object) -> None:
         ({"responseModalities": []}, ("output_image",)),
         ({"responseModalities": ["Text"]}, ()),
         ({"response_modalities": "TEXT"}, ()),
+        ({"responseModalities": ["TEXT", "image"]}, ("output_image",)),
+        ({"response_modalities": "AUDIO"}, ("output_audio",)),
+        ({"responseModalities": ["Audio", "IMAGE"]}, ("output_image", "output_audio")),
     ],
 )
-def test_images_may_come_unless_text_alone_is_asked_for(
+def test_images_may_come_unless_others_alone_are_asked_for(
     config: dict[str, Any], media: tuple[str, ...]
 ) -> None:
-    assert facts(generationConfig=config).media == media
+    read = facts(generationConfig=config)
+    assert read.media == media
+    # What is no text cannot be counted as it passes: of a stream all is held.
+    asks = "responseModalities" in config or "response_modalities" in config
+    assert read.hides_output == (asks and bool(media) and config != {"responseModalities": []})
 
 
 # --- tools ---

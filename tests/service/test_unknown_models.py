@@ -47,6 +47,29 @@ ENDPOINTS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         {"messages": MESSAGES},
     ),
 }
+NATIVE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "generateContent": (
+        "gemini-2.5-flsh",
+        "gemini-2.5-flash",
+        {"contents": [{"parts": [{"text": "Hi"}]}]},
+    ),
+    "streamGenerateContent": (
+        "gemini-3.8-flsh",
+        "gemini-3.8-flash",
+        {"contents": [{"parts": [{"text": "Hi"}]}]},
+    ),
+    "embedContent": (
+        "gemini-embedding-0001",
+        "gemini-embedding-001",
+        {"content": {"parts": [{"text": "Hi"}]}},
+    ),
+    "batchEmbedContents": (
+        "gemini-embedding-0001",
+        "gemini-embedding-001",
+        {"requests": [{"content": {"parts": [{"text": "Hi"}]}}]},
+    ),
+}
+"""Of Gemini's own API: the model stands in the path."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +105,29 @@ def test_the_three_nearest_ids_are_named(
     assert (len(named), len(set(named)), named[0]) == (3, 3, nearest)
     provider = path.partition("/")[0]
     assert all(one in SHIPPED or f"{provider}/{one}" in SHIPPED for one in named)
+    assert stub.requests == []
+    assert books.settled_wallet(user) == 5_000_000_000
+    books.close()
+
+
+@pytest.mark.parametrize("version", ["v1beta/", "v1/", ""])
+@pytest.mark.parametrize("method", NATIVE)
+def test_geminis_own_api_names_them_in_googles_shape(
+    proxy: RunningProxy, stub: StubProvider, method: str, version: str
+) -> None:
+    asked, nearest, body = NATIVE[method]
+    books = Books(proxy.home)
+    user, key = books.user()
+    path = f"/v1/gemini/{version}models/{asked}:{method}"
+    got = ask(proxy.port, "POST", path, body, bearer(key))
+    error = json.loads(got.body)["error"]
+    assert (got.status, error["code"], error["status"]) == (400, 400, "INVALID_ARGUMENT")
+    assert error["reason"] == "unknown_model_pricing"
+    told, _, ids = error["message"].partition(" Nearest: ")
+    assert told == f'Unknown model pricing: "{asked}" is not in the model catalog.'
+    named = ids.removesuffix(".").split(", ")
+    assert (len(named), len(set(named)), named[0]) == (3, 3, nearest)
+    assert all(one in SHIPPED or f"gemini/{one}" in SHIPPED for one in named)
     assert stub.requests == []
     assert books.settled_wallet(user) == 5_000_000_000
     books.close()
