@@ -5,6 +5,7 @@ its own preamble, generates no more than was allowed, and writes to its cache on
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import product
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from llmproxy.catalog import Model, Prices, Rates
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_speech import OpenAISpeech
@@ -26,6 +28,7 @@ from llmproxy.quote import HoldPolicy, Quote, fit, make_quote, with_counted_max
 from llmproxy.usage import Leg, Movers, Usage
 from tests.support.any_requests import (
     ANTHROPIC,
+    DEAREST,
     MODELS,
     MULTIPLIER,
     RATE,
