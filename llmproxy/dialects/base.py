@@ -96,6 +96,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """What it may cause that is billed by the number: class and highest number, but searches."""
     likely_units: tuple[tuple[str, int], ...] = ()
     """As many of them count where an answer does not tell."""
+    image_tokens: int = 0
+    """As many are likely for each image that is made, where an answer does not tell."""
     unbounded: tuple[str, str] | None = None
     """Why its cost has no upper bound, and what to do instead."""
     tokens_untold: tuple[str, str] | None = None
@@ -131,6 +133,7 @@ class Reading(msgspec.Struct, frozen=True):
     its tier, speed and region. `problem` says why a usage record was not trusted. `response_id`
     is by what the provider keeps the answer, None where it says that it does not. `is_by_request`:
     the bill is what was asked for (`RequestFacts.likely_units`), of which no answer tells more.
+    `images` is how many have come, which counts where no tokens are reported of them.
     """
 
     usage: Usage | None = None
@@ -143,6 +146,7 @@ class Reading(msgspec.Struct, frozen=True):
     problem: str | None = None
     response_id: str | None = None
     is_by_request: bool = False
+    images: int = 0
 
 
 class StreamReader(Protocol):

@@ -1,13 +1,15 @@
 """Sound in OpenAI's dialect: what a request may cost, and what its answer has used."""
 
 import json
+import struct
 from typing import Any
 
 import pytest
 
 from llmproxy.dialects.base import Endpoint, RequestFacts
+from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.dialects.multipart_gate import File
-from llmproxy.dialects.sound import seconds_of_wav
+from llmproxy.dialects.sound import Wav, read_wav
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
@@ -41,7 +43,8 @@ COUNTS = {"input_tokens": 50, "output_tokens": 200, "total_tokens": 250}
     [
         (wav(8000), 1),
         (wav(8001), 2),
-        (wav(44100 * 3, rate=44100, channels=2, width=2), 3),
+        (wav(44100 * 3, rate=44100, channels=2, width=3), 3),
+        (wav(48000 * 2, rate=48000, channels=8, width=4), 2),
         (wav(1), 1),
         (wav(0), 1),
     ],
@@ -75,11 +78,13 @@ def test_what_a_wav_file_says_of_its_own_length_does_not_count() -> None:
         wav(8000)[:28] + b"\0\0\0\1" + wav(8000)[32:],  # other bytes in a second than its blocks
         wav(8000, rate=192_001),
         wav(8000)[:36] + b"ID3 " + wav(8000)[40:],  # no samples behind the format
+        wav(8000, channels=9),
+        wav(8000, width=5),
         wav(8000)[:16] + b"\x28" + wav(8000)[17:],  # a format that is longer
     ],
 )
 def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) -> None:
-    assert seconds_of_wav(File("file", len(file), file[:64])) is None
+    assert read_wav(File("file", len(file), file)) is None
     facts = transcription(file)
     assert facts.units == (("audio_second", -(-len(file) // 1000)),)
     assert facts.likely_units == (("audio_second", -(-len(file) // 8000)),)
@@ -98,6 +103,7 @@ WAV_WITH_EXTENSION = PLAIN_WAV[:16] + b"\x12" + PLAIN_WAV[17:36] + b"\0\0" + PLA
         (PLAIN_WAV, ("",), "audio/wav", 2),
         (PLAIN_WAV, ("Speech.WAV",), "audio/x-wav", 2),
         (PLAIN_WAV, ("a.wav", "utf-8''b.wav"), "audio/wave", 2),
+        (PLAIN_WAV, (), "audio/vnd.wave", 2),
         (PLAIN_WAV, ("a.wav",), "application/octet-stream", 2),
         (WAV_WITH_NOTES, ("a.wav",), None, 2),
         (WAV_WITH_EXTENSION, ("a.wav",), None, 2),
@@ -110,8 +116,79 @@ WAV_WITH_EXTENSION = PLAIN_WAV[:16] + b"\x12" + PLAIN_WAV[17:36] + b"\0\0" + PLA
 def test_a_wav_file_is_one_that_nobody_reads_as_something_else(
     content: bytes, names: tuple[str, ...], kind: str | None, seconds: int | None
 ) -> None:
-    file = File("file", len(content), content[:64], names, kind)
-    assert seconds_of_wav(file) == seconds
+    expected = None if seconds is None else Wav(seconds, is_sure=True)
+    assert read_wav(File("file", len(content), content, names, kind)) == expected
+
+
+GUID = bytes.fromhex("0100000000001000800000aa00389b71")
+SAMPLES = wav(16_000, width=3)
+
+
+def extensible(length: int = 22, valid_bits: int = 24, guid: bytes = GUID) -> bytes:
+    """As ffmpeg writes WAV files of more than 16 bits."""
+    extension = struct.pack("<HHI", length, valid_bits, 4) + guid
+    return SAMPLES[:16] + b"\x28\0\0\0\xfe\xff" + SAMPLES[22:36] + extension + SAMPLES[36:]
+
+
+def test_plain_samples_may_have_the_longer_head() -> None:
+    file = extensible()[:-24]  # as much longer is the head than the shortest one
+    assert read_wav(File("file", len(file), file)) == Wav(2, is_sure=True)
+    floats = GUID.replace(b"\1", b"\3", 1)
+    odd = (extensible(0), extensible(valid_bits=16), extensible(guid=floats), extensible()[:50])
+    for file in odd:
+        assert read_wav(File("file", len(file), file)) is None
+
+
+def test_samples_of_16_bits_have_a_likely_length_and_no_bound() -> None:
+    """In those ffmpeg looks for MP3, AAC and others, whatever the head says."""
+    facts = transcription(wav(32_000, rate=16_000, width=2))
+    assert facts.units == facts.likely_units == (("audio_second", 2),)
+    assert facts.unbounded is not None
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_dictaphone_has_a_wav_head_before_ten_times_as_long_speech(width: int) -> None:
+    """G.729 in 1,000 bytes a second: 8,000 bytes are 8 seconds."""
+    plain = wav(8000 // width, width=width)
+    act = plain[:256] + b"\x84" + bytes(7) + plain[264:]
+    assert transcription(act).units == (("audio_second", -(-len(act) // 1000)),)
+    assert transcription(act).unbounded is not None
+    for file in (act[:50] + b"\1" + act[51:], act[:300] + b"\1" + act[301:]):
+        assert transcription(file).units == (("audio_second", 1),)
+
+
+@pytest.mark.parametrize(
+    "sync",
+    [
+        "72f81f4e",
+        "f8724e1f",
+        "0072f8001f4e",
+        "f872004e1f00",
+        "72f8961f4ea5",
+        "000072f800001f4e",
+        "f87200004e1f0000",
+    ],
+    ids=["16", "16-big", "24", "24-big", "24-mode", "32", "32-big"],
+)
+@pytest.mark.parametrize("position", [44, 20_001, 44 + 64 * 1024 - 8])
+def test_compressed_sound_may_stand_where_samples_would(sync: str, position: int) -> None:
+    plain, bursts = wav(80_000, width=3), bytes.fromhex(sync)
+    file = plain[:position] + bursts + plain[position + len(bursts) :]
+    assert transcription(plain).units == (("audio_second", 10),)
+    assert transcription(file).units == (("audio_second", 241),)  # 240,044 bytes
+    assert transcription(file).unbounded is not None
+
+
+def test_samples_begin_where_all_that_a_decoder_looks_at_is_seen() -> None:
+    def noted(size: int) -> bytes:
+        return PLAIN_WAV[:36] + b"JUNK" + struct.pack("<I", size) + bytes(size) + PLAIN_WAV[36:]
+
+    begin = 36 + 8 + 8
+    near, far = noted(64 * 1024 - begin), noted(64 * 1024 - begin + 1)
+    assert read_wav(File("file", len(near), near[: 128 * 1024])) is not None
+    assert read_wav(File("file", len(far), far[: 128 * 1024])) is None
+    odd = noted(3)[:-16_008] + b"\0" + noted(3)[-16_008:]  # notes of an odd length are filled up
+    assert read_wav(File("file", len(odd), odd)) is not None
 
 
 def test_groq_bills_ten_seconds_at_least() -> None:
@@ -186,15 +263,56 @@ def test_a_transcription_needs_exactly_one_file() -> None:
         ({"usage": [], "duration": 4}, Leg(audio_seconds=4)),
         (
             {"usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "total_tokens": 12}},
-            Leg(input=4, output=8, audio_seconds=3),
+            Leg(input=4, output=8, input_audio=4, audio_seconds=3),
         ),
         (
             {"usage": {"seconds": 3.5, "input_tokens": 9, "output_tokens": 3}},
-            Leg(input=9, output=3, audio_seconds=4),
+            Leg(input=9, output=3, input_audio=9, audio_seconds=4),
         ),
         (
+            # What is not said to be text is sound.
             {"usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}},
+            Leg(input=9, output=3, input_audio=9),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"text_tokens": 2},
+                    "output_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3, input_audio=7),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"text_tokens": 12},
+                    "output_tokens": 3,
+                }
+            },
             Leg(input=9, output=3),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"audio_tokens": 0},
+                    "output_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3),
+        ),
+        (
+            {
+                "usage": {
+                    "prompt_tokens": 9,
+                    "prompt_tokens_details": {"text_tokens": 4},
+                    "completion_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3, input_audio=5),
         ),
         (
             {
@@ -223,7 +341,8 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
     assert reading.usage == Usage((Leg(audio_seconds=10),), provider_cost=508_000_000_000)
     done = {"type": "transcript.text.done", "usage": {**COUNTS, "cost": 0.000508}}
     streamed = read_events(TRANSCRIPTIONS, done).usage
-    assert streamed == Usage((Leg(input=50, output=200),), provider_cost=508_000_000_000)
+    heard = Leg(input=50, output=200, input_audio=50)
+    assert streamed == Usage((heard,), provider_cost=508_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +355,7 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
         {"usage": {"type": "duration", "seconds": "8"}},
         {"usage": {"type": "duration", "seconds": 0}},
         {"usage": {"type": "tokens"}},
+        {"usage": {**COUNTS, "input_token_details": {"text_tokens": -1}}},
         {"duration": "8"},
     ],
 )
@@ -275,6 +395,24 @@ def test_speech_is_billed_by_the_characters_of_the_request() -> None:
     reading = SPEECH.read_answer(b"ID3\x04")
     assert (reading.is_final, reading.is_by_request) == (True, True)
     assert not SPEECH.read_answer(b"").is_final
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_speech"),
+    [
+        (b'{"error":{"message":"overloaded","code":502}}', False),
+        (b'{"id":1,"error":"overloaded"}', False),
+        (b'{"error":null}', True),
+        (b'{"audio":"aaaa"}', True),
+        (b"{\x00\x01 samples that begin as an object does", True),
+    ],
+)
+def test_an_error_that_is_called_a_success_is_no_speech(answer: bytes, is_speech: bool) -> None:
+    large = LargeAnswer()
+    large.feed(answer)
+    for reading in (SPEECH.read_answer(answer), large.reading(SPEECH)):
+        assert (reading.has_error, reading.is_final) == (not is_speech, is_speech)
+        assert bool(reading.usage) == bool(reading.seen_bytes) == is_speech
 
 
 def test_a_character_beyond_the_basic_plane_is_one() -> None:

@@ -227,7 +227,14 @@ def test_speech_that_the_provider_breaks_off_is_no_clean_end(site: Site) -> None
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=4 * 15_000)
 
 
-@pytest.mark.parametrize(("status", "body"), [(400, b'{"error":{"message":"no"}}'), (200, b"")])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, b'{"error":{"message":"no"}}'),
+        (200, b""),
+        (200, b'{"error":{"message":"overloaded","code":502}}'),
+    ],
+)
 def test_speech_that_there_is_none_of_costs_nothing(site: Site, status: int, body: bytes) -> None:
     site.stub.handle = plain(body, status)
     visitor = site.visitor()
@@ -272,6 +279,28 @@ def test_tokens_that_are_not_reported_are_estimated(site: Site) -> None:
     # Two seconds of ten tokens; the form around the sound is little, and counted as sound too.
     nanousd = (-(-text_bytes // 3) + 20) * 6_000 + 2 * 10_000
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+
+
+@pytest.mark.parametrize(
+    ("made", "tokens"),
+    [
+        ([{"url": "https://x/a.png"}], 7_024),
+        ([{"url": "https://x/a.png"}] * 2, 14_048),
+        ([{"url": "https://x/a.png"}] * 3, 14_048),
+        ([{"b64_json": "a" * 9_000}], 7_024),
+    ],
+)
+def test_images_without_usage_have_the_tokens_that_were_asked_for(
+    site: Site, made: list[dict[str, str]], tokens: int
+) -> None:
+    """7,024 for `high` and 1024 by 1024: 96 × 96 × 3,048,576 / 4M, by OpenAI's calculator."""
+    site.stub.handle = plain(json.dumps({"created": 1, "data": made}).encode())
+    visitor = site.visitor()
+    body = b'{"model":"gpt-image-1.5","prompt":"a","n":2,"quality":"high","size":"1024x1024"}'
+    site.ask(visitor, IMAGES, body)
+    nanousd = -(-len(body) // 3) * 5_000 + tokens * 32_000
+    row = site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+    assert "what this model has no price for" in row["reason"]
 
 
 def test_images_of_an_answer_that_breaks_off_are_estimated_as_images(site: Site) -> None:
