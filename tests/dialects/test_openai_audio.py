@@ -184,7 +184,7 @@ def test_samples_begin_where_all_that_a_decoder_looks_at_is_seen() -> None:
         return PLAIN_WAV[:36] + b"JUNK" + struct.pack("<I", size) + bytes(size) + PLAIN_WAV[36:]
 
     begin = 36 + 8 + 8
-    near, far = noted(64 * 1024 - begin), noted(64 * 1024 - begin + 1)
+    near, far = noted(64 * 1024 - begin), noted(64 * 1024 - begin + 2)
     assert read_wav(File("file", len(near), near[: 128 * 1024])) is not None
     assert read_wav(File("file", len(far), far[: 128 * 1024])) is None
     odd = noted(3)[:-16_008] + b"\0" + noted(3)[-16_008:]  # notes of an odd length are filled up

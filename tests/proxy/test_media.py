@@ -26,8 +26,17 @@ IMAGES = "/v1/openai/images/generations"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    environ = {"LLMPROXY_CATALOG_FILE": str(CATALOG)}
-    with running_site(tmp_path_factory.mktemp("media"), environ) as site:
+    home = tmp_path_factory.mktemp("media")
+    catalog = json.loads(CATALOG.read_bytes())
+    catalog["models"]["openai/told-image"] = {
+        **catalog["models"]["openai/gpt-image-1.5"],
+        "aliases": [],
+        "prices": {"image_1k": "40"},
+        "cost_from": "provider",
+    }
+    (home / "catalog.json").write_text(json.dumps(catalog))
+    environ = {"LLMPROXY_CATALOG_FILE": str(home / "catalog.json")}
+    with running_site(home, environ) as site:
         yield site
 
 
@@ -281,6 +290,17 @@ def test_tokens_that_are_not_reported_are_estimated(site: Site) -> None:
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
 
 
+@pytest.mark.parametrize(("cost", "nanousd"), [(0, 0), (0.03, 30_000_000)])
+def test_what_the_provider_says_that_it_bills_is_the_bill_also_if_it_is_nothing(
+    site: Site, cost: float, nanousd: int
+) -> None:
+    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "cost": cost}
+    site.stub.handle = plain(json.dumps({"data": [{"url": "x"}], "usage": usage}).encode())
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, b'{"model":"told-image","prompt":"a"}')
+    paid(site, visitor, nanousd)
+
+
 @pytest.mark.parametrize(
     ("made", "tokens"),
     [
@@ -349,9 +369,10 @@ def test_a_provider_is_told_the_boundary_of_the_body_whatever_the_client_says(
     paid(site, visitor, case.nanousd)
 
 
-def test_a_strict_server_takes_what_has_a_bound(strict: Site) -> None:
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_strict_server_takes_what_has_a_bound(strict: Site, width: int) -> None:
     case, visitor = give(strict, "openai-whisper-plain"), strict.visitor()
-    ask_form(strict, visitor, "whisper-1")
+    ask_form(strict, visitor, "whisper-1", wav(12_000, width=width))
     paid(strict, visitor, case.nanousd)
 
 
@@ -359,6 +380,11 @@ def test_a_strict_server_takes_what_has_a_bound(strict: Site) -> None:
     ("path", "body", "why"),
     [
         (TRANSCRIPTIONS, form({"model": "whisper-1"}, {"file": MP3}), "WAV"),
+        (
+            TRANSCRIPTIONS,
+            form({"model": "whisper-1"}, {"file": wav(12_000, width=2)}),
+            "8, 24 or 32 bits",
+        ),
         (IMAGES, b'{"model":"gpt-image-1.5","prompt":"a"}', "quality"),
         (
             "/v1/openai/images/edits",
