@@ -192,18 +192,14 @@ def _output_max(facts: RequestFacts, model: Model, policy: HoldPolicy, *, has_pr
     return OUTPUT_TOKENS_MAX_DEFAULT
 
 
-def with_likely_units(usage: Usage, facts: RequestFacts, images: int = 0) -> Usage:
+def with_likely_units(usage: Usage, facts: RequestFacts) -> Usage:
     """Return a usage that has what the request is likely to cause of what is billed by the number.
 
     Its tokens are those of what was asked for: sound that is listened to, images that are made.
-    Of so many `images` that came, as far as they were asked for, they are at least the likely ones.
     """
     if not facts.likely_units:
         return usage
     first, *others = usage.legs
-    if images:
-        least = min(images, facts.choices) * facts.image_tokens
-        first = msgspec.structs.replace(first, output=max(first.output, least))
     counted = {UNITS[name].counted: number for name, number in facts.likely_units}
     counted["input_audio"] = first.input if "input_audio" in facts.media else first.input_audio
     counted["output_image"] = first.output if "output_image" in facts.media else first.output_image

@@ -245,10 +245,9 @@ class Settlement(_Row):
     def _estimated(self, reading: Reading) -> Usage:
         quote = self._quote
         input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
-        usage = estimated(reading, input_tokens, quote.output_tokens)
-        if reading.usage is not None:
-            return usage
-        return with_likely_units(usage, quote.facts, reading.images)
+        image_tokens = quote.facts.image_tokens
+        usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens)
+        return usage if reading.usage is not None else with_likely_units(usage, quote.facts)
 
     def _is_unpriced(self, usage: Usage, reading: Reading) -> bool:
         """Say whether a usage counts what the model is not billed by, such as seconds for tokens.

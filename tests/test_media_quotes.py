@@ -155,16 +155,6 @@ def test_an_estimate_counts_what_was_asked_for(facts: RequestFacts, expected: Le
     assert with_likely_units(usage, facts).legs == (expected, other)
 
 
-@pytest.mark.parametrize(("images", "output"), [(0, 5), (1, 408), (2, 816), (9, 816)])
-def test_an_estimate_counts_the_images_that_came_as_far_as_asked_for(
-    images: int, output: int
-) -> None:
-    leg = Leg(input=9, output=output, output_image=output, images=2)
-    assert with_likely_units(Usage((Leg(input=9, output=5),)), MADE, images).legs == (leg,)
-    more = Usage((Leg(input=9, output=900),))
-    assert with_likely_units(more, MADE, images).legs[0].output == 900
-
-
 def test_bodies_are_called_what_they_were_read_as() -> None:
     assert CHAT.content_type == b"application/json"
     assert HEARD.content_type.startswith(b"multipart/form-data; boundary=")

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
@@ -141,7 +142,9 @@ class OpenAIImages:
     def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
         del withholds_usage
-        return MediaStreamReader(_event_decoder, _COMPLETED, _generated, _legs(ABSENT))
+        return _ImageStreamReader(
+            _event_decoder, _COMPLETED, _generated, _legs(ABSENT), whole_bytes_min=1
+        )
 
 
 def image_tokens_max(quality: str, size: str | None) -> int:
@@ -227,6 +230,15 @@ class _Event(MediaEvent):
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
+
+
+class _ImageStreamReader(MediaStreamReader[_Event]):
+    @override
+    def reading(self) -> Reading:
+        """Return what has been read so far: a stream has one image, which comes with its end."""
+        return msgspec.structs.replace(super().reading(), images=int(self.is_complete))
+
+
 _COMPLETED = ("image_generation.completed", "image_edit.completed")
 
 

@@ -231,7 +231,11 @@ def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
     partial = {"type": "image_generation.partial_image", "b64_json": "a" * 300}
     reading = read_events(IMAGES, partial)
     assert (reading.is_final, reading.usage) == (False, None)
-    assert reading.seen_bytes >= 300
+    assert (reading.seen_bytes >= 300, reading.images) == (True, 0)
+    completed = read_events(IMAGES, {"type": "image_generation.completed", "b64_json": "aaaa"})
+    assert (completed.is_final, completed.usage, completed.images) == (False, None, 1)
+    linked = read_events(IMAGES, {"type": "image_generation.completed", "url": "https://x"})
+    assert (linked.seen_bytes, linked.images) == (1, 1)  # not free
     failed = read_events(
         IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}}
     )
