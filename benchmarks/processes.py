@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from benchmarks.certificate import write_certificate
 from benchmarks.load import HOST, Order, Result
+from tests.support.certificates import HERE, issue
 
 SAMPLE_PAUSE_S = 0.1
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -114,7 +114,7 @@ def fake_provider() -> Iterator[Provider]:
     """Run the fake provider."""
     with tempfile.TemporaryDirectory(prefix="llmproxy-provider-") as folder:
         certificate = Path(folder) / "provider.pem"
-        write_certificate(certificate, HOST)
+        issue("benchmarks", HERE, None, is_authority=True).write(certificate)
         command = [sys.executable, "-m", "benchmarks.provider", str(certificate)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:

@@ -11,44 +11,19 @@ if TYPE_CHECKING:
 
 def model_json(model: "Model", *, is_own: bool) -> dict[str, object]:
     """Return a model as the list shows it."""
-    from llmproxy.money import format_multiplier, format_rate
+    from llmproxy.shown import model_fields, other_prices
 
-    rates = model.prices.rates
-    return {
-        "provider": model.provider,
-        "id": model.id,
-        "aliases": list(model.aliases),
-        "mode": model.mode,
-        "in_price": format_rate(rates.input),
-        "out_price": format_rate(rates.output),
-        "prices": _other_prices(rates),
-        "multiplier": format_multiplier(model.multiplier_micro),
-        "max_input_tokens": model.max_input_tokens,
-        "max_output_tokens": model.max_output_tokens,
-        "own": is_own,
-    }
-
-
-def _other_prices(rates: "Rates") -> dict[str, str]:
-    """Return the further prices under the names that the catalog file gives them."""
-    from llmproxy.catalog import further_rates
-    from llmproxy.money import format_rate
-
-    prices = {
-        "cache_read": format_rate(rates.cache_read),
-        "cache_write": format_rate(rates.cache_write_5m),
-        "cache_write_1h": format_rate(rates.cache_write_1h),
-    }
-    return prices | {name: format_rate(rate) for name, rate in further_rates(rates).items()}
+    return model_fields(model, {"prices": other_prices(model.prices.rates)}, is_own=is_own)
 
 
 def _rates_json(rates: "Rates") -> dict[str, object]:
     from llmproxy.money import format_rate
+    from llmproxy.shown import other_prices
 
     return {
         "in_price": format_rate(rates.input),
         "out_price": format_rate(rates.output),
-        "prices": _other_prices(rates),
+        "prices": other_prices(rates),
     }
 
 

@@ -41,6 +41,7 @@ Expires = Annotated[str | None, typer.Option("--expires", metavar="TIME", help=E
     )
 )
 def create(
+    context: typer.Context,
     user: UserName,
     name: Annotated[str, typer.Option(metavar="NAME", help="What the key is for.")] = "default",
     expires: Expires = None,
@@ -63,17 +64,8 @@ def create(
     from llmproxy import accounts, limit_store
     from llmproxy.clock import rfc3339
 
-    changes = limits.parse_limits(
-        requests_per_minute=rpm,
-        tokens_per_minute=tpm,
-        concurrent_max=concurrent,
-        daily_budget_nanousd=daily_budget,
-        monthly_budget_nanousd=monthly_budget,
-        spend_per_hour_nanousd=spend_per_hour,
-        models=models,
-        providers=providers,
-        networks=networks,
-    )
+    # The context has all options of limits, and one place knows how each is called.
+    changes = limits.parse_limits(context.params)
     now_ms = opening.now_ms()
     expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
@@ -275,6 +267,7 @@ def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
     ),
 )
 def set_key(
+    context: typer.Context,
     user: UserName,
     name: KeyName,
     rpm: limits.Rpm = None,
@@ -294,17 +287,8 @@ def set_key(
     """
     from llmproxy import accounts, limit_store
 
-    changes = limits.parse_limits(
-        requests_per_minute=rpm,
-        tokens_per_minute=tpm,
-        concurrent_max=concurrent,
-        daily_budget_nanousd=daily_budget,
-        monthly_budget_nanousd=monthly_budget,
-        spend_per_hour_nanousd=spend_per_hour,
-        models=models,
-        providers=providers,
-        networks=networks,
-    )
+    # The context has all options of limits, and one place knows how each is called.
+    changes = limits.parse_limits(context.params)
     if not changes:
         msg = "Say what to set, such as --rpm 60; see llmproxy keys set --help."
         raise typer.BadParameter(msg)

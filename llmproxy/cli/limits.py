@@ -1,6 +1,7 @@
 """Owns how limits are written on the command line, and how they are shown."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,10 +58,13 @@ Networks = Annotated[
 ]
 
 
-def parse_limits(**given: str | None) -> dict[str, object]:
-    """Return the changes that options ask for, by the names of the fields of `Limits`.
+def parse_limits(params: Mapping[str, Any]) -> dict[str, object]:
+    """Return the changes that a command's options ask for, by the names of the fields of `Limits`.
 
     What is not given stays; `none` lifts a limit. See `limit_store.set_key_limits`.
+
+    Args:
+        params: all that the command was called with (its context's `params`).
 
     Raises:
         typer.BadParameter: one is not as it must be.
@@ -69,13 +73,14 @@ def parse_limits(**given: str | None) -> dict[str, object]:
     from llmproxy.limit_texts import OPTIONS, LimitTextError, parse_limit
 
     changes: dict[str, object] = {}
-    for field, text in given.items():
+    for field, option in OPTIONS.items():
+        text = params.get(option.removeprefix("--").replace("-", "_"))
         if text is None:
             continue
         try:
             changes[field] = None if text == NONE else parse_limit(field, text)
         except LimitTextError as error:
-            msg = f"{OPTIONS[field]} {error} To lift the limit: none"
+            msg = f"{option} {error} To lift the limit: none"
             raise typer.BadParameter(msg) from error
     models = changes.get("models")
     if isinstance(models, tuple):

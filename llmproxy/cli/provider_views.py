@@ -14,19 +14,10 @@ if TYPE_CHECKING:
 def key_json(key: "ProviderKey", statuses: "Statuses") -> dict[str, object]:
     """Return a provider key as `--json` shows it; its secret is not known."""
     from llmproxy.clock import rfc3339
+    from llmproxy.shown import key_fields
 
-    return {
-        "provider": key.provider,
-        "name": key.name,
-        "masked": key.masked,
-        "state": key.state,
-        "reason": key.state_reason,
-        "upstream_status": statuses.get((key.provider, key.name)),
-        "since": rfc3339(key.state_since_ms),
-        "until": rfc3339(key.state_until_ms),
-        "by": key.state_by,
-        "created_at": rfc3339(key.created_at_ms),
-    }
+    fields = {"provider": key.provider, **key_fields(key, statuses)}
+    return {**fields, "created_at": rfc3339(key.created_at_ms)}
 
 
 def provider_json(

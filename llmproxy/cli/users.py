@@ -171,6 +171,7 @@ def _print_user(user: "User", live_keys: list[str]) -> None:
     ),
 )
 def set_user(
+    context: typer.Context,
     name: Name,
     rate_multiplier: Annotated[
         str | None,
@@ -197,9 +198,8 @@ def set_user(
     from llmproxy.money import parse_multiplier
     from llmproxy.user_changes import UserChanges
 
-    changes = limits.parse_limits(
-        requests_per_minute=rpm, tokens_per_minute=tpm, concurrent_max=concurrent
-    )
+    # The context has all options of limits, and one place knows how each is called.
+    changes = limits.parse_limits(context.params)
     if rate_multiplier is None and admin is None and not changes and not no_password:
         msg = "Say what to set, such as --rate-multiplier, --rpm, --admin or --no-password."
         raise typer.BadParameter(msg)

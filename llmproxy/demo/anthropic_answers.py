@@ -17,6 +17,7 @@ from llmproxy.demo.replies import (
     Request,
     count_tokens,
     generate,
+    last_asked,
 )
 from llmproxy.demo.tools import Tool
 
@@ -217,10 +218,9 @@ def _create(request: Request, create: _Create, cache: PromptCache) -> Answer:
 def _question(request: Request, create: _Create) -> Question:
     messages = create.messages or []
     last = messages[-1]
-    asked = next((m.text() for m in reversed(messages) if m.role == "user"), last.text())
     given = msgspec.json.decode(create.tools, type=list[_ToolGiven]) if create.tools else []
     return Question(
-        prompt=asked,
+        prompt=last_asked(messages),
         tool_result=last.tool_result(),
         tools=tuple(Tool(tool.name, tool.input_schema) for tool in given),
         tool_choice=create.tool_choice,

@@ -6,16 +6,21 @@ import msgspec
 
 from llmproxy.demo.openai_wire import (
     CREATED_S,
+    Part,
+    StreamOptions,
     TokensMax,
     cached_tokens,
+    count_media,
     event,
     json_answer,
     missing,
     read_body,
     read_functions,
-    reasoning_tokens,
+    read_stops,
     refuse_model,
+    share_reasoning,
     stream_answer,
+    wants_usage,
 )
 from llmproxy.demo.replies import (
     MEDIA_TOKENS,
@@ -27,19 +32,15 @@ from llmproxy.demo.replies import (
     Request,
     count_tokens,
     generate,
+    last_asked,
 )
 
 _FINISH_REASONS = {"length": "length", "filter": "content_filter", "call": "tool_calls"}
 
 
-class _Part(msgspec.Struct):
-    type: str = "text"
-    text: str = ""
-
-
 class _Message(msgspec.Struct):
     role: str
-    content: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
     tool_calls: msgspec.Raw = msgspec.Raw()
 
     def text(self) -> str:
@@ -48,12 +49,7 @@ class _Message(msgspec.Struct):
         return "".join(part.text for part in self.content or ())
 
     def media(self) -> int:
-        parts = self.content if isinstance(self.content, list) else []
-        return sum("text" not in part.type and part.type != "refusal" for part in parts)
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
+        return count_media(self.content)
 
 
 class _JsonSchema(msgspec.Struct):
@@ -73,7 +69,7 @@ class _Chat(msgspec.Struct):
     n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     reasoning_effort: str | None = None
     tools: msgspec.Raw = msgspec.Raw()
     tool_choice: Any = None
@@ -91,10 +87,7 @@ def answer(request: Request, cache: PromptCache) -> Answer:
     if not chat.messages:
         raise missing("messages", is_empty=chat.messages is not None)
     tokens_max = chat.max_completion_tokens or chat.max_tokens
-    reasoning = reasoning_tokens(chat.model, chat.reasoning_effort)
-    if tokens_max is not None:
-        reasoning = min(reasoning, tokens_max)
-        tokens_max -= reasoning
+    reasoning, tokens_max = share_reasoning(chat.model, chat.reasoning_effort, tokens_max)
     reply = generate(_question(request, chat, tokens_max))
     usage = _usage(request, chat, cache, reply, reasoning)
     cached = usage["prompt_tokens_details"]["cached_tokens"]
@@ -117,16 +110,15 @@ def answer(request: Request, cache: PromptCache) -> Answer:
 def _question(request: Request, chat: _Chat, tokens_max: int | None) -> Question:
     messages = chat.messages or []
     last = messages[-1]
-    asked = next((m.text() for m in reversed(messages) if m.role == "user"), last.text())
     wanted = chat.response_format.json_schema if chat.response_format else None
     return Question(
-        prompt=asked,
+        prompt=last_asked(messages),
         tool_result=last.text() if last.role == "tool" else None,
         tools=read_functions(chat.tools),
         tool_choice=chat.tool_choice,
         schema=wanted.schema if wanted else None,
         tokens_max=tokens_max,
-        stops=(chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ()),
+        stops=read_stops(chat.stop),
         is_filtered=request.mishap == "incomplete",
     )
 
@@ -172,7 +164,7 @@ def _call_id(request: Request) -> str:
 
 
 def _stream(request: Request, chat: _Chat, reply: Reply, usage: dict[str, Any]) -> list[bytes]:
-    wanted = chat.stream_options is not None and bool(chat.stream_options.include_usage)
+    wanted = wants_usage(chat.stream_options)
     frame = _frame(request, chat, "chat.completion.chunk")
     null_usage = {"usage": None} if wanted else {}
 

@@ -6,12 +6,15 @@ import msgspec
 
 from llmproxy.demo.openai_wire import (
     CREATED_S,
+    StreamOptions,
     event,
     json_answer,
     missing,
     read_body,
+    read_stops,
     refuse_model,
     stream_answer,
+    wants_usage,
 )
 from llmproxy.demo.replies import (
     Answer,
@@ -30,10 +33,6 @@ _FINISH_REASONS = {"length": "length", "filter": "content_filter"}
 Times = Annotated[int, msgspec.Meta(ge=1, le=20)]
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
 class _Create(msgspec.Struct):
     model: str = ""
     prompt: str | list[str | int | list[int]] | None = None
@@ -43,7 +42,7 @@ class _Create(msgspec.Struct):
     echo: bool | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
 
 
 def answer(request: Request, _cache: PromptCache) -> Answer:
@@ -98,7 +97,7 @@ def read_texts(given: object) -> list[tuple[str, int]]:
 
 def _reply(request: Request, create: _Create, prompt: str) -> Reply:
     limit = TOKENS_MAX_DEFAULT if create.max_tokens is None else create.max_tokens
-    stops = (create.stop,) if isinstance(create.stop, str) else tuple(create.stop or ())
+    stops = read_stops(create.stop)
     is_filtered = request.mishap == "incomplete"
     return generate(Question(prompt, tokens_max=limit, stops=stops, is_filtered=is_filtered))
 
@@ -114,7 +113,7 @@ def _choice(index: int, text: str, reason: str | None) -> dict[str, Any]:
 def _stream(
     create: _Create, frame: dict[str, Any], shown: list[tuple[str, Reply]], usage: dict[str, int]
 ) -> list[bytes]:
-    wanted = create.stream_options is not None and bool(create.stream_options.include_usage)
+    wanted = wants_usage(create.stream_options)
     null_usage = {"usage": None} if wanted else {}
     choices = []
     for i, (echo, reply) in enumerate(shown):

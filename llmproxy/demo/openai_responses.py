@@ -11,15 +11,17 @@ import msgspec
 from llmproxy.demo.openai_responses_events import stream_events
 from llmproxy.demo.openai_wire import (
     CREATED_S,
+    Part,
     TokensMax,
     cached_tokens,
+    count_media,
     json_answer,
     missing,
     read_body,
     read_functions,
-    reasoning_tokens,
     refusal,
     refuse_model,
+    share_reasoning,
     stream_answer,
 )
 from llmproxy.demo.replies import (
@@ -32,22 +34,18 @@ from llmproxy.demo.replies import (
     Request,
     count_tokens,
     generate,
+    last_asked,
 )
 
 _INCOMPLETE = {"length": "max_output_tokens", "filter": "content_filter"}
 _THOUGHT = "The question is short, and I know nothing: I shall say so."
 
 
-class _Part(msgspec.Struct):
-    type: str = "input_text"
-    text: str = ""
-
-
 class _Item(msgspec.Struct):
     type: str = "message"
     role: str = ""
-    content: str | list[_Part] | None = None
-    output: str | list[_Part] | None = None
+    content: str | list[Part] | None = None
+    output: str | list[Part] | None = None
     arguments: str = ""
     encrypted_content: str | None = None
 
@@ -59,8 +57,7 @@ class _Item(msgspec.Struct):
         return texts + self.arguments + (self.encrypted_content or "")
 
     def media(self) -> int:
-        parts = self.content if isinstance(self.content, list) else []
-        return sum("text" not in part.type and part.type != "refusal" for part in parts)
+        return count_media(self.content)
 
 
 class _Reasoning(msgspec.Struct):
@@ -110,11 +107,7 @@ def answer(request: Request, cache: PromptCache) -> Answer:
     if create.background:
         raise refusal(400, "The demo provider answers at once only.", "background")
     effort = create.reasoning.effort if create.reasoning else None
-    reasoning = reasoning_tokens(create.model, effort)
-    tokens_max = create.max_output_tokens
-    if tokens_max is not None:
-        reasoning = min(reasoning, tokens_max)
-        tokens_max -= reasoning
+    reasoning, tokens_max = share_reasoning(create.model, effort, create.max_output_tokens)
     reply = generate(_question(request, create, tokens_max))
     prompt, media = _prompt(create)
     cached = cached_tokens(request, create.model, prompt, cache)
@@ -188,10 +181,9 @@ def _read(request: Request) -> _Create:
 def _question(request: Request, create: _Create, tokens_max: int | None) -> Question:
     items = create.items()
     last = items[-1]
-    asked = next((item.text() for item in reversed(items) if item.role == "user"), last.text())
     wanted = create.text.format if create.text else None
     return Question(
-        prompt=asked,
+        prompt=last_asked(items),
         tool_result=last.text() if last.type.endswith("_call_output") else None,
         tools=read_functions(create.tools),
         tool_choice=create.tool_choice,

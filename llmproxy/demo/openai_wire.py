@@ -25,6 +25,19 @@ TokensMax = Annotated[int, msgspec.Meta(ge=1)]
 T = TypeVar("T")
 
 
+class Part(msgspec.Struct):
+    """A part of a message, of which only text is read."""
+
+    type: str = "text"
+    text: str = ""
+
+
+class StreamOptions(msgspec.Struct):
+    """What a client wants of a stream."""
+
+    include_usage: bool | None = None
+
+
 class RefusalError(Exception):
     """A request that is answered with an error: `answer`."""
 
@@ -101,6 +114,33 @@ def read_functions(raw: msgspec.Raw) -> tuple[Tool, ...]:
         raise refusal(400, f"Invalid value: {e}", "tools", "invalid_type") from e
     functions = [tool.get("function", tool) for tool in tools if tool.get("type") == "function"]
     return tuple(Tool(str(f.get("name")), f.get("parameters") or {}) for f in functions)
+
+
+def count_media(content: str | list[Part] | None) -> int:
+    """How many parts of a message are no text."""
+    parts = content if isinstance(content, list) else []
+    return sum("text" not in part.type and part.type != "refusal" for part in parts)
+
+
+def read_stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    """The sequences before which a text ends; one may stand for itself."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+
+
+def wants_usage(options: StreamOptions | None) -> bool:
+    """Whether a stream has usage at its end."""
+    return options is not None and bool(options.include_usage)
+
+
+def share_reasoning(
+    model: str, effort: str | None, tokens_max: int | None
+) -> tuple[int, int | None]:
+    """How much a model thinks, and how much of a maximum that leaves for its answer."""
+    reasoning = reasoning_tokens(model, effort)
+    if tokens_max is None:
+        return reasoning, None
+    reasoning = min(reasoning, tokens_max)
+    return reasoning, tokens_max - reasoning
 
 
 def reasoning_tokens(model: str, effort: str | None) -> int:

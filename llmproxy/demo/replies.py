@@ -6,10 +6,10 @@ per text. Must not know a dialect's shapes.
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -132,6 +132,21 @@ class Question(msgspec.Struct, frozen=True):
     tokens_max: int | None = None
     stops: tuple[str, ...] = ()
     is_filtered: bool = False
+
+
+class Turn(Protocol):
+    """A message of a conversation."""
+
+    role: str
+
+    def text(self) -> str:
+        """Return what it says."""
+
+
+def last_asked(turns: Sequence[Turn]) -> str:
+    """Return what the user said last; without any word of theirs the last one of all."""
+    asked = (turn.text() for turn in reversed(turns) if turn.role == "user")
+    return next(asked, turns[-1].text())
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from llmproxy.presets import PRESETS, Preset
 from tests.fixtures import CATALOG, EVERY
 from tests.proxy.families import BODY_BYTES_MAX, PAID
 from tests.proxy.helpers import Site
+from tests.proxy.idempotent import Gate
 from tests.service.helpers import Books
 from tests.support.proxy import PROVIDER_KEY, RunningProxy
 from tests.support.stub_provider import StubProvider
@@ -133,3 +134,11 @@ def dear(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     }
     with running_site(home, environ) as site:
         yield site
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A provider that answers when it is let; at the end it is."""
+    gate = Gate()
+    yield gate
+    gate.go.set()

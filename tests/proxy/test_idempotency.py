@@ -2,17 +2,12 @@
 
 # ruff: noqa: ANN401 - the SDKs' overloads are wider than what the tests need.
 
-import asyncio
 import socket
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from llmproxy import accounts
@@ -20,68 +15,20 @@ from llmproxy.clock import Clock
 from tests.proxy.conftest import running_site
 from tests.proxy.families import FREE, PAID, check, check_no_rest, check_rest
 from tests.proxy.helpers import CHAT, CREDIT_NANOUSD, MESSAGES, Site, Visitor, chat
+from tests.proxy.idempotent import ANSWER, COST_NANOUSD, Gate, key, refusals
 from tests.support.answers import (
-    anthropic_message,
     failing,
     in_turn,
-    openai_chat,
-    openai_chat_stream,
     openai_error,
-    openai_usage,
     plain,
 )
 from tests.support.raw_client import RawClient
-from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
-
-COST_NANOUSD = 10 * 2500 + 5 * 10_000
-ANSWER = openai_chat(usage=openai_usage(10, 5))
-
-
-def key(value: str = "order-17") -> dict[str, str]:
-    return {"idempotency-key": value}
 
 
 def sent_by(site: Site, begun: int) -> int:
     """How many requests the provider has seen since it had seen so many."""
     return len(site.stub.requests) - begun
-
-
-def refusals(site: Site, who: Visitor) -> list[str]:
-    """Why requests of the visitor were refused, once that is written."""
-    wait_until(lambda: any(row["state"] == "refused" for row in site.books.rows(who.name)))
-    return [row["reason"] for row in site.books.rows(who.name) if row["state"] == "refused"]
-
-
-class Gate:
-    """A provider that begins a stream at once and answers when it is let."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-
-    async def plain(self, request: SeenRequest, out: Out) -> None:
-        await asyncio.to_thread(self.go.wait, 30)
-        await out.json(200, ANSWER)
-
-    async def failing(self, request: SeenRequest, out: Out) -> None:
-        await asyncio.to_thread(self.go.wait, 30)
-        await out.json(500, b'{"error":{"message":"no"}}')
-
-    async def stream(self, request: SeenRequest, out: Out) -> None:
-        first, *rest = openai_chat_stream(usage=openai_usage(10, 5))
-        await out.head(200, [("content-type", "text/event-stream")])
-        await out.chunk(first)
-        await asyncio.to_thread(self.go.wait, 30)
-        for part in rest:
-            await out.chunk(part)
-        await out.end()
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.go.set()
 
 
 def test_a_repeat_of_a_settled_request_is_told_what_the_first_one_cost(site: Site) -> None:
@@ -344,94 +291,3 @@ def test_after_a_kill_the_key_of_a_running_request_is_used(own_site: Site, gate:
     assert sent_by(site, begun) == 1
     site.stub.handle = plain(ANSWER)
     assert site.ask(ann, CHAT, chat(), key("order-18")).status == 200
-
-
-# --- as the SDKs have it ---
-
-
-class Sdk:
-    """Calls through both SDKs as they come, which count what they send."""
-
-    def __init__(self, site: Site, who: Visitor, *, max_retries: int = 2) -> None:
-        self.url = f"http://127.0.0.1:{site.proxy.port}/v1"
-        self.who = who
-        self.max_retries = max_retries
-        self.sent = 0
-
-    def _count(self, _request: object) -> None:
-        self.sent += 1
-
-    def openai(self, **more: Any) -> Any:
-        http = openai.DefaultHttpxClient(event_hooks={"request": [self._count]})
-        with openai.OpenAI(
-            base_url=f"{self.url}/openai",
-            api_key=self.who.key,
-            max_retries=self.max_retries,
-            http_client=http,
-        ) as client:
-            messages: Any = [{"role": "user", "content": "hi"}]
-            return client.chat.completions.create(
-                model="gpt-4o", max_tokens=100, messages=messages, extra_headers=key(), **more
-            )
-
-    def anthropic(self) -> Any:
-        http = anthropic.DefaultHttpxClient(event_hooks={"request": [self._count]})
-        with anthropic.Anthropic(
-            base_url=f"{self.url}/anthropic", api_key=self.who.key, http_client=http
-        ) as client:
-            messages: Any = [{"role": "user", "content": "hi"}]
-            return client.messages.create(
-                model="claude-sonnet-4-6", max_tokens=100, messages=messages, extra_headers=key()
-            )
-
-
-def test_the_openai_sdk_raises_a_conflict_with_what_it_cost_and_tries_once(site: Site) -> None:
-    site.stub.handle = plain(ANSWER)
-    sdk = Sdk(site, site.visitor())
-    assert sdk.openai().usage.prompt_tokens == 10
-    with pytest.raises(openai.ConflictError, match="settled and cost") as raised:
-        sdk.openai()
-    assert raised.value.code == "idempotency_key_used"
-    assert isinstance(raised.value.body, dict)
-    assert raised.value.body["first_cost_usd"] == "0.000075"
-    assert sdk.sent == 2
-    with pytest.raises(openai.UnprocessableEntityError, match="belongs to request req_"):
-        sdk.openai(temperature=1)
-    assert sdk.sent == 3
-
-
-def test_the_anthropic_sdk_raises_a_conflict_with_what_it_cost_and_tries_once(site: Site) -> None:
-    site.stub.handle = plain(anthropic_message())
-    sdk = Sdk(site, site.visitor())
-    assert sdk.anthropic().content
-    with pytest.raises(anthropic.ConflictError, match="settled and cost") as raised:
-        sdk.anthropic()
-    assert raised.value.type == "conflict_error"
-    assert sdk.sent == 2
-
-
-def test_an_sdks_own_retry_after_a_failure_is_served_under_the_same_key(site: Site) -> None:
-    busy = plain(b'{"error":{"message":"busy"}}', 503, [("retry-after-ms", "1")])
-    site.stub.handle = in_turn(busy, plain(ANSWER))
-    sdk = Sdk(site, site.visitor())
-    assert sdk.openai().usage.prompt_tokens == 10
-    assert sdk.sent == 2
-
-
-def test_an_sdk_that_repeats_a_running_request_is_served_when_that_fails(
-    site: Site, gate: Gate
-) -> None:
-    """The SDK comes back by itself: that is why a running request's 409 says to try again."""
-    ann, begun = site.visitor(), len(site.stub.requests)
-    site.stub.handle = in_turn(gate.failing, plain(ANSWER))
-    first, second = Sdk(site, ann, max_retries=0), Sdk(site, ann)
-    with ThreadPoolExecutor() as threads:
-        failing_soon = threads.submit(first.openai)
-        site.stub.wait_for_requests(begun + 1)
-        repeated = threads.submit(second.openai)
-        assert "still running" in refusals(site, ann)[0]
-        gate.go.set()
-        with pytest.raises(openai.InternalServerError):
-            failing_soon.result(30)
-        assert repeated.result(30).usage.prompt_tokens == 10
-    assert second.sent == 2

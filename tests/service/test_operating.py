@@ -14,14 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from llmproxy.config import CREDENTIAL_NAME
 from llmproxy.server.run import CUT_PATIENCE_S
@@ -32,6 +28,7 @@ from tests.service.helpers import CHAT, ask, bearer, chat_body
 from tests.service.test_lifecycle import Site, serving, until_released
 from tests.service.test_metrics import free_port
 from tests.support.answers import openai_chat, plain
+from tests.support.certificates import issue
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operating.md").read_text()
@@ -126,43 +123,17 @@ def block(language: str) -> str:
     return str(found)
 
 
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-    now = datetime.now(tz=UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    paths = directory / "certificate.pem", directory / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    paths[1].write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return paths
-
-
 @contextmanager
 def nginx(directory: Path, upstream_port: int) -> Iterator[int]:
     """Run nginx with the page's block, on a port of its own and a certificate of the test's."""
     port = free_port()
-    certificate, key = make_certificate(directory)
+    certificate = directory / "certificate.pem"
+    issue(NAME, x509.DNSName(NAME), None).write(certificate)
     text = block("nginx")
     for old, new in (
         ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
         (f"/etc/letsencrypt/live/{NAME}/fullchain.pem", str(certificate)),
-        (f"/etc/letsencrypt/live/{NAME}/privkey.pem", str(key)),
+        (f"/etc/letsencrypt/live/{NAME}/privkey.pem", str(certificate)),
         ("http://127.0.0.1:8000", f"http://127.0.0.1:{upstream_port}"),
     ):
         assert text.count(old) == 1, old

@@ -11,7 +11,7 @@ from litestar import Request
 from litestar.handlers import HTTPRouteHandler
 
 from llmproxy import key_pool, reports
-from llmproxy.catalog import FURTHER_PRICES, Catalog, Model, further_rates
+from llmproxy.catalog import FURTHER_PRICES, Catalog, Model
 from llmproxy.clock import rfc3339
 from llmproxy.dashboard.admin import catalog_views
 from llmproxy.dashboard.admin.users import read_search
@@ -19,10 +19,11 @@ from llmproxy.dashboard.downloads import Downloads, Rows, Table
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
 from llmproxy.key_pool import Provider, ProviderKey
-from llmproxy.money import format_multiplier, format_rate, format_usd
+from llmproxy.money import format_multiplier, format_usd
 from llmproxy.provider_events import Statuses, last_statuses
 from llmproxy.provider_states import state_of
 from llmproxy.reports import UserRow
+from llmproxy.shown import key_fields, model_fields, other_prices
 from llmproxy.storage.database import Tx
 
 USERS_AT_ONCE = 200
@@ -36,9 +37,10 @@ PROVIDER_COLUMNS = (
     *("provider_by", "dialect", "base_url", "name", "masked", "state", "reason"),
     *("upstream_status", "since", "until", "by"),
 )
+CACHE_PRICES = ("cache_read", "cache_write", "cache_write_1h")
 CATALOG_COLUMNS = (
-    *("provider", "id", "aliases", "mode", "in_price", "out_price", "cache_read", "cache_write"),
-    *("cache_write_1h", *FURTHER_PRICES, "multiplier", "max_input_tokens", "max_output_tokens"),
+    *("provider", "id", "aliases", "mode", "in_price", "out_price", *CACHE_PRICES),
+    *(*FURTHER_PRICES, "multiplier", "max_input_tokens", "max_output_tokens"),
     "own",
 )
 
@@ -116,22 +118,9 @@ def _provider_rows(
         "base_url": provider.base_url,
     }
     for key in keys:
-        yield {**about, **_key_fields(key, statuses)}
+        yield {**about, **key_fields(key, statuses)}
     if not keys:
         yield {**about, **dict.fromkeys(PROVIDER_COLUMNS[len(about) :])}
-
-
-def _key_fields(key: ProviderKey, statuses: Statuses) -> dict[str, object]:
-    return {
-        "name": key.name,
-        "masked": key.masked,
-        "state": key.state,
-        "reason": key.state_reason,
-        "upstream_status": statuses.get((key.provider, key.name)),
-        "since": rfc3339(key.state_since_ms),
-        "until": rfc3339(key.state_until_ms),
-        "by": key.state_by,
-    }
 
 
 # --- the catalog ---------------------------------------------------------------------------------
@@ -151,21 +140,6 @@ def _read_catalog(
 
 
 def _model_row(model: Model, *, is_own: bool) -> dict[str, object]:
-    rates = model.prices.rates
-    return {
-        "provider": model.provider,
-        "id": model.id,
-        "aliases": list(model.aliases),
-        "mode": model.mode,
-        "in_price": format_rate(rates.input),
-        "out_price": format_rate(rates.output),
-        "cache_read": format_rate(rates.cache_read),
-        "cache_write": format_rate(rates.cache_write_5m),
-        "cache_write_1h": format_rate(rates.cache_write_1h),
-        **dict.fromkeys(FURTHER_PRICES),
-        **{name: format_rate(rate) for name, rate in further_rates(rates).items()},
-        "multiplier": format_multiplier(model.multiplier_micro),
-        "max_input_tokens": model.max_input_tokens,
-        "max_output_tokens": model.max_output_tokens,
-        "own": is_own,
-    }
+    # A download has a column for each price, also for those that this model does not have.
+    prices = dict.fromkeys((*CACHE_PRICES, *FURTHER_PRICES)) | other_prices(model.prices.rates)
+    return model_fields(model, prices, is_own=is_own)

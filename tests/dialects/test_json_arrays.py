@@ -1,0 +1,71 @@
+"""The splitting of JSON arrays into their objects, as they come."""
+
+import json
+import random
+
+import pytest
+
+from llmproxy.dialects.json_arrays import ArrayStream
+from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError
+
+
+def split(stream: bytes, *cuts: int) -> tuple[list[bytes], int]:
+    found: list[bytes] = []
+    ends: list[int] = []
+
+    def on_object(name: bytes, written: bytes) -> bool:
+        found.append(written)
+        return False
+
+    splitter = ArrayStream(on_object, lambda: ends.append(len(found)))
+    pieces = [stream[a:b] for a, b in zip((0, *cuts), (*cuts, None), strict=True)]
+    assert b"".join(splitter.feed(piece) for piece in pieces) + splitter.finish() == stream
+    return found, len(ends)
+
+
+TRICKY = [
+    {"a": '}]{["', "b": {"c": [{}, {"d": "\\"}]}},
+    {},
+    {"é後😀": '\\"', "x": "\\\\", "\\": "]"},
+    {"n": [1, 2, {"m": "\u2028"}]},
+]
+
+
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_is_split_into_its_objects_however_it_is_cut(
+    ascii_only: bool, indent: int | None
+) -> None:
+    written = [json.dumps(one, ensure_ascii=ascii_only, indent=indent).encode() for one in TRICKY]
+    stream = b" \n[" + b"\n,\r\n".join(written) + b"\n]\n"
+    assert split(stream) == (written, 1)
+    for cut in range(len(stream) + 1):
+        assert split(stream, cut) == (written, 1)
+    rng = random.Random(7)
+    for _ in range(200):
+        cuts = sorted(rng.randrange(len(stream) + 1) for _ in range(rng.randrange(2, 40)))
+        assert split(stream, *cuts) == (written, 1)
+    assert split(stream, *range(1, len(stream))) == (written, 1)
+
+
+def test_of_an_array_cut_short_the_whole_objects_are_read() -> None:
+    stream = b'[{"a":1},{"b":"}'
+    assert split(stream) == ([b'{"a":1}'], 0)
+
+
+def test_what_follows_the_end_of_an_array_counts_for_nothing() -> None:
+    assert split(b'[{"a":1}] , {"b":1}] []') == ([b'{"a":1}'], 1)
+
+
+def test_a_long_text_in_small_pieces_is_read_once() -> None:
+    """256 KiB in pieces of 64 bytes: with a second look at each it would take minutes."""
+    written = json.dumps({"data": 'ab\\"' * 65_536}).encode()
+    stream = b"[" + written + b"]"
+    assert split(stream, *range(64, len(stream), 64)) == ([written], 1)
+
+
+def test_an_object_without_end_is_not_kept_for_ever() -> None:
+    splitter = ArrayStream(lambda name, written: False, lambda: None)
+    splitter.feed(b'[{"a":"')
+    with pytest.raises(EventTooLargeError):
+        splitter.feed(b"x" * EVENT_BYTES_MAX)
