@@ -210,3 +210,11 @@ def test_an_event_that_does_not_end_is_not_kept_for_ever(monkeypatch: pytest.Mon
     stream.feed(b"data: " + b"x" * 994)
     with pytest.raises(EventTooLargeError, match="1,000 bytes"):
         stream.feed(b"y")
+
+
+def test_a_piece_without_bytes_changes_nothing() -> None:
+    pieces = (b"", b"data: 1\r\r", b"", b"\n", b"", b"da", b"", b"ta: 2\n\n", b"")
+    for holds_back in (False, True):
+        splitter = Splitter(holds_back=holds_back)
+        assert splitter.run(*pieces) == b"".join(pieces)
+        assert splitter.events == [(b"", b"1"), (b"", b"2")]
