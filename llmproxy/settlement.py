@@ -245,14 +245,17 @@ class Settlement(_Row):
     def _estimated(self, reading: Reading) -> Usage:
         quote = self._quote
         input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
-        usage = estimated(reading, input_tokens, quote.output_tokens)
+        image_tokens = quote.facts.image_tokens
+        usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens)
         return usage if reading.usage is not None else with_likely_units(usage, quote.facts)
 
     def _is_unpriced(self, usage: Usage, reading: Reading) -> bool:
         """Say whether a usage counts what the model is not billed by, such as seconds for tokens.
 
-        It would cost nothing.
+        It would cost nothing. What the provider says that it bills is a price, also if it is 0.
         """
+        if usage.provider_cost is not None and self._quote.model.prices.is_cost_from_provider:
+            return False
         if not self._order.facts.likely_units or self._price(usage).nanousd:
             return False
         likely = self._estimated(msgspec.structs.replace(reading, usage=None))

@@ -52,9 +52,9 @@ def read_clip(data: str, kind: str) -> Clip:
         seconds = -(-size // VIDEO_BYTES_PER_SECOND_MIN)
         return Clip(data_bytes, seconds * VIDEO_SECOND_TOKENS, is_sure=False, is_video=True)
     file = File("data", size, _head(data), (), kind.partition(";")[0].rstrip())
-    exact = sound.seconds_of_wav(file)
-    seconds = sound.seconds_max(file) if exact is None else exact
-    is_sure = exact is not None
+    wav = sound.read_wav(file)
+    seconds = sound.seconds_max(file) if wav is None else wav.seconds
+    is_sure = wav is not None and wav.is_sure
     return Clip(data_bytes, seconds * AUDIO_SECOND_TOKENS, is_sure, is_video=False)
 
 

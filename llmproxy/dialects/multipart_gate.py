@@ -17,7 +17,7 @@ from llmproxy.errors import ApiError, invalid_request
 PARTS_MAX = 256
 HEADERS_MAX = 8
 HEADER_BYTES_MAX = 2048
-HEAD_BYTES = 64
+HEAD_BYTES = 128 * 1024
 """Of each file, so much is kept to see what it is."""
 
 _FIRST_LINE = re.compile(rb"--([0-9A-Za-z'()+_,./:=?-]{1,70})\r\n")

@@ -25,7 +25,7 @@ from llmproxy.dialects.media_answers import MediaEvent, MediaStreamReader, read_
 from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
 from llmproxy.dialects.openai_usage import INPUT, PROMPT, read_usage
 from llmproxy.errors import invalid_request
-from llmproxy.usage import TOKENS_MAX, Leg, Movers, UsageError
+from llmproxy.usage import TOKENS_MAX, Leg, Movers, UsageError, count
 
 NAMES = INPUT._replace(input_details="input_token_details", output_details="output_token_details")
 TRANSCRIPTION_FORMATS = ("json", "verbose_json", "diarized_json")
@@ -34,8 +34,8 @@ TIMED_FORMATS = ("verbose_json",)
 `duration`."""
 
 _UNBOUNDED = (
-    "only of a WAV file with plain samples (PCM) it can be told how long its sound is",
-    "Convert the file to that",
+    "only the sound of a WAV file with plain samples (PCM) of 8, 24 or 32 bits has a sure length",
+    "Convert the file to that, as `ffmpeg -i FILE -c:a pcm_s24le SOUND.wav` does",
 )
 _ELSEWHERE = frozenset({"url", "fileid", "fileurl", "audiourl"})
 """Names of sound that is not in the request, without what divides their words."""
@@ -67,7 +67,7 @@ class OpenAIAudio:
         self._require_format(fields)
         if len(form.files) != 1:
             raise invalid_request("The form must have exactly one `file`.", param="file")
-        longest, likely, is_exact = self._seconds(form.files[0])
+        longest, likely, is_sure = self._seconds(form.files[0])
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
@@ -79,7 +79,7 @@ class OpenAIAudio:
             media=("input_audio",),
             units=(("audio_second", longest),),
             likely_units=(("audio_second", likely),),
-            unbounded=None if is_exact else _UNBOUNDED,
+            unbounded=None if is_sure else _UNBOUNDED,
             content_type=form.content_type,
         )
 
@@ -93,11 +93,11 @@ class OpenAIAudio:
 
     def _seconds(self, file: File) -> tuple[int, int, bool]:
         """Return how long a file is at most, how long it is likely to be, and if that is sure."""
-        exact = sound.seconds_of_wav(file)
-        longest = sound.seconds_max(file) if exact is None else exact
-        likely = sound.seconds_likely(file) if exact is None else exact
+        wav = sound.read_wav(file)
+        longest = sound.seconds_max(file) if wav is None else wav.seconds
+        likely = sound.seconds_likely(file) if wav is None else wav.seconds
         least = self._seconds_min
-        return max(longest, least), max(likely, least), exact is not None
+        return max(longest, least), max(likely, least), wav is not None and wav.is_sure
 
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
         """Return the body as it is: those that report usage always do."""
@@ -166,8 +166,9 @@ def read_audio_leg(usage: object, duration: object, seconds_min: int) -> Leg:
     fields = usage if isinstance(usage, dict) else {}
     told = (fields.get("seconds"), fields.get("prompt_audio_seconds"), duration)
     seconds = next((begun for begun in map(begun_seconds, told) if begun is not None), None)
+    names = PROMPT if PROMPT.input in fields else NAMES
     try:
-        leg = read_usage(usage, PROMPT if PROMPT.input in fields else NAMES)
+        leg = _as_sound(read_usage(usage, names), fields.get(names.input_details))
     except UsageError:
         if seconds is None:
             raise
@@ -175,6 +176,19 @@ def read_audio_leg(usage: object, duration: object, seconds_min: int) -> Leg:
     if seconds is not None:
         leg = msgspec.structs.replace(leg, audio_seconds=max(seconds, seconds_min))
     return leg
+
+
+def _as_sound(leg: Leg, details: object) -> Leg:
+    """Return tokens of which all that is not said to be text is sound, where that is not told.
+
+    Raises:
+        UsageError: the count of text cannot be true.
+    """
+    told = details if isinstance(details, dict) else {}
+    if told.get("audio_tokens") is not None:
+        return leg
+    heard = max(leg.input - count(told.get("text_tokens")), 0)
+    return msgspec.structs.replace(leg, input_audio=heard)
 
 
 def begun_seconds(seconds: object) -> int | None:

@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
@@ -54,6 +55,11 @@ _STEPS = {"low": 16, "medium": 48, "high": 96}
 """Into so many steps the longer edge of an image is divided: a token for each square of them."""
 _OLDER_TOKENS = {"low": 408, "medium": 1584, "high": 6240}
 """The most of GPT Image 1 and 1.5, whatever the size."""
+_KNOWN_QUALITIES = frozenset({*_STEPS, None, "auto", "standard", "hd"})
+"""Those that cost no more than `high`."""
+_ANY_SIZE = (None, "auto")
+_USUAL_SIZE = "1024x1024"
+"""Likely where the size is left to the provider."""
 _PIXELS_MAX = 3840 * 2160
 _EDGE_MAX = 3840
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})", re.ASCII)
@@ -121,8 +127,9 @@ class OpenAIImages:
         made = 0 if answer.data is None else len(answer.data)
         if not is_given(answer.usage) and made:
             seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
-            return Reading(Usage((Leg(images=made),)), is_final=True, seen_bytes=seen)
-        return read_media(
+            usage = Usage((Leg(images=made),))
+            return Reading(usage, is_final=True, seen_bytes=seen, images=made)
+        reading = read_media(
             answer.usage,
             _legs(answer.svg_usage),
             model=answer.model,
@@ -130,11 +137,14 @@ class OpenAIImages:
             is_final=True,
             has_error=is_given(answer.error),
         )
+        return msgspec.structs.replace(reading, images=made)
 
     def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
         del withholds_usage
-        return MediaStreamReader(_event_decoder, _COMPLETED, _generated, _legs(ABSENT))
+        return _ImageStreamReader(
+            _event_decoder, _COMPLETED, _generated, _legs(ABSENT), whole_bytes_min=1
+        )
 
 
 def image_tokens_max(quality: str, size: str | None) -> int:
@@ -171,10 +181,8 @@ def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
         )
     partial = whole(fields, "partial_images", lowest=0, highest=PARTIAL_IMAGES_MAX) or 0
     quality = text(fields, "quality")
-    known = quality if quality in _STEPS else "high"
-    tokens = image_tokens_max(known, text(fields, "size")) + partial * PARTIAL_IMAGE_TOKENS
-    if quality not in {*_STEPS, None, "auto", "standard", "hd"}:
-        tokens *= DEAREST_FACTOR
+    size = text(fields, "size")
+    tokens = _tokens(quality, size) + partial * PARTIAL_IMAGE_TOKENS
     has_table = _BY_THE_TABLE.fullmatch(model) is not None
     is_bounded = not has_table or (quality in _STEPS and not fields.get("complexity"))
     return RequestFacts(
@@ -189,8 +197,15 @@ def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
         units=(("image", images),),
         likely_units=(("image", images),),
         hides_output=True,
+        image_tokens=_tokens(quality, _USUAL_SIZE if size in _ANY_SIZE else size),
         unbounded=None if is_bounded else _UNBOUNDED,
     )
+
+
+def _tokens(quality: str | None, size: str | None) -> int:
+    """Return the most tokens of one image of a request, of any size where that is not told."""
+    tokens = image_tokens_max(quality if quality in _STEPS else "high", size)
+    return tokens if quality in _KNOWN_QUALITIES else tokens * DEAREST_FACTOR
 
 
 def _count(images: object) -> int:
@@ -215,6 +230,15 @@ class _Event(MediaEvent):
 
 
 _event_decoder = msgspec.json.Decoder(_Event)
+
+
+class _ImageStreamReader(MediaStreamReader[_Event]):
+    @override
+    def reading(self) -> Reading:
+        """Return what has been read so far: a stream has one image, which comes with its end."""
+        return msgspec.structs.replace(super().reading(), images=int(self.is_complete))
+
+
 _COMPLETED = ("image_generation.completed", "image_edit.completed")
 
 

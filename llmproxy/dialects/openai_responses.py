@@ -201,6 +201,7 @@ _item_decoder = msgspec.json.Decoder(_Item)
 _event_decoder = msgspec.json.Decoder(_Event)
 _NOT_STORED = b"false"
 """So says an account whose provider keeps nothing, whatever was asked for."""
+_BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _VARIED = (b"sequence_number", b"obfuscation")
 """What differs in deltas of the same part: nothing that counts."""
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
@@ -215,11 +216,16 @@ class ResponseStreamReader:
         self.is_complete = False
         self.is_over = False
         self._last = _Response()
+        self._beginning = b""
+        """An event that repeats the request, read only where none follows that tells more."""
         self.seen_bytes = 0
         self._has_error = False
 
     def reading(self) -> Reading:
         """Return what has been read so far; only the last event has usage."""
+        if self._beginning:
+            self._last = decoded(_event_decoder, self._beginning)[0].response or self._last
+            self._beginning = b""
         return _reading(
             self._last, self.seen_bytes, is_final=self.is_complete, has_error=self._has_error
         )
@@ -229,6 +235,9 @@ class ResponseStreamReader:
         if self.is_over:
             return False  # whatever comes behind the last word counts for nothing
         if data == b"[DONE]":  # some followers of OpenAI add it
+            return False
+        if name in _BEGINNINGS and data.startswith(b'{"type":"%b",' % name):
+            self._beginning = data
             return False
         event, is_whole = decoded(_event_decoder, data)
         before = self.seen_bytes
@@ -243,7 +252,7 @@ class ResponseStreamReader:
     def _take(self, name: bytes, event: _Event) -> None:
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.
-            self._last = event.response
+            self._last, self._beginning = event.response, b""
         if event.type in _LAST:
             self.is_complete = self.is_over = True
             self.events.repeats.forget()

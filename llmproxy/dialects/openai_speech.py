@@ -6,7 +6,7 @@ say, which the request itself tells. Others report tokens, but only in a stream 
 
 import msgspec
 
-from llmproxy.dialects.answers import ABSENT
+from llmproxy.dialects.answers import ABSENT, decoded, is_given
 from llmproxy.dialects.base import (
     KEPT,
     InputFacts,
@@ -91,9 +91,14 @@ class OpenAISpeech:
         return body
 
     def read_answer(self, body: bytes) -> Reading:
-        """Take note that there is sound; what it costs the request has told."""
+        """Take note that there is sound; what it costs the request has told.
+
+        An error is none, also where it is called a success: it costs nothing, however long it is.
+        """
         if not body:
             return Reading()
+        if body.startswith(b"{") and is_given(decoded(_answer_decoder, body)[0].error):
+            return Reading(has_error=True, is_by_request=True)
         usage = Usage((Leg(),))
         return Reading(usage, is_final=True, seen_bytes=len(body), is_by_request=True)
 
@@ -106,6 +111,13 @@ class OpenAISpeech:
             _generated,
             lambda usage: (read_usage(usage, NAMES),),
         )
+
+
+class _Answer(msgspec.Struct):
+    error: msgspec.Raw = ABSENT
+
+
+_answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 class _Event(MediaEvent):

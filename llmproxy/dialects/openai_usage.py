@@ -41,7 +41,6 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 """Responses."""
 
 
-_MEDIA = frozenset({"audio_tokens", "image_tokens"})
 _COSTS = frozenset({"cost", "cost_in_usd_ticks"})
 FEMTOUSD_PER_USD = 10**15
 FEMTOUSD_PER_TICK = FEMTOUSD_PER_USD // 10**10
@@ -130,9 +129,9 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         output=output,
         reasoning=min(reasoning, output),
     )
-    if _MEDIA.isdisjoint(input_details) and _MEDIA.isdisjoint(output_details):
-        return leg
-    return with_media(leg, _media(input_details), _media(output_details))
+    if _has_media(input_details) or _has_media(output_details):
+        return with_media(leg, _media(input_details), _media(output_details))
+    return leg
 
 
 def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
@@ -142,6 +141,11 @@ def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
         return written, 0, 0
     long = min(count(split.get("ttl_12h_tokens")), written)
     return 0, written - long, long
+
+
+def _has_media(details: dict[str, Any]) -> bool:
+    """Say whether there may be any: most report none, or zeros."""
+    return bool(details) and bool(details.get("audio_tokens") or details.get("image_tokens"))
 
 
 def _media(details: dict[str, Any]) -> tuple[int, int]:

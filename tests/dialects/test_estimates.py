@@ -24,5 +24,13 @@ def test_a_usage_that_is_not_trusted_still_tells_tier_speed_and_region() -> None
     assert (found.service_tier, found.speed, found.geo) == ("standard", "fast", "us")
 
 
+def test_images_that_have_come_are_so_many_tokens_as_far_as_the_request_allowed() -> None:
+    def output(images: int, seen_bytes: int = 4) -> int:
+        return estimated(Reading(seen_bytes=seen_bytes, images=images), 0, 900, 408).legs[0].output
+
+    assert (output(0), output(1), output(2), output(3)) == (2, 408, 816, 900)
+    assert output(1, seen_bytes=1500) == 500
+
+
 def test_the_estimate_of_nothing_known_moves_no_price() -> None:
     assert estimated(Reading(seen_bytes=4), 0, 9) == Usage((Leg(input=0, output=2),))

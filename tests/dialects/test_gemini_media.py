@@ -86,6 +86,7 @@ def test_the_words_of_a_tool_are_not_looked_into() -> None:
         ("audio/wav; rate=8000", wav(16_001), 96, 0),
         (" Audio/X-WAV", wav(16_001), 96, 0),
         # By their size: 16,047 bytes at 1,000 a second (a bit more in base64) are 17 seconds.
+        ("audio/wav", wav(16_001, width=2), 96, 1),
         ("audio/mp3", wav(16_001), 17 * 32, 1),
         ("audio/wav", b"x" * 16_047, 17 * 32, 1),
         # At 16,000 bytes a second 2; each of 300 tokens.

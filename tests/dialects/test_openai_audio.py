@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import Endpoint, RequestFacts
-from llmproxy.dialects.multipart_gate import File
-from llmproxy.dialects.sound import seconds_of_wav
+from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
@@ -34,84 +33,6 @@ def speech(**fields: Any) -> RequestFacts:  # noqa: ANN401
 COUNTS = {"input_tokens": 50, "output_tokens": 200, "total_tokens": 250}
 
 # --- sound: requests ---
-
-
-@pytest.mark.parametrize(
-    ("file", "seconds"),
-    [
-        (wav(8000), 1),
-        (wav(8001), 2),
-        (wav(44100 * 3, rate=44100, channels=2, width=2), 3),
-        (wav(1), 1),
-        (wav(0), 1),
-    ],
-)
-def test_a_wav_file_is_as_long_as_its_samples(file: bytes, seconds: int) -> None:
-    facts = transcription(file)
-    assert facts.units == facts.likely_units == (("audio_second", seconds),)
-    assert (facts.input.audio_s, facts.input.likely_audio_s) == (seconds, seconds)
-    assert facts.unbounded is None
-
-
-def test_what_a_wav_file_says_of_its_own_length_does_not_count() -> None:
-    file = wav(80_000)
-    shortened = file[:40] + b"\x01\0\0\0" + file[44:]
-    assert transcription(shortened).units == (("audio_second", 10),)
-
-
-@pytest.mark.parametrize(
-    "file",
-    [
-        MP3,
-        b"",
-        wav(8000)[:30],
-        wav(8000).replace(b"RIFF", b"RIFX"),
-        wav(8000).replace(b"fmt ", b"LIST"),
-        wav(8000)[:20] + b"\x11\0" + wav(8000)[22:],  # ADPCM
-        wav(8000)[:22] + b"\0\0" + wav(8000)[24:],  # no channels
-        wav(8000)[:24] + bytes(4) + wav(8000)[28:],  # no rate
-        wav(8000)[:32] + b"\x09\0" + wav(8000)[34:],  # blocks of more than its channels
-        wav(8000)[:34] + b"\x07\0" + wav(8000)[36:],  # seven bits
-        wav(8000)[:28] + b"\0\0\0\1" + wav(8000)[32:],  # other bytes in a second than its blocks
-        wav(8000, rate=192_001),
-        wav(8000)[:36] + b"ID3 " + wav(8000)[40:],  # no samples behind the format
-        wav(8000)[:16] + b"\x28" + wav(8000)[17:],  # a format that is longer
-    ],
-)
-def test_of_other_files_only_the_size_tells_how_long_they_may_be(file: bytes) -> None:
-    assert seconds_of_wav(File("file", len(file), file[:64])) is None
-    facts = transcription(file)
-    assert facts.units == (("audio_second", -(-len(file) // 1000)),)
-    assert facts.likely_units == (("audio_second", -(-len(file) // 8000)),)
-    assert facts.unbounded is not None
-
-
-PLAIN_WAV = wav(16_000)
-WAV_WITH_NOTES = PLAIN_WAV[:36] + b"LIST\4\0\0\0INFO" + PLAIN_WAV[36:-12]
-WAV_WITH_EXTENSION = PLAIN_WAV[:16] + b"\x12" + PLAIN_WAV[17:36] + b"\0\0" + PLAIN_WAV[36:-2]
-
-
-@pytest.mark.parametrize(
-    ("content", "names", "kind", "seconds"),
-    [
-        (PLAIN_WAV, (), None, 2),
-        (PLAIN_WAV, ("",), "audio/wav", 2),
-        (PLAIN_WAV, ("Speech.WAV",), "audio/x-wav", 2),
-        (PLAIN_WAV, ("a.wav", "utf-8''b.wav"), "audio/wave", 2),
-        (PLAIN_WAV, ("a.wav",), "application/octet-stream", 2),
-        (WAV_WITH_NOTES, ("a.wav",), None, 2),
-        (WAV_WITH_EXTENSION, ("a.wav",), None, 2),
-        (PLAIN_WAV, ("a.mp3",), None, None),
-        (PLAIN_WAV, ("a.wav", "utf-8''b.mp3"), None, None),
-        (PLAIN_WAV, ("wav",), None, None),
-        (PLAIN_WAV, ("a.wav",), "audio/mpeg", None),
-    ],
-)
-def test_a_wav_file_is_one_that_nobody_reads_as_something_else(
-    content: bytes, names: tuple[str, ...], kind: str | None, seconds: int | None
-) -> None:
-    file = File("file", len(content), content[:64], names, kind)
-    assert seconds_of_wav(file) == seconds
 
 
 def test_groq_bills_ten_seconds_at_least() -> None:
@@ -186,15 +107,56 @@ def test_a_transcription_needs_exactly_one_file() -> None:
         ({"usage": [], "duration": 4}, Leg(audio_seconds=4)),
         (
             {"usage": {"prompt_audio_seconds": 3, "prompt_tokens": 4, "total_tokens": 12}},
-            Leg(input=4, output=8, audio_seconds=3),
+            Leg(input=4, output=8, input_audio=4, audio_seconds=3),
         ),
         (
             {"usage": {"seconds": 3.5, "input_tokens": 9, "output_tokens": 3}},
-            Leg(input=9, output=3, audio_seconds=4),
+            Leg(input=9, output=3, input_audio=9, audio_seconds=4),
         ),
         (
+            # What is not said to be text is sound.
             {"usage": {"input_tokens": 9, "output_tokens": 3, "total_tokens": 12}},
+            Leg(input=9, output=3, input_audio=9),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"text_tokens": 2},
+                    "output_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3, input_audio=7),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"text_tokens": 12},
+                    "output_tokens": 3,
+                }
+            },
             Leg(input=9, output=3),
+        ),
+        (
+            {
+                "usage": {
+                    "input_tokens": 9,
+                    "input_token_details": {"audio_tokens": 0},
+                    "output_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3),
+        ),
+        (
+            {
+                "usage": {
+                    "prompt_tokens": 9,
+                    "prompt_tokens_details": {"text_tokens": 4},
+                    "completion_tokens": 3,
+                }
+            },
+            Leg(input=9, output=3, input_audio=5),
         ),
         (
             {
@@ -223,7 +185,8 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
     assert reading.usage == Usage((Leg(audio_seconds=10),), provider_cost=508_000_000_000)
     done = {"type": "transcript.text.done", "usage": {**COUNTS, "cost": 0.000508}}
     streamed = read_events(TRANSCRIPTIONS, done).usage
-    assert streamed == Usage((Leg(input=50, output=200),), provider_cost=508_000_000_000)
+    heard = Leg(input=50, output=200, input_audio=50)
+    assert streamed == Usage((heard,), provider_cost=508_000_000_000)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +199,7 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
         {"usage": {"type": "duration", "seconds": "8"}},
         {"usage": {"type": "duration", "seconds": 0}},
         {"usage": {"type": "tokens"}},
+        {"usage": {**COUNTS, "input_token_details": {"text_tokens": -1}}},
         {"duration": "8"},
     ],
 )
@@ -275,6 +239,24 @@ def test_speech_is_billed_by_the_characters_of_the_request() -> None:
     reading = SPEECH.read_answer(b"ID3\x04")
     assert (reading.is_final, reading.is_by_request) == (True, True)
     assert not SPEECH.read_answer(b"").is_final
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_speech"),
+    [
+        (b'{"error":{"message":"overloaded","code":502}}', False),
+        (b'{"id":1,"error":"overloaded"}', False),
+        (b'{"error":null}', True),
+        (b'{"audio":"aaaa"}', True),
+        (b"{\x00\x01 samples that begin as an object does", True),
+    ],
+)
+def test_an_error_that_is_called_a_success_is_no_speech(answer: bytes, is_speech: bool) -> None:
+    large = LargeAnswer()
+    large.feed(answer)
+    for reading in (SPEECH.read_answer(answer), large.reading(SPEECH)):
+        assert (reading.has_error, reading.is_final) == (not is_speech, is_speech)
+        assert bool(reading.usage) == bool(reading.seen_bytes) == is_speech
 
 
 def test_a_character_beyond_the_basic_plane_is_one() -> None:

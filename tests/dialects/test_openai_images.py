@@ -173,8 +173,28 @@ def test_what_is_not_called_text_is_an_image(
 
 
 def test_without_usage_the_images_count() -> None:
-    assert only_leg(IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))) == Leg(images=3)
+    reading = IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))
+    assert (only_leg(reading), reading.images) == (Leg(images=3), 3)
     assert not IMAGES.read_answer(image_answer(data=[])).is_final
+    assert IMAGES.read_answer(image_answer(usage={}, data=[{"url": "x"}] * 3)).images == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        ({"quality": "low", "size": "1024x1536"}, 408),
+        ({"quality": "medium", "partial_images": 2}, 1756),
+        ({}, 7024),  # as OpenAI's calculator has it for `high` and a square of 1024
+        ({"quality": "auto", "size": "auto"}, 7024),
+        ({"quality": "hd", "size": "9999x16"}, 23719),
+        ({"quality": "max"}, 4 * 7024),
+        ({"model": "m", "quality": "low"}, 408),
+    ],
+)
+def test_an_image_of_which_nothing_is_told_has_likely_tokens(
+    fields: dict[str, Any], tokens: int
+) -> None:
+    assert images(**fields).image_tokens == tokens
 
 
 def test_what_another_model_has_drawn_is_a_leg_of_it() -> None:
@@ -211,7 +231,11 @@ def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
     partial = {"type": "image_generation.partial_image", "b64_json": "a" * 300}
     reading = read_events(IMAGES, partial)
     assert (reading.is_final, reading.usage) == (False, None)
-    assert reading.seen_bytes >= 300
+    assert (reading.seen_bytes >= 300, reading.images) == (True, 0)
+    completed = read_events(IMAGES, {"type": "image_generation.completed", "b64_json": "aaaa"})
+    assert (completed.is_final, completed.usage, completed.images) == (False, None, 1)
+    linked = read_events(IMAGES, {"type": "image_generation.completed", "url": "https://x"})
+    assert (linked.seen_bytes, linked.images) == (1, 1)  # not free
     failed = read_events(
         IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}}
     )

@@ -209,7 +209,8 @@ def test_an_answer_that_is_no_response_is_counted_by_its_bytes() -> None:
 
 
 def event(kind: str, **fields: object) -> bytes:
-    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+    data = json.dumps({"type": kind, **fields}, separators=(",", ":"))
+    return f"event: {kind}\ndata: {data}\n\n".encode()
 
 
 def run(*events: bytes) -> ResponseStreamReader:
@@ -227,6 +228,19 @@ BEGUN = [
     event("response.output_text.delta", delta="Hello", sequence_number=4),
     event("response.function_call_arguments.delta", delta='{"a":1}'),
 ]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("between", [b"", b" "])
+def test_what_the_beginning_tells_counts_where_nothing_follows(count: int, between: bytes) -> None:
+    first, *others = (one.replace(b'"type":', b'"type":' + between) for one in BEGUN)
+    second = others[0].replace(b'"default"', b'"flex"')
+    reader = run(first, second, *others[1:][: count - 2]) if count > 1 else run(first)
+    reading = reader.reading()
+    assert reading.model == "gpt-5.2-2025-12-11"
+    assert reading.movers.service_tier == ("default" if count == 1 else "flex")
+    assert (reading.usage, reading.is_final) == (None, False)
+    assert reader.reading() == reading
 
 
 @pytest.mark.parametrize("end", ["completed", "incomplete", "failed"])

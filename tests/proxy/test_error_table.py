@@ -130,7 +130,8 @@ def test_a_request_beyond_the_balance_is_told_the_numbers(site: Site, family: st
     message = check(got, 402, "billing_error", "insufficient_credit", should_retry=False)
     check_no_rest(got)
     error = got.error()
-    assert message.startswith("Insufficient credit balance — top up or lower max_tokens. ")
+    advice = "send less input" if family == "embeddings" else "lower max_tokens"
+    assert message.startswith(f"Insufficient credit balance — top up or {advice}. ")
     assert (error["available_usd"], error["held_usd"]) == ("0.000001", "0.00")
     assert f"Needed {error['needed_usd']} USD, available 0.000001 USD" in message
     assert error["max_tokens_affordable"] == 0
