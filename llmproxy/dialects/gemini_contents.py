@@ -214,6 +214,7 @@ class GeminiStreamReader:
 
     @property
     def _has_ended(self) -> bool:
+        # Of the candidates that have begun: a provider may send fewer than were asked for.
         return self._is_blocked or (bool(self._ended) and not self._running)
 
     def on_event(self, name: bytes, data: bytes) -> bool:
@@ -233,7 +234,7 @@ class GeminiStreamReader:
             self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
         elif generated and isinstance(self.events, EventStream):
             self._learn(self.events.repeats, data, chunk, generated)
-        # An array is complete only with its closing bracket.
+        # An array is complete only with its closing bracket, and a lone object at the end.
         self.is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
         return False
 
@@ -255,7 +256,10 @@ class GeminiStreamReader:
             self._usage.take(_chunk_decoder.decode(repeated[repeated.find(b"{") :]).usage)
 
     def on_array_end(self) -> None:
-        """Take note that the array has closed: the answer is complete only then."""
+        """Take note that the array has closed, or all of a lone object has come.
+
+        The answer is complete only then.
+        """
         self.is_complete = self.is_over = self._has_ended
 
     def _take(self, chunk: _Chunk) -> None:

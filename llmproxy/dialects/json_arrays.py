@@ -1,7 +1,8 @@
 """Owns the splitting of a stream that is one JSON array: bytes in, the same bytes out, a copy read.
 
 That is what Gemini sends where nobody asks for events (reference wire.md A.6). Each object of the
-array is handed over as soon as it is whole, whatever pieces it comes in.
+array is handed over as soon as it is whole, whatever pieces it comes in. An object that stands in
+no array is the whole answer: what else sends one has answered as if no stream had been asked for.
 """
 
 import re
@@ -30,15 +31,16 @@ class ArrayReader(EventReader, Protocol):
     events: Splitter
 
     def on_array_end(self) -> None:
-        """Take note that the array has closed."""
+        """Take note that the array has closed, or that all of an answer without one has come."""
 
 
 class ArrayStream:
     """Splits a JSON array into its objects and hands each to a reader."""
 
-    def __init__(self, reader: ArrayReader) -> None:
-        """Take the reader; no object is ever withheld."""
+    def __init__(self, reader: ArrayReader, *, has_brackets: bool = True) -> None:
+        """Take the reader; without brackets, the end of the stream ends it between two objects."""
         self._reader = reader
+        self._has_brackets = has_brackets
         self._tail = bytearray()
         self._position = 0
         """How far the unfinished object has been read."""
@@ -63,6 +65,9 @@ class ArrayStream:
 
     def finish(self) -> bytes:
         """Take the end of the stream; nothing was held back."""
+        if not (self._has_brackets or self._depth or self._is_closed):
+            self._is_closed = True
+            self._reader.on_array_end()
         return b""
 
     def unread_bytes(self, data: bytes) -> int:
@@ -139,7 +144,11 @@ class EventsOrArray:
         first = self._blanks.lstrip(_BLANKS)[:1]
         if first:
             reader = self._reader
-            reader.events = ArrayStream(reader) if first in b"[{" else EventStream(reader)
+            reader.events = (
+                ArrayStream(reader, has_brackets=first == b"[")
+                if first in b"[{"
+                else EventStream(reader)
+            )
             reader.events.feed(self._blanks)
         return chunk
 

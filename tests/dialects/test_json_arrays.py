@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from llmproxy.dialects.json_arrays import ArrayStream
+from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError, Splitter
 
 
@@ -16,7 +16,7 @@ class Objects:
         self.seen_bytes = 0
         self.found: list[bytes] = []
         self.ends = 0
-        self.events: Splitter = ArrayStream(self)
+        self.events: Splitter = EventsOrArray(self)
 
     def on_event(self, name: bytes, data: bytes) -> bool:
         del name
@@ -29,9 +29,9 @@ class Objects:
 
 def split(stream: bytes, *cuts: int) -> tuple[list[bytes], int]:
     objects = Objects()
-    splitter = objects.events
     pieces = [stream[a:b] for a, b in zip((0, *cuts), (*cuts, None), strict=True)]
-    assert b"".join(splitter.feed(piece) for piece in pieces) + splitter.finish() == stream
+    passed = b"".join(objects.events.feed(piece) for piece in pieces)
+    assert passed + objects.events.finish() == stream
     return objects.found, objects.ends
 
 
@@ -77,7 +77,26 @@ def test_a_long_text_in_small_pieces_is_read_once() -> None:
 
 
 def test_an_object_without_end_is_not_kept_for_ever() -> None:
-    splitter = Objects().events
+    splitter = ArrayStream(Objects())
     splitter.feed(b'[{"a":"')
     with pytest.raises(EventTooLargeError):
         splitter.feed(b"x" * EVENT_BYTES_MAX)
+
+
+@pytest.mark.parametrize("around", [b"", b" \n"])
+@pytest.mark.parametrize("one", TRICKY)
+def test_an_object_in_no_array_is_all_there_is_once_it_is_whole(
+    one: dict[str, object], around: bytes
+) -> None:
+    written = json.dumps(one, indent=2).encode()
+    stream = around + written + around
+    for cut in range(len(stream) + 1):
+        assert split(stream, cut) == ([written], 1)
+    for size in range(len(around) + 1, len(around + written)):
+        assert split(stream[:size]) == ([], 0)
+
+
+@pytest.mark.parametrize("behind", [b"\n", b"]", b"\n]"])
+def test_objects_in_no_array_are_read_to_the_end_of_the_stream(behind: bytes) -> None:
+    assert split(b'{"a":1}\n{"b":1}' + behind) == ([b'{"a":1}', b'{"b":1}'], 1)
+    assert split(b'{"a":1}\n{"b":') == ([b'{"a":1}'], 0)

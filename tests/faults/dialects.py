@@ -86,10 +86,28 @@ class Dialect(NamedTuple):
     input_name: str = "prompt_tokens"
     output_name: str = "completion_tokens"
     has_output: bool = True
+    path_model: str = ""
+    """The model, where it stands in the path, and the request does not say that it is a stream."""
+    is_array: bool = False
+    """The stream is one JSON array, in which nothing can be told behind what has been passed on."""
+
+    @property
+    def model(self) -> str:
+        """The model that is asked for."""
+        return self.path_model or str(self.fields["model"])
+
+    @property
+    def modes(self) -> tuple[bool, ...]:
+        """Which answers there are: plain (False), streams (True)."""
+        if self.path_model:
+            return (True,)
+        return (False, True) if self.events else (False,)
 
     def body(self, *, is_stream: bool, padding_bytes: int = 0) -> bytes:
         """The request."""
-        fields = {**self.fields, "stream": True} if is_stream else self.fields
+        fields = (
+            {**self.fields, "stream": True} if is_stream and not self.path_model else self.fields
+        )
         if padding_bytes:
             fields = {**fields, "metadata": {"user_id": "x" * padding_bytes}}
         return compact(fields)

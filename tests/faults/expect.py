@@ -66,8 +66,9 @@ def cut_short(
     is_settled = any(event.settles for event in events)
     is_complete = any(event.completes for event in events)
     is_whole = last.closes or (is_clean and is_complete)
-    end = End.CLEAN if is_whole else End.OUR_EVENT
-    code = None if is_whole else "upstream_interrupted"
+    broken_end = End.CUT if dialect.is_array else End.OUR_EVENT
+    end = End.CLEAN if is_whole else broken_end
+    code = "upstream_interrupted" if end is End.OUR_EVENT else None
     view = View(200, end, dialect.passed(events), code)
     reason = "the provider reported no usage$" if is_whole else why
     seen = sum(event.text_bytes for event in events)

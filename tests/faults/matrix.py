@@ -2,18 +2,36 @@
 
 from collections.abc import Iterator
 
-from tests.faults import bodies, bulk, connections, handshakes, pings, statuses, streams, usages
+from tests.faults import (
+    arrays,
+    bodies,
+    bulk,
+    candidates,
+    connections,
+    handshakes,
+    pings,
+    statuses,
+    streams,
+    usages,
+)
 from tests.faults.cell import Case, Cell, Client, Limits
 from tests.faults.dialects import DIALECTS, Dialect
+from tests.faults.gemini import ARRAY, EVENTS
 
 PAGES = (connections, handshakes, statuses, bodies, streams, pings, usages, bulk)
+GEMINI_PAGES = (connections, statuses, bodies, streams, candidates, pings)
+"""What becomes of a usage record is the same in a stream as in a plain answer, where it is tested
+(tests/dialects/test_gemini_answers.py)."""
+ARRAY_PAGES = (arrays,)
+"""Before a stream has begun it is all one in which form it would have come."""
+PAGES_OF = {EVENTS.name: GEMINI_PAGES, ARRAY.name: ARRAY_PAGES}
 
 
 def all_cells() -> list[Cell]:
     """The whole matrix."""
     cells: list[Cell] = []
-    for dialect in DIALECTS:
-        for is_stream in (False, True) if dialect.events else (False,):
+    for dialect in (*DIALECTS, EVENTS, ARRAY):
+        for is_stream in dialect.modes:
             for case in cases(dialect, is_stream=is_stream):
                 for client, limits in _clients(case):
                     cells.append(Cell(len(cells), dialect, is_stream, case, client, limits))
@@ -22,7 +40,7 @@ def all_cells() -> list[Cell]:
 
 def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
     """All faults of an endpoint."""
-    for page in PAGES:
+    for page in PAGES_OF.get(dialect.name, PAGES):
         yield from page.cases(dialect, is_stream=is_stream)
 
 

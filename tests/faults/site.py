@@ -18,9 +18,19 @@ from llmproxy import accounts, crediting, key_pool, provider_setup
 from llmproxy.clock import Clock
 from llmproxy.config import find_paths, load_or_make_vault
 from llmproxy.presets import Preset
-from tests.faults.cell import MEETS_WITHIN_S, SILENT_S, TOTAL_S, Cell, Client, Limits, Place, Stage
+from tests.faults.cell import (
+    MEETS_WITHIN_S,
+    SILENT_S,
+    TOTAL_S,
+    Cell,
+    Client,
+    End,
+    Limits,
+    Place,
+    Stage,
+)
 from tests.faults.certificates import Authority
-from tests.faults.compare import differs, differs_half_closed
+from tests.faults.compare import body_of, differs, differs_half_closed
 from tests.faults.expect import answer_whole
 from tests.fixtures import CATALOG
 from tests.proxy.helpers import CREDIT_NANOUSD
@@ -134,7 +144,7 @@ def _catalog(cells: list[Cell]) -> dict[str, Any]:
     catalog: dict[str, Any] = json.loads(CATALOG.read_bytes())
     priced = catalog["models"]
     for cell in cells:
-        model = cell.dialect.fields["model"]
+        model = cell.dialect.model
         priced[f"{provider_name(cell)}/{model}"] = priced[f"{cell.dialect.family}/{model}"]
     return catalog
 
@@ -220,9 +230,15 @@ class Site:
         name = f"u{cell.number}"
         with self._send(cell, name, str(cell.number), is_stream=cell.is_stream) as client:
             if cell.client is Client.STAYS:
+                view = cell.case.view
                 try:
                     got = Helpers.take(client)
-                except (ConnectionError, TimeoutError) as error:
+                except ConnectionError as error:
+                    # A head leaves in a moment, or with the first of the body; here was neither.
+                    if view.end is End.CUT and not body_of(view):
+                        return []
+                    return [f"no answer: {error!r}"]
+                except TimeoutError as error:
                     return [f"no answer: {error!r}"]
                 return differs(cell, got)
             try:

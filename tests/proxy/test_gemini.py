@@ -257,6 +257,26 @@ def test_an_array_cut_at_any_byte_never_ends_cleanly(site: Site, ends: bool) -> 
     assert bool(whole) == (cuts[-1] > ARRAY.rindex(b"}"))
 
 
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "broken off"])
+def test_an_object_in_no_array_is_a_whole_answer(site: Site, ends: bool) -> None:
+    site.stub.handle = in_pieces(ANSWER, 50, JSON, ends=ends)
+    got, visitor = ask(site, STREAM)
+    assert (got.status, got.body, got.clean_end) == (200, ANSWER, True)
+    site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "broken off"])
+@pytest.mark.parametrize("size", [1, len(ANSWER) // 2, len(ANSWER) - 1])
+def test_an_object_in_no_array_that_is_cut_short_never_ends_cleanly(
+    site: Site, size: int, ends: bool
+) -> None:
+    site.stub.handle = in_pieces(ANSWER[:size], 50, JSON, ends=ends)
+    got, visitor = ask(site, STREAM)
+    assert not got.clean_end
+    assert ANSWER[:size].startswith(got.body)
+    assert site.ended(visitor)["basis"] != "usage"
+
+
 def test_an_error_within_a_stream_passes_and_is_no_broken_one(site: Site) -> None:
     error = b'data: {"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}\r\n\r\n'
     site.stub.handle = stream([EVENTS[0], error])
