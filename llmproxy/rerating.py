@@ -150,7 +150,11 @@ class Span:
         self._before = until_ms.to_bytes(6) + bytes(10)
 
     def rate_page(self, tx: Tx) -> None:
-        """Price the next PAGE_ROWS requests again, or as many as there are."""
+        """Price the next PAGE_ROWS requests again, or as many as there are.
+
+        Raises:
+            sqlite3.Error: they cannot be read; none of this page is counted.
+        """
         values: dict[str, object] = {"first": self._first, "before": self._before}
         row = tx.execute(_FIRST_OF_PAGE, {**values, "others": PAGE_ROWS - 1}).fetchone()
         if row is not None:
@@ -158,7 +162,7 @@ class Span:
         only = self._only
         values["provider"] = only.provider if only else None
         values["names"] = msgspec.json.encode([only.id, *only.aliases] if only else []).decode()
-        for found in tx.execute(_CHARGES, values):
+        for found in tx.execute(_CHARGES, values).fetchall():  # all of a page, or nothing of it
             self._add(_Charge(*found))
         if row is None:
             self.is_done, self.seen_since_ms = True, self.since_ms

@@ -21,3 +21,7 @@ class BusyError(LlmproxyError):
 
 class FormError(LlmproxyError):
     """A form has a field that cannot be taken; the message says what to do."""
+
+
+class StaleFormError(FormError):
+    """What a form showed is not so any more: it is shown anew, without what was typed."""

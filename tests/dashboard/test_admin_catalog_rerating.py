@@ -12,12 +12,15 @@ from html import unescape
 
 import httpx
 import pytest
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from llmproxy import rerating
 from llmproxy.catalog import Catalog
 from llmproxy.catalog_parser import parse_entry
 from llmproxy.clock import Clock
-from llmproxy.dashboard.admin.catalog_rerating import USERS_SHOWN_MAX, go_through
+from llmproxy.dashboard.admin.catalog_rerating import USERS_SHOWN_MAX, Week, go_through
+from llmproxy.dashboard.formats import FILTERS
+from llmproxy.dashboard.slots import Slots
 from llmproxy.rerating import Span
 from llmproxy.storage.reader import Reader
 from llmproxy.usage import Leg
@@ -29,6 +32,8 @@ from tests.support.books import NOW_MS, Book
 DAY_MS = 86_400_000
 NEW = {"provider": "openai", "in_price": "5", "out_price": "10"}
 """With the cached input at its half: 6000 + 2000 + 3500 = 11500 µUSD."""
+NO_TEXT = "CAST(x'ff' AS TEXT)"
+"""What a damaged file may have in the place of a text: to read it fails."""
 
 
 @pytest.fixture
@@ -107,6 +112,26 @@ def test_what_cannot_be_rated_is_said(own_desk: Desk, olga: Visitor) -> None:
     assert "Not among them: 1 request of 0.0075 USD in all: their usage cannot be read." in text
 
 
+def test_a_price_is_looked_at_and_set_where_the_week_cannot_be_read(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    add_settled(own_desk.books, olga.name, at_ms=Clock().now_ms() - 60_000, model="gpt-torn")
+    with own_desk.books.write() as tx:
+        kept = tx.execute("SELECT usage FROM requests WHERE model = 'gpt-torn'").fetchone()[0]
+        tx.execute(f"UPDATE requests SET usage = {NO_TEXT} WHERE model = 'gpt-torn'")
+    try:
+        answer = look(olga, "gpt-torn")
+    finally:  # the site's books must be right at the end
+        with own_desk.books.write() as tx:
+            tx.execute("UPDATE requests SET usage = ? WHERE model = 'gpt-torn'", (kept,))
+    assert answer.status_code == 200
+    assert "The requests of the last 7 days could not be read now" in answer.text
+    assert "In no request" not in answer.text
+    hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', answer.text)
+    done = olga.submit(f"{ADMIN}/catalog/set", **{name: unescape(text) for name, text in hidden})
+    assert (done.status_code, done.headers["location"][-9:]) == (303, "&said=set")
+
+
 def test_of_many_users_those_with_the_largest_differences_are_shown(
     own_desk: Desk, olga: Visitor
 ) -> None:
@@ -140,7 +165,15 @@ def test_two_who_look_at_once_both_get_theirs_and_others_their_pages(
         assert [table(each.result().text)["All"][0] for each in looked] == ["1", "1"]
 
 
-# --- the time that it takes, without a server ----------------------------------------------------
+# --- the time that it takes and what goes wrong, without a server --------------------------------
+
+MODEL = parse_entry("openai", "gpt-test", {"in_price": "5", "out_price": "20"})
+
+
+def span_of_the_books() -> Span:
+    """A day of the book's requests, by a new price."""
+    catalog = Catalog("2027-01-01", [MODEL])
+    return Span(catalog, since_ms=NOW_MS, until_ms=NOW_MS + DAY_MS, only=MODEL)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +189,7 @@ def test_it_ends_when_there_is_no_more_time_or_the_server_stops(
     monkeypatch.setattr(rerating, "PAGE_ROWS", 1)
     for _ in range(2):
         book.settled(Leg(input=1000))
-    model = parse_entry("openai", "gpt-test", {"in_price": "5", "out_price": "20"})
-    catalog = Catalog("2027-01-01", [model])
-    span = Span(catalog, since_ms=NOW_MS, until_ms=NOW_MS + DAY_MS, only=model)
-    read = 0
+    span, read = span_of_the_books(), 0
 
     async def go(reader: Reader) -> None:
         async def rate_page(span: Span) -> None:
@@ -173,3 +203,46 @@ def test_it_ends_when_there_is_no_more_time_or_the_server_stops(
         asyncio.run(go(reader))
     assert (read, span.is_done) == (pages, pages == 3)
     assert span.rerating.total.requests == min(pages, 2)
+
+
+def week_html(span: Span, *, could_be_read: bool) -> str:
+    """What the page of a new price has of a week."""
+    templates = Environment(
+        loader=PackageLoader("llmproxy.dashboard"), autoescape=True, undefined=StrictUndefined
+    )
+    templates.filters.update(FILTERS)
+    values = {"week": Week(span, could_be_read), "name": "openai/gpt-test", "days": 7}
+    return templates.get_template("admin_model_week.html").render(users_max=20, **values)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_what_was_read_before_it_failed_is_kept_without_half_a_page(
+    book: Book, monkeypatch: pytest.MonkeyPatch, is_busy: bool
+) -> None:
+    """Pages of two, the newest first; the second one begins well and ends with what is no text."""
+    monkeypatch.setattr(rerating, "PAGE_ROWS", 2)
+    for _ in range(4):
+        book.settled(Leg(input=1000))
+    span, slots = span_of_the_books(), Slots("pages", of_all=1, of_one=1)
+    if not is_busy:
+        with book.write() as tx:
+            second = "(SELECT id FROM holds ORDER BY id LIMIT 1 OFFSET 1)"
+            tx.execute(f"UPDATE requests SET usage = {NO_TEXT} WHERE id = {second}")
+
+    async def go(reader: Reader) -> bool:
+        async def rate_page(span: Span) -> None:
+            slots.take("olga")
+            await reader.read(span.rate_page)
+            if not is_busy:
+                slots.give_back("olga")
+
+        return await go_through(span, rate_page, Clock(), lambda: False, 60.0)
+
+    with closing(Reader(book.path)) as reader:
+        assert not asyncio.run(go(reader))
+    assert (span.is_done, span.rerating.total.requests) == (False, 2)
+    html = week_html(span, could_be_read=False)
+    assert "the 2 requests since 18 Nov 2026 11:06:40 UTC" in html
+    assert "Earlier ones could not be read now" in html
+    assert "too many" not in html
+    assert "Earlier ones are too many" in week_html(span, could_be_read=True)

@@ -132,6 +132,13 @@ def change_rates(boss: Visitor, page: str, **fields: str) -> httpx.Response:
     return boss.submit(f"{page}/rates", seen=seen(boss, page), **fields)
 
 
+def rates_form(html: str) -> dict[str, str]:
+    """What a browser would send back of the form about rate and limits, as it is shown."""
+    form = html.partition('/rates"')[2].partition("</form>")[0]
+    fields = re.findall(r'name="(\w+)"[^>]* value="([^"]*)"', form)
+    return {name: unescape(value) for name, value in fields}
+
+
 def test_a_form_that_was_open_for_long_undoes_nothing(desk: Desk) -> None:
     boss, other, ann = desk.operator(), desk.operator(), desk.signed_in()
     page = page_of(desk, ann.name)
@@ -141,10 +148,27 @@ def test_a_form_that_was_open_for_long_undoes_nothing(desk: Desk) -> None:
     assert answer.status_code == 422
     assert "changed elsewhere meanwhile" in answer.text
     assert stored(desk, ann.name).rate_multiplier_micro == 2_000_000
+    # The form has what is stored, as the page says: saved at once, it undoes nothing either.
+    form = rates_form(answer.text)
+    assert (form["rate_multiplier"], form["requests_per_minute"]) == ("2", "5")
+    again = boss.submit(f"{page}/rates", **form)
+    assert (again.status_code, "Nothing is different" in again.text) == (422, True)
     assert boss.submit(f"{page}/rates", rate_multiplier="3").status_code == 422
     limits = stored(desk, ann.name).limits
     assert limits is not None
     assert limits.as_json() == {"requests_per_minute": 5}
+
+
+def test_a_form_with_a_mistake_is_sent_again_as_it_is_shown(desk: Desk) -> None:
+    boss, ann = desk.operator(), desk.signed_in()
+    page = page_of(desk, ann.name)
+    answer = change_rates(boss, page, rate_multiplier="1.5", requests_per_minute="x")
+    assert answer.status_code == 422
+    form = rates_form(answer.text)
+    assert (form["rate_multiplier"], form["requests_per_minute"]) == ("1.5", "x")
+    form["requests_per_minute"] = "5"
+    assert boss.submit(f"{page}/rates", **form).status_code == 303
+    assert stored(desk, ann.name).rate_multiplier_micro == 1_500_000
 
 
 @pytest.mark.parametrize(

@@ -1,25 +1,43 @@
 """Owns what a look at a price change shows of last week's requests: their cost by the new price.
 
 Priced page by page in the reader's thread, with rests between, in which other pages are read and
-the serving loop has the interpreter. Of very many requests only the newest are gone through.
+the serving loop has the interpreter. Of very many requests only the newest are gone through. It is
+advice: where they cannot be read, the price can be looked at and set without.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from litestar import Request
 
 from llmproxy.catalog import Catalog, Model
 from llmproxy.clock import Clock
+from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
+from llmproxy.errors import DatabaseError
 from llmproxy.rerating import DAY_MS, DAYS, Span
 from llmproxy.storage.database import Tx
 
 USERS_SHOWN_MAX = 20
 RERATING_S_MAX = 8.0
 """An operator waits no longer for the page; the older requests are left out then."""
+_log = logging.getLogger("llmproxy.dashboard")
+
+
+class Week(NamedTuple):
+    """The last days' requests as far as they were gone through, the newest first."""
+
+    span: Span
+    could_be_read: bool
+    """Where not, `span` has what was read before."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Say whether any of it was gone through."""
+        return self.span.seen_since_ms < self.span.until_ms
 
 
 class WeekByPrice:
@@ -30,7 +48,7 @@ class WeekByPrice:
         self._site = site
         self._one = asyncio.Lock()
 
-    async def rate(self, request: Request[Any, Any, Any], catalog: Catalog, model: Model) -> Span:
+    async def rate(self, request: Request[Any, Any, Any], catalog: Catalog, model: Model) -> Week:
         """Return what the requests of the last days would have cost; changes no charge.
 
         Args:
@@ -47,8 +65,9 @@ class WeekByPrice:
             until_ms = site.clock.now_ms()
             since_ms = until_ms - DAYS * DAY_MS
             span = Span(catalog, since_ms=since_ms, until_ms=until_ms, only=model)
-            await go_through(span, rate_page, site.clock, site.office.is_stopping)
-            return span
+            return Week(
+                span, await go_through(span, rate_page, site.clock, site.office.is_stopping)
+            )
 
 
 async def go_through(
@@ -57,15 +76,23 @@ async def go_through(
     clock: Clock,
     is_stopping: Callable[[], bool],
     seconds_max: float = RERATING_S_MAX,
-) -> None:
-    """Rate a span page by page, with rests between, until it is done or there is no more time."""
+) -> bool:
+    """Rate a span page by page, with rests between, until it is done or there is no more time.
+
+    Returns:
+        Whether it could be read; where not, the span has the pages before.
+    """
     began_s = clock.monotonic_s()
     while True:
         page_began_s = clock.monotonic_s()
-        await rate_page(span)
+        try:
+            await rate_page(span)
+        except (BusyError, DatabaseError) as error:
+            _log.warning("a new price was shown without all of the last days' costs: %s", error)
+            return False
         now_s = clock.monotonic_s()
         if span.is_done or now_s - began_s >= seconds_max or is_stopping():
-            return
+            return True
         await asyncio.sleep(now_s - page_began_s)  # as long as it has worked
 
 

@@ -1,7 +1,8 @@
 """Owns acting on one thing that has a page of its own, such as a user: its forms and buttons.
 
 What is done leads back to the page, which says so. What cannot be done shows the page again, with
-the reason above it and with what was typed into the form.
+the reason above it and with what was typed into the form; where that was based on something that is
+not so any more, with what is so now.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from litestar import Request, Response
 
 from llmproxy.dashboard.admin.words import TOLD
+from llmproxy.dashboard.errors import StaleFormError
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
 
@@ -85,6 +87,8 @@ class Subject(Generic[Key, Found]):
         """
         try:
             signed_in, _ = await (write or self._site.write_as_admin)(request, function, key, *args)
+        except StaleFormError as error:
+            return await self.again(request, key, Typed("", {}, str(error)))
         except TOLD as error:
             return await self.again(request, key, Typed(act, form, str(error)))
         return self.done(signed_in, key, act)

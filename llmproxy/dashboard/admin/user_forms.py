@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from llmproxy.accounts import User
 from llmproxy.dashboard.admin.words import given, read_text
-from llmproxy.dashboard.errors import FormError
+from llmproxy.dashboard.errors import FormError, StaleFormError
 from llmproxy.dashboard.key_form import COUNTS, read_limit
 from llmproxy.money import format_multiplier, parse_multiplier, parse_usd
 from llmproxy.user_changes import NewUser, UserChanges
@@ -66,12 +66,14 @@ def read_changes(form: Mapping[str, str], user: User) -> tuple[UserChanges, str]
     """Return what a form changes of a user's rate and limits, and how the command line would.
 
     Raises:
-        FormError: a limit cannot be taken, nothing is changed, or what the form showed is not so
-            any more.
+        FormError: a limit cannot be taken, or nothing is changed.
+        StaleFormError: what the form showed is not so any more.
         MoneyError: the multiplier is none.
     """
     if form.get("seen") != rate_fields(user)["seen"]:
-        raise FormError("It was changed elsewhere meanwhile, to what stands here now. Look again.")
+        raise StaleFormError(
+            "It was changed elsewhere meanwhile, to what stands here now. Look again."
+        )
     typed = form.get("rate_multiplier", "")
     multiplier: int | None = parse_multiplier(typed)
     options: dict[str, str | None] = {"rate_multiplier": typed}
