@@ -1,7 +1,8 @@
 """Owns what of an event stream may pass to the client: what is held, and never more.
 
 What has come has been generated, and the provider bills it whether it passes or not: so all of it
-is read before any of it passes, and what ends there is charged by what was read.
+is read before any of it passes, and what ends there is charged by what was read. An event that is
+still going on is not read yet: the pieces of a long one pass before it counts.
 """
 
 import re
@@ -66,8 +67,9 @@ class Cover:
         """
         reader, growing = self._reader, self.growing
         try:
-            if reader.is_over:
-                billed_tokens = _billed_tokens(reader.reading(), growing.output_tokens_max)
+            reading = reader.reading() if reader.is_over or reader.is_complete else None
+            if reading is not None and (reader.is_over or reading.is_final):
+                billed_tokens = _billed_tokens(reading, growing.output_tokens_max)
                 is_covered = await growing.covers_end(reader.seen_bytes, billed_tokens)
             else:
                 is_covered = await growing.covers(reader.seen_bytes)

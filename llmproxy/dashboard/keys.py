@@ -99,8 +99,8 @@ def create_key(tx: Tx, signed_in: SignedIn, wanted: NewKey) -> str:
     return secret
 
 
-def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tuple[str, str]:
-    """Replace an API key; return its name and the new one: the only time that it can be seen.
+def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tuple[ApiKey, str]:
+    """Replace an API key; return it and the new one: the only time that this can be seen.
 
     Raises:
         MissingError: they have no key with this id.
@@ -115,7 +115,7 @@ def rotate_key(tx: Tx, signed_in: SignedIn, key_id: int, overlap_ms: int) -> tup
     )
     overlap = f" --overlap {overlap_ms // HOUR_MS}h" if overlap_ms else ""
     signed_in.note(tx, "keys rotate", f"{signed_in.user.name} {quote(key.name)}{overlap}")
-    return key.name, secret
+    return key, secret
 
 
 def revoke_key(tx: Tx, signed_in: SignedIn, key_id: int) -> str:

@@ -103,12 +103,12 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
     @post("/settings/api-keys/{key_id:int}/rotate")
     async def rotate_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         overlap_ms = key_form.read_overlap(await read_form(request))
-        signed_in, (name, secret) = await site.write_as_user(
+        signed_in, (replaced, secret) = await site.write_as_user(
             request, keys.rotate_key, key_id, overlap_ms
         )
-        _log.info("%s has rotated the API key %r", signed_in.user.name, name)
-        _, replaced = await site.read_as_user(request, keys.read_key, key_id)
-        return _key_made(site, signed_in, name, secret, replaced.row.key.limits)
+        _log.info("%s has rotated the API key %r", signed_in.user.name, replaced.name)
+        # Nothing is asked for any more: the new one can be seen on this page alone.
+        return _key_made(site, signed_in, replaced.name, secret, replaced.limits)
 
     @post("/settings/api-keys/{key_id:int}/revoke")
     async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:

@@ -87,8 +87,9 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         if not _may_try(site, visit, name):
             return _too_often(site, visit)
         # Counted before it is known to be wrong: while one is compared, others must not be tried.
-        site.attempts.note_failure(_of_address(visit), site.clock.monotonic_s())
-        site.attempts.note_failure(_of_user(name), site.clock.monotonic_s())
+        counted, at_s = (_of_address(visit), _of_user(name)), site.clock.monotonic_s()
+        for who in counted:
+            site.attempts.note_failure(who, at_s)
         stored = await site.read(passwords.find_password_hash, name, who=_of_address(visit))
         if not await site.slowly(passwords.is_right, password, stored):
             values = {"name": name, "problem": _NOT_RIGHT}
@@ -98,8 +99,9 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         if session is None:  # disabled, or another password since
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
-        site.attempts.forget(_of_address(visit))
-        site.attempts.forget(_of_user(name))
+        # This one alone: with an account of one's own one must not buy guesses at others'.
+        for who in counted:
+            site.attempts.take_back(who, at_s)
         response = site.redirect(visit, "")
         set_session(response, visit, session)
         return response

@@ -23,12 +23,16 @@ class SignInAttempts:
             self._failures.pop(who, None)
         return len(recent) < most
 
-    def forget(self, who: str) -> None:
-        """Begin anew: they have signed in."""
-        self._failures.pop(who, None)
-
     def note_failure(self, who: str, now_s: float) -> None:
         """Count a failure; of too many the one that came first is forgotten."""
         if who not in self._failures and len(self._failures) >= COUNTED_MAX:
             del self._failures[next(iter(self._failures))]
         self._failures.setdefault(who, []).append(now_s)
+
+    def take_back(self, who: str, at_s: float) -> None:
+        """Count the failure noted at `at_s` no more, if it still is: that attempt signed in."""
+        failures = self._failures.get(who, [])
+        if at_s in failures:
+            failures.remove(at_s)
+            if not failures:
+                del self._failures[who]

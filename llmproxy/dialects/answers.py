@@ -58,7 +58,10 @@ def text_bytes(raw: msgspec.Raw) -> int:
         return 0
     written = bytes(raw)
     if b"\\u" in written:
-        text = msgspec.json.decode(written)
+        try:
+            text = msgspec.json.decode(written)
+        except UNREADABLE:  # bytes that are no characters, which nobody looked at before
+            text = None
         return len(text.encode()) if isinstance(text, str) else written_bytes(written)
     return length - 2 if written != _NULL else 0
 

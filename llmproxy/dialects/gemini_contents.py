@@ -36,7 +36,7 @@ from llmproxy.dialects.gemini_usage import COUNTS, UsageRecords, read_usage
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.json_gate import parse_object
 from llmproxy.dialects.repeats import Repeats
-from llmproxy.dialects.sse import EventStream, Splitter
+from llmproxy.dialects.sse import EventStream, Splitter, parse_event
 from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
@@ -247,13 +247,15 @@ class GeminiStreamReader:
             return
         parts = None if candidate.content is None else candidate.content.parts
         if parts and len(parts) == 1 and text_bytes(parts[0].text) == generated:
-            repeats.learn(data, b"text", bytes(parts[0].text), *COUNTS)
+            repeats.learn(data, b"text", bytes(parts[0].text), *COUNTS, keeps_last=True)
 
     def _take_repeated(self) -> None:
         """Take the usage of the last chunk that was only counted: of alike ones it is the last."""
         if isinstance(self.events, EventStream) and self.events.repeats.last:
             repeated, self.events.repeats.last = self.events.repeats.last, b""
-            self._usage.take(_chunk_decoder.decode(repeated[repeated.find(b"{") :]).usage)
+            chunk, _ = decoded(_chunk_decoder, parse_event(repeated)[1])
+            if is_given(chunk.usage):
+                self._usage.take(chunk.usage)
 
     def on_array_end(self) -> None:
         """Take note that the array has closed, or all of a lone object has come.

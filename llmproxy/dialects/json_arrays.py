@@ -22,6 +22,8 @@ _WITHIN = re.compile(rb"(?:%b|\{(?:%b)*+\})*+" % (_PLAIN, _PLAIN), re.DOTALL)
 _TEXT = re.compile(rb"[^\"\\]*+(?:\\.[^\"\\]*+)*+", re.DOTALL)
 _BETWEEN = re.compile(rb"[^{\]]*+")
 _BLANKS = b" \t\r\n"
+_BLANKS_MAX = 16 * 1024
+"""What keeps a client waiting so long is a stream of events."""
 _QUOTE, _OPEN, _CLOSE = b'"{}'
 
 
@@ -142,11 +144,11 @@ class EventsOrArray:
         """
         self._blanks += chunk
         first = self._blanks.lstrip(_BLANKS)[:1]
-        if first:
+        if first or len(self._blanks) > _BLANKS_MAX:
             reader = self._reader
             reader.events = (
                 ArrayStream(reader, has_brackets=first == b"[")
-                if first in b"[{"
+                if first in (b"[", b"{")
                 else EventStream(reader)
             )
             reader.events.feed(self._blanks)

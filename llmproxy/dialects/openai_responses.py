@@ -245,9 +245,14 @@ class ResponseStreamReader:
         generated = self.seen_bytes - before
         if not is_whole:
             self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
-        elif generated and event.delta is not ABSENT and self.events.repeats.may_learn:
-            self.events.repeats.learn(data, b"delta", bytes(event.delta), *_VARIED)
+        elif generated and self.events.repeats.may_learn:
+            self._learn(data, event, generated)
         return False
+
+    def _learn(self, data: bytes, event: _Event, generated: int) -> None:
+        """Expect more deltas like this one, if it says nothing but a text of so many bytes."""
+        if event.response is None and text_bytes(event.delta) == generated:
+            self.events.repeats.learn(data, b"delta", bytes(event.delta), *_VARIED)
 
     def _take(self, name: bytes, event: _Event) -> None:
         if event.response is not None:

@@ -14,8 +14,10 @@ from typing import NamedTuple, Protocol
 LEARNT_MAX = 4
 """A stream whose first events are all unlike each other will hardly have repeats."""
 
-# What follows the opening quote: escapes are counted as they are written, but `\\uXXXX` is not.
-_TEXT = re.compile(rb'[^"\\\r\n]*+(?:\\["\\/bfnrt][^"\\\r\n]*+)*+"')
+# What follows the opening quote. Escapes count as they are written, as for those who parse; which
+# look at each text with `\u` in it.
+_PLAIN = rb'[^"\\\x00-\x1f]*+'
+_TEXT = re.compile(rb'%b(?:\\(?:["/bfnrt]|\\(?!u))%b)*+"' % (_PLAIN, _PLAIN))
 _NUMBER = re.compile(rb"[1-9][0-9]{0,8}+(?![0-9.eE])")
 
 
@@ -38,7 +40,7 @@ class Repeats:
     """The event of one stream that the next ones are expected to repeat."""
 
     __slots__ = (
-        *("_before", "_before_bytes", "_counter", "_has_numbers", "_holes", "_learnt"),
+        *("_before", "_before_bytes", "_counter", "_keeps_last", "_holes", "_learnt"),
         *("event", "last"),
     )
 
@@ -50,11 +52,11 @@ class Repeats:
         """How repeats begin; nothing begins with one of none."""
         self._before_bytes = 0
         self._holes: tuple[Hole, ...] = ()
-        self._has_numbers = False
+        self._keeps_last = False
         self.event = b""
         """The event that is being read, as it came."""
         self.last = b""
-        """The last repeat, if there are numbers in it that its reader may have to read."""
+        """The last repeat, where its reader reads that."""
 
     def skip(self, chunk: bytes, start: int) -> int:
         """Count the text of all repeats that begin here; return where they end."""
@@ -72,7 +74,7 @@ class Repeats:
                     text_bytes = end - position - 1
                 position = end + after_bytes
             self._counter.seen_bytes += text_bytes
-            if self._has_numbers:
+            if self._keeps_last:
                 self.last = chunk[start:position]
             start = position
         return start
@@ -82,7 +84,9 @@ class Repeats:
         """Whether it is still worth while."""
         return self._learnt < LEARNT_MAX
 
-    def learn(self, data: bytes, member: bytes, text: bytes, *varied: bytes) -> None:
+    def learn(
+        self, data: bytes, member: bytes, text: bytes, *varied: bytes, keeps_last: bool = False
+    ) -> None:
         """Expect repeats of an event that says nothing but a text, where it is clear which.
 
         Args:
@@ -91,18 +95,20 @@ class Repeats:
             text: its value, as it stands there: a JSON string with its quotes.
             varied: names of members, strings or numbers, whose values do not matter, or only those
                 of the last repeat.
+            keeps_last: the reader reads the `last` one.
         """
-        if len(text) <= 2:
+        if len(text) <= 2 or text[:1] != b'"':
             return  # the first event often has no text, and more besides
         self._learnt += 1
         self.forget()
-        if b"\\" in data or self.event.count(data) != 1:
+        if b"\\" in data or self.event.count(data) != 1 or self.event.endswith(b"\r"):
             return
         begins = self.event.find(data)
         spans = [(begins + _value(data, member), True)]
         if not self.event.startswith(text, spans[0][0]):
             return
         spans += [(begins + at, False) for name in varied if (at := _value(data, name))]
+        self._keeps_last = keeps_last
         self._expect(sorted(spans))
 
     def _expect(self, spans: list[tuple[int, bool]]) -> None:
@@ -119,13 +125,11 @@ class Repeats:
             after = before[found.end() :]
             before = before[:begins]
             holes.insert(0, Hole(found.re.match, after, len(after), is_text))
-            self._has_numbers |= not is_string
         self._before, self._before_bytes, self._holes = before, len(before), tuple(holes)
 
     def forget(self) -> None:
         """Expect no repeats until another event is learnt."""
         self._before = ()
-        self._has_numbers = False
 
 
 def _value(data: bytes, name: bytes) -> int:

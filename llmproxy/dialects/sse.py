@@ -178,7 +178,7 @@ class EventStream:
         if self._is_first:
             self._is_first = False
             event = event.removeprefix(_BOM)
-        name, data = _parse(event)
+        name, data = parse_event(event)
         if not data:
             return False
         self.repeats.event = event
@@ -209,7 +209,7 @@ def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> in
     return 0 if match is None else match.end()
 
 
-def _parse(event: bytes) -> tuple[bytes, bytes]:
+def parse_event(event: bytes) -> tuple[bytes, bytes]:
     """Return an event's name and its data lines joined by newlines."""
     lines = event.split(b"\n") if b"\r" not in event else event.splitlines()
     if lines[0][:6] == b"data: " and not any(lines[1:]):

@@ -231,3 +231,21 @@ def test_failures_are_forgotten_after_a_minute_and_kept_in_bounds() -> None:
     for n in range(COUNTED_MAX + 5):
         attempts.note_failure(str(n), 200.0)
     assert len(attempts._failures) == COUNTED_MAX
+
+
+def test_only_the_attempt_that_signed_in_is_taken_back() -> None:
+    attempts = SignInAttempts()
+    for at_s in (100.0, 101.0):
+        attempts.note_failure("10.0.0.1", at_s)
+    attempts.take_back("10.0.0.1", 101.0)
+    assert not attempts.may_try("10.0.0.1", 159.9, most=1)
+    # 100.0 is still the one that counts, not 101.0.
+    assert attempts.may_try("10.0.0.1", 160.1, most=1)
+    # What a minute, or many others, have made forgotten is no error.
+    attempts.take_back("10.0.0.1", 100.0)
+    attempts.note_failure("10.0.0.1", 200.0)
+    attempts.take_back("10.0.0.1", 100.0)
+    assert not attempts.may_try("10.0.0.1", 200.0, most=1)
+    # Who signs in at once takes up no room.
+    attempts.take_back("10.0.0.1", 200.0)
+    assert not attempts._failures

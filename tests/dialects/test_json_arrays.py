@@ -5,8 +5,9 @@ import random
 
 import pytest
 
+from llmproxy.dialects.gemini_contents import GeminiContents
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
-from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventTooLargeError, Splitter
+from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventStream, EventTooLargeError, Splitter
 
 
 class Objects:
@@ -100,3 +101,13 @@ def test_an_object_in_no_array_is_all_there_is_once_it_is_whole(
 def test_objects_in_no_array_are_read_to_the_end_of_the_stream(behind: bytes) -> None:
     assert split(b'{"a":1}\n{"b":1}' + behind) == ([b'{"a":1}', b'{"b":1}'], 1)
     assert split(b'{"a":1}\n{"b":') == ([b'{"a":1}'], 0)
+
+
+def test_blanks_without_end_are_not_kept() -> None:
+    """A stream of nothing but blanks is taken for events; what comes then is one."""
+    reader = GeminiContents("streamGenerateContent", "m").stream_reader(withholds_usage=False)
+    for _ in range(40):
+        assert reader.events.feed(b"\n" * 1000) == b"\n" * 1000
+    assert isinstance(reader.events, EventStream)
+    reader.events.feed(b'data: {"candidates":[{"content":{"parts":[{"text":"word"}]}}]}\n\n')
+    assert reader.seen_bytes == 4

@@ -19,7 +19,18 @@ GEMINI = GeminiContents(STREAM, "m")
 
 WORDS = st.one_of(
     st.sampled_from(
-        ["", " word", "\n", 'say "no"', "back\\slash", "и", "\u2028", '"content":"x"', "]}"]
+        [
+            "",
+            " word",
+            "\n",
+            'say "no"',
+            "back\\slash",
+            "\\under",
+            "и",
+            "\u2028",
+            '"content":"x"',
+            "]}",
+        ]
     ),
     st.text(max_size=5),
 )
@@ -169,7 +180,7 @@ FRAMES = [(b"data: ", b"\n\n"), (b"event: x\ndata: ", b"\n\n"), (b"data:", b"\r\
 def learnt(event: bytes, data: bytes, text: bytes, *varied: bytes) -> Repeats:
     repeats = Repeats(Counter())
     repeats.event = event
-    repeats.learn(data, b"content", b'"' + text + b'"', *varied)
+    repeats.learn(data, b"content", b'"' + text + b'"', *varied, keeps_last=bool(varied))
     return repeats
 
 
@@ -213,6 +224,9 @@ def test_a_text_padding_and_numbers_may_differ(before: bytes, after: bytes) -> N
         b'{"n":1,"d":{"content":"a\\"},"u":null}',
         b'{"n":1,"d":{"content":"\\u0061"},"u":null}',
         b'{"n":1,"d":{"content":"\\x"},"u":null}',
+        b'{"n":1,"d":{"content":"\\\\under"},"u":null}',
+        b'{"n":1,"d":{"content":"a\tb"},"u":null}',
+        b'{"n":1,"d":{"content":"a\x01b"},"u":null}',
         b'{"n":1,"d":{"content":"a\nb"},"u":null}',
         b'{"n":1,"d":{"content":"a\rb"},"u":null}',
         b'{"n":1,"d":{"content":null},"u":null}',
@@ -261,6 +275,47 @@ def test_of_an_event_in_several_lines_or_with_its_data_twice_nothing_is_learnt()
     data = b'{"content":"hi"}'
     for event in (b": %b\ndata: %b\n\n" % (data, data), b'data: {"content":\ndata: "hi"}\n\n'):
         assert not is_repeat(learnt(event, data, b"hi"), event)
+
+
+def test_a_text_that_is_no_string_is_not_learnt() -> None:
+    data = b'{"content":12345}'
+    repeats = Repeats(Counter())
+    repeats.event = b"data: " + data + b"\n\n"
+    repeats.learn(data, b"content", b"12345")
+    assert not is_repeat(repeats, repeats.event)
+
+
+def test_an_event_whose_last_line_may_still_end_is_not_learnt() -> None:
+    """Its LF comes in the next piece, and belongs to it."""
+    text = {"choices": [{"index": 0, "delta": {"content": "word"}}]}
+    usage = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 2}}
+    reader = ChunkStreamReader(withholds_usage=True)
+    one, last = (b"data: " + json.dumps(each).encode() for each in (text, usage))
+    pieces = (one + b"\r\n\r", b"\n" + one + b"\r\n\r", b"\n" + last + b"\r\n\r\n")
+    passed = b"".join(reader.events.feed(piece) for piece in pieces)
+    assert passed == (one + b"\r\n\r\n") * 2
+
+
+@pytest.mark.parametrize("comment", [b"", b": {\n"])
+@pytest.mark.parametrize("more", [b"", b"id: 7\n"])
+@pytest.mark.parametrize("counts", [{}, {"totalTokenCount": 9}, {"candidatesTokenCount": 5}])
+def test_the_usage_of_the_last_repeat_counts_whatever_stands_around_it(
+    comment: bytes, more: bytes, counts: dict[str, int]
+) -> None:
+    def chunk(index: int, **usage: object) -> bytes:
+        candidate = {"content": {"parts": [{"text": "word"}]}, "index": index}
+        data = json.dumps({"candidates": [candidate], "usageMetadata": usage}).encode()
+        return comment + b"data: " + data + b"\n" + more + b"\n"
+
+    with_repeats, without = (GEMINI.stream_reader(withholds_usage=False) for _ in "ab")
+    alike = chunk(0, promptTokenCount=3, **counts)
+    other = chunk(1, promptTokenCount=4, candidatesTokenCount=31, totalTokenCount=35)
+    for piece in (alike, alike, other, alike):
+        for reader in (with_repeats, without):
+            reader.events.feed(piece)
+        assert isinstance(without.events, EventStream)
+        without.events.repeats.forget()
+        assert with_repeats.reading() == without.reading()
 
 
 def test_an_empty_text_is_not_learnt_since_the_first_event_is_unlike_the_others() -> None:

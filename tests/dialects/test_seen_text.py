@@ -42,7 +42,10 @@ def test_never_less_is_counted_than_a_text_has(text: str, is_ascii: bool) -> Non
 
 @pytest.mark.parametrize(
     ("raw", "size"),
-    [(b"", 0), (b"null", 0), (b'""', 0), (b'"null"', 4), (b"[1,2]", 3), (b'["\\u0434"]', 7)],
+    [
+        *((b"", 0), (b"null", 0), (b'""', 0), (b'"null"', 4), (b"[1,2]", 3), (b'["\\u0434"]', 7)),
+        (b'"\\u00e9\xc3"', 6),
+    ],
 )
 def test_what_is_no_text_counts_by_what_is_written(raw: bytes, size: int) -> None:
     assert text_bytes(msgspec.Raw(raw)) == size
