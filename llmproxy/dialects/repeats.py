@@ -90,7 +90,8 @@ class Repeats:
         """Expect repeats of an event that says nothing but a text, where it is clear which.
 
         Args:
-            data: its JSON, which stands in `event`.
+            data: its JSON, which stands in `event`; nothing is learnt where that is in several
+                lines, or others follow.
             member: the name of the member with the text.
             text: its value, as it stands there: a JSON string with its quotes.
             varied: names of members, strings or numbers, whose values do not matter, or only those
@@ -101,9 +102,10 @@ class Repeats:
             return  # the first event often has no text, and more besides
         self._learnt += 1
         self.forget()
-        if b"\\" in data or self.event.count(data) != 1 or self.event.endswith(b"\r"):
+        lines = self.event.rstrip(b"\r\n")
+        if b"\\" in data or not lines.endswith(data) or self.event[-1:] == b"\r":
             return
-        begins = self.event.find(data)
+        begins = len(lines) - len(data)
         spans = [(begins + _value(data, member), True)]
         if not self.event.startswith(text, spans[0][0]):
             return

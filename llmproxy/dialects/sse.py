@@ -190,14 +190,16 @@ def _ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:
 
     None for any other, which has to be taken apart.
     """
-    name, begins = b"", 0
-    if chunk.startswith(b"event: "):
-        begins = chunk.find(b"\n") + 1
-        name = chunk[7 : begins - 1]
-    data = chunk[begins + 6 : -2]
-    if chunk[-2:] != b"\n\n" or not chunk.startswith(b"data: ", begins) or not data:
+    if chunk[-2:] != b"\n\n" or b"\r" in chunk:
         return None
-    return None if b"\n" in data or b"\r" in chunk else (name.strip(), data)
+    name, begins = b"", 6
+    if chunk[:7] == b"event: ":
+        line = chunk.find(b"\n")
+        name, begins = chunk[7:line].strip(), line + 7
+    data = chunk[begins:-2]
+    if not data or b"\n" in data or chunk[begins - 6 : begins] != b"data: ":
+        return None
+    return name, data
 
 
 def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> int:

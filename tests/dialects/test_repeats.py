@@ -271,10 +271,24 @@ def test_where_it_is_not_clear_nothing_is_learnt(data: bytes) -> None:
     assert not is_repeat(learnt(event, data, b"hi", b"n"), event)
 
 
-def test_of_an_event_in_several_lines_or_with_its_data_twice_nothing_is_learnt() -> None:
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"content":\ndata: "hi"}\n\n',
+        b'data: {"content":"hi"}\nid: 7\n\n',
+        b'data: {"content":"hi"}\n\r',
+    ],
+)
+def test_of_an_event_that_does_not_end_in_its_data_nothing_is_learnt(event: bytes) -> None:
+    data = b'{"content":"hi"}' if b'"content":"hi"' in event else b'{"content":\n"hi"}'
+    assert not is_repeat(learnt(event, data, b"hi"), event)
+
+
+def test_the_same_words_in_a_comment_are_no_text() -> None:
     data = b'{"content":"hi"}'
-    for event in (b": %b\ndata: %b\n\n" % (data, data), b'data: {"content":\ndata: "hi"}\n\n'):
-        assert not is_repeat(learnt(event, data, b"hi"), event)
+    repeats = learnt(b": %b\ndata: %b\n\n" % (data, data), data, b"hi")
+    assert is_repeat(repeats, b': %b\ndata: {"content":"you"}\n\n' % data)
+    assert not is_repeat(repeats, b': {"content":"you"}\ndata: %b\n\n' % data)
 
 
 def test_a_text_that_is_no_string_is_not_learnt() -> None:
