@@ -67,9 +67,8 @@ class Cover:
         """
         reader, growing = self._reader, self.growing
         try:
-            reading = reader.reading() if reader.is_over or reader.is_complete else None
-            if reading is not None and (reader.is_over or reading.is_final):
-                billed_tokens = _billed_tokens(reading, growing.output_tokens_max)
+            if reader.is_over:
+                billed_tokens = _billed_tokens(reader.reading(), growing.output_tokens_max)
                 is_covered = await growing.covers_end(reader.seen_bytes, billed_tokens)
             else:
                 is_covered = await growing.covers(reader.seen_bytes)

@@ -9,6 +9,7 @@ import pytest
 
 from llmproxy import accounts, audit
 from llmproxy.clock import Clock
+from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX
 from llmproxy.dashboard.pages import SHOWN_CLIENTS
 from tests.dashboard.helpers import KEYS, Desk, shown_key
@@ -39,6 +40,22 @@ def test_a_revoked_key_is_refused_from_then_on(desk: Desk) -> None:
         assert (answer.status_code, answer.headers["location"]) == (303, KEYS)
         assert desk.ask(key) == 401
     assert "Ended keys (5)" in ann.text(KEYS)
+
+
+def test_a_rotated_key_is_shown_even_if_nothing_more_can_be_read(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be seen on that page alone, and the old one has ended."""
+
+    def read_key(*_: object) -> None:
+        raise BusyError("all readers are at work")
+
+    ann = desk.signed_in()
+    old_id = ann.key_ids()["test"]
+    monkeypatch.setattr("llmproxy.dashboard.keys.read_key", read_key)
+    answer = ann.submit(f"{KEYS}/{old_id}/rotate")
+    assert answer.status_code == 200
+    assert desk.ask(shown_key(answer.text)) == 200
 
 
 @pytest.mark.parametrize(("overlap", "old_status"), [("0", 401), ("24", 200)])
