@@ -1,38 +1,16 @@
 """Gemini's own API: images, audio, video, files and links in a request, and those asked for."""
 
 import base64
-import json
 from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import InputFacts, RequestFacts
-from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
+from llmproxy.dialects.base import InputFacts
 from llmproxy.errors import ApiError
 from tests.support.forms import wav
-from tests.support.reading import refusal_of
+from tests.support.gemini_requests import CONTENTS, encode, facts, refused, with_part
 
-MODEL = "gemini-2.5-flash"
-CONTENTS = GeminiContents(GENERATE, MODEL)
-STREAMED = GeminiContents(STREAM, MODEL)
-HI = [{"role": "user", "parts": [{"text": "hi"}]}]
 PNG = base64.b64encode(b"\x89PNG" + b"x" * 300).decode()
-
-
-def encode(**fields: object) -> bytes:
-    return json.dumps({"contents": HI, **fields}).encode()
-
-
-def facts(**fields: object) -> RequestFacts:
-    return CONTENTS.read_request(encode(**fields))
-
-
-def with_part(part: object) -> RequestFacts:
-    return facts(contents=[{"parts": [{"text": "look"}, part]}])
-
-
-def refused(**fields: object) -> ApiError:
-    return refusal_of(CONTENTS, encode(**fields), "gemini")
 
 
 @pytest.mark.parametrize("name", ["inlineData", "inline_data"])

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import InputFacts, RequestFacts
-from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
 from llmproxy.dialects.gemini_embeddings import (
     COUNT,
     EMBED,
@@ -18,29 +17,9 @@ from llmproxy.dialects.gemini_embeddings import (
 from llmproxy.dialects.json_gate import with_output_max_within
 from llmproxy.errors import ApiError
 from llmproxy.usage import TOKENS_MAX, Movers
-from tests.support.reading import refusal_of
+from tests.support.gemini_requests import CONTENTS, MODEL, STREAMED, encode, facts, refused
 
-MODEL = "gemini-2.5-flash"
-CONTENTS = GeminiContents(GENERATE, MODEL)
-STREAMED = GeminiContents(STREAM, MODEL)
-HI = [{"role": "user", "parts": [{"text": "hi"}]}]
 PNG = base64.b64encode(b"\x89PNG" + b"x" * 300).decode()
-
-
-def encode(**fields: object) -> bytes:
-    return json.dumps({"contents": HI, **fields}).encode()
-
-
-def facts(**fields: object) -> RequestFacts:
-    return CONTENTS.read_request(encode(**fields))
-
-
-def with_part(part: object) -> RequestFacts:
-    return facts(contents=[{"parts": [{"text": "look"}, part]}])
-
-
-def refused(**fields: object) -> ApiError:
-    return refusal_of(CONTENTS, encode(**fields), "gemini")
 
 
 def test_a_plain_request_is_read() -> None:
