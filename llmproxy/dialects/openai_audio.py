@@ -118,8 +118,10 @@ class OpenAIAudio:
                 return (read_audio_leg(None, told, self._seconds_min),)
             return (read_audio_leg(told, _decoded(answer.duration), self._seconds_min),)
 
+        # How long a file is says nothing of what an error costs.
+        duration = ABSENT if has_error else answer.duration
         return read_media(
-            answer.usage if has_usage else answer.duration,
+            answer.usage if has_usage else duration,
             legs,
             model=answer.model,
             # Silence has been listened to as well, and that is what is billed.

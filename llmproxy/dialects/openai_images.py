@@ -15,6 +15,7 @@ from llmproxy.dialects.answers import (
     ABSENT,
     decoded,
     is_given,
+    text_of,
     unreadable,
 )
 from llmproxy.dialects.base import (
@@ -128,7 +129,14 @@ class OpenAIImages:
         if not is_given(answer.usage) and made:
             seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
             usage = Usage((Leg(images=made),))
-            return Reading(usage, is_final=True, seen_bytes=seen, images=made)
+            return Reading(
+                usage,
+                is_final=True,
+                model=text_of(answer.model),
+                seen_bytes=seen,
+                has_error=is_given(answer.error),
+                images=made,
+            )
         reading = read_media(
             answer.usage,
             _legs(answer.svg_usage),

@@ -223,6 +223,13 @@ def test_a_transcript_of_silence_without_any_measure_is_not_free(answer: bytes) 
     assert read_events(TRANSCRIPTIONS, done).seen_bytes == 1
 
 
+def test_an_error_costs_nothing_though_it_tells_how_long_the_sound_is() -> None:
+    reading = TRANSCRIPTIONS.read_answer(b'{"duration":12.3,"error":{"message":"overloaded"}}')
+    assert (reading.usage, reading.has_error, reading.seen_bytes) == (None, True, 0)
+    billed = b'{"duration":12.3,"error":{},"usage":{"type":"duration","seconds":5}}'
+    assert only_leg(TRANSCRIPTIONS.read_answer(billed)).audio_seconds == 5
+
+
 def test_a_stream_of_a_transcript_that_breaks_off_is_estimated_by_its_text() -> None:
     reading = read_events(TRANSCRIPTIONS, {"type": "transcript.text.delta", "delta": "größe"})
     assert (reading.is_final, reading.seen_bytes) == (False, len("größe".encode()))

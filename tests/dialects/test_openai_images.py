@@ -176,6 +176,8 @@ def test_without_usage_the_images_count() -> None:
     reading = IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 3))
     assert (only_leg(reading), reading.images) == (Leg(images=3), 3)
     assert not IMAGES.read_answer(image_answer(data=[])).is_final
+    ended = IMAGES.read_answer(image_answer(data=[{"url": "x"}], model="m", error={"code": "x"}))
+    assert (ended.images, ended.has_error, ended.model) == (1, True, "m")
     assert IMAGES.read_answer(image_answer(usage={}, data=[{"url": "x"}] * 3)).images == 3
 
 
