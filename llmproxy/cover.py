@@ -39,6 +39,13 @@ class Cover:
         self.growing = growing
         self._reader = reader
 
+    def is_outgrown(self) -> bool:
+        """Say whether so much has been generated that the hold needs a look."""
+        look_at_bytes = self.growing.look_at_bytes
+        reader = self._reader
+        # The first is no more than an addition, the second reads all that has passed unread.
+        return reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes
+
     async def read_pile(self, chunk: bytes) -> bytes:
         """Feed a chunk of more than a piece to the reader; return what may pass of it: all.
 
@@ -48,7 +55,7 @@ class Cover:
         """
         reader = self._reader
         pieces = [(reader.events.feed(piece), reader.seen_bytes) for piece in _pieces(chunk)]
-        if reader.seen_bytes > self.growing.look_at_bytes:
+        if self.is_outgrown():
             try:
                 await self.require()
             except NotCoveredError as refusal:

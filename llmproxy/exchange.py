@@ -203,7 +203,7 @@ class Exchange:
                 passed = await cover.read_pile(chunk)
             else:
                 passed = reader.events.feed(chunk)
-                if cover is not None and reader.seen_bytes > cover.growing.look_at_bytes:
+                if cover is not None and cover.is_outgrown():
                     await cover.require()
             if reader.is_over:
                 self._ending.end(reader.reading())
@@ -213,7 +213,7 @@ class Exchange:
             if not self.times.is_noted:
                 self.note_seen()
         rest = reader.events.finish()
-        if cover is not None and reader.seen_bytes > cover.growing.look_at_bytes:
+        if cover is not None and cover.is_outgrown():
             await cover.require()
         return rest
 

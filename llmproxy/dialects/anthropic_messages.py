@@ -4,13 +4,16 @@
 everything, cumulative, at its end; the later report wins, field by field.
 """
 
+import re
 from typing import Any, NamedTuple
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
     NO_COUNTS,
+    UNREADABLE,
     call_bytes,
     decoded,
     generated_bytes,
@@ -34,7 +37,8 @@ from llmproxy.dialects.base import (
 )
 from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.sse import Deferral, EventStream
+from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import TOKENS_MAX, Movers
 
 _BILLED = frozenset(
@@ -221,15 +225,17 @@ class _Event(msgspec.Struct):
 _message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
 
+_CONTENT = Deferral(begin=b"event: ", end=b"}\n\n", mark=re.compile(b"message_"))
+"""What comes between `message_start`, `message_delta` and `message_stop`."""
 
-class MessageStreamReader:
+
+class MessageStreamReader(BaseStreamReader):
     """Reads one stream of events; see `StreamReader`."""
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
+        super().__init__()
+        self.events = EventStream(self, _CONTENT)
         self._started: object = None
         """The usage that the beginning reported."""
         self._usage: object = None
@@ -237,66 +243,67 @@ class MessageStreamReader:
         self._has_final_usage = False
         self._problem: str | None = None
         self._model: str | None = None
-        self.seen_bytes = 0
         self._has_error = False
 
-    def reading(self) -> Reading:
+    @override
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
+        if name == b"ping":
+            return False
+        event, is_whole = decoded(_event_decoder, data)
+        before = self._read_bytes
+        self._take(name, event)
+        if not is_whole:
+            generated = self._read_bytes - before
+            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        if event.type == "message_stop":
+            self._end()
+        return False
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take events that have passed unread; see `EventReader`."""
+        decode = _event_decoder.decode
+        try:
+            events = [decode(data) for data in datas]
+        except UNREADABLE:
+            return False
+        for event in events:
+            self._take(b"", event)
+        return True
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what has been read so far; only the usage of `message_delta` is final.
 
         When that cannot be trusted, what the beginning told of the input still can.
         """
-        final = self._read(self._usage, is_final=self._has_final_usage)
+        final = self._read_usage(self._usage, seen_bytes, is_final=self._has_final_usage)
         problem = self._problem or final.problem
         if problem is None:
             return final
-        started = self._read(self._started, is_final=False)
+        started = self._read_usage(self._started, seen_bytes, is_final=False)
         return msgspec.structs.replace(
             started, raw_usage=final.raw_usage, movers=final.movers, problem=problem
         )
 
-    def _read(self, usage: object, *, is_final: bool) -> Reading:
+    def _read_usage(self, usage: object, seen_bytes: int, *, is_final: bool) -> Reading:
         return read_reading(
-            usage, self._model, self.seen_bytes, is_final=is_final, has_error=self._has_error
+            usage, self._model, seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False  # whatever comes behind the last word counts for nothing
-        if name == b"ping":
-            return False
-        event, is_whole = decoded(_event_decoder, data)
-        before = self.seen_bytes
-        self._take(name, event)
-        generated = self.seen_bytes - before
-        if not is_whole:
-            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
-        elif generated and event.delta is not None and self.events.repeats.may_learn:
-            self._learn(data, event.delta, generated)
-        return False
-
-    def _learn(self, data: bytes, delta: _Delta, generated: int) -> None:
-        """Expect more deltas like this one, if it has one text of so many bytes."""
-        texts = (b"text", delta.text), (b"thinking", delta.thinking)
-        for member, raw in (*texts, (b"partial_json", delta.partial_json)):
-            if raw is not ABSENT and text_bytes(raw) == generated:
-                self.events.repeats.learn(data, member, bytes(raw))
-                return
-
     def _take(self, name: bytes, event: _Event) -> None:
-        if event.type == "message_start" and event.message is not None:
-            self._model = text_of(event.message.model)
-            self._started = self._usage = usage_in(event.message.usage)
+        if event.type == "message_start":
+            if event.message is not None:
+                self._model = text_of(event.message.model)
+                self._started = self._usage = usage_in(event.message.usage)
         elif event.type == "message_delta":
             if is_given(event.usage):
                 self._take_final(usage_in(event.usage))
-        elif event.type == "message_stop":
-            self.is_complete = self.is_over = True
-            self.events.repeats.forget()
         elif event.type == "error" or name == b"error":
             self._has_error = True
         else:
-            self.seen_bytes += _generated_bytes(event)
+            self._read_bytes += _generated_bytes(event)
 
     def _take_final(self, usage: object) -> None:
         """Take a report that is cumulative: it goes on from what was reported before.

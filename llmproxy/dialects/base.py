@@ -133,11 +133,12 @@ class Reading(msgspec.Struct, frozen=True):
     """What has been read of an answer so far.
 
     `usage` is what the provider last reported; it is the bill only when `is_final`. `seen_bytes`
-    counts the generated text that passed, for an estimate. `movers` is what the answer said of
-    its tier, speed and region. `problem` says why a usage record was not trusted. `response_id`
-    is by what the provider keeps the answer, None where it says that it does not. `is_by_request`:
-    the bill is what was asked for (`RequestFacts.likely_units`), of which no answer tells more.
-    `images` is how many have come, which counts where no tokens are reported of them.
+    counts the generated text that passed, for an estimate; at the end of a stream whose usage is
+    final nobody has counted it, and it is 0. `movers` is what the answer said of its tier, speed
+    and region. `problem` says why a usage record was not trusted. `response_id` is by what the
+    provider keeps the answer, None where it says that it does not. `is_by_request`: the bill is
+    what was asked for (`RequestFacts.likely_units`), of which no answer tells more. `images` is how
+    many have come, which counts where no tokens are reported of them.
     """
 
     usage: Usage | None = None
@@ -156,12 +157,20 @@ class Reading(msgspec.Struct, frozen=True):
 class StreamReader(Protocol):
     """Reads one event stream as it passes."""
 
-    is_complete: bool
-    """The answer has come to its proper end: what follows is only bookkeeping."""
     is_over: bool
     """The provider's last word has come: nothing more can change the usage."""
-    seen_bytes: int
-    """How much generated text has passed."""
+
+    @property
+    def is_complete(self) -> bool:
+        """The answer has come to its proper end: what follows is only bookkeeping."""
+
+    @property
+    def seen_bytes(self) -> int:
+        """How much generated text has passed."""
+
+    @property
+    def seen_bytes_max(self) -> int:
+        """The most that it can be, which costs nothing to ask."""
 
     @property
     def events(self) -> Splitter:

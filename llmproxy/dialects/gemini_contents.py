@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
@@ -32,11 +33,11 @@ from llmproxy.dialects.gemini_requests import (
     read_movers,
     read_tools,
 )
-from llmproxy.dialects.gemini_usage import COUNTS, UsageRecords, read_usage
+from llmproxy.dialects.gemini_usage import UsageRecords, read_usage
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.json_gate import parse_object
-from llmproxy.dialects.repeats import Repeats
-from llmproxy.dialects.sse import EventStream, Splitter, parse_event
+from llmproxy.dialects.sse import Deferral, Splitter
+from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
@@ -181,15 +182,16 @@ _candidate_decoder = msgspec.json.Decoder(_Candidate)
 _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 
 
-class GeminiStreamReader:
+_CHUNKS = Deferral(begin=b"data: {", end=(b"}\r\n\r\n", b"}\n\n"))
+
+
+class GeminiStreamReader(BaseStreamReader):
     """Reads one stream, of events or as an array; see `StreamReader`."""
 
     def __init__(self, billed: Callable[[int], int]) -> None:
         """Start with nothing read; `billed` says how many of the searches count."""
-        self.events: Splitter = EventsOrArray(self)
-        self.is_complete = False
-        self.is_over = False
-        self.seen_bytes = 0
+        super().__init__()
+        self.events: Splitter = EventsOrArray(self, _CHUNKS)
         self._billed = billed
         self._usage = UsageRecords()
         self._model: str | None = None
@@ -200,14 +202,45 @@ class GeminiStreamReader:
         self._searches: dict[int, int] = {}
         self._has_error = False
 
-    def reading(self) -> Reading:
+    @override
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take a chunk, whether it came as an event or in an array; none is ever withheld."""
+        self._catch_up()
+        chunk, is_whole = decoded(_chunk_decoder, data)
+        if not is_whole and not chunk.candidates:
+            chunk.candidates = _odd_candidates(data)
+        before = self._read_bytes
+        self._take(chunk)
+        if name == b"error":
+            self._has_error = True
+        elif not is_whole:
+            generated = self._read_bytes - before
+            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        # An array is complete only with its closing bracket, and a lone object at the end.
+        self._is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
+        return False
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take chunks that have passed unread; see `EventReader`."""
+        decode = _chunk_decoder.decode
+        try:
+            chunks = [decode(data) for data in datas]
+        except UNREADABLE:
+            return False
+        for chunk in chunks:
+            self._take(chunk)
+        self._is_complete = self._has_ended
+        return True
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what has been read so far; usage is final when all candidates have ended."""
-        self._take_repeated()
         return _read_reading(
             self._usage.raw(),
             self._billed(sum(self._searches.values())),
             model=self._model,
-            seen_bytes=self.seen_bytes,
+            seen_bytes=seen_bytes,
             is_final=self._has_ended,
             has_error=self._has_error,
         )
@@ -217,52 +250,12 @@ class GeminiStreamReader:
         # Of the candidates that have begun: a provider may send fewer than were asked for.
         return self._is_blocked or (bool(self._ended) and not self._running)
 
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take a chunk, whether it came as an event or in an array; none is ever withheld."""
-        if self.is_over:
-            return False  # whatever comes behind the last word counts for nothing
-        chunk, is_whole = decoded(_chunk_decoder, data)
-        if not is_whole and not chunk.candidates:
-            chunk.candidates = _odd_candidates(data)
-        before = self.seen_bytes
-        self._take_repeated()
-        self._take(chunk)
-        generated = self.seen_bytes - before
-        if name == b"error":
-            self._has_error = True
-        elif not is_whole:
-            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
-        elif generated and isinstance(self.events, EventStream):
-            self._learn(self.events.repeats, data, chunk, generated)
-        # An array is complete only with its closing bracket, and a lone object at the end.
-        self.is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
-        return False
-
-    def _learn(self, repeats: Repeats, data: bytes, chunk: _Chunk, generated: int) -> None:
-        """Expect more chunks like this one, if it says nothing but one text of so many bytes."""
-        if not repeats.may_learn or not chunk.candidates or len(chunk.candidates) != 1:
-            return
-        (candidate,) = chunk.candidates
-        if candidate.finish_reason is not ABSENT or chunk.usage is ABSENT:
-            return
-        parts = None if candidate.content is None else candidate.content.parts
-        if parts and len(parts) == 1 and text_bytes(parts[0].text) == generated:
-            repeats.learn(data, b"text", bytes(parts[0].text), *COUNTS, keeps_last=True)
-
-    def _take_repeated(self) -> None:
-        """Take the usage of the last chunk that was only counted: of alike ones it is the last."""
-        if isinstance(self.events, EventStream) and self.events.repeats.last:
-            repeated, self.events.repeats.last = self.events.repeats.last, b""
-            chunk, _ = decoded(_chunk_decoder, parse_event(repeated)[1])
-            if is_given(chunk.usage):
-                self._usage.take(chunk.usage)
-
     def on_array_end(self) -> None:
         """Take note that the array has closed, or all of a lone object has come.
 
         The answer is complete only then.
         """
-        self.is_complete = self.is_over = self._has_ended
+        self._is_complete = self.is_over = self._has_ended
 
     def _take(self, chunk: _Chunk) -> None:
         for candidate in chunk.candidates or ():
@@ -286,7 +279,7 @@ class GeminiStreamReader:
             self._running.add(index)
         if candidate.content is not None:
             for part in candidate.content.parts or ():
-                self.seen_bytes += _part_bytes(part)
+                self._read_bytes += _part_bytes(part)
         if candidate.grounding is not None and candidate.grounding.queries:
             # It is told again as it grows.
             queries = len(candidate.grounding.queries)

@@ -16,8 +16,6 @@ PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
 CACHED = "cachedContentTokenCount"
 CANDIDATES, THOUGHTS = "candidatesTokenCount", "thoughtsTokenCount"
 TOTAL = "totalTokenCount"
-COUNTS = (CANDIDATES.encode(), THOUGHTS.encode(), TOTAL.encode())
-"""What grows from chunk to chunk: only the last counts."""
 
 
 class _Counts(msgspec.Struct, rename="camel"):

@@ -8,12 +8,16 @@ no array is the whole answer: what else sends one has answered as if no stream h
 import re
 from typing import Protocol
 
+from typing_extensions import override
+
 from llmproxy.dialects.sse import (
     EVENT_BYTES_MAX,
+    Deferral,
     EventReader,
     EventStream,
     EventTooLargeError,
     Splitter,
+    Undeferred,
 )
 
 # Whatever neither opens nor closes anything, whole texts, and whole objects without others in them.
@@ -36,11 +40,12 @@ class ArrayReader(EventReader, Protocol):
         """Take note that the array has closed, or that all of an answer without one has come."""
 
 
-class ArrayStream:
+class ArrayStream(Undeferred):
     """Splits a JSON array into its objects and hands each to a reader."""
 
     def __init__(self, reader: ArrayReader, *, has_brackets: bool = True) -> None:
         """Take the reader; without brackets, the end of the stream ends it between two objects."""
+        super().__init__()
         self._reader = reader
         self._has_brackets = has_brackets
         self._tail = bytearray()
@@ -127,12 +132,14 @@ def _end(pattern: re.Pattern[bytes], written: bytearray, position: int) -> int:
     return match.end()
 
 
-class EventsOrArray:
+class EventsOrArray(Undeferred):
     """Finds out whether a stream is one of events or an array of the same objects."""
 
-    def __init__(self, reader: ArrayReader) -> None:
+    def __init__(self, reader: ArrayReader, deferral: Deferral) -> None:
         """Take the reader of either, which gets the splitter for it as its `events`."""
+        super().__init__()
         self._reader = reader
+        self._deferral = deferral
         self._blanks = b""
         """What came before it could be told."""
 
@@ -149,7 +156,7 @@ class EventsOrArray:
             reader.events = (
                 ArrayStream(reader, has_brackets=first == b"[")
                 if first in (b"[", b"{")
-                else EventStream(reader)
+                else EventStream(reader, self._deferral)
             )
             reader.events.feed(self._blanks)
         return chunk
@@ -162,3 +169,8 @@ class EventsOrArray:
         """Return how much of what cannot be read counts as generated text: nothing was read."""
         del data
         return 0
+
+    @override
+    def defer_nothing(self) -> None:
+        """Read at once whatever comes from now on, if it is events."""
+        self._deferral = Deferral()

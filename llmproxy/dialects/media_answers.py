@@ -8,11 +8,13 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import ABSENT, decoded, is_given, make_reading, text_of
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_provider_cost
 from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Leg, Movers, Usage
 
 Legs = Callable[[Any], tuple[Leg, ...]]
@@ -65,7 +67,7 @@ def read_media(
     )
 
 
-class MediaStreamReader(Generic[E]):
+class MediaStreamReader(BaseStreamReader, Generic[E]):
     """Reads one stream of an image, of speech or of a transcript; see `StreamReader`."""
 
     def __init__(
@@ -87,10 +89,8 @@ class MediaStreamReader(Generic[E]):
             legs: reads the usage.
             whole_bytes_min: the least that a whole stream counts for.
         """
+        super().__init__()
         self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
-        self.seen_bytes = 0
         self._decoder = decoder
         self._ends = ends
         self._generated = generated
@@ -99,29 +99,29 @@ class MediaStreamReader(Generic[E]):
         self._usage: msgspec.Raw = ABSENT
         self._has_error = False
 
-    def reading(self) -> Reading:
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what has been read so far."""
         return read_media(
             self._usage,
             self._legs,
-            seen_bytes=max(self.seen_bytes, self._whole_bytes_min if self.is_complete else 0),
-            is_final=self.is_complete or self._has_error,
+            seen_bytes=max(seen_bytes, self._whole_bytes_min if self._is_complete else 0),
+            is_final=self._is_complete or self._has_error,
             has_error=self._has_error,
         )
 
+    @override
     def on_event(self, name: bytes, data: bytes) -> bool:
         """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False
         event, is_whole = decoded(self._decoder, data)
         # Some who speak the dialect leave out the one or the other.
         kind = event.type or name.decode("latin-1")
         if kind == "error" or is_given(event.error):
             self._has_error = True
         unread = None if is_whole else self.events.unread_bytes(data)
-        self.seen_bytes += self._generated(event, unread)
+        self._read_bytes += self._generated(event, unread)
         if is_given(event.usage):
             self._usage = event.usage
         if kind in self._ends:
-            self.is_complete = self.is_over = True
+            self._is_complete = self.is_over = True
         return False

@@ -1,11 +1,13 @@
 """Reads streams of OpenAI's chunks: chat completions and legacy ones (reference wire.md A.2)."""
 
-from collections.abc import Iterator
+import re
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
+    UNREADABLE,
     call_bytes,
     decoded,
     is_given,
@@ -13,7 +15,8 @@ from llmproxy.dialects.answers import (
 )
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.sse import Deferral, EventStream, may_tell_error
+from llmproxy.dialects.stream_readers import BaseStreamReader
 
 
 class _Function(msgspec.Struct):
@@ -64,25 +67,84 @@ class _Chunk(msgspec.Struct):
 
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
+_LAST_WORD = b"[DONE]"
+_CHUNKS = Deferral(begin=b"data: {", end=b"}\n\n")
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
+"""The usage chunk has `"choices":[]`."""
+_BETWEEN = b"\n\ndata: "
+_TIER = b'"service_tier"'
 
-class ChunkStreamReader:
+
+class ChunkStreamReader(BaseStreamReader):
     """Reads one stream of chunks; see `StreamReader`."""
 
     def __init__(self, *, withholds_usage: bool) -> None:
         """Withhold the usage chunk when the client did not ask for it."""
-        self.events = EventStream(self, holds_back=withholds_usage)
-        self.is_complete = False
-        self.is_over = False
+        super().__init__()
+        deferral = _NO_USAGE_CHUNKS if withholds_usage else _CHUNKS
+        self.events: EventStream = EventStream(self, deferral, holds_back=withholds_usage)
         self._withholds_usage = withholds_usage
+        self._withheld: _Chunk | None = None
+        """The usage chunk, as long as what came before it has not been read."""
         self._usage: msgspec.Raw = ABSENT
         self._model = ABSENT
         self._service_tier = ABSENT
-        self.seen_bytes = 0
         self._has_error = False
         self._begun: set[int | None] = set()
         self._finished: set[int | None] = set()
 
-    def reading(self) -> Reading:
+    @override
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; return whether it is the usage chunk that is to be withheld."""
+        if data == _LAST_WORD:
+            self._end()
+            return False
+        chunk, is_whole = decoded(_chunk_decoder, data)
+        # Not every chunk with usage is the extra one: some providers put it beside content.
+        if self._withholds_usage and chunk.choices == [] and is_given(_usage_in(chunk)):
+            self._withhold(chunk)
+            return True
+        self._catch_up()
+        if name == b"error":
+            self._has_error = True
+        before = self._read_bytes
+        self._take(chunk)
+        if not is_whole:
+            generated = self._read_bytes - before
+            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        return False
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take chunks that have passed unread; see `EventReader`."""
+        decode = _chunk_decoder.decode
+        try:
+            chunks = [decode(data) for data in datas]
+        except UNREADABLE:
+            return False
+        for chunk in chunks:
+            self._take(chunk)
+        return True
+
+    def _withhold(self, chunk: _Chunk) -> None:
+        """Keep the usage chunk: nothing but the last word should follow."""
+        self.events.defer_nothing()
+        if self._withheld is not None:
+            self._catch_up()
+        self._withheld = chunk
+
+    @override
+    def _catch_up(self) -> None:
+        """Read what has passed unread, and then what was withheld behind it."""
+        withheld, self._withheld = self._withheld, None
+        super()._catch_up()
+        for chunk in (self._withheld, withheld):
+            if chunk is not None:
+                self._take(chunk)
+        self._withheld = None
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what has been read so far: the last usage that was seen counts.
 
         Some servers report it with every chunk: it is the bill only once the answer is complete,
@@ -92,67 +154,47 @@ class ChunkStreamReader:
             self._usage,
             model=self._model,
             service_tier=self._service_tier,
-            seen_bytes=self.seen_bytes,
-            is_final=self.is_complete or self._has_error,
+            seen_bytes=seen_bytes,
+            is_final=self._is_complete or self._has_error,
             has_error=self._has_error,
         )
 
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; return whether it is the usage chunk that is to be withheld."""
-        if self.is_over:
-            return False  # whatever comes behind the last word counts for nothing
-        if data == b"[DONE]":
-            self.is_complete = self.is_over = True
-            self.events.repeats.forget()
-            return False
-        if name == b"error":
-            self._has_error = True
-        chunk, is_whole = decoded(_chunk_decoder, data)
-        before = self.seen_bytes
-        is_withheld = self._take(chunk)
-        generated = self.seen_bytes - before
-        if not is_whole:
-            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
-        elif generated and self.events.repeats.may_learn:
-            self._learn(data, chunk, generated)
-        return is_withheld
+    @override
+    def _read_at_end(self, unread: bytes) -> Reading | None:
+        """Return what the last chunk tells, if it tells all: most have the usage, and the model."""
+        last = self._withheld or _last_of(unread)
+        if last is None or last.model is ABSENT:
+            return None
+        if may_tell_error(unread) or _LAST_WORD in unread:
+            return None
+        tier = last.service_tier
+        if not is_given(tier):
+            if _TIER in unread:
+                return None
+            tier = self._service_tier
+        return read_reading(
+            _usage_in(last),
+            model=last.model,
+            service_tier=tier,
+            seen_bytes=0,
+            is_final=True,
+            has_error=self._has_error,
+        )
 
-    def _learn(self, data: bytes, chunk: _Chunk, generated: int) -> None:
-        """Expect more chunks like this one, if it says nothing but one text of so many bytes."""
-        if chunk.choices is None or len(chunk.choices) != 1 or chunk.x_groq is not None:
-            return
-        (choice,) = chunk.choices
-        if is_given(choice.finish_reason) or is_given(chunk.usage) or is_given(chunk.error):
-            return
-        for member, text in _texts(choice):
-            if text is not ABSENT and text_bytes(text) == generated:
-                self.events.repeats.learn(data, member, bytes(text), b"obfuscation")
-                return
-
-    def _take_names(self, chunk: _Chunk) -> None:
-        """Take what others repeat: repeats of an older chunk would have to take it back."""
-        if chunk.model is not ABSENT and chunk.model != self._model:
+    def _take(self, chunk: _Chunk) -> None:
+        if chunk.model is not ABSENT:
             self._model = chunk.model
-            self.events.repeats.forget()
-        tier = chunk.service_tier
-        if tier is not ABSENT and tier != self._service_tier and is_given(tier):
-            self._service_tier = tier
-            self.events.repeats.forget()
-
-    def _take(self, chunk: _Chunk) -> bool:
-        self._take_names(chunk)
+        if chunk.service_tier is not ABSENT and is_given(chunk.service_tier):
+            self._service_tier = chunk.service_tier
         if chunk.error is not ABSENT and is_given(chunk.error):
             self._has_error = True
         for choice in chunk.choices or ():
             self._take_choice(choice)
-        if self._finished:
-            self.is_complete = self._begun <= self._finished
-        usage = chunk.usage if chunk.x_groq is None or is_given(chunk.usage) else chunk.x_groq.usage
-        if usage is ABSENT or not is_given(usage):
-            return False
-        self._usage = usage
-        # Not every chunk with usage is the extra one: some providers put it beside content.
-        return self._withholds_usage and chunk.choices == []
+        if self._finished and not self.is_over:
+            self._is_complete = self._begun <= self._finished
+        usage = _usage_in(chunk)
+        if usage is not ABSENT and is_given(usage):
+            self._usage = usage
 
     def _take_choice(self, choice: _Choice) -> None:
         if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
@@ -160,23 +202,28 @@ class ChunkStreamReader:
         else:
             self._begun.add(choice.index)
         if choice.text is not ABSENT:
-            self.seen_bytes += text_bytes(choice.text)
+            self._read_bytes += text_bytes(choice.text)
         if choice.delta is not None:
-            self.seen_bytes += _delta_bytes(choice.delta)
+            self._read_bytes += _delta_bytes(choice.delta)
 
 
-def _texts(choice: _Choice) -> Iterator[tuple[bytes, msgspec.Raw]]:
-    """Yield the texts that events repeat, with the names of their members."""
-    delta = choice.delta
-    if delta is None:
-        yield b"text", choice.text
-        return
-    yield b"content", delta.content
-    yield b"reasoning_content", delta.reasoning_content
-    yield b"reasoning", delta.reasoning
-    for call in delta.tool_calls or ():
-        if call is not None and call.function is not None:
-            yield b"arguments", call.function.arguments
+def _last_of(unread: bytes) -> _Chunk | None:
+    """Return the last chunk; None where there is none that can be read by itself."""
+    begins = unread.rfind(_BETWEEN)
+    data = unread[6 if begins < 0 else begins + len(_BETWEEN) : -2]
+    if b"\n" in data or b"\r" in data:
+        return None
+    try:
+        return _chunk_decoder.decode(data)
+    except UNREADABLE:
+        return None
+
+
+def _usage_in(chunk: _Chunk) -> msgspec.Raw:
+    """Return the usage that a chunk reports, which may be null; Groq's may stand elsewhere."""
+    if chunk.x_groq is None or is_given(chunk.usage):
+        return chunk.usage
+    return chunk.x_groq.usage
 
 
 def _delta_bytes(delta: _Delta) -> int:

@@ -3,9 +3,11 @@
 Usage comes once, in the answer itself or in the stream's last event; web searches stand beside it.
 """
 
+import re
 from typing import Any
 
 import msgspec
+from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
@@ -47,7 +49,8 @@ from llmproxy.dialects.openai_options import (
     thinks,
 )
 from llmproxy.dialects.openai_usage import INPUT, read_reading
-from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.sse import Deferral, EventStream
+from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Movers
 
 STATEFUL = {"conversation": KEPT, "prompt": KEPT}
@@ -202,72 +205,79 @@ _event_decoder = msgspec.json.Decoder(_Event)
 _NOT_STORED = b"false"
 """So says an account whose provider keeps nothing, whatever was asked for."""
 _BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
-_VARIED = (b"sequence_number", b"obfuscation")
-"""What differs in deltas of the same part: nothing that counts."""
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
+_WHOLE = re.compile(b'"response":')
+_OUTPUT = Deferral(begin=b"event: response.", end=b"}\n\n", mark=_WHOLE)
+"""What comes between the events that tell of the whole response."""
 
 
-class ResponseStreamReader:
+class ResponseStreamReader(BaseStreamReader):
     """Reads one stream of events; see `StreamReader`."""
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        self.events = EventStream(self)
-        self.is_complete = False
-        self.is_over = False
+        super().__init__()
+        self.events = EventStream(self, _OUTPUT)
         self._last = _Response()
         self._beginning = b""
         """An event that repeats the request, read only where none follows that tells more."""
-        self.seen_bytes = 0
         self._has_error = False
+        self._has_failed = False
 
-    def reading(self) -> Reading:
+    @override
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; none is ever withheld."""
+        if data == b"[DONE]":  # some followers of OpenAI add it
+            return False
+        is_beginning = name in _BEGINNINGS and data.startswith(b'{"type":"%b",' % name)
+        if is_beginning and _WHOLE.search(data):
+            self._beginning = data
+            return False
+        event, is_whole = decoded(_event_decoder, data)
+        before = self._read_bytes
+        self._take(name, event)
+        if not is_whole:
+            generated = self._read_bytes - before
+            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        if event.type in _LAST:
+            self._end()
+        return False
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take events that have passed unread; see `EventReader`."""
+        decode = _event_decoder.decode
+        try:
+            events = [decode(data) for data in datas]
+        except UNREADABLE:
+            return False
+        if any(event.type in _LAST for event in events):
+            return False
+        for event in events:
+            self._take(b"", event)
+        return True
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what has been read so far; only the last event has usage."""
         if self._beginning:
             self._last = decoded(_event_decoder, self._beginning)[0].response or self._last
             self._beginning = b""
-        return _reading(
-            self._last, self.seen_bytes, is_final=self.is_complete, has_error=self._has_error
-        )
-
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take an event; none is ever withheld."""
-        if self.is_over:
-            return False  # whatever comes behind the last word counts for nothing
-        if data == b"[DONE]":  # some followers of OpenAI add it
-            return False
-        if name in _BEGINNINGS and data.startswith(b'{"type":"%b",' % name):
-            self._beginning = data
-            return False
-        event, is_whole = decoded(_event_decoder, data)
-        before = self.seen_bytes
-        self._take(name, event)
-        generated = self.seen_bytes - before
-        if not is_whole:
-            self.seen_bytes = before + max(generated, self.events.unread_bytes(data))
-        elif generated and self.events.repeats.may_learn:
-            self._learn(data, event, generated)
-        return False
-
-    def _learn(self, data: bytes, event: _Event, generated: int) -> None:
-        """Expect more deltas like this one, if it says nothing but a text of so many bytes."""
-        if event.response is None and text_bytes(event.delta) == generated:
-            self.events.repeats.learn(data, b"delta", bytes(event.delta), *_VARIED)
+        has_error = self._has_failed if self._is_complete else self._has_error
+        return _reading(self._last, seen_bytes, is_final=self._is_complete, has_error=has_error)
 
     def _take(self, name: bytes, event: _Event) -> None:
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.
             self._last, self._beginning = event.response, b""
         if event.type in _LAST:
-            self.is_complete = self.is_over = True
-            self.events.repeats.forget()
-            self._has_error = event.type == "response.failed"
+            self._has_failed = event.type == "response.failed"
         elif event.type == "error" or name == b"error" or is_given(event.error):
             self._has_error = True
         elif event.type.endswith(".delta"):
-            self.seen_bytes += text_bytes(event.delta)
+            self._read_bytes += text_bytes(event.delta)
         elif event.type == "response.output_item.added":
-            self.seen_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
+            self._read_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:

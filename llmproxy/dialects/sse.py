@@ -2,20 +2,28 @@
 
 Events end at a blank line; lines end in LF, CR or CRLF and nothing else (WHATWG; wire.md A.9).
 A line may be long: a provider's last event may repeat a whole answer, with images in it.
+
+Most events of a stream only bring the next words, which matter for the bill only where the provider
+reports no usage. Where a dialect can tell them by a look at their bytes (`Deferral`) they pass
+unread, and are read together when somebody asks for what they say: many cost less than each, and
+of most streams nobody asks.
 """
 
 import re
-from typing import Protocol
-
-from llmproxy.dialects.repeats import Repeats
+from typing import NamedTuple, Protocol
 
 HELD_BACK_BYTES_MAX = 16 * 1024
 """A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
 EVENT_BYTES_MAX = 64 * 1024 * 1024
 """It is in memory until it is complete: one without an end must not fill it."""
+DEFERRED_BYTES_MAX = 64 * 1024
+"""So much waits at most until it is read."""
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _END_BYTES_MAX = 4
+_ERROR = re.compile(rb'"error"|event:\s*error')
+"""A member, or the name of an event; within a text the quotes would have backslashes."""
+_DATA = b"data: "
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -26,8 +34,8 @@ class EventTooLargeError(ValueError):
 class EventReader(Protocol):
     """Reads the events of a stream."""
 
-    seen_bytes: int
-    """How much generated text has passed; that of events which are not read is added here."""
+    is_over: bool
+    """The last word has been read: no event behind it is handed over."""
 
     def on_event(self, name: bytes, data: bytes) -> bool:
         """Take an event: its name, b"" when it has none, and its data lines joined.
@@ -36,9 +44,34 @@ class EventReader(Protocol):
             Whether it is to be withheld from the client, which needs `holds_back`.
         """
 
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take the data of events that have passed unread; their names do not matter.
+
+        Returns:
+            Whether all could be read. Else nothing has been taken, and each comes by itself.
+        """
+
+
+class Deferral(NamedTuple):
+    """How chunks look that may pass unread: whole events, of the kinds that need not be read yet.
+
+    The last word of an answer, whose hold ends before it passes, and what is to be withheld must
+    not be among them. None may, by default.
+    """
+
+    begin: bytes | tuple[bytes, ...] = ()
+    end: bytes | tuple[bytes, ...] = ()
+    mark: re.Pattern[bytes] | None = None
+    """What is found in none of them."""
+
 
 class Splitter(Protocol):
     """Splits a stream into what its reader reads, as it passes; see `EventStream`."""
+
+    deferred: list[bytes]
+    """The chunks that have passed unread."""
+    deferred_bytes: int
+    """How long they are."""
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now."""
@@ -46,17 +79,44 @@ class Splitter(Protocol):
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
 
+    def read_deferred(self) -> None:
+        """Read what has passed unread."""
+
+    def defer_nothing(self) -> None:
+        """Read at once whatever comes from now on."""
+
     def unread_bytes(self, data: bytes) -> int:
         """Return how much of what cannot be read counts as generated text."""
 
 
-class EventStream:
-    """Splits a stream into events and hands each to a reader, but for those that repeat another."""
+class Undeferred:
+    """Part of a splitter that hands everything over at once."""
 
-    def __init__(self, reader: EventReader, *, holds_back: bool = False) -> None:
+    def __init__(self) -> None:
+        """Nothing waits, ever."""
+        self.deferred: list[bytes] = []
+        self.deferred_bytes = 0
+
+    def read_deferred(self) -> None:
+        """Read what has passed unread: nothing."""
+
+    def defer_nothing(self) -> None:
+        """Read at once whatever comes from now on, as ever."""
+
+
+class EventStream:
+    """Splits a stream into events and hands each to a reader, at once or when it is asked for."""
+
+    def __init__(
+        self, reader: EventReader, deferral: Deferral | None = None, *, holds_back: bool = False
+    ) -> None:
         """Take the reader; with `holds_back`, events are passed on only when complete."""
-        self.repeats = Repeats(reader)
+        self.deferred: list[bytes] = []
+        """The chunks that have passed unread; they came after all that has been read."""
+        self.deferred_bytes = 0
         self._reader = reader
+        self._begin, self._end, mark = deferral or Deferral()
+        self._find_mark = None if mark is None else mark.search
         self._holds_back = holds_back
         self._is_first = True
         self._is_at_end = False
@@ -77,24 +137,61 @@ class EventStream:
         """
         if self._is_cut:
             passed = self._go_on(chunk)
-        elif (start := self.repeats.skip(chunk, 0)) == len(chunk):
+        elif self._defer(chunk):
             return chunk
-        elif not start and (event := _ordinary(chunk)) is not None:
+        elif (event := _ordinary(chunk)) is not None:
             self._is_first = False
-            self.repeats.event = chunk
-            return b"" if self._reader.on_event(*event) else chunk
+            name, data = event
+            if not data or self._reader.is_over:
+                return chunk
+            return b"" if self._reader.on_event(name, data) else chunk
         else:
-            passed = self._read(chunk, start)
+            passed = self._read(chunk)
         return passed if self._holds_back else chunk
+
+    def _defer(self, written: bytes) -> bool:
+        """Leave whole events unread, where they are of the kinds that may be; say whether it is."""
+        if not (
+            written.startswith(self._begin)
+            and written.endswith(self._end)
+            and (self._find_mark is None or self._find_mark(written) is None)
+        ):
+            return False
+        self.deferred.append(written)
+        self.deferred_bytes += len(written)
+        if self.deferred_bytes > DEFERRED_BYTES_MAX:
+            self.read_deferred()
+        return True
+
+    def read_deferred(self) -> None:
+        """Read what has passed unread, before anything else is."""
+        if not self.deferred:
+            return
+        events = b"".join(self.deferred)
+        self.deferred.clear()
+        self.deferred_bytes = 0
+        self._is_first = False
+        # The one name that tells more than the data.
+        datas = None if may_tell_error(events) else _datas(events)
+        if datas is None or not self._reader.on_deferred(datas):
+            self._read_each(events)
+
+    def defer_nothing(self) -> None:
+        """Read at once whatever comes from now on."""
+        self._begin = ()
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
-        self._is_at_end = True
+        if not self._tail:
+            return b""
         rest = bytes(self._tail)
         self._tail.clear()
         already, self._passed_on = self._passed_on, 0
+        self.read_deferred()  # which were whole
         # Some servers end without the last blank line; what they sent still counts.
-        is_withheld = bool(rest) and self._handle(rest) and not already
+        self._is_at_end = True
+        is_withheld = self._handle(rest) and not already
+        self._is_at_end = False
         return b"" if is_withheld or not self._holds_back else rest[already:]
 
     def unread_bytes(self, data: bytes) -> int:
@@ -105,12 +202,10 @@ class EventStream:
         """
         return 0 if self._is_at_end else len(data)
 
-    def _read(self, chunk: bytes, start: int) -> bytes:
-        """Read a chunk from `start` on, where an event begins; return what may pass of all of it.
-
-        What stands before `start` may.
-        """
+    def _read(self, chunk: bytes) -> bytes:
+        """Read a chunk, at the beginning of which an event begins; return what may pass of it."""
         passed: list[bytes] = []
+        start = 0
         kept = 0  # from here on nothing is withheld
         size = len(chunk)
         has_cr = b"\r" in chunk
@@ -126,8 +221,19 @@ class EventStream:
                 kept = end
             if has_cr and end == size:
                 self._note_end(chunk, is_withheld=is_withheld)
-            start = self.repeats.skip(chunk, end)
+            start = end
         return chunk if not kept else b"".join([*passed, chunk[kept:]])
+
+    def _read_each(self, events: bytes) -> None:
+        """Read events that have passed, one by one, up to the last word if it is among them."""
+        was_over = self._reader.is_over
+        start = 0
+        while start < len(events) and self._reader.is_over == was_over:
+            end = _end_of_event(events, start, has_cr=True) or len(events)
+            name, data = parse_event(events[start:end])
+            if data:
+                self._reader.on_event(name, data)
+            start = end
 
     def _go_on(self, chunk: bytes) -> bytes:
         """Go on with what was cut; return what may pass of it, and of what follows it."""
@@ -137,8 +243,8 @@ class EventStream:
                 return b""
             self._is_cut = False
             if not chunk.startswith(b"\n"):
-                return self._read(chunk, 0)
-            return (b"" if self._is_end_withheld else b"\n") + self._read(chunk[1:], 0)
+                return self._read(chunk)
+            return (b"" if self._is_end_withheld else b"\n") + self._read(chunk[1:])
         searched = max(0, len(tail) - _END_BYTES_MAX)
         tail += chunk
         end = _end_of_event(tail, searched, has_cr=True)
@@ -151,7 +257,7 @@ class EventStream:
         is_withheld = self._handle(event) and not already
         if not rest:
             self._note_end(event, is_withheld=is_withheld)
-        return (b"" if is_withheld else event[already:]) + self._read(rest, 0)
+        return (b"" if is_withheld else event[already:]) + self._read(rest)
 
     def _wait(self) -> bytes:
         """Wait for the end of an event; return what of it is too much to be held back so long.
@@ -174,32 +280,58 @@ class EventStream:
         self._is_end_withheld = is_withheld
 
     def _handle(self, event: bytes) -> bool:
-        """Hand an event over; return whether it is to be withheld."""
+        """Hand an event over, or leave it unread; return whether it is to be withheld."""
+        if self._defer(event):
+            return False
         if self._is_first:
             self._is_first = False
-            event = event.removeprefix(_BOM)
+            if not self.deferred:
+                event = event.removeprefix(_BOM)
         name, data = parse_event(event)
-        if not data:
-            return False
-        self.repeats.event = event
-        return self._reader.on_event(name, data)
+        return bool(data) and not self._reader.is_over and self._reader.on_event(name, data)
 
 
 def _ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:
     """Return the name and data of a chunk that is one event with one line of data, and no more.
 
-    None for any other, which has to be taken apart.
+    A line of comment has no data. None for any other chunk, which has to be taken apart.
     """
-    if chunk[-2:] != b"\n\n" or b"\r" in chunk:
+    if not chunk.endswith(b"\n\n") or chunk.find(b"\r") >= 0:
         return None
     name, begins = b"", 6
-    if chunk[:7] == b"event: ":
+    if chunk.startswith(b":") and chunk.find(b"\n") == len(chunk) - 2:
+        return name, b""
+    if chunk.startswith(b"event: "):
         line = chunk.find(b"\n")
         name, begins = chunk[7:line].strip(), line + 7
     data = chunk[begins:-2]
-    if not data or b"\n" in data or chunk[begins - 6 : begins] != b"data: ":
+    if not data or data.find(b"\n") >= 0 or not chunk.startswith(b"data: ", begins - 6):
         return None
     return name, data
+
+
+def may_tell_error(events: bytes) -> bool:
+    """Say whether one of several events may tell of an error, by its name or in its data."""
+    return b"error" in events and _ERROR.search(events) is not None
+
+
+def _datas(events: bytes) -> list[bytes] | None:
+    """Return the data of events that have one line of it, and before that their name or nothing.
+
+    None where any has other lines, and so has to be taken apart.
+    """
+    blank = b"\r\n\r\n" if events.endswith(b"\r\n\r\n") else b"\n\n"
+    if events.startswith(_DATA):
+        datas = events[len(_DATA) : -len(blank)].split(blank + _DATA)
+        lines = 2 * len(datas)
+    else:
+        named = events[: -len(blank)].split(blank)
+        datas = [event.partition(b"\n" + _DATA)[2] for event in named]
+        lines = 3 * len(datas)
+    has_cr = len(blank) > len(b"\n\n")
+    if events.count(b"\n") != lines or events.count(b"\r") != lines * has_cr:
+        return None
+    return datas
 
 
 def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> int:

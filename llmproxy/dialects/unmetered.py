@@ -6,6 +6,8 @@ is refused here too.
 
 from collections.abc import Mapping
 
+from typing_extensions import override
+
 from llmproxy.dialects.base import (
     PREVIOUS,
     InputFacts,
@@ -17,6 +19,7 @@ from llmproxy.dialects.base import (
 from llmproxy.dialects.json_gate import parse_object, text
 from llmproxy.dialects.openai_options import refuse_kept, refuse_references
 from llmproxy.dialects.sse import EventStream
+from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Movers
 
 
@@ -67,22 +70,23 @@ class FreeEndpoint:
         return UnmeteredStreamReader()
 
 
-class UnmeteredStreamReader:
+class UnmeteredStreamReader(BaseStreamReader):
     """Counts the bytes of a stream that this endpoint does not have; see `StreamReader`."""
 
     def __init__(self) -> None:
         """Start with nothing seen; whatever comes is taken for a whole answer."""
+        super().__init__()
         self.events = EventStream(self)
-        self.is_complete = True
-        self.is_over = False
-        self.seen_bytes = 0
+        self._is_complete = True
 
-    def reading(self) -> Reading:
-        """Return how much has passed."""
-        return Reading(seen_bytes=self.seen_bytes, problem="a stream that nobody asked for")
-
+    @override
     def on_event(self, name: bytes, data: bytes) -> bool:
         """Take an event; none is ever withheld."""
         del name
-        self.seen_bytes += len(data)
+        self._read_bytes += len(data)
         return False
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
+        """Return how much has passed."""
+        return Reading(seen_bytes=seen_bytes, problem="a stream that nobody asked for")

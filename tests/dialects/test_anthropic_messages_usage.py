@@ -210,7 +210,7 @@ def test_a_stream_passes_whole_and_its_usage_is_read(size: int) -> None:
     leg = Leg(input=12, cache_read=30, cache_write_5m=4, cache_write_1h=5, output=9)
     final(Usage((leg,), service_tier="standard"), reader.reading())
     assert (reader.is_complete, reader.is_over) == (True, True)
-    assert reader.reading().seen_bytes == len("Hello there!")
+    assert reader.seen_bytes == len("Hello there!")
 
 
 def test_the_last_report_wins_field_by_field() -> None:

@@ -7,22 +7,31 @@ import pytest
 
 from llmproxy.dialects.gemini_contents import GeminiContents
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
-from llmproxy.dialects.sse import EVENT_BYTES_MAX, EventStream, EventTooLargeError, Splitter
+from llmproxy.dialects.sse import (
+    EVENT_BYTES_MAX,
+    Deferral,
+    EventStream,
+    EventTooLargeError,
+    Splitter,
+)
 
 
 class Objects:
     """What a reader of an array is handed."""
 
     def __init__(self) -> None:
-        self.seen_bytes = 0
+        self.is_over = False
         self.found: list[bytes] = []
         self.ends = 0
-        self.events: Splitter = EventsOrArray(self)
+        self.events: Splitter = EventsOrArray(self, Deferral())
 
     def on_event(self, name: bytes, data: bytes) -> bool:
         del name
         self.found.append(data)
         return False
+
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        raise AssertionError(datas)  # none is, by default
 
     def on_array_end(self) -> None:
         self.ends += 1

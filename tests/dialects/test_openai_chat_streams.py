@@ -22,7 +22,7 @@ def test_a_stream_is_read_and_exactly_its_usage_chunk_is_withheld(size: int) -> 
     assert reading.usage is not None
     assert reading.usage.legs == (Leg(input=400, cache_read=600, output=200),)
     assert (reading.is_final, reader.is_complete, reader.is_over) == (True, True, True)
-    assert reading.seen_bytes == len("Hello there!")
+    assert reader.seen_bytes == len("Hello there!")
     assert reading.model == "gpt-4o-mini-2024-07-18"
 
 
@@ -106,7 +106,7 @@ def test_what_comes_behind_the_last_word_counts_for_nothing() -> None:
     assert passed == b"".join([*events[:-2], DONE, behind])
     reading = reader.reading()
     assert reading.usage == Usage((Leg(input=1000, output=200),), service_tier="default")
-    assert reading.seen_bytes == len("Hello there!")
+    assert reader.seen_bytes == len("Hello there!")
 
 
 def test_an_event_that_the_end_cuts_short_is_no_generated_text() -> None:

@@ -53,13 +53,16 @@ class Notes:
     """What a reader is handed; it withholds what has these bytes in it."""
 
     def __init__(self, withheld: bytes | None) -> None:
-        self.seen_bytes = 0
+        self.is_over = False
         self.events: list[Event] = []
         self._withheld = withheld
 
     def on_event(self, name: bytes, data: bytes) -> bool:
         self.events.append((name, data))
         return self._withheld is not None and self._withheld in data
+
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        raise AssertionError(datas)  # none is, by default
 
 
 def run(

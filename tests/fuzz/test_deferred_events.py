@@ -1,14 +1,14 @@
-"""Events that repeat others are read as if each was parsed, however odd they are and arrive.
+"""Events that pass unread are read as if each had been at once, however odd they are and arrive.
 
-Compared with the same readers when they recognise none.
+Compared with the same readers when nothing waits.
 """
 
-import pytest
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.dialects import repeats
-from llmproxy.dialects.base import Reading
+from llmproxy.dialects.base import StreamReader
 from tests.every_cut import endpoint_of
 from tests.fixtures import STREAMS, Case
 from tests.fuzz.strategies import THOROUGH, cut, cuts
@@ -58,26 +58,36 @@ def streams(draw: st.DrawFn) -> tuple[Case, bytes]:
     return case, b"".join(events).replace(b"\n", eol)
 
 
-def run(case: Case, pieces: list[bytes]) -> list[tuple[bytes, bool, bool, Reading]]:
-    """What passes of each piece, and what is known after it."""
+def run(
+    case: Case, pieces: list[bytes], asked: list[bool], *, defers: bool
+) -> tuple[list[object], StreamReader]:
+    """What passes of each piece, and what is known after it where that is asked for."""
     reader = endpoint_of(case).stream_reader(withholds_usage=case.is_usage_withheld)
-    known = []
-    for piece in pieces:
-        passed = reader.events.feed(piece)
-        known.append((passed, reader.is_complete, reader.is_over, reader.reading()))
-    return [*known, (reader.events.finish(), reader.is_complete, reader.is_over, reader.reading())]
+    known: list[object] = []
+    for piece, is_asked in zip(pieces, asked, strict=True):
+        if not defers:
+            reader.events.defer_nothing()
+        known.append(reader.events.feed(piece))
+        if is_asked:
+            assert reader.seen_bytes <= reader.seen_bytes_max
+            known += [reader.seen_bytes, reader.is_complete, reader.reading()]
+    known.append(reader.events.finish())
+    return known, reader
 
 
 @given(streams(), st.booleans(), st.data())
 @THOROUGH
-def test_a_stream_is_read_the_same_with_repeats_and_without(
-    made: tuple[Case, bytes], by_lines: bool, data: st.DataObject
+def test_a_stream_is_read_the_same_whether_events_wait_or_not(
+    made: tuple[Case, bytes], by_events: bool, data: st.DataObject
 ) -> None:
     case, stream = made
     pieces = cut(stream, data.draw(cuts(len(stream))))
-    if by_lines:
-        pieces = stream.splitlines(keepends=True)
-    seen = run(case, pieces)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(repeats, "LEARNT_MAX", 0)
-        assert run(case, pieces) == seen
+    if by_events:
+        pieces = re.split(rb"(?<=\n\n)|(?<=\n\r\n)", stream)
+    asked = data.draw(st.lists(st.booleans(), min_size=len(pieces), max_size=len(pieces)))
+    known, reader = run(case, pieces, asked, defers=True)
+    wanted, plain = run(case, pieces, asked, defers=False)
+    assert known == wanted
+    assert reader.reading() == plain.reading()
+    assert (reader.is_over, reader.is_complete) == (plain.is_over, plain.is_complete)
+    assert reader.seen_bytes == plain.seen_bytes

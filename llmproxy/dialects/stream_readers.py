@@ -1,0 +1,109 @@
+"""Owns what the readers of all streams have in common: what is read when, and told when.
+
+Most events pass unread (`sse.Deferral`). What they say is read when somebody asks: how much text
+there was, or what is to be paid while nothing final has come. Once the last word has, the bill
+stands, and the rest is read no more. Must not know what events mean: that is each dialect's.
+"""
+
+from abc import ABC, abstractmethod
+
+import msgspec
+
+from llmproxy.dialects.answers import refuse_zero
+from llmproxy.dialects.base import Reading
+from llmproxy.dialects.sse import Splitter, may_tell_error
+from llmproxy.usage import UsageError
+
+
+class BaseStreamReader(ABC):
+    """Reads one stream; see `StreamReader` for what it tells, and `EventReader` for what it takes.
+
+    A dialect's own says what events mean.
+    """
+
+    events: Splitter
+
+    def __init__(self) -> None:
+        """Start with nothing read."""
+        self.is_over = False
+        self._is_complete = False
+        self._read_bytes = 0
+        """Of generated text, in what has been read."""
+        self._at_end: Reading | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """The answer has come to its proper end."""
+        self._catch_up()
+        return self._is_complete
+
+    @property
+    def seen_bytes(self) -> int:
+        """How much generated text has passed."""
+        self._catch_up()
+        return self._read_bytes
+
+    @property
+    def seen_bytes_max(self) -> int:
+        """The most that it can be, without a look at what has passed unread.
+
+        A quarter more than that is long: the call of a tool counts for a little more than it must
+        have (`CALL_BYTES`), and an event may have many.
+        """
+        return self._read_bytes + self.events.deferred_bytes * 5 // 4
+
+    def reading(self) -> Reading:
+        """Return what has been read so far; after the last word it is always the same."""
+        if self._at_end is not None:
+            return self._at_end
+        self._catch_up()
+        return self._make_reading(self._read_bytes)
+
+    @abstractmethod
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        """Take an event; see `EventReader`."""
+
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take the data of events that have passed unread; see `EventReader`."""
+        del datas
+        return False
+
+    @abstractmethod
+    def _make_reading(self, seen_bytes: int) -> Reading:
+        """Return what the events that have been read tell, and so much text."""
+
+    def _catch_up(self) -> None:
+        """Read what has passed unread."""
+        self.events.read_deferred()
+
+    def _end(self) -> None:
+        """Take the last word. What has passed unread is read only where it may change the bill."""
+        self._is_complete = True
+        reading = self._read_at_end(b"".join(self.events.deferred))
+        if reading is None or not self._is_believed(reading):
+            self._catch_up()
+            if self.is_over:
+                return  # another last word was among it, which is the first
+            self._is_complete = True
+            reading = self._make_reading(self._read_bytes)
+            if reading.is_final:
+                reading = msgspec.structs.replace(reading, seen_bytes=0)
+        self._at_end, self.is_over = reading, True
+        self.events.defer_nothing()
+
+    def _read_at_end(self, unread: bytes) -> Reading | None:
+        """Return what is told at the end whatever the unread events say; None if that matters.
+
+        Here they are such as only bring text.
+        """
+        return None if may_tell_error(unread) else self._make_reading(0)
+
+    def _is_believed(self, reading: Reading) -> bool:
+        """Say whether the text that has passed, however much it is, leaves the usage as it is."""
+        if not reading.is_final or reading.usage is None:
+            return False
+        try:
+            refuse_zero(reading.usage, self.seen_bytes_max)
+        except UsageError:
+            return False
+        return True
