@@ -201,6 +201,17 @@ def test_a_stream_of_speech_is_held_in_full() -> None:
     assert quote(read, TEXT_ONLY, mode="chat").held_output_tokens == 9000
 
 
-def test_the_estimate_of_clips_is_that_of_the_hold() -> None:
-    read = GeminiContents(GENERATE, "m").read_request(clip("video/mp4", b"x" * 99))
-    assert input_estimate(read.input) == -(-read.input.text_bytes // 3) + 300
+@pytest.mark.parametrize(
+    ("kind", "held", "likely"),
+    [
+        # A minute, at 8,000 bytes a second; eight are held, at 1,000.
+        ("audio/mp3", 480 * 32, 60 * 32),
+        # Of video there is one figure: half a minute, at 16,000.
+        ("video/mp4", 30 * 300, 30 * 300),
+    ],
+)
+def test_the_estimate_of_a_clip_is_its_likely_length(kind: str, held: int, likely: int) -> None:
+    read = GeminiContents(GENERATE, "m").read_request(clip(kind, b"x" * 480_000))
+    text = read.input.text_bytes
+    assert input_estimate(read.input) == -(-text // 3) + likely
+    assert quote(read, CLIPS).input_tokens == text // 3 + 600 + held

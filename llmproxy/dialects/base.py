@@ -19,7 +19,7 @@ When an answer is at its end, and what that means for the bill:
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -50,6 +50,14 @@ class StoredContext(msgspec.Struct, frozen=True):
     """The model that counted them: another one may count otherwise."""
 
 
+class ClipTokens(NamedTuple):
+    """Of audio and video in a body, in the provider's own tokens."""
+
+    most: int = 0
+    """As far as can be told."""
+    likely: int = 0
+
+
 class InputFacts(msgspec.Struct, frozen=True):
     """What a request body says about the size of its input; `input_bound.py` judges it."""
 
@@ -66,10 +74,10 @@ class InputFacts(msgspec.Struct, frozen=True):
     """Seconds of the sound in the body, at most."""
     likely_audio_s: int = 0
     """The same, as well as can be told."""
-    clip_tokens: int = 0
-    """Of other audio, and of video, in the body; at most as far as can be told."""
+    clip_tokens: ClipTokens = ClipTokens()
+    """Of other audio, and of video, in the body."""
     unsure_clips: int = 0
-    """Those of them of which that is no bound."""
+    """Those of them of which the most is no bound."""
     rereads: str | None = None
     """The option by which the provider reads, and bills, the input again and again."""
     thoughts_by_id: int = 0

@@ -64,7 +64,7 @@ _USUAL_SIZE = "1024x1024"
 _PIXELS_MAX = 3840 * 2160
 _EDGE_MAX = 3840
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})", re.ASCII)
-_BY_THE_TABLE = re.compile(r"(?:.*/)?(?:chat)?gpt-image-.*|(?:.*/)?chatgpt-image-.*", re.ASCII)
+_BY_THE_TABLE = re.compile(r"(?:.*/)?(?:chat)?gpt-image-.*", re.ASCII)
 """Models whose images have the tokens of OpenAI's calculator; others may have any number."""
 _FORMATS = (None, "png", "jpeg", "webp")
 _UNBOUNDED = (
