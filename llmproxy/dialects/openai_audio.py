@@ -104,18 +104,12 @@ class OpenAIAudio:
             nothing = unreadable(body)
             return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
         has_error = is_given(answer.error)
-        has_usage = is_given(answer.usage)
-
-        def legs(told: object) -> tuple[Leg, ...]:
-            if not has_usage:
-                return (read_audio_leg(None, told, self._seconds_min),)
-            return (read_audio_leg(told, _decoded(answer.duration), self._seconds_min),)
-
         # How long a file is says nothing of what an error costs.
         duration = ABSENT if has_error else answer.duration
         return read_media(
-            answer.usage if has_usage else duration,
-            legs,
+            answer.usage,
+            lambda told: (read_audio_leg(told, _decoded(duration), self._seconds_min),),
+            beside={"duration": duration},
             model=answer.model,
             # Silence has been listened to as well, and that is what is billed.
             seen_bytes=text_bytes(answer.text) if has_error else max(1, text_bytes(answer.text)),
