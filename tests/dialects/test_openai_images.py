@@ -261,6 +261,8 @@ def test_where_no_tokens_are_told_the_images_count(usage: object, cost: int | No
     assert (reading.is_final, reading.problem) == (True, None)
     told = None if cost is None else cost * 10**13
     assert reading.usage == Usage((Leg(images=2),), provider_cost=told)
+    none = IMAGES.read_answer(image_answer(data=[], usage=usage))
+    assert (none.is_final, none.problem) == (cost is not None, "usage has no token counts")
 
 
 UNREAD = [
