@@ -7,6 +7,7 @@ is one that none can pass: no tokenizer makes more tokens of a text than it has 
 
 from llmproxy.catalog import Model
 from llmproxy.dialects.base import BYTES_PER_TOKEN, InputFacts, RequestFacts
+from llmproxy.dialects.sound import GEMINI_SECOND_TOKENS, OPENAI_SECOND_TOKENS
 from llmproxy.errors import ApiError
 
 BYTES_PER_TOKEN_ID = 2
@@ -18,10 +19,6 @@ TOOLS_TOKENS = 1000
 MEDIA_TOKENS = 6000
 """Of an image, or of a document that is linked."""
 PDF_PAGE_TOKENS = 3000
-AUDIO_SECOND_TOKENS_MAX = 32
-"""Of sound that is listened to: Gemini's number, the highest of those that say one."""
-AUDIO_SECOND_TOKENS = 10
-"""OpenAI's: one for each tenth of a second."""
 THOUGHTS_TOKENS = 25_000
 """Of reasoning that the provider fills in: as much as OpenAI advises to leave room for."""
 SEARCH_TOKENS = 20_000
@@ -42,15 +39,15 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
         text_bytes += ADVISED_BYTES
     tools_tokens = TOOLS_TOKENS if given.has_tools else 0
     if is_strict:
-        text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens + _stored_tokens(given)
-        text_tokens += given.audio_s * AUDIO_SECOND_TOKENS_MAX + given.clip_tokens
-        return max(text_tokens, _strict_window(given, model))
+        text_tokens = text_bytes + EXTRA_TOKENS_STRICT + tools_tokens
+        beside = _stored_tokens(given) + _sound_tokens(given)
+        return max(text_tokens + beside, _strict_window(given, model))
     bytes_per_token = BYTES_PER_TOKEN_ID if given.has_token_ids else BYTES_PER_TOKEN
     text_tokens = text_bytes // bytes_per_token + EXTRA_TOKENS + tools_tokens
+    sound_tokens = _sound_tokens(given)
     beside = _media_tokens(given) + _stored_tokens(given) + _thought_tokens(given, model)
-    beside += given.audio_s * AUDIO_SECOND_TOKENS_MAX + given.clip_tokens
-    tokens = text_tokens + beside + facts.searches * SEARCH_TOKENS
-    if (given.audio_s or given.clip_tokens) and model.max_input_tokens is not None:
+    tokens = text_tokens + beside + sound_tokens + facts.searches * SEARCH_TOKENS
+    if sound_tokens and model.max_input_tokens is not None:
         # By its size sound may be many times longer than what the model listens to.
         return min(tokens, model.max_input_tokens)
     return tokens
@@ -59,9 +56,14 @@ def input_bound(facts: RequestFacts, model: Model, *, is_strict: bool) -> int:
 def input_estimate(given: InputFacts) -> int:
     """Return the documented estimate of the input of an answer that did not report it."""
     text_tokens = -(-given.text_bytes // BYTES_PER_TOKEN)
-    audio_tokens = given.likely_audio_s * AUDIO_SECOND_TOKENS
-    beside = _media_tokens(given) + given.clip_tokens + _stored_tokens(given)
+    audio_tokens = given.likely_audio_s * OPENAI_SECOND_TOKENS + given.clip_tokens.likely
+    beside = _media_tokens(given) + _stored_tokens(given)
     return text_tokens + audio_tokens + beside
+
+
+def _sound_tokens(given: InputFacts) -> int:
+    """Return how much of sound, and of video, there is at most; any provider may listen to it."""
+    return given.audio_s * GEMINI_SECOND_TOKENS + given.clip_tokens.most
 
 
 def _stored_tokens(given: InputFacts) -> int:

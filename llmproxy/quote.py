@@ -196,11 +196,15 @@ def with_likely_units(usage: Usage, facts: RequestFacts) -> Usage:
     """Return a usage that has what the request is likely to cause of what is billed by the number.
 
     Its tokens are those of what was asked for: sound that is listened to, images that are made.
+    Where the usage has some of them itself, these count, but not more than were asked for.
     """
     if not facts.likely_units:
         return usage
     first, *others = usage.legs
-    counted = {UNITS[name].counted: number for name, number in facts.likely_units}
+    counted = {}
+    for name, asked in facts.likely_units:
+        counts = UNITS[name].counted
+        counted[counts] = min(getattr(first, counts) or asked, asked)
     counted["input_audio"] = first.input if "input_audio" in facts.media else first.input_audio
     counted["output_image"] = first.output if "output_image" in facts.media else first.output_image
     return msgspec.structs.replace(usage, legs=(msgspec.structs.replace(first, **counted), *others))
@@ -318,11 +322,24 @@ def budget_exceeded(quote: Quote, room: Room) -> NotAllowedError:
 
 
 def _less(quote: Quote) -> str:
-    """Return what makes a request cheaper; embeddings have an input and nothing else."""
-    return "lower max_tokens" if quote.output_tokens else "send less input"
+    """Return what makes a request cheaper."""
+    if _sets_maximum(quote):
+        return "lower max_tokens"
+    facts = quote.facts
+    if "image" not in dict(facts.likely_units):
+        return "send less input"
+    options = ["fewer images"] if facts.choices > 1 else []
+    if facts.output_max is not None and quote.bound.output_rate:  # their size and quality tell it
+        options.append("a smaller size or a lower quality")
+    return f"ask for {', '.join(options)}" if options else "use another model"
+
+
+def _sets_maximum(quote: Quote) -> bool:
+    """Say whether a request can set a maximum: those for embeddings, images and sound cannot."""
+    return quote.output_tokens > 0 and not quote.facts.likely_units
 
 
 def _hint(quote: Quote, fitting: int) -> str:
-    if not quote.output_tokens:
+    if not _sets_maximum(quote):
         return ""
     return f"; max_tokens up to {fitting} would fit" if fitting else "; no max_tokens would fit"

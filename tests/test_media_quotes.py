@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llmproxy.catalog import Model, Prices, Rates
-from llmproxy.dialects.base import RequestFacts
+from llmproxy.dialects.base import Reading, RequestFacts, estimated
 from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
 from llmproxy.dialects.openai_audio import TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
@@ -16,8 +16,16 @@ from llmproxy.dialects.openai_speech import OpenAISpeech
 from llmproxy.errors import ApiError
 from llmproxy.input_bound import input_estimate
 from llmproxy.ledger import Standing
-from llmproxy.money import MULTIPLIER_ONE
-from llmproxy.quote import HoldPolicy, Quote, insufficient_credit, make_quote, with_likely_units
+from llmproxy.meters import Room
+from llmproxy.money import MULTIPLIER_ONE, format_usd
+from llmproxy.quote import (
+    HoldPolicy,
+    Quote,
+    budget_exceeded,
+    insufficient_credit,
+    make_quote,
+    with_likely_units,
+)
 from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
 
@@ -136,10 +144,38 @@ def test_a_strict_server_says_why_there_is_no_bound() -> None:
     assert "its own choice. Use a model" in refusal(SPOKEN, BY_TOKEN, is_strict=True)
 
 
-def test_a_402_for_images_names_no_maximum_of_tokens() -> None:
-    error = insufficient_credit(quote(MADE, BY_TOKEN), Standing(10**9, 10**9 - 1))
+ONE = OpenAIImages("images/generations").read_request(b'{"model":"gpt-image-2","prompt":"a"}')
+ONE_ELSEWHERE = OpenAIImages("images/generations").read_request(b'{"model":"m","prompt":"a"}')
+
+
+@pytest.mark.parametrize(
+    ("facts", "rates", "advice"),
+    [
+        (MADE, BY_TOKEN, "ask for fewer images, a smaller size or a lower quality"),
+        (ONE, BY_TOKEN, "ask for a smaller size or a lower quality"),
+        (MADE, BY_IMAGE, "ask for fewer images"),
+        (ONE, BY_IMAGE, "use another model"),
+        # Of others' models nobody knows what size and quality do.
+        (ONE_ELSEWHERE, BY_TOKEN, "use another model"),
+        (SPOKEN, BY_TOKEN, "send less input"),
+        (SPEECH, BY_CHARACTER, "send less input"),
+        (HEARD, BY_HOUR, "send less input"),
+        (HEARD, BY_TOKEN, "send less input"),
+    ],
+)
+def test_a_402_for_images_and_sound_advises_what_these_have(
+    facts: RequestFacts, rates: Rates, advice: str
+) -> None:
+    needs = quote(facts, rates)
+    error = insufficient_credit(needs, Standing(10**9, 10**9 - 1))
     assert error.fields["max_tokens_affordable"] == 0
-    assert "no max_tokens would fit" in error.message
+    assert error.message == (
+        f"Insufficient credit balance — top up or {advice}. "
+        f"Needed {format_usd(needs.amount_nanousd)} USD, available 0.000000001 USD."
+    )
+    over = budget_exceeded(needs, Room("monthly", 5, 4, 0, 1_796_083_200_000)).message
+    assert f" this request — {advice}, or wait until " in over
+    assert "max_tokens" not in over
 
 
 @pytest.mark.parametrize(
@@ -155,6 +191,16 @@ def test_an_estimate_counts_what_was_asked_for(facts: RequestFacts, expected: Le
     other = Leg(input=1, model="x")
     usage = Usage((Leg(input=9, output=5), other))
     assert with_likely_units(usage, facts).legs == (expected, other)
+
+
+@pytest.mark.parametrize(("came", "counted"), [(1, 1), (2, 2), (3, 2), (0, 2)])
+def test_of_the_images_that_came_not_more_count_than_were_asked_for(
+    came: int, counted: int
+) -> None:
+    """Where none is known to have come whole, as in a stream that broke off, those asked for do."""
+    usage = estimated(Reading(seen_bytes=9, images=came), 9, 5)
+    expected = Leg(input=9, output=3, output_image=3, images=counted)
+    assert with_likely_units(usage, MADE).legs == (expected,)
 
 
 def test_bodies_are_called_what_they_were_read_as() -> None:
@@ -201,6 +247,17 @@ def test_a_stream_of_speech_is_held_in_full() -> None:
     assert quote(read, TEXT_ONLY, mode="chat").held_output_tokens == 9000
 
 
-def test_the_estimate_of_clips_is_that_of_the_hold() -> None:
-    read = GeminiContents(GENERATE, "m").read_request(clip("video/mp4", b"x" * 99))
-    assert input_estimate(read.input) == -(-read.input.text_bytes // 3) + 300
+@pytest.mark.parametrize(
+    ("kind", "held", "likely"),
+    [
+        # A minute, at 8,000 bytes a second; eight are held, at 1,000.
+        ("audio/mp3", 480 * 32, 60 * 32),
+        # Of video there is one figure: half a minute, at 16,000.
+        ("video/mp4", 30 * 300, 30 * 300),
+    ],
+)
+def test_the_estimate_of_a_clip_is_its_likely_length(kind: str, held: int, likely: int) -> None:
+    read = GeminiContents(GENERATE, "m").read_request(clip(kind, b"x" * 480_000))
+    text = read.input.text_bytes
+    assert input_estimate(read.input) == -(-text // 3) + likely
+    assert quote(read, CLIPS).input_tokens == text // 3 + 600 + held

@@ -8,11 +8,10 @@ import binascii
 from typing import NamedTuple
 
 from llmproxy.dialects import sound
+from llmproxy.dialects.base import ClipTokens
 from llmproxy.dialects.media import text_length
 from llmproxy.dialects.multipart_gate import HEAD_BYTES, File
 
-AUDIO_SECOND_TOKENS = 32
-"""As Google's guide to tokens has it."""
 VIDEO_SECOND_TOKENS = 300
 """A frame of 258 tokens, 32 of its sound, and the time that stands beside them."""
 VIDEO_BYTES_PER_SECOND_MIN = 16_000
@@ -28,7 +27,7 @@ class Clip(NamedTuple):
 
     data_bytes: int
     """Of its base64 in the body."""
-    tokens: int
+    tokens: ClipTokens
     """At most, where it is sure; else of nearly all that have this size."""
     is_sure: bool
     is_video: bool
@@ -50,12 +49,12 @@ def read_clip(data: str, kind: str) -> Clip:
     size = -(-data_bytes * 3 // 4)
     if kind.startswith("video/"):
         seconds = -(-size // VIDEO_BYTES_PER_SECOND_MIN)
-        return Clip(data_bytes, seconds * VIDEO_SECOND_TOKENS, is_sure=False, is_video=True)
+        tokens = seconds * VIDEO_SECOND_TOKENS
+        return Clip(data_bytes, ClipTokens(tokens, tokens), is_sure=False, is_video=True)
     file = File("data", size, _head(data), (), kind.partition(";")[0].rstrip())
-    wav = sound.read_wav(file)
-    seconds = sound.seconds_max(file) if wav is None else wav.seconds
-    is_sure = wav is not None and wav.is_sure
-    return Clip(data_bytes, seconds * AUDIO_SECOND_TOKENS, is_sure, is_video=False)
+    longest, likely, is_sure = sound.length(file)
+    rate = sound.GEMINI_SECOND_TOKENS
+    return Clip(data_bytes, ClipTokens(longest * rate, likely * rate), is_sure, is_video=False)
 
 
 def frames_per_second(given: object) -> int:

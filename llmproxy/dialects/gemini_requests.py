@@ -3,8 +3,8 @@
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from llmproxy.dialects.base import KEPT, SEARCHES_MAX_DEFAULT, not_metered
-from llmproxy.dialects.gemini_clips import frames_per_second, is_clip, read_clip
+from llmproxy.dialects.base import KEPT, SEARCHES_MAX_DEFAULT, ClipTokens, not_metered
+from llmproxy.dialects.gemini_clips import Clip, frames_per_second, is_clip, read_clip
 from llmproxy.dialects.gemini_fields import listed, named, objects
 from llmproxy.dialects.json_gate import maximum, text, whole
 from llmproxy.dialects.media import in_base64
@@ -30,10 +30,10 @@ class Contents(NamedTuple):
     pdf_pages: int
     data_bytes: int
     """Of all of these in the body."""
-    clip_tokens: int
-    """Of audio and video, at most as far as can be told."""
+    clip_tokens: ClipTokens
+    """Of audio and video."""
     unsure_clips: int
-    """Those of which that is no bound."""
+    """Those of which the most is no bound."""
     has_clips: bool
 
 
@@ -72,7 +72,8 @@ def read_contents(*contents: object) -> Contents:
         ApiError: 400, for content that cannot be metered, or that lives at the provider.
     """
     media = pdf_pages = data_bytes = 0
-    clips, fps = [], 1
+    clips: list[Clip] = []
+    fps = 1
     for part in objects(*contents):
         if "fileUri" in part:
             _require_link(part)
@@ -93,9 +94,18 @@ def read_contents(*contents: object) -> Contents:
         media,
         pdf_pages,
         data_bytes + sum(clip.data_bytes for clip in clips),
-        sum(clip.tokens * (fps if clip.is_video else 1) for clip in clips),
+        _clip_tokens(clips, fps),
         sum(not clip.is_sure for clip in clips),
         has_clips=bool(clips),
+    )
+
+
+def _clip_tokens(clips: list[Clip], fps: int) -> ClipTokens:
+    """Return what clips have together; `fps` frames of each second of a video are read."""
+    seen = [(clip.tokens, fps if clip.is_video else 1) for clip in clips]
+    return ClipTokens(
+        sum(tokens.most * times for tokens, times in seen),
+        sum(tokens.likely * times for tokens, times in seen),
     )
 
 

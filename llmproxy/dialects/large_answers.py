@@ -55,6 +55,8 @@ class LargeAnswer:
         if read.is_by_request:
             return read
         read = msgspec.structs.replace(read, seen_bytes=self.size)
+        if read.usage is not None and read.problem is not None:
+            return read  # what it costs is all that is known of it
         problem = read.problem
         if read.usage is None:
             if problem is None and not read.has_error:

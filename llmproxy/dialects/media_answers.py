@@ -4,13 +4,20 @@ Their usage is read here, plain or streamed, and with it what the provider itsel
 know what of an event was generated, nor what the counts mean: that is each endpoint's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from typing_extensions import override
 
-from llmproxy.dialects.answers import ABSENT, decoded, is_given, make_reading, text_of
+from llmproxy.dialects.answers import (
+    ABSENT,
+    UNREADABLE,
+    decoded,
+    is_given,
+    make_reading,
+    text_of,
+)
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_provider_cost
 from llmproxy.dialects.sse import EventStream
@@ -18,7 +25,10 @@ from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Leg, Movers, Usage
 
 Legs = Callable[[Any], tuple[Leg, ...]]
-"""Reads what was used from what an answer tells; raises UsageError for what cannot be true."""
+"""Reads what was used from an answer's usage, None where it has none.
+
+Raises UsageError for what cannot be true.
+"""
 
 
 class MediaEvent(msgspec.Struct):
@@ -33,9 +43,10 @@ E = TypeVar("E", bound=MediaEvent)
 
 
 def read_media(
-    raw: msgspec.Raw,
+    usage: msgspec.Raw,
     legs: Legs,
     *,
+    beside: Mapping[str, msgspec.Raw],
     model: msgspec.Raw = ABSENT,
     seen_bytes: int,
     is_final: bool,
@@ -43,28 +54,55 @@ def read_media(
 ) -> Reading:
     """Return what has been read of an answer, with the cost that its provider reports.
 
+    That is the bill of some models, whatever else can be read: so it is kept where nothing is.
+
     Args:
-        raw: what it tells of its usage; absent or null when that is nothing.
+        usage: the usage object as it came; absent or null when there is none.
         legs: reads it.
+        beside: other members of the answer that `legs` reads.
         model: the model that answered.
         seen_bytes: how much generated text has passed, or what other data counts for.
         is_final: nothing more can come that changes the usage.
         has_error: the answer is, or ended in, an error.
     """
 
-    def usage() -> Usage:
-        told = msgspec.json.decode(raw)
+    def read() -> Usage:
+        told = msgspec.json.decode(usage) if is_given(usage) else None
         return Usage(legs(told), provider_cost=read_provider_cost(told))
 
-    return make_reading(
-        bytes(raw) if is_given(raw) else None,
-        usage,
+    reading = make_reading(
+        _record(usage, beside),
+        read,
         model=text_of(model),
         movers=Movers(),
         seen_bytes=seen_bytes,
         is_final=is_final,
         has_error=has_error,
     )
+    if reading.problem is None or not is_final:
+        return reading
+    cost = _cost(usage)
+    if cost is None:
+        return reading
+    return msgspec.structs.replace(
+        reading, usage=Usage((Leg(),), provider_cost=cost), is_final=True
+    )
+
+
+def _record(usage: msgspec.Raw, beside: Mapping[str, msgspec.Raw]) -> bytes | None:
+    """Return what a charge rests on as it came: the usage, in an object with what stood beside."""
+    others = {name: raw for name, raw in beside.items() if is_given(raw)}
+    if not others:
+        return bytes(usage) if is_given(usage) else None
+    return msgspec.json.encode({"usage": usage, **others} if is_given(usage) else others)
+
+
+def _cost(usage: msgspec.Raw) -> int | None:
+    """Return the cost that a usage object tells, of which nothing else can be read."""
+    try:
+        return read_provider_cost(msgspec.json.decode(usage))
+    except UNREADABLE:
+        return None
 
 
 class MediaStreamReader(BaseStreamReader, Generic[E]):
@@ -105,6 +143,7 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         return read_media(
             self._usage,
             self._legs,
+            beside={},
             seen_bytes=max(seen_bytes, self._whole_bytes_min if self._is_complete else 0),
             is_final=self._is_complete or self._has_error,
             has_error=self._has_error,

@@ -22,7 +22,7 @@ from llmproxy.dialects.answers import (
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, not_metered
 from llmproxy.dialects.json_gate import flag, required_model, text
 from llmproxy.dialects.media_answers import MediaEvent, MediaStreamReader, read_media
-from llmproxy.dialects.multipart_gate import File, parse_form, with_numbers
+from llmproxy.dialects.multipart_gate import parse_form, with_numbers
 from llmproxy.dialects.openai_usage import INPUT, PROMPT, read_usage
 from llmproxy.errors import invalid_request
 from llmproxy.usage import TOKENS_MAX, Leg, Movers, UsageError, count
@@ -67,7 +67,8 @@ class OpenAIAudio:
         self._require_format(fields)
         if len(form.files) != 1:
             raise invalid_request("The form must have exactly one `file`.", param="file")
-        longest, likely, is_sure = self._seconds(form.files[0])
+        longest, likely, is_sure = sound.length(form.files[0])
+        longest, likely = max(longest, self._seconds_min), max(likely, self._seconds_min)
         return RequestFacts(
             model=model,
             is_stream=flag(fields, "stream"),
@@ -91,14 +92,6 @@ class OpenAIAudio:
                 f"such an answer does not tell what it used; use {' or '.join(self._formats[:2])}",
             )
 
-    def _seconds(self, file: File) -> tuple[int, int, bool]:
-        """Return how long a file is at most, how long it is likely to be, and if that is sure."""
-        wav = sound.read_wav(file)
-        longest = sound.seconds_max(file) if wav is None else wav.seconds
-        likely = sound.seconds_likely(file) if wav is None else wav.seconds
-        least = self._seconds_min
-        return max(longest, least), max(likely, least), wav is not None and wav.is_sure
-
     def upstream_body(self, body: bytes, facts: RequestFacts, *, injects_usage: bool) -> bytes:
         """Return the body as it is: those that report usage always do."""
         del facts, injects_usage
@@ -111,18 +104,12 @@ class OpenAIAudio:
             nothing = unreadable(body)
             return msgspec.structs.replace(nothing, seen_bytes=max(1, nothing.seen_bytes))
         has_error = is_given(answer.error)
-        has_usage = is_given(answer.usage)
-
-        def legs(told: object) -> tuple[Leg, ...]:
-            if not has_usage:
-                return (read_audio_leg(None, told, self._seconds_min),)
-            return (read_audio_leg(told, _decoded(answer.duration), self._seconds_min),)
-
         # How long a file is says nothing of what an error costs.
         duration = ABSENT if has_error else answer.duration
         return read_media(
-            answer.usage if has_usage else duration,
-            legs,
+            answer.usage,
+            lambda told: (read_audio_leg(told, _decoded(duration), self._seconds_min),),
+            beside={"duration": duration},
             model=answer.model,
             # Silence has been listened to as well, and that is what is billed.
             seen_bytes=text_bytes(answer.text) if has_error else max(1, text_bytes(answer.text)),

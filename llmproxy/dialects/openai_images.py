@@ -15,6 +15,7 @@ from llmproxy.dialects.answers import (
     ABSENT,
     decoded,
     is_given,
+    text_bytes,
     text_of,
     unreadable,
 )
@@ -64,7 +65,7 @@ _USUAL_SIZE = "1024x1024"
 _PIXELS_MAX = 3840 * 2160
 _EDGE_MAX = 3840
 _SIZE = re.compile(r"([1-9]\d{1,3})x([1-9]\d{1,3})", re.ASCII)
-_BY_THE_TABLE = re.compile(r"(?:.*/)?(?:chat)?gpt-image-.*|(?:.*/)?chatgpt-image-.*", re.ASCII)
+_BY_THE_TABLE = re.compile(r"(?:.*/)?(?:chat)?gpt-image-.*", re.ASCII)
 """Models whose images have the tokens of OpenAI's calculator; others may have any number."""
 _FORMATS = (None, "png", "jpeg", "webp")
 _UNBOUNDED = (
@@ -125,9 +126,9 @@ class OpenAIImages:
         answer, is_whole = decoded(_answer_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
-        made = 0 if answer.data is None else len(answer.data)
-        if not is_given(answer.usage) and made:
-            seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
+        made = _made(answer.data)
+        seen = -(-len(body) // BYTES_PER_SEEN_BYTE) if made or not is_whole else 0
+        if made and not is_given(answer.usage):
             usage = Usage((Leg(images=made),))
             return Reading(
                 usage,
@@ -139,9 +140,10 @@ class OpenAIImages:
             )
         reading = read_media(
             answer.usage,
-            _legs(answer.svg_usage),
+            _legs(made, answer.svg_usage),
+            beside={"svg_usage": answer.svg_usage},
             model=answer.model,
-            seen_bytes=-(-len(body) // BYTES_PER_SEEN_BYTE) if made else 0,
+            seen_bytes=seen,
             is_final=True,
             has_error=is_given(answer.error),
         )
@@ -151,7 +153,7 @@ class OpenAIImages:
         """Return a reader for one stream."""
         del withholds_usage
         return _ImageStreamReader(
-            _event_decoder, _COMPLETED, _generated, _legs(ABSENT), whole_bytes_min=1
+            _event_decoder, _COMPLETED, _generated, _legs(), whole_bytes_min=1
         )
 
 
@@ -222,15 +224,30 @@ def _count(images: object) -> int:
     return 1 if images else 0
 
 
+class _Item(msgspec.Struct):
+    b64_json: msgspec.Raw = ABSENT
+    url: msgspec.Raw = ABSENT
+
+
 class _Answer(msgspec.Struct):
     model: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     svg_usage: msgspec.Raw = ABSENT
-    data: list[msgspec.Raw] | None = None
+    data: list[_Item | None] | None = None
     error: msgspec.Raw = ABSENT
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
+
+
+def _made(data: list[_Item | None] | None) -> int:
+    """Return how many images have come: an item without data or a link is none."""
+    return sum(1 for item in data or () if item and (_is_text(item.b64_json) or _is_text(item.url)))
+
+
+def _is_text(raw: msgspec.Raw) -> bool:
+    # What is longer than `null` is not looked into: it may be megabytes.
+    return len(raw) > len(b"null") or text_bytes(raw) > 0
 
 
 class _Event(MediaEvent):
@@ -247,26 +264,36 @@ class _ImageStreamReader(MediaStreamReader[_Event]):
         return msgspec.structs.replace(super().reading(), images=int(self.is_complete))
 
 
+_COUNTS = (INPUT.input, INPUT.output, "total_tokens")
 _COMPLETED = ("image_generation.completed", "image_edit.completed")
 
 
 def _generated(event: _Event, unread: int | None) -> int:
-    seen = len(event.b64_json) if unread is None else unread
+    seen = unread
+    if seen is None:
+        seen = len(event.b64_json) if _is_text(event.b64_json) else 0
     if not seen:
         return 0
     return PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE
 
 
-def _legs(raw_svg: msgspec.Raw) -> Legs:
-    """Return what reads the usage of images, with one of them that another model has drawn."""
+def _legs(made: int = 0, raw_svg: msgspec.Raw = ABSENT) -> Legs:
+    """Return what reads the usage of images, with one of them that another model has drawn.
+
+    Where it has no tokens at all, as xAI's with its cost alone, the images that were made count.
+    """
 
     def legs(usage: object) -> tuple[Leg, ...]:
-        image = _image_leg(usage)
+        image = Leg(images=made) if made and _tells_no_tokens(usage) else _image_leg(usage)
         if not is_given(raw_svg):
             return (image,)
         return image, _svg_leg(msgspec.json.decode(raw_svg))
 
     return legs
+
+
+def _tells_no_tokens(usage: object) -> bool:
+    return isinstance(usage, dict) and usage.keys().isdisjoint(_COUNTS)
 
 
 def _image_leg(usage: object) -> Leg:

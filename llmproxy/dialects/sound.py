@@ -1,4 +1,6 @@
-"""Owns how long the sound in a file can be, from its first bytes and its size. Pure.
+"""Owns how long the sound in a file is, at most and likely, and what a second of it is in tokens.
+
+From its first bytes and its size. Pure.
 
 Exact for plain WAV files; of all others only their size tells anything. What a WAV file says of
 itself is not what every decoder believes: ffmpeg, the most usual one, looks into its samples for
@@ -11,6 +13,10 @@ from typing import NamedTuple
 
 from llmproxy.dialects.multipart_gate import HEAD_BYTES, File
 
+GEMINI_SECOND_TOKENS = 32
+"""Of a second, as Google's guide to tokens has it: the highest number of those that say one."""
+OPENAI_SECOND_TOKENS = 10
+"""One for each tenth of a second."""
 BYTES_PER_SECOND_MIN = 1000
 """8 kbit/s, the lowest rate that MP3 has. Silence in other formats may take less: no bound."""
 BYTES_PER_SECOND = 8000
@@ -43,6 +49,16 @@ _WAV_TYPES = frozenset(
 )
 
 
+class Length(NamedTuple):
+    """How many seconds of sound a file has; begun ones count."""
+
+    longest: int
+    """By the lowest ordinary rate, where its size is all that is known: hardly any has more."""
+    likely: int
+    is_sure: bool
+    """It surely has no more than the longest."""
+
+
 class Wav(NamedTuple):
     """What is known of a WAV file of plain samples."""
 
@@ -50,6 +66,15 @@ class Wav(NamedTuple):
     """Begun ones count."""
     is_sure: bool
     """No decoder is known to take its samples for something else, and longer."""
+
+
+def length(file: File) -> Length:
+    """Return how long the sound in a file is; see `read_wav`."""
+    wav = read_wav(file)
+    if wav is not None:
+        return Length(wav.seconds, wav.seconds, wav.is_sure)
+    longest, likely = -(-file.size // BYTES_PER_SECOND_MIN), -(-file.size // BYTES_PER_SECOND)
+    return Length(longest, likely, is_sure=False)
 
 
 def read_wav(file: File) -> Wav | None:
@@ -111,13 +136,3 @@ def _may_be_other(head: bytes) -> bool:
     """
     is_act = head[256:257] == b"\x84" and not any(head[44:256]) and not any(head[264:512])
     return is_act or _IEC_61937.search(head) is not None
-
-
-def seconds_max(file: File) -> int:
-    """Return how many seconds of sound a file has at most, by the lowest ordinary rate."""
-    return -(-file.size // BYTES_PER_SECOND_MIN)
-
-
-def seconds_likely(file: File) -> int:
-    """Return how many seconds of sound a file is likely to have."""
-    return -(-file.size // BYTES_PER_SECOND)

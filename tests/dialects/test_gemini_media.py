@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from llmproxy.dialects.base import InputFacts
+from llmproxy.dialects.base import ClipTokens, InputFacts
 from llmproxy.errors import ApiError
 from tests.support.forms import wav
 from tests.support.gemini_requests import CONTENTS, encode, facts, refused, with_part
@@ -57,28 +57,29 @@ def test_the_words_of_a_tool_are_not_looked_into() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "content", "tokens", "unsure"),
+    ("kind", "content", "most", "likely", "unsure"),
     [
         # Two seconds and a sample, so three of 32 tokens.
-        ("audio/wav", wav(16_001), 96, 0),
-        ("audio/wav; rate=8000", wav(16_001), 96, 0),
-        (" Audio/X-WAV", wav(16_001), 96, 0),
-        # By their size: 16,047 bytes at 1,000 a second (a bit more in base64) are 17 seconds.
-        ("audio/wav", wav(16_001, width=2), 96, 1),
-        ("audio/mp3", wav(16_001), 17 * 32, 1),
-        ("audio/wav", b"x" * 16_047, 17 * 32, 1),
+        ("audio/wav", wav(16_001), 96, 96, 0),
+        ("audio/wav; rate=8000", wav(16_001), 96, 96, 0),
+        (" Audio/X-WAV", wav(16_001), 96, 96, 0),
+        ("audio/wav", wav(16_001, width=2), 96, 96, 1),
+        # By their size: 16,047 bytes at 1,000 a second are 17 seconds, and likely 3, at 8,000.
+        ("audio/mp3", wav(16_001), 17 * 32, 3 * 32, 1),
+        ("audio/wav", b"x" * 16_047, 17 * 32, 3 * 32, 1),
         # At 16,000 bytes a second 2; each of 300 tokens.
-        ("video/mp4", b"x" * 16_047, 2 * 300, 1),
-        ("Video/x", b"x" * 15_999, 300, 1),
+        ("video/mp4", b"x" * 16_047, 2 * 300, 2 * 300, 1),
+        ("Video/x", b"x" * 15_999, 300, 300, 1),
     ],
 )
 def test_audio_and_video_count_by_their_length(
-    kind: str, content: bytes, tokens: int, unsure: int
+    kind: str, content: bytes, most: int, likely: int, unsure: int
 ) -> None:
     data = base64.b64encode(content).decode()
     contents = [{"parts": [{"inlineData": {"mimeType": kind, "data": data}}]}]
     body = encode(contents=contents)
     read = CONTENTS.read_request(body)
+    tokens = ClipTokens(most, likely)
     assert read.input == InputFacts(len(body) - len(data), clip_tokens=tokens, unsure_clips=unsure)
     assert read.media == ("input_audio", "input_image", "output_image")
 
@@ -89,15 +90,16 @@ def test_audio_in_a_large_body_counts_alike() -> None:
     contents = [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": data}}]}]
     body = encode(contents=contents)
     read = CONTENTS.read_request(body)
-    assert read.input == InputFacts(len(body) - len(data), clip_tokens=100 * 32)
+    tokens = ClipTokens(100 * 32, 100 * 32)
+    assert read.input == InputFacts(len(body) - len(data), clip_tokens=tokens)
     escaped = body.replace(data[:4].encode(), b"\\u0055" + data[1:4].encode())
-    assert CONTENTS.read_request(escaped).input.clip_tokens == 100 * 32
+    assert CONTENTS.read_request(escaped).input.clip_tokens == tokens
     assert CONTENTS.read_request(escaped).input.unsure_clips == 0
 
 
 def test_what_is_no_base64_is_no_wav() -> None:
     read = with_part({"inlineData": {"mimeType": "audio/wav", "data": "!" * 400}})
-    assert (read.input.clip_tokens, read.input.unsure_clips) == (32, 1)
+    assert (read.input.clip_tokens, read.input.unsure_clips) == (ClipTokens(32, 32), 1)
 
 
 def test_data_that_are_no_text_count_by_their_bytes() -> None:
@@ -113,7 +115,7 @@ def test_data_that_are_no_text_count_by_their_bytes() -> None:
 @pytest.mark.parametrize("name", ["videoMetadata", "video_metadata"])
 def test_more_frames_of_a_video_count_more(name: str, fps: object, times: int) -> None:
     video = {"inlineData": {"mimeType": "video/mp4", "data": "AAAA"}, name: {"fps": fps}}
-    assert with_part(video).input.clip_tokens == 300 * times
+    assert with_part(video).input.clip_tokens == ClipTokens(300 * times, 300 * times)
 
 
 @pytest.mark.parametrize(

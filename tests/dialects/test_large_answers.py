@@ -9,7 +9,7 @@ import pytest
 from llmproxy.dialects.base import Endpoint, Reading
 from llmproxy.dialects.large_answers import BEGINNING_BYTES, END_BYTES, LargeAnswer
 from llmproxy.routes import endpoints_of
-from llmproxy.usage import Leg
+from llmproxy.usage import Leg, Usage
 from tests.support.answers import anthropic_message, anthropic_usage, openai_chat, openai_usage
 
 ENDPOINTS = {one.name: one for one in endpoints_of("openai", "openai")}
@@ -104,6 +104,15 @@ def test_what_is_no_object_is_not_the_expected_json() -> None:
         reading = read(CHAT, body)
         assert (reading.usage, reading.seen_bytes) == (None, len(body))
         assert reading.problem == "the answer is not the expected JSON"
+
+
+def test_a_large_image_costs_what_its_provider_bills() -> None:
+    """In 10⁻¹⁵ USD; xAI tells nothing else, and its images were not kept."""
+    data = [{"b64_json": LONG}]
+    body = encode(data=data, usage={"cost_in_usd_ticks": 2 * 10**8})
+    reading = read(ENDPOINTS["images/generations"], body)
+    assert reading.usage == Usage((Leg(),), provider_cost=2 * 10**13)
+    assert (reading.is_final, reading.seen_bytes) == (True, len(body))
 
 
 def test_no_tokens_at_all_are_not_believed_of_a_large_answer() -> None:

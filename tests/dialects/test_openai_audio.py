@@ -189,6 +189,37 @@ def test_a_transcript_tells_what_the_provider_bills() -> None:
     assert streamed == Usage((heard,), provider_cost=508_000_000_000)
 
 
+def test_what_the_provider_bills_of_sound_counts_where_nothing_else_can_be_read() -> None:
+    """In 10⁻¹⁵ USD."""
+    usage = {"type": "duration", "seconds": -1, "cost": 0.000508}
+    plain = TRANSCRIPTIONS.read_answer(json.dumps({"text": "a", "usage": usage}).encode())
+    absurd = {**COUNTS, "output_tokens": -1, "cost": 0.000508}
+    streamed = read_events(TRANSCRIPTIONS, {"type": "transcript.text.done", "usage": absurd})
+    spoken = read_events(SPEECH, {"type": "speech.audio.done", "usage": absurd})
+    for reading in (plain, streamed, spoken):
+        assert reading.usage == Usage((Leg(),), provider_cost=508_000_000_000)
+        assert (reading.is_final, bool(reading.problem)) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("members", "record"),
+    [
+        (b'"usage":{"seconds":  8.5}', b'{"seconds":  8.5}'),
+        (b'"duration":8.50', b'{"duration":8.50}'),
+        (
+            b'"duration":8.50,"usage":{"type": "tokens"}',
+            b'{"usage":{"type": "tokens"},"duration":8.50}',
+        ),
+        (b'"duration":null,"usage":{"seconds":1}', b'{"seconds":1}'),
+        (b'"duration":8,"usage":{"seconds":1},"error":{}', b'{"seconds":1}'),
+        (b'"duration":8,"error":{}', None),
+    ],
+)
+def test_the_record_has_the_length_of_the_sound_too(members: bytes, record: bytes | None) -> None:
+    reading = TRANSCRIPTIONS.read_answer(b'{"text":"a",' + members + b"}")
+    assert reading.raw_usage == record
+
+
 @pytest.mark.parametrize(
     "answer",
     [

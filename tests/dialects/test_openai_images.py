@@ -8,7 +8,7 @@ import pytest
 from llmproxy.dialects.base import RequestFacts
 from llmproxy.dialects.openai_images import image_tokens_max
 from llmproxy.routes import endpoints_of
-from llmproxy.usage import Leg
+from llmproxy.usage import Leg, Usage
 from tests.support.forms import form
 from tests.support.reading import only_leg, read_events, refusal_of
 
@@ -215,7 +215,92 @@ def test_what_another_model_has_drawn_is_a_leg_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "usage", [{}, {**COUNTS, "input_tokens": -1}, {**COUNTS, "total_tokens": 1}, [], {"cost": 1}]
+    ("data", "made"),
+    [
+        ([{"b64_json": "aaaa"}, {"url": "https://x"}, {"b64_json": None, "url": "https://x"}], 3),
+        ([{"b64_json": "aaaa"}, {"b64_json": None}, {"url": ""}, {"revised_prompt": "p"}, {}], 1),
+        ([None, {"url": "https://x", "b64_json": ""}, {"url": "/", "b64_json": None}], 2),
+        ([{"b64_json": None, "url": None}], 0),
+    ],
+)
+def test_an_image_has_come_where_there_are_its_data_or_a_link(
+    data: list[object], made: int
+) -> None:
+    reading = IMAGES.read_answer(image_answer(data=data))
+    assert (reading.images, reading.is_final, bool(reading.seen_bytes)) == (
+        made,
+        made > 0,
+        made > 0,
+    )
+    assert reading.usage == (Usage((Leg(images=made),)) if made else None)
+    assert IMAGES.read_answer(image_answer(data=data, usage=COUNTS)).images == made
+
+
+@pytest.mark.parametrize("item", [7, "aaaa", ["b64_json"]])
+def test_items_that_are_none_are_not_known_to_be_images(item: object) -> None:
+    body = image_answer(data=[item, {"url": "https://x"}])
+    reading = IMAGES.read_answer(body)
+    assert (reading.images, reading.is_final, reading.seen_bytes) == (0, False, len(body))
+    absurd = image_answer(data=[item], usage={**COUNTS, "input_tokens": -1})
+    assert (IMAGES.read_answer(absurd).usage, IMAGES.read_answer(absurd).seen_bytes) == (None, 1)
+    assert only_leg(IMAGES.read_answer(image_answer(data=[item], usage=COUNTS))).output == 200
+
+
+def test_a_partial_image_without_data_is_none() -> None:
+    partial = {"type": "image_generation.partial_image", "b64_json": None}
+    assert read_events(IMAGES, partial).seen_bytes == 0
+    reader = IMAGES.stream_reader(withholds_usage=False)
+    reader.events.feed(b'data: {"b64_json": no JSON' + b" " * 300 + b"}\n\n")
+    assert reader.seen_bytes == 300 + 321 // 256  # of what cannot be read all counts
+
+
+@pytest.mark.parametrize(("usage", "cost"), [({}, None), ({"cost_in_usd_ticks": 4 * 10**8}, 4)])
+def test_where_no_tokens_are_told_the_images_count(usage: object, cost: int | None) -> None:
+    """As xAI answers, with what it bills and nothing else; a tick is 10⁻¹⁰ USD."""
+    reading = IMAGES.read_answer(image_answer(data=[{"url": "x"}] * 2, usage=usage))
+    assert (reading.is_final, reading.problem) == (True, None)
+    told = None if cost is None else cost * 10**13
+    assert reading.usage == Usage((Leg(images=2),), provider_cost=told)
+    none = IMAGES.read_answer(image_answer(data=[], usage=usage))
+    assert (none.is_final, none.problem) == (cost is not None, "usage has no token counts")
+
+
+UNREAD = [
+    ({**COUNTS, "input_tokens": -1}, "absurd token count -1"),
+    ({**COUNTS, "total_tokens": 1}, "usage contradicts itself"),
+    ({"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}, "usage reports no tokens"),
+]
+
+
+@pytest.mark.parametrize(("usage", "problem"), UNREAD)
+def test_what_the_provider_bills_counts_where_the_tokens_beside_it_cannot_be_true(
+    usage: dict[str, int], problem: str
+) -> None:
+    told = {**usage, "cost": 0.02}
+    plain = IMAGES.read_answer(image_answer(usage=told))
+    completed = {"type": "image_generation.completed", "b64_json": "aaaa", "usage": told}
+    for reading in (plain, read_events(IMAGES, completed)):
+        assert reading.usage == Usage((Leg(),), provider_cost=2 * 10**13)
+        assert (reading.is_final, reading.images) == (True, 1)
+        assert (reading.problem or "").startswith(problem)
+        assert json.loads(reading.raw_usage or b"") == told
+    running = read_events(IMAGES, {**completed, "type": "image_generation.partial_image"})
+    assert (running.is_final, running.usage) == (False, None)
+    for cost in (-1, "0.02", None):
+        assert IMAGES.read_answer(image_answer(usage={**told, "cost": cost})).usage is None
+
+
+def test_the_record_has_what_another_model_has_drawn() -> None:
+    written = (
+        b'{"usage":{"input_tokens": 1,"output_tokens":2},"svg_usage":{"model": "m"},"data":[]}'
+    )
+    assert IMAGES.read_answer(written).raw_usage == (
+        b'{"usage":{"input_tokens": 1,"output_tokens":2},"svg_usage":{"model": "m"}}'
+    )
+
+
+@pytest.mark.parametrize(
+    "usage", [{**COUNTS, "input_tokens": -1}, {**COUNTS, "total_tokens": 1}, []]
 )
 def test_an_absurd_usage_of_images_is_not_trusted(usage: object) -> None:
     reading = IMAGES.read_answer(image_answer(usage=usage))

@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "prices": {"image_1k": "40"},
         "cost_from": "provider",
     }
+    catalog["models"]["openai/by-the-image"] = catalog["models"]["xai/grok-imagine-image"]
     (home / "catalog.json").write_text(json.dumps(catalog))
     environ = {"LLMPROXY_CATALOG_FILE": str(home / "catalog.json")}
     with running_site(home, environ) as site:
@@ -284,10 +285,12 @@ def test_tokens_that_are_not_reported_are_estimated(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("cost", "nanousd"), [(0, 0), (0.03, 30_000_000)])
+@pytest.mark.parametrize("total", [2, 0, -1, None], ids=["true", "untrue", "absurd", "untold"])
 def test_what_the_provider_says_that_it_bills_is_the_bill_also_if_it_is_nothing(
-    site: Site, cost: float, nanousd: int
+    site: Site, cost: float, nanousd: int, total: int | None
 ) -> None:
-    usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "cost": cost}
+    tokens = {"input_tokens": 1, "output_tokens": 1, "total_tokens": total}
+    usage = {"cost": cost} if total is None else {**tokens, "cost": cost}
     site.stub.handle = plain(json.dumps({"data": [{"url": "x"}], "usage": usage}).encode())
     visitor = site.visitor()
     site.ask(visitor, IMAGES, b'{"model":"told-image","prompt":"a"}')
@@ -316,6 +319,43 @@ def test_images_without_usage_have_the_tokens_that_were_asked_for(
     assert "what this model has no price for" in row["reason"]
 
 
+@pytest.mark.parametrize(
+    ("usage", "basis"),
+    [
+        (None, "usage"),
+        ({"cost_in_usd_ticks": 2 * 10**8}, "usage"),
+        ({"input_tokens": 9, "output_tokens": 9, "total_tokens": 18}, "estimate"),
+        ({"input_tokens": -1, "output_tokens": 9}, "estimate"),
+        ({"input_tokens": -1, "output_tokens": 9, "cost": 0.5}, "estimate"),
+    ],
+    ids=["none", "cost", "tokens", "absurd", "absurd with a cost"],
+)
+def test_of_a_model_that_is_billed_by_the_image_those_that_came_are_paid(
+    site: Site, usage: object, basis: str
+) -> None:
+    """Three are asked for, and one comes; two items say that theirs was refused. Two cents each."""
+    data = [{"url": "https://x/a.png"}, {"b64_json": None}, {"revised_prompt": "a"}]
+    site.stub.handle = plain(json.dumps({"data": data, "usage": usage}).encode())
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, b'{"model":"by-the-image","prompt":"a","n":3}')
+    site.assert_paid(visitor, state="settled", basis=basis, nanousd=20_000_000)
+
+
+def test_images_that_were_all_refused_cost_nothing(site: Site) -> None:
+    site.stub.handle = plain(b'{"data":[{"b64_json":null},{"revised_prompt":"a"}]}')
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, b'{"model":"gpt-image-1.5","prompt":"a","n":2}')
+    site.assert_released(visitor)
+
+
+def test_the_record_of_a_transcript_has_what_its_charge_rests_on(site: Site) -> None:
+    site.stub.handle = plain(b'{"text":"a","duration":1.50,"usage":{"type": "duration"}}')
+    visitor = site.visitor()
+    ask_form(site, visitor, "whisper-1")
+    row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=2 * 100_000)
+    assert row["raw_usage"] == '{"usage":{"type": "duration"},"duration":1.50}'
+
+
 def test_images_of_an_answer_that_breaks_off_are_estimated_as_images(site: Site) -> None:
     case = EVERY["openai-images-stream"]
     site.stub.handle = stream(case.events[:1])
@@ -341,6 +381,7 @@ def test_a_402_says_what_images_would_need(site: Site) -> None:
     tokens_in = len(body) // 3 + 600
     nanousd = tokens_in * 8_000 + 1_756 * 32_000  # OpenAI's calculator: 48 × 48 × 3,048,576 / 4M
     assert got.error()["max_tokens_affordable"] == 0  # there is none that it could set
+    assert " — top up or ask for a smaller size or a lower quality. " in got.error()["message"]
     assert got.error()["needed_usd"] == f"{nanousd / 10**9:.9f}".rstrip("0")
     assert len(site.stub.requests) == seen
 
