@@ -296,10 +296,8 @@ def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> int:
     """
     done = tx.execute(
         """UPDATE api_keys SET revoked_at_ms = :now
-           WHERE user_id = :user AND name = :name
-             AND coalesce(revoked_at_ms, :never) > :now
-             AND coalesce(expires_at_ms, :never) > :now""",
-        {"now": now_ms, "user": user.id, "name": name, "never": NEVER_MS},
+           WHERE user_id = :user AND name = :name AND ends_at_ms > :now""",
+        {"now": now_ms, "user": user.id, "name": name},
     )
     if done.rowcount == 0:
         raise _no_live_key(user, name)
@@ -311,7 +309,7 @@ def end_api_key(tx: Tx, key: ApiKey, *, now_ms: int) -> None:
     tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms, key.id))
 
 
-_KEYS = (
+KEY_ROWS = (
     """
 SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
        expires_at_ms, revoked_at_ms,
@@ -322,7 +320,10 @@ FROM api_keys JOIN users ON users.id = user_id
               LEFT JOIN limits ON limits.id = api_keys.limits_id
 """
 )
+"""What `api_key_from` makes API keys of."""
 _KEY_COLUMNS = 7
+_OF_ALL = " ORDER BY users.name, api_keys.id LIMIT :limit"
+_OF_USER = " AND user_id = :user_id ORDER BY api_keys.id LIMIT :limit"
 
 
 def list_api_keys(
@@ -330,38 +331,24 @@ def list_api_keys(
 ) -> list[ApiKey]:
     """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
     rows = tx.execute(
-        _KEYS
-        + """WHERE (:user_id IS NULL OR user_id = :user_id)
-             AND (:live_at IS NULL OR (coalesce(revoked_at_ms, :never) > :live_at
-                                       AND coalesce(expires_at_ms, :never) > :live_at))
-           ORDER BY users.name, api_keys.id LIMIT :limit""",
-        {
-            "user_id": user.id if user else None,
-            "live_at": live_at_ms,
-            "never": NEVER_MS,
-            "limit": limit,
-        },
+        KEY_ROWS
+        + "WHERE (:live_at IS NULL OR ends_at_ms > :live_at)"
+        + (_OF_ALL if user is None else _OF_USER),
+        {"user_id": user and user.id, "live_at": live_at_ms, "limit": limit},
     )
-    return [_api_key(row) for row in rows]
+    return [api_key_from(row) for row in rows]
 
 
-def _api_key(row: sqlite3.Row) -> ApiKey:
+def api_key_from(row: sqlite3.Row) -> ApiKey:
+    """Return the API key of a row that `KEY_ROWS` selects."""
     return ApiKey(*(*row[:_KEY_COLUMNS], limits_from(row[_KEY_COLUMNS:])))
 
 
 def find_api_key(tx: Tx, user: User, key_id: int) -> ApiKey | None:
     """Return one API key of a user, live or ended; None when they have none with this id."""
-    row = tx.execute(_KEYS + "WHERE api_keys.id = ? AND user_id = ?", (key_id, user.id)).fetchone()
-    return None if row is None else _api_key(row)
-
-
-def count_keys_made(tx: Tx, user: User, *, since_ms: int) -> int:
-    """Return how many API keys of a user were made since a time, whatever became of them."""
-    row = tx.execute(
-        "SELECT count(*) FROM api_keys WHERE user_id = ? AND created_at_ms > ?",
-        (user.id, since_ms),
-    ).fetchone()
-    return int(row[0])
+    statement = KEY_ROWS + "WHERE api_keys.id = ? AND user_id = ?"
+    row = tx.execute(statement, (key_id, user.id)).fetchone()
+    return None if row is None else api_key_from(row)
 
 
 def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey]:
@@ -370,11 +357,14 @@ def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey
     Raises:
         NotFoundError: there is none.
     """
-    keys = list_api_keys(tx, user, limit=-1, live_at_ms=now_ms)
-    found = [key for key in keys if key.name == name]
-    if not found:
+    rows = tx.execute(
+        KEY_ROWS
+        + "WHERE user_id = ? AND ends_at_ms > ? AND api_keys.name = ? ORDER BY api_keys.id",
+        (user.id, now_ms, name),
+    ).fetchall()
+    if not rows:
         raise _no_live_key(user, name)
-    return found
+    return [api_key_from(row) for row in rows]
 
 
 def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes, Principal]:
@@ -386,13 +376,12 @@ def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes
     """
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
-                  users.rate_multiplier_micro,
-                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
-                  users.disabled_at_ms, api_keys.limits_id, users.limits_id
+                  users.rate_multiplier_micro, api_keys.ends_at_ms, users.disabled_at_ms,
+                  api_keys.limits_id, users.limits_id
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
-           WHERE ends > :since""",
-        {"never": NEVER_MS, "since": now_ms - ended_for_ms},
+           WHERE api_keys.ends_at_ms > ?""",
+        (now_ms - ended_for_ms,),
     ).fetchall()
     limits = limit_store.load_limits(tx, {limits_id for row in rows for limits_id in row[9:]})
     return {

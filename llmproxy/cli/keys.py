@@ -120,12 +120,12 @@ def rotate(
     expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
         owner = accounts.find_user(tx, user)
+        replaced = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
         api_key = accounts.rotate_api_key(
             tx, owner, name, now_ms=now_ms, overlap_ms=overlap_ms, expires_at_ms=expires_at_ms
         )
-        old, new = [key for key in accounts.list_api_keys(tx, owner, limit=-1) if key.name == name][
-            -2:
-        ]
+        old = accounts.find_api_key(tx, owner, replaced.id) or replaced
+        new = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
     if as_json:
         output.print_json(
             {
