@@ -63,6 +63,14 @@ def applied(olga: Visitor, **fields: str) -> httpx.Response:
     return olga.submit(f"{CATALOG}/set", **form)
 
 
+def removal(olga: Visitor, path: str) -> dict[str, str]:
+    """The fields of the form on a page that removes an own entry."""
+    form = olga.text(path).partition(f'action="{CATALOG}/remove"')[2].partition("</form>")[0]
+    hidden = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form)
+    assert {name for name, _ in hidden} == {"provider", "model", "seen"}
+    return {name: unescape(value) for name, value in hidden}
+
+
 def facts(olga: Visitor, name: str) -> dict[str, str]:
     html = olga.text(f"{MODEL}?name={name}")
     found = re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", html)
@@ -154,14 +162,15 @@ def test_an_override_is_told_of_and_removed(own_desk: Desk, olga: Visitor) -> No
     assert f"set by dashboard:{olga.name} on" in facts(olga, "openai/gpt-4o")["Prices from"]
     assert names(olga.text(f"{CATALOG}?own=1")) == ["openai/gpt-4o"]
     assert charged(own_desk, olga) > before
-    answer = olga.submit(f"{CATALOG}/remove", **GPT)
+    form = removal(olga, f"{MODEL}?name=openai/gpt-4o")
+    answer = olga.submit(f"{CATALOG}/remove", **form)
     assert answer.status_code == 303
     led = olga.text(answer.headers["location"])
     assert "The override is removed" in led
     assert charged(own_desk, olga) == before
     assert last_act(own_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
     assert names(olga.text(f"{CATALOG}?own=1")) == []
-    again = olga.submit(f"{CATALOG}/remove", **GPT)
+    again = olga.submit(f"{CATALOG}/remove", **form)
     assert again.status_code == 422
     assert "no entry of your own" in unescape(again.text)
 
@@ -232,7 +241,8 @@ def test_everything_that_the_command_sets_can_be_set(own_desk: Desk, olga: Visit
     # What the audit log says is a command that does the same.
     own_desk.run("catalog", "set", *last_act(own_desk)[2].split())
     assert own_desk.json("catalog", "show", "ollama/meta/llama3.2:1b") == shown
-    gone = olga.submit(f"{CATALOG}/remove", provider="ollama", model="meta/llama3.2:1b")
+    form = removal(olga, f"{MODEL}?name=ollama/meta/llama3.2:1b")
+    gone = olga.submit(f"{CATALOG}/remove", **form)
     assert gone.headers["location"] == f"{CATALOG}?said=gone"
     assert "no price any more" in olga.text(f"{CATALOG}?said=gone")
 
