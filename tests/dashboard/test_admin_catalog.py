@@ -172,7 +172,7 @@ def test_an_override_is_told_of_and_removed(own_desk: Desk, olga: Visitor) -> No
     assert names(olga.text(f"{CATALOG}?own=1")) == []
     again = olga.submit(f"{CATALOG}/remove", **form)
     assert again.status_code == 422
-    assert "no entry of your own" in unescape(again.text)
+    assert "no entry of your own for openai/gpt-4o. See the catalog.</p>" in again.text
 
 
 def test_a_jump_is_refused_unless_it_is_meant(own_desk: Desk, olga: Visitor) -> None:
@@ -198,6 +198,17 @@ def test_what_was_seen_is_what_is_done(own_desk: Desk, olga: Visitor) -> None:
     assert differences(refused.text) == {"in_price": ("4.00", "3.00")}
     assert own_desk.json("catalog", "show", "openai/gpt-4o")["in_price"] == "4.00"
     assert olga.submit(f"{CATALOG}/set", **{**form, "seen": ""}).status_code == 422
+
+
+def test_a_refusal_names_no_command_for_what_the_page_does_itself(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    own_desk.run("catalog", "set", "openai", "gpt-4o", "--alias", "four-o")
+    form = {"provider": "openai", "in_price": "5"}
+    told = olga.submit(f"{CATALOG}/preview", **form, model="four-o")
+    assert (told.status_code, "Set that one.</p>" in told.text) == (422, True)
+    assert "llmproxy " not in told.text
+    assert olga.submit(f"{CATALOG}/preview", **form, model="gpt-4o").status_code == 200
 
 
 def test_everything_that_the_command_sets_can_be_set(own_desk: Desk, olga: Visitor) -> None:

@@ -128,7 +128,7 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
         except _NOT_SO as error:
             # What was seen is not what would be done now: it is shown again.
             try:
-                return await preview(request, document, form, str(error))
+                return await preview(request, document, form, error.without_command)
             except _NOT_SO:
                 raise error from None
         address = _address(plan.after.provider, plan.after.id)
@@ -176,7 +176,7 @@ def _form_route(
         try:
             return await answer(request, await site.office.catalog.read_document(), form)
         except _NOT_SO as error:
-            values = {"problem": str(error)[:PROBLEM_CHARS_MAX]}
+            values = {"problem": error.without_command[:PROBLEM_CHARS_MAX]}
             template = "admin_model_new.html"
             return _with_form(site, signed_in, template, form, values, status=422)
 

@@ -153,7 +153,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
             )
         except TOLD as error:
             signed_in = await site.require_admin(request)
-            return _new_form(site, signed_in, form, str(error))
+            return _new_form(site, signed_in, form, error.without_command)
         if api_key is None:
             return site.redirect(signed_in.visit, f"{PATH}/{user.id}")
         base = signed_in.visit.base_url
@@ -187,7 +187,9 @@ def _money_forms(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteH
         except user_acts.RepeatError:
             return subject.done(await site.require_admin(request), user_id, "repeat")
         except TOLD as error:
-            return await subject.again(request, user_id, Typed("credit", form, str(error)))
+            return await subject.again(
+                request, user_id, Typed("credit", form, error.without_command)
+            )
         return subject.done(signed_in, user_id, "credit")
 
     @post(PATH + "/{user_id:int}/adjust")
@@ -213,7 +215,7 @@ def _buttons(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandl
                 request, user_acts.make_link, user_id
             )
         except TOLD as error:
-            return await subject.again(request, user_id, Typed("link", {}, str(error)))
+            return await subject.again(request, user_id, Typed("link", {}, error.without_command))
         url = f"{signed_in.visit.here}{PREFIX}/sign-in/{secret}"
         return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
 
