@@ -2,15 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from litestar import Request
 
-from llmproxy import accounts, audit, sessions
+from llmproxy import accounts, audit
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import site as site_module
@@ -24,12 +21,10 @@ from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.storage.database import Tx
-from llmproxy.storage.reader import Reader
 from tests.dashboard.helpers import KEYS, Desk
 from tests.dashboard.operators import ADMIN
-from tests.support.books import Book
+from tests.dashboard.rooms import NONE, Rooms
 
-NONE = cast("Any", None)
 MADE_UP = "A" * 43
 """It has the shape of a session's secret."""
 
@@ -65,33 +60,6 @@ def test_who_is_no_operator_waits_for_no_file(desk: Desk) -> None:
 
 
 # --- a site without a server --------------------------------------------------------------------
-
-
-class Rooms:
-    """The dashboard's reading and writing, over a real database."""
-
-    def __init__(self, book: Book) -> None:
-        self.book = book
-        self.reader = Reader(book.path)
-        self.site = Site(ReachedAt("", (), 0), self.reader, NONE, Clock(), NONE)
-
-    def signed_in(self, name: str = "ann") -> Request[Any, Any, Any]:
-        """A request of a new session of ann's, or of another user who exists; an operator."""
-        now_ms = Clock().now_ms()
-        with self.book.write() as tx:
-            user = accounts.set_user(tx, name, now_ms=now_ms, is_admin=True)
-            session = sessions.begin_session(tx, user, now_ms=now_ms)
-        cookie = f"llmproxy-session={session.secret}".encode()
-        scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"cookie", cookie)]}
-        scope["query_string"] = b""
-        return Request(cast("Any", scope))
-
-
-@pytest.fixture
-def rooms(book: Book) -> Iterator[Rooms]:
-    rooms = Rooms(book)
-    with closing(rooms.reader):
-        yield rooms
 
 
 @pytest.mark.parametrize("are_known", [True, False])
