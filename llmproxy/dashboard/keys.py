@@ -39,8 +39,10 @@ def read_keys(tx: Tx, signed_in: SignedIn, asked: AskedPages) -> KeyTables:
     return read_tables(tx, signed_in.user, asked, now_ms=signed_in.now_ms, **rows)
 
 
-def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
+def read_key(tx: Tx, signed_in: SignedIn, key_id: int, answer_s_max: int) -> KeyDetails:
     """Return one API key of who is signed in.
+
+    `answer_s_max` is how long an answer may take; the shorter, the fewer rows are read.
 
     Raises:
         MissingError: they have none with this id.
@@ -48,7 +50,9 @@ def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
     key, now_ms = _own_key(tx, signed_in, key_id), signed_in.now_ms
     use = None
     if key.limits is not None:
-        use = reports.find_limits_use(tx, signed_in.user.id, key.limits, now_ms=now_ms)
+        use = reports.find_limits_use(
+            tx, signed_in.user.id, key.limits, now_ms=now_ms, answer_s_max=answer_s_max
+        )
     row = make_row(key, reports.last_used_days(tx, signed_in.user.id), now_ms)
     return KeyDetails(row, use, _is_live(key, now_ms), _may_rotate(key, now_ms))
 

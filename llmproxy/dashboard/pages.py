@@ -81,7 +81,8 @@ def _key_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/settings/api-keys/{key_id:int}", http_method=READING)
     async def show_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
-        signed_in, found = await site.read_as_user(request, keys.read_key, key_id)
+        answer_s_max = site.office.config.settings.total_timeout_s
+        signed_in, found = await site.read_as_user(request, keys.read_key, key_id, answer_s_max)
         values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS}
         return site.page("key.html", signed_in.visit, values, signed_in=signed_in)
 
