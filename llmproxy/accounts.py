@@ -309,7 +309,7 @@ def end_api_key(tx: Tx, key: ApiKey, *, now_ms: int) -> None:
     tx.execute("UPDATE api_keys SET revoked_at_ms = ? WHERE id = ?", (now_ms, key.id))
 
 
-KEY_ROWS = (
+_KEYS = (
     """
 SELECT api_keys.id, users.name, api_keys.name, masked, api_keys.created_at_ms,
        expires_at_ms, revoked_at_ms,
@@ -320,35 +320,37 @@ FROM api_keys JOIN users ON users.id = user_id
               LEFT JOIN limits ON limits.id = api_keys.limits_id
 """
 )
-"""What `api_key_from` makes API keys of."""
 _KEY_COLUMNS = 7
-_OF_ALL = " ORDER BY users.name, api_keys.id LIMIT :limit"
-_OF_USER = " AND user_id = :user_id ORDER BY api_keys.id LIMIT :limit"
+_OF_ALL = """
+WHERE :live_at IS NULL OR ends_at_ms > :live_at
+ORDER BY users.name, api_keys.id LIMIT :limit
+"""
+_OF_USER = """
+WHERE user_id = :user_id AND (:live_at IS NULL OR ends_at_ms > :live_at)
+ORDER BY api_keys.id LIMIT :limit
+"""
 
 
 def list_api_keys(
     tx: Tx, user: User | None, *, limit: int, live_at_ms: int | None = None
 ) -> list[ApiKey]:
     """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
-    rows = tx.execute(
-        KEY_ROWS
-        + "WHERE (:live_at IS NULL OR ends_at_ms > :live_at)"
-        + (_OF_ALL if user is None else _OF_USER),
-        {"user_id": user and user.id, "live_at": live_at_ms, "limit": limit},
-    )
-    return [api_key_from(row) for row in rows]
+    values = {"live_at": live_at_ms, "limit": limit}
+    if user is None:
+        rows = tx.execute(_KEYS + _OF_ALL, values)
+    else:
+        rows = tx.execute(_KEYS + _OF_USER, {**values, "user_id": user.id})
+    return [_api_key(row) for row in rows]
 
 
-def api_key_from(row: sqlite3.Row) -> ApiKey:
-    """Return the API key of a row that `KEY_ROWS` selects."""
+def _api_key(row: sqlite3.Row) -> ApiKey:
     return ApiKey(*(*row[:_KEY_COLUMNS], limits_from(row[_KEY_COLUMNS:])))
 
 
 def find_api_key(tx: Tx, user: User, key_id: int) -> ApiKey | None:
     """Return one API key of a user, live or ended; None when they have none with this id."""
-    statement = KEY_ROWS + "WHERE api_keys.id = ? AND user_id = ?"
-    row = tx.execute(statement, (key_id, user.id)).fetchone()
-    return None if row is None else api_key_from(row)
+    row = tx.execute(_KEYS + "WHERE api_keys.id = ? AND user_id = ?", (key_id, user.id)).fetchone()
+    return None if row is None else _api_key(row)
 
 
 def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey]:
@@ -358,13 +360,12 @@ def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey
         NotFoundError: there is none.
     """
     rows = tx.execute(
-        KEY_ROWS
-        + "WHERE user_id = ? AND ends_at_ms > ? AND api_keys.name = ? ORDER BY api_keys.id",
+        _KEYS + "WHERE user_id = ? AND ends_at_ms > ? AND api_keys.name = ? ORDER BY api_keys.id",
         (user.id, now_ms, name),
     ).fetchall()
     if not rows:
         raise _no_live_key(user, name)
-    return [api_key_from(row) for row in rows]
+    return [_api_key(row) for row in rows]
 
 
 def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes, Principal]:

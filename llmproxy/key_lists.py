@@ -1,23 +1,14 @@
 """Owns what lists show of a user's API keys: those that work and those that ended, page by page.
 
-Every function is `f(tx, …)` over an open transaction; none of them goes through the keys of others,
-nor through all that the user ever had.
+Every function is `f(tx, …)` over an open transaction. None of them goes through the keys of others,
+nor through all that the user ever had, but for counting and passing over them in an index.
 """
 
+import sqlite3
 from typing import NamedTuple
 
-from llmproxy.accounts import KEY_ROWS, ApiKey, User, api_key_from
+from llmproxy.accounts import ApiKey, User, find_api_key
 from llmproxy.storage.database import Tx
-
-# The few that work are sorted (so the +): by the order of ids all that ended would be gone through.
-_LIVE = """
-WHERE user_id = :user_id AND ends_at_ms > :now
-ORDER BY +api_keys.id DESC LIMIT :limit OFFSET :offset
-"""
-_ENDED = """
-WHERE user_id = :user_id AND ends_at_ms <= :now
-ORDER BY ends_at_ms DESC, api_keys.id DESC LIMIT :limit OFFSET :offset
-"""
 
 
 class KeyPage(NamedTuple):
@@ -52,7 +43,13 @@ def page_of_live_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max:
     The last one, where there are not so many as `number`.
     """
     total = count_live_keys(tx, user, now_ms=now_ms)
-    return _page(tx, _LIVE, user, number, total, now_ms=now_ms, rows_max=rows_max)
+    span = _span(number, total, rows_max)
+    ids = tx.execute(
+        """SELECT id FROM api_keys WHERE user_id = :user_id AND ends_at_ms > :now
+           ORDER BY id DESC LIMIT :limit OFFSET :offset""",
+        {"user_id": user.id, "now": now_ms, **span},
+    )
+    return _page(tx, user, ids, total, span)
 
 
 def page_of_ended_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max: int) -> KeyPage:
@@ -63,23 +60,25 @@ def page_of_ended_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max
     total = tx.execute(
         "SELECT count(*) FROM api_keys WHERE user_id = ? AND ends_at_ms <= ?", (user.id, now_ms)
     ).fetchone()[0]
-    return _page(tx, _ENDED, user, number, total, now_ms=now_ms, rows_max=rows_max)
-
-
-def _page(
-    tx: Tx, which: str, user: User, number: int, total: int, *, now_ms: int, rows_max: int
-) -> KeyPage:
-    number = max(1, min(number, -(-total // rows_max)))
-    rows = tx.execute(
-        KEY_ROWS + which,
-        {
-            "user_id": user.id,
-            "now": now_ms,
-            "limit": rows_max,
-            "offset": (number - 1) * rows_max,
-        },
+    span = _span(number, total, rows_max)
+    ids = tx.execute(
+        """SELECT id FROM api_keys WHERE user_id = :user_id AND ends_at_ms <= :now
+           ORDER BY ends_at_ms DESC, id DESC LIMIT :limit OFFSET :offset""",
+        {"user_id": user.id, "now": now_ms, **span},
     )
-    return KeyPage([api_key_from(row) for row in rows], total, number, rows_max)
+    return _page(tx, user, ids, total, span)
+
+
+def _span(number: int, total: int, rows_max: int) -> dict[str, int]:
+    """Return which rows a page has, by the names of SQL's parameters."""
+    number = max(1, min(number, -(-total // rows_max)))
+    return {"limit": rows_max, "offset": (number - 1) * rows_max}
+
+
+def _page(tx: Tx, user: User, ids: sqlite3.Cursor, total: int, span: dict[str, int]) -> KeyPage:
+    found = [find_api_key(tx, user, row[0]) for row in ids.fetchall()]
+    number = span["offset"] // span["limit"] + 1
+    return KeyPage([key for key in found if key], total, number, span["limit"])
 
 
 def count_live_keys(tx: Tx, user: User, *, now_ms: int, name: str | None = None) -> int:
