@@ -296,10 +296,8 @@ def revoke_api_key(tx: Tx, user: User, name: str, *, now_ms: int) -> int:
     """
     done = tx.execute(
         """UPDATE api_keys SET revoked_at_ms = :now
-           WHERE user_id = :user AND name = :name
-             AND coalesce(revoked_at_ms, :never) > :now
-             AND coalesce(expires_at_ms, :never) > :now""",
-        {"now": now_ms, "user": user.id, "name": name, "never": NEVER_MS},
+           WHERE user_id = :user AND name = :name AND ends_at_ms > :now""",
+        {"now": now_ms, "user": user.id, "name": name},
     )
     if done.rowcount == 0:
         raise _no_live_key(user, name)
@@ -323,25 +321,25 @@ FROM api_keys JOIN users ON users.id = user_id
 """
 )
 _KEY_COLUMNS = 7
+_OF_ALL = """
+WHERE :live_at IS NULL OR ends_at_ms > :live_at
+ORDER BY users.name, api_keys.id LIMIT :limit
+"""
+_OF_USER = """
+WHERE user_id = :user_id AND (:live_at IS NULL OR ends_at_ms > :live_at)
+ORDER BY api_keys.id LIMIT :limit
+"""
 
 
 def list_api_keys(
     tx: Tx, user: User | None, *, limit: int, live_at_ms: int | None = None
 ) -> list[ApiKey]:
     """Return up to `limit` API keys, of one user or of all; ended ones too, or those live then."""
-    rows = tx.execute(
-        _KEYS
-        + """WHERE (:user_id IS NULL OR user_id = :user_id)
-             AND (:live_at IS NULL OR (coalesce(revoked_at_ms, :never) > :live_at
-                                       AND coalesce(expires_at_ms, :never) > :live_at))
-           ORDER BY users.name, api_keys.id LIMIT :limit""",
-        {
-            "user_id": user.id if user else None,
-            "live_at": live_at_ms,
-            "never": NEVER_MS,
-            "limit": limit,
-        },
-    )
+    values = {"live_at": live_at_ms, "limit": limit}
+    if user is None:
+        rows = tx.execute(_KEYS + _OF_ALL, values)
+    else:
+        rows = tx.execute(_KEYS + _OF_USER, {**values, "user_id": user.id})
     return [_api_key(row) for row in rows]
 
 
@@ -355,26 +353,19 @@ def find_api_key(tx: Tx, user: User, key_id: int) -> ApiKey | None:
     return None if row is None else _api_key(row)
 
 
-def count_keys_made(tx: Tx, user: User, *, since_ms: int) -> int:
-    """Return how many API keys of a user were made since a time, whatever became of them."""
-    row = tx.execute(
-        "SELECT count(*) FROM api_keys WHERE user_id = ? AND created_at_ms > ?",
-        (user.id, since_ms),
-    ).fetchone()
-    return int(row[0])
-
-
 def find_live_keys(tx: Tx, user: User, name: str, *, now_ms: int) -> list[ApiKey]:
     """Return the API keys of a name that work: one, or two while one replaces the other.
 
     Raises:
         NotFoundError: there is none.
     """
-    keys = list_api_keys(tx, user, limit=-1, live_at_ms=now_ms)
-    found = [key for key in keys if key.name == name]
-    if not found:
+    rows = tx.execute(
+        _KEYS + "WHERE user_id = ? AND ends_at_ms > ? AND api_keys.name = ? ORDER BY api_keys.id",
+        (user.id, now_ms, name),
+    ).fetchall()
+    if not rows:
         raise _no_live_key(user, name)
-    return found
+    return [_api_key(row) for row in rows]
 
 
 def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes, Principal]:
@@ -386,13 +377,12 @@ def load_principals(tx: Tx, *, now_ms: int, ended_for_ms: int = 0) -> dict[bytes
     """
     rows = tx.execute(
         """SELECT api_keys.hash, users.id, users.name, wallets.id, api_keys.id, api_keys.name,
-                  users.rate_multiplier_micro,
-                  min(coalesce(expires_at_ms, :never), coalesce(revoked_at_ms, :never)) AS ends,
-                  users.disabled_at_ms, api_keys.limits_id, users.limits_id
+                  users.rate_multiplier_micro, api_keys.ends_at_ms, users.disabled_at_ms,
+                  api_keys.limits_id, users.limits_id
            FROM api_keys JOIN users ON users.id = api_keys.user_id
                          JOIN wallets ON wallets.user_id = users.id
-           WHERE ends > :since""",
-        {"never": NEVER_MS, "since": now_ms - ended_for_ms},
+           WHERE api_keys.ends_at_ms > ?""",
+        (now_ms - ended_for_ms,),
     ).fetchall()
     limits = limit_store.load_limits(tx, {limits_id for row in rows for limits_id in row[9:]})
     return {

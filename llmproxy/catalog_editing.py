@@ -145,11 +145,8 @@ def in_words(provider: str, model_id: str, edit: Edit) -> str:
 
 def _refuse_alias(found: Model | None, name: str) -> None:
     if found is not None and found.id != name:
-        msg = (
-            f"{name} is another name of {found.provider}/{found.id}. Set that one: "
-            f"llmproxy catalog set {found.provider} {found.id}"
-        )
-        raise RefusedError(msg)
+        msg = f"{name} is another name of {found.provider}/{found.id}. Set that one"
+        raise RefusedError(msg, command=f"llmproxy catalog set {found.provider} {found.id}")
 
 
 def _refuse_taken_names(catalog: Catalog, model: Model) -> None:

@@ -95,5 +95,5 @@ def remove_override(tx: Tx, provider: str, model_id: str) -> None:
         "DELETE FROM catalog_overrides WHERE provider = ? AND model = ?", (provider, model_id)
     )
     if not found.rowcount:
-        msg = f"There is no entry of your own for {provider}/{model_id}. See: llmproxy catalog list"
-        raise NotFoundError(msg)
+        msg = f"There is no entry of your own for {provider}/{model_id}. See the catalog"
+        raise NotFoundError(msg, command="llmproxy catalog list")

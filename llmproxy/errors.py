@@ -19,9 +19,17 @@ import json
 
 
 class LlmproxyError(Exception):
-    """Base of all errors with a message meant for people."""
+    """Base of all errors with a message meant for people.
+
+    `without_command` is the message for who has a button for what it advises.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, command: str = "") -> None:
+        """Take the message, and the command that does what its last words advise, if any does."""
+        super().__init__(f"{message}: {command}" if command else message)
+        self.without_command = f"{message}." if command else message
 
 
 class MoneyError(LlmproxyError):

@@ -7,6 +7,7 @@ know money.
 """
 
 import re
+from shlex import quote
 
 import msgspec
 
@@ -247,7 +248,7 @@ def add_provider_key(
 
     Raises:
         NotFoundError: no such provider.
-        RefusedError: the secret or name cannot be one, or the name is taken.
+        RefusedError: the secret or name cannot be one, or is there already.
     """
     if (
         not (8 <= len(secret) <= 1024 and secret.isascii() and secret.isprintable())
@@ -258,17 +259,16 @@ def add_provider_key(
     provider = ensure_provider(tx, provider_name, now_ms=now_ms)
     keys = list_provider_keys(tx, provider_name)
     if any(key.is_keyless for key in keys):
-        msg = (
-            f"{provider_name} is set up to need no key. If it does now: "
-            f"llmproxy provider-keys remove {provider_name} {KEYLESS_NAME}"
-        )
-        raise RefusedError(msg)
+        msg = f"{provider_name} is set up to need no key. If it does now, remove its key first"
+        command = f"llmproxy provider-keys remove {provider_name} {KEYLESS_NAME}"
+        raise RefusedError(msg, command=command)
+    _refuse_same_secret(keys, provider, secret, vault)
     present = {key.name for key in keys}
     if name is None:
         name = next(f"key-{n}" for n in range(1, len(present) + 2) if f"key-{n}" not in present)
     if name in present or not _KEY_NAME.fullmatch(name):
         why = "is taken" if name in present else "is no name"
-        msg = f"{name!r:.80} {why}; choose another --name for this key of {provider_name}."
+        msg = f"{name!r:.80} {why}; choose another name for this key of {provider_name}."
         raise RefusedError(msg)
     row_id = tx.execute(
         """INSERT INTO provider_keys(provider_id, name, sealed, masked, state_since_ms, state_by,
@@ -281,6 +281,41 @@ def add_provider_key(
     tx.execute("UPDATE provider_keys SET sealed = ? WHERE id = ?", (sealed, row_id))
     add_event(tx, ProviderEvent(provider_name, name, "active", "added", None, None, actor, now_ms))
     return find_provider_key(tx, provider_name, name)
+
+
+def _refuse_same_secret(
+    keys: list[ProviderKey], provider: Provider, secret: str, vault: Vault
+) -> None:
+    """Refuse a secret that the provider has a key of, whatever its state.
+
+    Twice it would be tried twice where it fails, and be used on where it was disabled.
+    """
+    for key in keys:
+        if not _has_secret(key, provider, secret, vault):
+            continue
+        msg = f"This secret is stored already: {key.name!r} of {provider.name} ({key.masked}) is "
+        if key.state == "active":
+            msg += "in use."
+            raise RefusedError(msg)
+        msg += f"{key.state.replace('_', ' ')}. Enable that one instead of adding it again"
+        command = f"llmproxy provider-keys enable {provider.name} {quote(key.name)}"
+        raise RefusedError(msg, command=command)
+
+
+def _has_secret(key: ProviderKey, provider: Provider, secret: str, vault: Vault) -> bool:
+    """Say whether a key has a secret; only one that looks like it is opened.
+
+    One that cannot be opened is no use: another with its secret may take its place.
+    """
+    if key.masked != mask(secret):
+        return False
+    try:
+        found = vault.open(
+            key.sealed, row_id=key.id, provider=provider.name, base_url=provider.base_url
+        )
+    except VaultError:
+        return False
+    return found == secret
 
 
 def find_provider_key(tx: Tx, provider: str, name: str) -> ProviderKey:

@@ -38,7 +38,7 @@ def sealing_key(tx: "Tx", paths: "Paths") -> "MasterKey | None":
         if sealed_keys.can_open(tx, current):
             return present
         if following is None or not sealed_keys.can_open(tx, following):
-            raise VaultError(_opens_nothing(found.origin))
+            raise VaultError(_opens_nothing(found.origin), command="llmproxy provider-keys remove")
     # With nothing sealed a new key is due as well: whoever wrote it wants the old one gone.
     if following is None or found.path is None or found.new_text is None:
         return present
@@ -60,10 +60,9 @@ def sealing_key_or_new(tx: "Tx", paths: "Paths") -> "MasterKey":
     if count:
         msg = (
             f"The master key that {count} stored provider keys are sealed under is missing. "
-            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys: "
-            "llmproxy provider-keys remove"
+            f"{master_key.how_to_restore(paths.master_key)}; or remove those keys"
         )
-        raise VaultError(msg)
+        raise VaultError(msg, command="llmproxy provider-keys remove")
     path = paths.master_key
     return config.MasterKey(str(path), master_key.make(path), path)
 
@@ -140,8 +139,7 @@ def _opens_nothing(origin: str) -> str:
     return (
         f"The master key from {origin} opens none of the stored provider keys, which are sealed "
         "under another one. Nothing is sealed under it: no single master key would open all of "
-        "them. Hand over the right one, or if it is lost, remove the keys that it has sealed: "
-        "llmproxy provider-keys remove"
+        "them. Hand over the right one, or if it is lost, remove the keys that it has sealed"
     )
 
 

@@ -50,8 +50,8 @@ def create_link(tx: Tx, user: User, *, now_ms: int) -> str:
         RefusedError: the user is disabled.
     """
     if user.disabled_at_ms is not None:
-        msg = f"User {user.name} is disabled. Enable them first: llmproxy users enable {user.name}"
-        raise RefusedError(msg)
+        msg = f"User {user.name} is disabled. Enable them first"
+        raise RefusedError(msg, command=f"llmproxy users enable {user.name}")
     tx.execute("DELETE FROM login_links WHERE user_id = ? OR expires_at_ms <= ?", (user.id, now_ms))
     secret = secrets.token_urlsafe(_SECRET_BYTES)
     tx.execute(

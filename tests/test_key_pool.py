@@ -44,9 +44,19 @@ def vault() -> Vault:
     return Vault(new_master_key())
 
 
-def add(tx: Tx, vault: Vault, *, provider: str = "openai", name: str | None = None) -> int:
+def add(
+    tx: Tx,
+    vault: Vault,
+    *,
+    provider: str = "openai",
+    name: str | None = None,
+    secret: str | None = None,
+) -> int:
+    """Store a key; each further one has another secret unless it is given."""
+    if secret is None:
+        secret = SECRET + "x" * len(key_pool.list_provider_keys(tx, provider))
     return key_pool.add_provider_key(
-        tx, provider, SECRET, name=name, vault=vault, actor="cli:olga", now_ms=NOW_MS
+        tx, provider, secret, name=name, vault=vault, actor="cli:olga", now_ms=NOW_MS
     ).id
 
 
@@ -151,11 +161,53 @@ def test_a_key_is_kept_sealed_and_named_in_turn(tx: Tx, vault: Vault) -> None:
         add(tx, vault, name="")
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("active", r"'team' of openai \(sk-proj-…6789\) is in use\.$"),
+        ("disabled", r"is disabled\. Enable that .*: llmproxy provider-keys enable openai team$"),
+        ("dead", r"is dead\. Enable that one"),
+        ("out_of_quota", r"is out of quota\. Enable that one"),
+    ],
+)
+def test_the_same_secret_is_stored_once_for_a_provider_whatever_its_state(
+    tx: Tx, vault: Vault, state: str, said: str
+) -> None:
+    """A second one would undo that the first was disabled."""
+    key_id = add(tx, vault, name="team", secret=SECRET)
+    key_pool.set_key_state(tx, key_id, state, reason="x", actor="cli:olga", now_ms=NOW_MS)
+    with pytest.raises(RefusedError, match=said) as refused:
+        add(tx, vault, secret=SECRET)
+    assert SECRET not in str(refused.value)
+    assert len(key_pool.list_provider_keys(tx)) == 1
+    # One that only looks the same, and another provider, are others.
+    add(tx, vault, secret=SECRET[:8] + "-" + SECRET[9:])
+    add(tx, vault, provider="groq", secret=SECRET)
+    assert len({key.masked for key in key_pool.list_provider_keys(tx)}) == 1
+    key_pool.remove_provider_key(tx, "openai", "team", actor="cli:olga", now_ms=NOW_MS)
+    add(tx, vault, secret=SECRET)
+
+
+def test_a_short_secret_is_compared_too(tx: Tx, vault: Vault) -> None:
+    """Of it nothing is shown by which it could be told."""
+    add(tx, vault, secret="01234567")
+    add(tx, vault, secret="01234568")
+    with pytest.raises(RefusedError, match="'key-2' of openai"):
+        add(tx, vault, secret="01234568")
+
+
+def test_a_key_that_cannot_be_opened_may_be_added_again(tx: Tx, vault: Vault) -> None:
+    damaged = add(tx, vault, secret=SECRET)
+    tx.execute("UPDATE provider_keys SET sealed = x'01ff' WHERE id = ?", (damaged,))
+    add(tx, vault, secret=SECRET)
+    assert [key.name for key in key_pool.list_provider_keys(tx)] == ["key-1", "key-2"]
+
+
 def test_a_freed_name_is_given_again(tx: Tx, vault: Vault) -> None:
     add(tx, vault)
     add(tx, vault)
     key_pool.remove_provider_key(tx, "openai", "key-1", actor="cli", now_ms=NOW_MS)
-    add(tx, vault)
+    add(tx, vault, secret=SECRET)
     assert [key.name for key in key_pool.list_provider_keys(tx)] == ["key-2", "key-1"]
     with pytest.raises(NotFoundError):
         key_pool.remove_provider_key(tx, "openai", "key-3", actor="cli", now_ms=NOW_MS)

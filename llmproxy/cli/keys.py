@@ -120,12 +120,12 @@ def rotate(
     expires_at_ms = parse_end(expires, now_ms) if expires else None
     with opening.writing() as tx:
         owner = accounts.find_user(tx, user)
+        replaced = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
         api_key = accounts.rotate_api_key(
             tx, owner, name, now_ms=now_ms, overlap_ms=overlap_ms, expires_at_ms=expires_at_ms
         )
-        old, new = [key for key in accounts.list_api_keys(tx, owner, limit=-1) if key.name == name][
-            -2:
-        ]
+        old = accounts.find_api_key(tx, owner, replaced.id) or replaced
+        new = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
     if as_json:
         output.print_json(
             {
@@ -225,6 +225,7 @@ def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
     """Show an API key, its limits, and what is used of them.
 
     What is used is what the database knows: a running server counts tokens and requests itself.
+    Of the speed of spending, answers that took longer than total_timeout_s are left out.
     """
     from llmproxy import accounts, reports
 
@@ -234,7 +235,9 @@ def show(user: UserName, name: KeyName, as_json: Json = False) -> None:
         key = accounts.find_live_keys(tx, owner, name, now_ms=now_ms)[-1]
         used = None
         if key.limits is not None:
-            used = reports.find_limits_use(tx, owner.id, key.limits, now_ms=now_ms)
+            used = reports.find_limits_use(
+                tx, owner.id, key.limits, now_ms=now_ms, answer_s_max=opening.answer_s_max()
+            )
     if as_json:
         output.print_json({**key_json(key, now_ms), "limits_used": used.as_json() if used else {}})
         return

@@ -146,6 +146,18 @@ def serving(files: "DatabaseFiles", command: str) -> Iterator[None]:
         files.serving_lock.release()
 
 
+def answer_s_max() -> int:
+    """Return how long an answer may take, in seconds: the most of all where settings are wrong."""
+    from llmproxy.config import load_config
+    from llmproxy.errors import ConfigError
+    from llmproxy.reports import ANSWER_S_MAX
+
+    try:
+        return load_config().settings.total_timeout_s
+    except ConfigError:
+        return ANSWER_S_MAX
+
+
 def catalog_path() -> "Path | None":
     """Return the catalog file in force, or None for the one that came with the program."""
     from llmproxy.config import find_catalog, load_config

@@ -9,6 +9,7 @@ from litestar import Request
 from llmproxy.dashboard.errors import FormError
 
 FORM_FIELDS_MAX = 30
+PAGE_DIGITS_MAX = 8
 
 
 async def read_form(
@@ -37,6 +38,13 @@ def read_query(request: Request[Any, Any, Any]) -> dict[str, str]:
         return _fields(request.scope["query_string"])
     except ValueError as error:
         raise FormError("The address cannot be read. Follow a link to this page again.") from error
+
+
+def read_page_number(request: Request[Any, Any, Any], name: str = "page") -> int:
+    """Return the number of the page that an address asks for; what is none counts as 1."""
+    text = str(request.query_params.get(name, ""))
+    is_number = text.isascii() and text.isdecimal() and len(text) <= PAGE_DIGITS_MAX
+    return max(1, int(text)) if is_number else 1
 
 
 def _fields(encoded: bytes, verbatim: Collection[str] = ()) -> dict[str, str]:

@@ -7,36 +7,21 @@ that never was. What is changed is changed by the functions that the command lin
 from shlex import quote
 from typing import NamedTuple
 
-from llmproxy import accounts, limit_store, reports
+from llmproxy import accounts, key_lists, limit_store, reports
 from llmproxy.accounts import ApiKey, User
 from llmproxy.dashboard.errors import FormError, MissingError
-from llmproxy.dashboard.formats import DAY_MS, used_on
+from llmproxy.dashboard.formats import DAY_MS
 from llmproxy.dashboard.key_form import HOUR_MS, NewKey
+from llmproxy.dashboard.key_tables import AskedPages, KeyRow, KeyTables, make_row, read_tables
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.reports import LimitsUse
 from llmproxy.storage.database import Tx
 
 LIVE_KEYS_MAX = 50
 KEYS_PER_DAY_MAX = 100
-ENDED_SHOWN = 20
+ENDED_ROWS = 20
 ID_MAX = 2**63 - 1
 """The largest number that the database takes."""
-
-
-class KeyRow(NamedTuple):
-    """An API key of the list."""
-
-    key: ApiKey
-    state: str
-    used: str
-    """When it was last used, in words."""
-
-
-class KeyList(NamedTuple):
-    """A user's API keys: those that work, and the newest of those that do not any more."""
-
-    live: list[KeyRow]
-    ended: list[KeyRow]
 
 
 class KeyDetails(NamedTuple):
@@ -48,18 +33,16 @@ class KeyDetails(NamedTuple):
     may_rotate: bool
 
 
-def read_keys(tx: Tx, signed_in: SignedIn) -> KeyList:
-    """Return the API keys of who is signed in, newest first."""
-    keys = accounts.list_api_keys(tx, signed_in.user, limit=-1)
-    days = reports.last_used_days(tx, signed_in.user.id)
-    rows = [_row(key, days, signed_in.now_ms) for key in reversed(keys)]
-    live = [row for row in rows if _is_live(row.key, signed_in.now_ms)]
-    ended = [row for row in rows if not _is_live(row.key, signed_in.now_ms)]
-    return KeyList(live, ended[:ENDED_SHOWN])
+def read_keys(tx: Tx, signed_in: SignedIn, asked: AskedPages) -> KeyTables:
+    """Return the API keys of who is signed in."""
+    rows = {"live_max": LIVE_KEYS_MAX, "ended_max": ENDED_ROWS}
+    return read_tables(tx, signed_in.user, asked, now_ms=signed_in.now_ms, **rows)
 
 
-def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
+def read_key(tx: Tx, signed_in: SignedIn, key_id: int, answer_s_max: int) -> KeyDetails:
     """Return one API key of who is signed in.
+
+    `answer_s_max` is how long an answer may take; the shorter, the fewer rows are read.
 
     Raises:
         MissingError: they have none with this id.
@@ -67,8 +50,10 @@ def read_key(tx: Tx, signed_in: SignedIn, key_id: int) -> KeyDetails:
     key, now_ms = _own_key(tx, signed_in, key_id), signed_in.now_ms
     use = None
     if key.limits is not None:
-        use = reports.find_limits_use(tx, signed_in.user.id, key.limits, now_ms=now_ms)
-    row = _row(key, reports.last_used_days(tx, signed_in.user.id), now_ms)
+        use = reports.find_limits_use(
+            tx, signed_in.user.id, key.limits, now_ms=now_ms, answer_s_max=answer_s_max
+        )
+    row = make_row(key, reports.last_used_days(tx, signed_in.user.id), now_ms)
     return KeyDetails(row, use, _is_live(key, now_ms), _may_rotate(key, now_ms))
 
 
@@ -80,11 +65,11 @@ def create_key(tx: Tx, signed_in: SignedIn, wanted: NewKey) -> str:
         RefusedError: the name is none.
     """
     user, now_ms = signed_in.user, signed_in.now_ms
-    live = accounts.list_api_keys(tx, user, limit=-1, live_at_ms=now_ms)
-    if len(live) >= LIVE_KEYS_MAX:
-        raise FormError(f"You have {len(live)} API keys, which is the most. Revoke one first.")
+    live = key_lists.count_live_keys(tx, user, now_ms=now_ms)
+    if live >= LIVE_KEYS_MAX:
+        raise FormError(f"You have {live} API keys, which is the most. Revoke one first.")
     _require_not_too_many(tx, signed_in)
-    if any(key.name == wanted.name for key in live):
+    if key_lists.count_live_keys(tx, user, now_ms=now_ms, name=wanted.name):
         raise FormError(
             f"You have an API key named {wanted.name!r} already. Choose another name, or rotate "
             "that one."
@@ -157,13 +142,9 @@ def _own_key(tx: Tx, signed_in: SignedIn, key_id: int) -> ApiKey:
 def _require_not_too_many(tx: Tx, signed_in: SignedIn) -> None:
     """Keep a user from filling the table: rows of keys are never deleted."""
     since_ms = signed_in.now_ms - DAY_MS
-    made = accounts.count_keys_made(tx, signed_in.user, since_ms=since_ms)
+    made = key_lists.count_keys_made(tx, signed_in.user, since_ms=since_ms, limit=KEYS_PER_DAY_MAX)
     if made >= KEYS_PER_DAY_MAX:
         raise FormError(f"{made} API keys were made within a day, which is the most. Wait a day.")
-
-
-def _row(key: ApiKey, days: dict[int, int], now_ms: int) -> KeyRow:
-    return KeyRow(key, key.state(now_ms), used_on(days.get(key.id), now_ms))
 
 
 def _is_live(key: ApiKey, now_ms: int) -> bool:

@@ -12,6 +12,7 @@ from llmproxy.dashboard import key_form, keys
 from llmproxy.dashboard.bars import CHART_HEIGHT
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_form, read_query
+from llmproxy.dashboard.key_tables import read_asked_pages
 from llmproxy.dashboard.overview import Live, read_live, read_overview
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
@@ -68,7 +69,8 @@ def _live_values(signed_in: SignedIn, found: Live, *, is_fragment: bool) -> dict
 def _key_pages(site: Site) -> list[HTTPRouteHandler]:
     @route("/settings/api-keys", http_method=READING)
     async def list_keys(request: Request[Any, Any, Any]) -> Response[bytes]:
-        signed_in, found = await site.read_as_user(request, keys.read_keys)
+        asked = read_asked_pages(request)
+        signed_in, found = await site.read_as_user(request, keys.read_keys, asked)
         values = {"page": "keys", "keys": found}
         return site.page("keys.html", signed_in.visit, values, signed_in=signed_in)
 
@@ -79,7 +81,8 @@ def _key_pages(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/settings/api-keys/{key_id:int}", http_method=READING)
     async def show_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
-        signed_in, found = await site.read_as_user(request, keys.read_key, key_id)
+        answer_s_max = site.office.config.settings.total_timeout_s
+        signed_in, found = await site.read_as_user(request, keys.read_key, key_id, answer_s_max)
         values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS}
         return site.page("key.html", signed_in.visit, values, signed_in=signed_in)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmproxy import accounts, reports
+from llmproxy import key_lists, reports
 from llmproxy.clock import arrival_ms, parse_request_id, request_id_text
 from llmproxy.dashboard.errors import FormError, MissingError
 from llmproxy.dashboard.formats import DAY_MS
@@ -21,6 +21,7 @@ ROWS = 25
 MODELS_SINCE_DAYS = 90
 MODELS_OFFERED = 60
 KEYS_OFFERED = 60
+ENDED_KEYS_LOOKED_AT = 200
 FOUND_SHOWN = 5
 
 
@@ -87,9 +88,12 @@ def _models(tx: Tx, signed_in: SignedIn) -> list[str]:
 
 
 def _key_names(tx: Tx, signed_in: SignedIn) -> list[str]:
-    """Return the names of the newest keys, those that ended too."""
-    keys = accounts.list_api_keys(tx, signed_in.user, limit=-1)
-    return list(dict.fromkeys(key.name for key in reversed(keys)))[:KEYS_OFFERED]
+    """Return the names of the newest keys that work, then of those that ended last."""
+    user, now_ms = signed_in.user, signed_in.now_ms
+    live = key_lists.page_of_live_keys(tx, user, 1, now_ms=now_ms, rows_max=KEYS_OFFERED)
+    ended = key_lists.page_of_ended_keys(tx, user, 1, now_ms=now_ms, rows_max=ENDED_KEYS_LOOKED_AT)
+    names = (key.name for key in (*live.keys, *ended.keys))
+    return list(dict.fromkeys(names))[:KEYS_OFFERED]
 
 
 def search(tx: Tx, signed_in: SignedIn, text: str) -> str:

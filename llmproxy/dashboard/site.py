@@ -6,7 +6,7 @@ the writer, by the functions that the command line uses. Every answer leaves wit
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -19,6 +19,8 @@ from llmproxy.dashboard import formats
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin.office import Office
 from llmproxy.dashboard.errors import BusyError, NotSignedInError
+from llmproxy.dashboard.kept_tasks import KeptTasks
+from llmproxy.dashboard.session_users import SessionUsers
 from llmproxy.dashboard.sign_in_attempts import SignInAttempts
 from llmproxy.dashboard.signed_in import SignedIn, for_admins, noted, run_as_user, write_beside
 from llmproxy.dashboard.slots import Slots
@@ -35,7 +37,7 @@ T = TypeVar("T")
 
 READS_AT_ONCE_MAX = 64
 READS_OF_ONE_MAX = 8
-"""Of one session: nobody waits behind whoever asks for many pages."""
+"""Of one user, with all their sessions: nobody waits behind whoever asks for many pages."""
 SLOW_WAITING_MAX = 20
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -80,6 +82,8 @@ class Site:
         self.attempts = SignInAttempts()
         self._reader = reader
         self._writer = writer
+        self._users = SessionUsers()
+        self._jobs = KeptTasks()
         self._reads = Slots("pages", of_all=READS_AT_ONCE_MAX, of_one=READS_OF_ONE_MAX)
         self.static = {
             path.name: path.read_bytes()
@@ -127,10 +131,13 @@ class Site:
         visit = read_visit(request, self.address)
         return visit if sessions.is_secret(visit.session) else visit._replace(session="")
 
-    async def read(self, function: Callable[..., T], *args: object, who: str | None = None) -> T:
+    async def read(
+        self, function: Callable[..., T], *args: object, who: Hashable | None = None
+    ) -> T:
         """Return `function(tx, *args)`, run in the reader's thread.
 
-        `who` is on whose behalf, such as a session's secret or an address.
+        `who` is on whose behalf: a user's id, or what is known of them before that, such as a
+        session's secret or an address.
 
         Raises:
             BusyError: so many pages are being read, or so many for them, that it would wait long.
@@ -155,12 +162,22 @@ class Site:
             NotSignedInError: nobody is.
         """
         visit, now_ms = self.visit(request), self.clock.now_ms()
-        if not visit.session:
-            raise NotSignedInError
-        state = request.state
+        who = await self._whose(visit.session, now_ms)
         return await self.read(
-            run_as_user, state, visit, now_ms, function, args, kwargs, who=visit.session
+            run_as_user, request.state, visit, now_ms, function, args, kwargs, who=who
         )
+
+    async def _whose(self, session: str, now_ms: int) -> int:
+        """Return the id of the user by whom reads of a session are counted; lets nobody in.
+
+        Raises:
+            NotSignedInError: it is nobody's session.
+        """
+        user_id = self._users.find(session)
+        if user_id is None:
+            user_id = await self.read(_find_user_id, session, now_ms, who=session)
+            self._users.keep(session, user_id)
+        return user_id
 
     async def read_as_admin(
         self,
@@ -215,9 +232,8 @@ class Site:
         await self.require_user(request)
         visit, now_ms = self.visit(request), self.clock.now_ms()
         asked = (request.state, visit, now_ms, noted(function), args, kwargs)
-        job = self._commit_and_tell(run_as_user, *asked)
         # Whoever asks may be gone by then: what is committed is made known all the same.
-        done: tuple[SignedIn, T] = await asyncio.shield(job)
+        done: tuple[SignedIn, T] = await self._jobs.run(self._commit_and_tell(run_as_user, *asked))
         return done
 
     async def _commit_and_tell(self, function: Callable[..., T], *args: object) -> T:
@@ -349,6 +365,13 @@ def set_session(response: Response[bytes], visit: Visit, session: sessions.NewSe
     response.headers["set-cookie"] = (
         f"{visit.cookie_name}={secret}; Path=/; Max-Age={life_s}; HttpOnly; SameSite=Strict{secure}"
     )
+
+
+def _find_user_id(tx: Tx, session: str, now_ms: int) -> int:
+    user = sessions.find_session_user(tx, session, now_ms=now_ms)
+    if user is None:
+        raise NotSignedInError
+    return user.id
 
 
 def _nothing(tx: Tx, signed_in: SignedIn) -> None:

@@ -20,7 +20,7 @@ BUSY_TIMEOUT_MS = 5000
 GATE_TIMEOUT_S = 5.0
 CLOSING_GATE_TIMEOUT_S = 0.5
 STATEMENT_CACHE = 256
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """The schema this program works on; equal to `migrations.SCHEMA_VERSION` (a test says so), and
 repeated here because most commands need no migration and should not load sqlite-utils for it."""
 

@@ -12,7 +12,7 @@ from sqlite_utils import Database, Migrations
 
 from llmproxy.storage.first_schema import STATEMENTS
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 
 _migrations = Migrations("llmproxy")
 
@@ -348,6 +348,24 @@ def m011_dialects(db: Database) -> None:
         """UPDATE providers SET dialect = 'gemini'
            WHERE name = 'gemini' AND dialect = 'openai' AND base_url GLOB '*/v1beta/openai'"""
     )
+
+
+@_migrations()
+def m012_keys_by_user(db: Database) -> None:
+    """Find a user's API keys among those of all: the newest, those that work, those that ended.
+
+    A key's end is the earlier of the two that it may have; one without any ends after all times.
+    """
+    db.execute(
+        """
+        ALTER TABLE api_keys ADD COLUMN ends_at_ms INTEGER NOT NULL AS (
+          min(coalesce(expires_at_ms, 9223372036854775807),
+              coalesce(revoked_at_ms, 9223372036854775807))
+        ) VIRTUAL
+        """
+    )
+    db.execute("CREATE INDEX api_keys_user ON api_keys(user_id, id)")
+    db.execute("CREATE INDEX api_keys_end ON api_keys(user_id, ends_at_ms, id)")
 
 
 def migrate(connection: sqlite3.Connection) -> None:

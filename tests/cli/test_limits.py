@@ -7,7 +7,9 @@ import sqlite3
 import pytest
 
 from llmproxy import limit_store
+from llmproxy.clock import Clock
 from tests.cli.conftest import Program, Quick
+from tests.support.books import Book
 
 ALL = (
     *("--rpm", "60", "--tpm", "100000", "--concurrent", "4", "--daily-budget", "5"),
@@ -146,3 +148,27 @@ def test_a_key_that_is_rotated_keeps_its_limits(ann: Quick) -> None:
     ann.ok("keys", "set", "ann", "laptop", "--rpm", "61")
     both = [key["limits"]["requests_per_minute"] for key in ann.json("keys", "list")]
     assert both == [61, 61]
+
+
+def test_the_speed_of_spending_is_looked_for_as_far_back_as_an_answer_may_take(
+    quick: Quick, book: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs (1200 × 2.50 + 800 × 1.25 + 350 × 10) × 1.2 = 9,000 µUSD, and ended just now."""
+    quick.ok("keys", "set", "ann", "laptop", "--spend-per-hour", "2")
+    now_ms = Clock().now_ms()
+    for minutes in (50, 115):
+        book.now_ms = now_ms - minutes * 60_000
+        hold = book.settled()
+        with book.write() as tx:
+            lasted_ms = (minutes - 5) * 60_000
+            tx.execute("UPDATE requests SET duration_ms = ? WHERE id = ?", (lasted_ms, hold.id))
+
+    def spent() -> object:
+        return quick.json("keys", "show", "ann", "laptop")["limits_used"]["spent_10_minutes_usd"]
+
+    assert spent() == "0.009"
+    monkeypatch.setenv("LLMPROXY_TOTAL_TIMEOUT_S", "7200")
+    assert spent() == "0.018"
+    # What is set wrongly leaves nothing out.
+    monkeypatch.setenv("LLMPROXY_TOTAL_TIMEOUT_S", "long")
+    assert spent() == "0.018"

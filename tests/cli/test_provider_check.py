@@ -62,7 +62,7 @@ def test_each_key_is_tried_in_its_dialect(quick: Quick, stub: StubProvider) -> N
     for provider in ("openai", "anthropic"):
         quick.ok("provider-keys", "add", provider, "--name", "good", stdin=GOOD)
         quick.ok("provider-keys", "add", provider, "--name", "bad", stdin=BAD)
-        quick.ok("provider-keys", "add", provider, "--name", "off", stdin=BAD)
+        quick.ok("provider-keys", "add", provider, "--name", "off", stdin=f"{BAD}-off")
         quick.ok("provider-keys", "disable", provider, "off")
     refused = "401: Incorrect API key provided: ***."
     for provider in ("openai", "anthropic"):

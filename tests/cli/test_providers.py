@@ -1,6 +1,7 @@
 """Providers and their keys, on the command line."""
 
 import re
+import shlex
 from pathlib import Path
 
 from llmproxy import key_pool
@@ -40,11 +41,24 @@ def test_a_provider_key_is_read_from_a_file(quick: Quick, tmp_path: Path) -> Non
     assert "cannot be read" in quick.fails(
         2, "provider-keys", "add", "openai", "--key-file", missing
     )
-    quick.ok("provider-keys", "add", "openai", "--key-file", "-", stdin=SECRET)
+    quick.ok("provider-keys", "add", "openai", "--key-file", "-", stdin=SECRET + "2")
     assert [key["name"] for key in quick.json("provider-keys", "list", "openai")] == [
         "team",
         "key-1",
     ]
+
+
+def test_the_same_key_is_not_stored_twice(quick: Quick) -> None:
+    quick.ok("provider-keys", "add", "openai", "--name", "the team", stdin=SECRET)
+    told = quick.fails(4, "provider-keys", "add", "openai", stdin=SECRET)
+    assert "'the team' of openai" in told
+    assert "is in use." in told
+    quick.ok("provider-keys", "disable", "openai", "the team")
+    told = quick.fails(4, "provider-keys", "add", "openai", stdin=SECRET)
+    assert SECRET not in told
+    command = told.partition("llmproxy ")[2]
+    quick.ok(*shlex.split(command))  # as it is told
+    assert [key["state"] for key in quick.json("provider-keys", "list")] == ["active"]
 
 
 def test_on_a_terminal_the_key_is_asked_for_and_not_shown(program: Program) -> None:
@@ -93,8 +107,8 @@ def test_pausing_says_why_and_by_whom_until_resumed(quick: Quick) -> None:
 
 
 def test_what_the_server_took_out_is_shown_with_the_status_that_it_was_told(quick: Quick) -> None:
-    for _ in range(2):
-        quick.ok("provider-keys", "add", "openai", stdin=SECRET)
+    for number in range(2):
+        quick.ok("provider-keys", "add", "openai", stdin=f"{SECRET}{number}")
     database = AdminDatabase(quick.database)
     with database.write() as tx:
         key_pool.set_key_state(

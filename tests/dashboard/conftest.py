@@ -8,6 +8,7 @@ from playwright.sync_api import Browser
 
 from tests.dashboard.browsing import Watched, chromium
 from tests.dashboard.helpers import Desk
+from tests.dashboard.rooms import Rooms
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.service.helpers import either
@@ -81,6 +82,14 @@ def book(tmp_path: Path) -> Iterator[Book]:
     book = Book(tmp_path / "data" / "llmproxy.db")
     yield book
     book.close()
+
+
+@pytest.fixture
+def rooms(book: Book) -> Iterator[Rooms]:
+    """The dashboard's reading and writing of that database, without a server."""
+    rooms = Rooms(book)
+    yield rooms
+    rooms.reader.close()
 
 
 @pytest.fixture

@@ -44,8 +44,8 @@ def links(html: str, base: str) -> Iterator[str]:
 def route_of(path: str) -> str:
     """Return the route that answers a path."""
     pages = {route for method, route in routes() if method == "GET"}
-    # What has the longer fixed beginning comes first; a parameter may be a path.
-    for route in sorted(pages, key=lambda each: (-len(each.partition("{")[0]), each)):
+    # The longer fixed beginning comes first, then what is longer: a parameter may be a path.
+    for route in sorted(pages, key=lambda each: (-len(each.partition("{")[0]), -len(each))):
         if re.fullmatch(re.sub(r"{[^}]*}", ".+", route), path):
             return route
     raise AssertionError(f"a link leads to {path}, which is no page")

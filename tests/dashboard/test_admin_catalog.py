@@ -63,6 +63,14 @@ def applied(olga: Visitor, **fields: str) -> httpx.Response:
     return olga.submit(f"{CATALOG}/set", **form)
 
 
+def removal(olga: Visitor, path: str) -> dict[str, str]:
+    """The fields of the form on a page that removes an own entry."""
+    form = olga.text(path).partition(f'action="{CATALOG}/remove"')[2].partition("</form>")[0]
+    hidden = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form)
+    assert {name for name, _ in hidden} == {"provider", "model", "seen"}
+    return {name: unescape(value) for name, value in hidden}
+
+
 def facts(olga: Visitor, name: str) -> dict[str, str]:
     html = olga.text(f"{MODEL}?name={name}")
     found = re.findall(r"<dt>([^<]*)</dt><dd[^>]*>([^<]*)</dd>", html)
@@ -154,16 +162,17 @@ def test_an_override_is_told_of_and_removed(own_desk: Desk, olga: Visitor) -> No
     assert f"set by dashboard:{olga.name} on" in facts(olga, "openai/gpt-4o")["Prices from"]
     assert names(olga.text(f"{CATALOG}?own=1")) == ["openai/gpt-4o"]
     assert charged(own_desk, olga) > before
-    answer = olga.submit(f"{CATALOG}/remove", **GPT)
+    form = removal(olga, f"{MODEL}?name=openai/gpt-4o")
+    answer = olga.submit(f"{CATALOG}/remove", **form)
     assert answer.status_code == 303
     led = olga.text(answer.headers["location"])
     assert "The override is removed" in led
     assert charged(own_desk, olga) == before
     assert last_act(own_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
     assert names(olga.text(f"{CATALOG}?own=1")) == []
-    again = olga.submit(f"{CATALOG}/remove", **GPT)
+    again = olga.submit(f"{CATALOG}/remove", **form)
     assert again.status_code == 422
-    assert "no entry of your own" in unescape(again.text)
+    assert "no entry of your own for openai/gpt-4o. See the catalog.</p>" in again.text
 
 
 def test_a_jump_is_refused_unless_it_is_meant(own_desk: Desk, olga: Visitor) -> None:
@@ -189,6 +198,17 @@ def test_what_was_seen_is_what_is_done(own_desk: Desk, olga: Visitor) -> None:
     assert differences(refused.text) == {"in_price": ("4.00", "3.00")}
     assert own_desk.json("catalog", "show", "openai/gpt-4o")["in_price"] == "4.00"
     assert olga.submit(f"{CATALOG}/set", **{**form, "seen": ""}).status_code == 422
+
+
+def test_a_refusal_names_no_command_for_what_the_page_does_itself(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    own_desk.run("catalog", "set", "openai", "gpt-4o", "--alias", "four-o")
+    form = {"provider": "openai", "in_price": "5"}
+    told = olga.submit(f"{CATALOG}/preview", **form, model="four-o")
+    assert (told.status_code, "Set that one.</p>" in told.text) == (422, True)
+    assert "llmproxy " not in told.text
+    assert olga.submit(f"{CATALOG}/preview", **form, model="gpt-4o").status_code == 200
 
 
 def test_everything_that_the_command_sets_can_be_set(own_desk: Desk, olga: Visitor) -> None:
@@ -232,7 +252,8 @@ def test_everything_that_the_command_sets_can_be_set(own_desk: Desk, olga: Visit
     # What the audit log says is a command that does the same.
     own_desk.run("catalog", "set", *last_act(own_desk)[2].split())
     assert own_desk.json("catalog", "show", "ollama/meta/llama3.2:1b") == shown
-    gone = olga.submit(f"{CATALOG}/remove", provider="ollama", model="meta/llama3.2:1b")
+    form = removal(olga, f"{MODEL}?name=ollama/meta/llama3.2:1b")
+    gone = olga.submit(f"{CATALOG}/remove", **form)
     assert gone.headers["location"] == f"{CATALOG}?said=gone"
     assert "no price any more" in olga.text(f"{CATALOG}?said=gone")
 

@@ -6,9 +6,11 @@ million: 3000 + 1000 + 3500 = 7500 µUSD. Sums by other prices are worked out by
 
 import asyncio
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from html import unescape
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -18,14 +20,22 @@ from llmproxy import rerating
 from llmproxy.catalog import Catalog
 from llmproxy.catalog_parser import parse_entry
 from llmproxy.clock import Clock
-from llmproxy.dashboard.admin.catalog_rerating import USERS_SHOWN_MAX, Week, go_through
+from llmproxy.dashboard.admin.catalog_rerating import (
+    USERS_SHOWN_MAX,
+    Week,
+    WeekByPrice,
+    go_through,
+)
 from llmproxy.dashboard.formats import FILTERS
+from llmproxy.dashboard.site import Site
 from llmproxy.dashboard.slots import Slots
+from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.rerating import Span
 from llmproxy.storage.reader import Reader
 from llmproxy.usage import Leg
 from tests.dashboard.helpers import Desk, Visitor
 from tests.dashboard.operators import ADMIN, acts_count, assert_sound, operator
+from tests.dashboard.rooms import NONE, Rooms
 from tests.dashboard.rows import add_settled
 from tests.support.books import NOW_MS, Book
 
@@ -205,13 +215,52 @@ def test_it_ends_when_there_is_no_more_time_or_the_server_stops(
     assert span.rerating.total.requests == min(pages, 2)
 
 
-def week_html(span: Span, *, could_be_read: bool) -> str:
+def test_whoever_waits_for_others_for_too_long_is_told_so(rooms: Rooms) -> None:
+    """The first one waits for the reader, which is at another question, and keeps its turn."""
+    may_go_on = threading.Event()
+
+    class Server:
+        """What a look needs of a server."""
+
+        is_stopping = staticmethod(lambda: False)
+
+    site = Site(ReachedAt("", (), 0), rooms.reader, NONE, Clock(), cast("Any", Server))
+    week, catalog = WeekByPrice(site, wait_s_max=0.01), Catalog("2027-01-01", [MODEL])
+
+    async def look_twice() -> tuple[Week, Week, Week]:
+        requests = [rooms.signed_in() for _ in range(2)]
+        for request in requests:
+            await site.require_admin(request)
+        question = asyncio.create_task(site.read(lambda _: may_go_on.wait(20)))
+        await asyncio.sleep(0)
+        first = asyncio.create_task(week.rate(requests[0], catalog, MODEL))
+        await asyncio.sleep(0)
+        try:
+            second = await asyncio.wait_for(week.rate(requests[1], catalog, MODEL), 10)
+            assert not first.done()
+        finally:
+            may_go_on.set()
+        assert await question
+        return await first, second, await week.rate(requests[1], catalog, MODEL)
+
+    first, second, third = asyncio.run(look_twice())
+    assert (second.had_to_wait, second.has_begun) == (True, False)
+    for done in (first, third):
+        assert (done.had_to_wait, done.could_be_read, done.span.is_done) == (False, True, True)
+    html = week_html(second.span, could_be_read=False, had_to_wait=True)
+    assert "Other operators were looking at new prices all the while" in html
+    assert "could not be read" not in html
+    assert "In no request" not in html
+
+
+def week_html(span: Span, *, could_be_read: bool, had_to_wait: bool = False) -> str:
     """What the page of a new price has of a week."""
     templates = Environment(
         loader=PackageLoader("llmproxy.dashboard"), autoescape=True, undefined=StrictUndefined
     )
     templates.filters.update(FILTERS)
-    values = {"week": Week(span, could_be_read), "name": "openai/gpt-test", "days": 7}
+    week = Week(span, could_be_read, had_to_wait)
+    values = {"week": week, "name": "openai/gpt-test", "days": 7}
     return templates.get_template("admin_model_week.html").render(users_max=20, **values)
 
 

@@ -119,6 +119,33 @@ def test_a_key_that_is_added_serves_the_next_request(own_desk: Desk) -> None:
     ]
 
 
+def test_the_same_key_is_not_added_twice_and_the_page_says_which_one_it_is(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    assert boss.submit(f"{OPENAI}/keys", secret=SECRET, name="team").status_code == 303
+    again = boss.submit(f"{OPENAI}/keys", secret=SECRET, name="other")
+    assert again.status_code == 422
+    assert "'team' of openai (sk-added…6789) is in use." in unescape(again.text)
+    assert 'value="other"' in again.text  # what was typed
+    boss.submit(f"{OPENAI}/keys/{key_ids(desk)['team']}/disable")
+    again = boss.submit(f"{OPENAI}/keys", secret=SECRET)
+    assert "is disabled. Enable that one instead of adding it again.</p>" in again.text
+    assert set(key_ids(desk)) == {"key-1", "team"}
+    # At another provider it may be one.
+    assert boss.submit(f"{PROVIDERS}/groq/keys", secret=SECRET).status_code == 303
+
+
+def test_a_provider_without_a_key_gets_one_when_that_is_removed(own_desk: Desk) -> None:
+    desk, boss = own_desk, own_desk.operator()
+    own = ("own", "--base-url", "http://127.0.0.1:9/v1", "--dialect", "openai")
+    desk.run("providers", "add", *own, "--no-key")
+    told = boss.submit(f"{PROVIDERS}/own/keys", secret=SECRET)
+    assert "If it does now, remove its key first.</p>" in told.text
+    assert "llmproxy " not in told.text
+    (only,) = re.findall(rf'action="({PROVIDERS}/own/keys/\d+/remove)"', told.text)
+    assert boss.submit(only).status_code == 303
+    assert boss.submit(f"{PROVIDERS}/own/keys", secret=SECRET).status_code == 303
+
+
 def test_a_secret_is_in_no_page_no_log_and_no_file(own_desk: Desk) -> None:
     desk, boss = own_desk, own_desk.operator()
     answers = [

@@ -261,7 +261,7 @@ def test_a_disabled_user_is_refused_and_signed_out_until_enabled(desk: Desk) -> 
     assert desk.ask(ann.api_key) == 403
     assert ann.get("/dashboard").headers["location"] == "/dashboard/sign-in"
     refused = boss.submit(f"{page}/sign-in-link")
-    assert (refused.status_code, "is disabled" in refused.text) == (422, True)
+    assert (refused.status_code, "Enable them first.</p>" in refused.text) == (422, True)
     boss.submit(f"{page}/do/enable")
     assert desk.ask(ann.api_key) == 200
     assert ann.get("/dashboard").status_code == 303  # the session does not come back

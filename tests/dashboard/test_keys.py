@@ -13,6 +13,7 @@ from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX
 from llmproxy.dashboard.pages import SHOWN_CLIENTS
 from tests.dashboard.helpers import KEYS, Desk, shown_key
+from tests.dashboard.rows import add_settled
 from tests.support.limits import limit_key
 
 GUIDE = Path(__file__).parents[2] / "docs" / "clients.md"
@@ -173,6 +174,18 @@ def test_a_user_has_a_bounded_number_of_keys_and_makes_a_bounded_number_a_day(de
             (now_ms - 86_400_000, user.id),
         )
     ann.create_key("more")
+
+
+def test_a_keys_page_has_what_was_spent_lately_by_answers_that_may_have_run(desk: Desk) -> None:
+    """Each costs 7,500 µUSD (rows.py) and ended 5 minutes ago; none may take two hours."""
+    ann = desk.signed_in()
+    limit_key(desk.books, ann.name, "test", spend_per_hour_nanousd=3_000_000_000)
+    now_ms = Clock().now_ms()
+    for minutes in (50, 120):
+        lasted = {"duration_ms": (minutes - 5) * 60_000}
+        add_settled(desk.books, ann.name, at_ms=now_ms - minutes * 60_000, outcome=lasted)
+    page = ann.text(f"{KEYS}/{ann.key_ids()['test']}")
+    assert "<dt>Spend per hour</dt><dd>$3.00; $0.007500 in the last 10 minutes</dd>" in page
 
 
 def test_another_users_key_is_as_missing_as_one_that_never_was(desk: Desk) -> None:

@@ -51,6 +51,7 @@ ROUTES = {
     ("POST", "/dashboard/admin/users/{user_id}/adjust"),
     ("POST", "/dashboard/admin/users/{user_id}/credit"),
     ("POST", "/dashboard/admin/users/{user_id}/do/{act}"),
+    ("GET", "/dashboard/admin/users/{user_id}/keys"),
     ("POST", "/dashboard/admin/users/{user_id}/keys/{key_id}/{act}"),
     ("POST", "/dashboard/admin/users/{user_id}/rates"),
     ("POST", "/dashboard/admin/users/{user_id}/sign-in-link"),

@@ -2,15 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from litestar import Request
 
-from llmproxy import accounts, audit, sessions
+from llmproxy import accounts, audit
 from llmproxy.catalog import Catalog
 from llmproxy.clock import Clock
 from llmproxy.dashboard import site as site_module
@@ -24,12 +21,10 @@ from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.live_catalog import LiveCatalog
 from llmproxy.storage.database import Tx
-from llmproxy.storage.reader import Reader
 from tests.dashboard.helpers import KEYS, Desk
 from tests.dashboard.operators import ADMIN
-from tests.support.books import Book
+from tests.dashboard.rooms import NONE, Rooms
 
-NONE = cast("Any", None)
 MADE_UP = "A" * 43
 """It has the shape of a session's secret."""
 
@@ -67,55 +62,41 @@ def test_who_is_no_operator_waits_for_no_file(desk: Desk) -> None:
 # --- a site without a server --------------------------------------------------------------------
 
 
-class Rooms:
-    """The dashboard's reading and writing, over a real database."""
-
-    def __init__(self, book: Book) -> None:
-        self.book = book
-        self.reader = Reader(book.path)
-        self.site = Site(ReachedAt("", (), 0), self.reader, NONE, Clock(), NONE)
-
-    def signed_in(self) -> Request[Any, Any, Any]:
-        """A request of a new session of ann's, who is an operator."""
-        now_ms = Clock().now_ms()
-        with self.book.write() as tx:
-            user = accounts.set_user(tx, "ann", now_ms=now_ms, is_admin=True)
-            session = sessions.begin_session(tx, user, now_ms=now_ms)
-        cookie = f"llmproxy-session={session.secret}".encode()
-        scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"cookie", cookie)]}
-        scope["query_string"] = b""
-        return Request(cast("Any", scope))
-
-
-@pytest.fixture
-def rooms(book: Book) -> Iterator[Rooms]:
-    rooms = Rooms(book)
-    with closing(rooms.reader):
-        yield rooms
-
-
-def test_one_session_takes_only_a_few_reads_and_leaves_the_rest_to_others(rooms: Rooms) -> None:
+@pytest.mark.parametrize("are_known", [True, False])
+def test_one_user_takes_only_a_few_reads_and_leaves_the_rest_to_others(
+    rooms: Rooms, are_known: bool
+) -> None:
+    """However many sessions they have, and whether or not these were seen before."""
     may_go_on = threading.Event()
+    with rooms.book.write() as tx:
+        accounts.create_user(tx, "ben", now_ms=Clock().now_ms())
 
-    def wait(tx: Tx, signed_in: SignedIn) -> str:
+    def name_of(tx: Tx, signed_in: SignedIn) -> str:
         del tx
-        assert may_go_on.wait(10)
         return signed_in.user.name
 
+    def wait(tx: Tx, signed_in: SignedIn) -> str:
+        assert may_go_on.wait(10)
+        return name_of(tx, signed_in)
+
     async def ask() -> None:
-        greedy, other = rooms.signed_in(), rooms.signed_in()
-        reads = [
-            asyncio.create_task(rooms.site.read_as_user(greedy, wait))
-            for _ in range(READS_OF_ONE_MAX)
+        greedy = [rooms.signed_in() for _ in range(READS_OF_ONE_MAX + 2)]
+        other = rooms.signed_in("ben")
+        for request in (*greedy, other) if are_known else ():
+            await rooms.site.read_as_user(request, name_of)
+        asked = [
+            asyncio.create_task(rooms.site.read_as_user(each, wait)) for each in (*greedy, other)
         ]
-        await asyncio.sleep(0)
-        with pytest.raises(BusyError):
-            await rooms.site.read_as_user(greedy, wait)
-        reads.append(asyncio.create_task(rooms.site.read_as_user(other, wait)))
-        await asyncio.sleep(0)
+        refused = set[asyncio.Task[Any]]()
+        while len(refused) < 2:  # those beyond what one user may have
+            refused, _ = await asyncio.wait(asked, timeout=0.01)
+        assert {type(task.exception()) for task in refused} == {BusyError}
         may_go_on.set()
-        assert [name for _, name in await asyncio.gather(*reads)] == ["ann"] * len(reads)
-        assert (await rooms.site.read_as_user(greedy, wait))[1] == "ann"
+        done = [task.result()[1] for task in asked if task not in refused and await task]
+        assert done == ["ann"] * READS_OF_ONE_MAX + ["ben"]
+        # They are given back, of each session.
+        for request in greedy:
+            assert (await rooms.site.read_as_user(request, name_of))[1] == "ann"
 
     asyncio.run(ask())
 

@@ -4,8 +4,6 @@ Each function is really called; what it executes is put to the planner first, on
 """
 
 import ast
-import re
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,40 +14,17 @@ import pytest
 from llmproxy import crediting, ledger, limit_store, pruning, recovery, reports
 from llmproxy.clock import RequestIds
 from llmproxy.rollups import DAY_MS
-from llmproxy.storage.database import Tx, connect
 from tests.ledger.helpers import with_key
 from tests.support.books import NOW_MS, PRICES, Book, costing
+from tests.support.planned import STATEMENT, Planned
 
 PACKAGE = Path(__file__).parents[2] / "llmproxy"
 GROWING = ("holds", "requests", "transfers")
 FEW = ("holds_open", "holds_shortfall", "transfers_wallet")
 """Partial indexes that hold few rows: all of one may be walked through."""
-STATEMENT = re.compile(r"\s*(WITH|SELECT|INSERT|UPDATE|DELETE)\b")
-
-
 SORTED = ("INDEXED BY holds_open", "FROM requests_by_day", "ended > :since")
 """What marks a statement that sorts a few rows only: the open holds, the sums of groups, or what a
 user's requests of ten minutes have cost."""
-
-
-class Planned:
-    """A transaction that notes how each statement is going to be answered."""
-
-    def __init__(self, tx: Tx, path: Path) -> None:
-        self._tx = tx
-        self._planner = connect(path)
-        # Who inserts a parent looks for children only while there are some without one.
-        self._planner.execute("PRAGMA foreign_keys=OFF")
-        self.plans: dict[str, list[str]] = {}
-
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:  # noqa: ANN401
-        if STATEMENT.match(sql):
-            rows = self._planner.execute(f"EXPLAIN QUERY PLAN {sql}", *parameters)
-            self.plans[sql] = [row[3] for row in rows]
-        return self._tx.execute(sql, *parameters)
-
-    def close(self) -> None:
-        self._planner.close()
 
 
 def slow_steps(plan: list[str], sql: str) -> list[str]:

@@ -16,7 +16,7 @@ from llmproxy import catalog_editing
 from llmproxy.catalog import Catalog, further_rates
 from llmproxy.catalog_changes import JUMP_MAX
 from llmproxy.catalog_editing import Plan
-from llmproxy.catalog_overrides import read_overrides
+from llmproxy.catalog_overrides import read_overrides, with_overrides
 from llmproxy.catalog_parser import Document
 from llmproxy.dashboard.admin import catalog_form
 from llmproxy.dashboard.admin.catalog_form import read_model, read_wanted
@@ -31,7 +31,7 @@ from llmproxy.dashboard.admin.catalog_views import (
     read_text,
 )
 from llmproxy.dashboard.admin.page import admin_page
-from llmproxy.dashboard.errors import FormError, MissingError
+from llmproxy.dashboard.errors import FormError, MissingError, StaleFormError
 from llmproxy.dashboard.forms import read_form
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
@@ -62,6 +62,16 @@ class Own(NamedTuple):
     updated_at_ms: int
 
 
+class Broken(NamedTuple):
+    """An own entry that cannot be used."""
+
+    provider: str
+    model: str
+    why: str
+    seen: str
+    """By what a form knows that it is still the same."""
+
+
 def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
     """Return the routes of these pages."""
 
@@ -89,19 +99,8 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
     @route("/admin/catalog/model", http_method=READING)
     async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
         provider, _, name = read_text(request, "name").partition("/")
-        details = find_details(site.office.catalog, provider, name)
-        model_id = name if details is None else details.model.id
-        signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
-        if details is None:
-            raise MissingError
-        values = {
-            "details": details,
-            "own": own,
-            "further": further_rates(details.model.prices.rates),
-            "path": site.office.catalog.path,
-            "said": SAID.get(read_text(request, "said"), ""),
-        }
-        return _with_form(site, signed_in, "admin_model.html", {}, values)
+        said = SAID.get(read_text(request, "said"), "")
+        return await _model_page(site, request, provider, name, said=said)
 
     @route("/admin/catalog/new", http_method=READING)
     async def new_model(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -129,7 +128,7 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
         except _NOT_SO as error:
             # What was seen is not what would be done now: it is shown again.
             try:
-                return await preview(request, document, form, str(error))
+                return await preview(request, document, form, error.without_command)
             except _NOT_SO:
                 raise error from None
         address = _address(plan.after.provider, plan.after.id)
@@ -138,7 +137,13 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
     async def remove(
         request: Request[Any, Any, Any], document: Document, form: dict[str, str]
     ) -> Response[bytes]:
-        signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
+        try:
+            signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
+        except StaleFormError as error:
+            try:
+                return await _model_page(site, request, *read_model(form), problem=str(error))
+            except MissingError:  # another own entry that cannot be used
+                raise error from None
         path = f"{CATALOG}?said=gone"
         if is_left:
             path = f"{_address(form['provider'], form['model'])}&said=remove"
@@ -171,7 +176,7 @@ def _form_route(
         try:
             return await answer(request, await site.office.catalog.read_document(), form)
         except _NOT_SO as error:
-            values = {"problem": str(error)[:PROBLEM_CHARS_MAX]}
+            values = {"problem": error.without_command[:PROBLEM_CHARS_MAX]}
             template = "admin_model_new.html"
             return _with_form(site, signed_in, template, form, values, status=422)
 
@@ -183,7 +188,7 @@ def _form_route(
 
 def _read_list(
     tx: Tx, signed_in: SignedIn, catalog: Catalog, wanted: Wanted
-) -> tuple[Found, list[str], list[tuple[str, str, str]]]:
+) -> tuple[Found, list[str], list[Broken]]:
     """Return a page of models, all providers, and own entries that cannot be used.
 
     In the reader's thread: to search thousands of models takes long for the loop.
@@ -193,10 +198,10 @@ def _read_list(
     return find_models(catalog, wanted), providers, _read_broken(tx)
 
 
-def _read_broken(tx: Tx) -> list[tuple[str, str, str]]:
-    """Return own entries that cannot be used: provider, model and why."""
-    broken = read_overrides(tx).broken
-    return [(*name, why) for name, why in list(broken.items())[:BROKEN_SHOWN]]
+def _read_broken(tx: Tx) -> list[Broken]:
+    """Return own entries that cannot be used."""
+    broken = list(read_overrides(tx).broken.items())[:BROKEN_SHOWN]
+    return [Broken(*name, why, _fingerprint(why)) for name, why in broken]
 
 
 def _read_own(tx: Tx, signed_in: SignedIn, provider: str, model_id: str) -> Own | None:
@@ -227,7 +232,7 @@ def _look(
 
 def _carry_out(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> Plan:
     plan = _plan(tx, signed_in, document, form)
-    if form.get("seen") != _fingerprint(plan):
+    if form.get("seen") != _fingerprint(plan.changes):
         raise RefusedError("The catalog has changed meanwhile. Look at the differences again.")
     if not form.get("jumps"):
         plan.refuse_jumps("If that is meant, say so below.")
@@ -239,17 +244,38 @@ def _carry_out(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[st
 
 
 def _take_back(tx: Tx, signed_in: SignedIn, document: Document, form: Mapping[str, str]) -> bool:
-    """Remove an own entry; say whether the model is still there."""
+    """Remove an own entry; say whether the model is still there.
+
+    Raises:
+        StaleFormError: the entry, or what would count without it, is not what the form showed.
+        NotFoundError: there is none.
+    """
     provider, model_id = read_model(form)
+    is_there = _read_own(tx, signed_in, provider, model_id) is not None
+    if is_there and form.get("seen") != _seen_now(tx, document, provider, model_id):
+        raise StaleFormError(
+            f"The prices of {provider}/{model_id} have changed since this form was shown. Look at "
+            "them again before you remove the override."
+        )
     model = catalog_editing.take_back(tx, document, provider, model_id)
     words = catalog_editing.in_words(provider, model_id, catalog_editing.Edit({}, {}))
     signed_in.note(tx, "catalog set", f"{words} --remove")
     return model is not None
 
 
-def _fingerprint(plan: Plan) -> str:
-    """Return what tells one set of differences from another."""
-    return hashlib.sha256(repr(plan.changes).encode()).hexdigest()[:16]
+def _seen_now(tx: Tx, document: Document, provider: str, model_id: str) -> str:
+    """Return what a form that removes an own entry has if it was shown with what there is now."""
+    overrides, file = read_overrides(tx), document.catalog()
+    why = overrides.broken.get((provider, model_id))
+    if why is not None:
+        return _fingerprint(why)
+    own = with_overrides(file, overrides).find(provider, model_id)
+    return _fingerprint((own, file.find(provider, model_id)))
+
+
+def _fingerprint(shown: object) -> str:
+    """Return what tells one thing that is shown from another, such as a set of differences."""
+    return hashlib.sha256(repr(shown).encode()).hexdigest()[:16]
 
 
 # --- what is shown -------------------------------------------------------------------------------
@@ -263,6 +289,38 @@ def _query(wanted: Wanted, page: int | None) -> str:
 
 def _address(provider: str, model_id: str) -> str:
     return f"{MODEL}?{urlencode({'name': f'{provider}/{model_id}'})}"
+
+
+async def _model_page(
+    site: Site,
+    request: Request[Any, Any, Any],
+    provider: str,
+    name: str,
+    *,
+    said: str = "",
+    problem: str = "",
+) -> Response[bytes]:
+    """Return the page of a model, found by its id or an alias.
+
+    Raises:
+        MissingError: it has no price.
+    """
+    details = find_details(site.office.catalog, provider, name)
+    model_id = name if details is None else details.model.id
+    signed_in, own = await site.read_as_admin(request, _read_own, provider, model_id)
+    if details is None:
+        raise MissingError
+    values = {
+        "details": details,
+        "own": own,
+        "seen": _fingerprint((details.model, details.file_model)),
+        "further": further_rates(details.model.prices.rates),
+        "path": site.office.catalog.path,
+        "said": said,
+        "problem": problem,
+    }
+    status = 422 if problem else 200
+    return _with_form(site, signed_in, "admin_model.html", {}, values, status=status)
 
 
 def _with_form(
@@ -288,7 +346,7 @@ def _preview(
     values = {
         **shown,
         "plan": plan,
-        "seen": _fingerprint(plan),
+        "seen": _fingerprint(plan.changes),
         "has_jumps": plan.before is not None and any(field.is_jump for field in plan.changes),
         "jump_max": JUMP_MAX,
         "days": DAYS,

@@ -24,6 +24,8 @@ from llmproxy.storage.database import Tx
 USERS_SHOWN_MAX = 20
 RERATING_S_MAX = 8.0
 """An operator waits no longer for the page; the older requests are left out then."""
+WAIT_S_MAX = 8.0
+"""Nor longer than that for those of others, of which only one is gone through at a time."""
 _log = logging.getLogger("llmproxy.dashboard")
 
 
@@ -33,6 +35,8 @@ class Week(NamedTuple):
     span: Span
     could_be_read: bool
     """Where not, `span` has what was read before."""
+    had_to_wait: bool = False
+    """Others' were gone through all the time; nothing of this one was."""
 
     @property
     def has_begun(self) -> bool:
@@ -43,9 +47,10 @@ class Week(NamedTuple):
 class WeekByPrice:
     """Prices the last days' requests of one model again, for one operator at a time."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, wait_s_max: float = WAIT_S_MAX) -> None:
         """Begin with nobody waiting."""
         self._site = site
+        self._wait_s_max = wait_s_max
         self._one = asyncio.Lock()
 
     async def rate(self, request: Request[Any, Any, Any], catalog: Catalog, model: Model) -> Week:
@@ -57,17 +62,22 @@ class WeekByPrice:
             model: the one that has it.
         """
         site = self._site
+        until_ms = site.clock.now_ms()
+        span = Span(catalog, since_ms=until_ms - DAYS * DAY_MS, until_ms=until_ms, only=model)
 
         async def rate_page(span: Span) -> None:
             await site.read_as_admin(request, _rate_page, span)
 
-        async with self._one:
-            until_ms = site.clock.now_ms()
-            since_ms = until_ms - DAYS * DAY_MS
-            span = Span(catalog, since_ms=since_ms, until_ms=until_ms, only=model)
-            return Week(
-                span, await go_through(span, rate_page, site.clock, site.office.is_stopping)
-            )
+        try:
+            async with asyncio.timeout(self._wait_s_max):
+                await self._one.acquire()
+        except TimeoutError:
+            return Week(span, could_be_read=False, had_to_wait=True)
+        try:
+            could_be_read = await go_through(span, rate_page, site.clock, site.office.is_stopping)
+        finally:
+            self._one.release()
+        return Week(span, could_be_read)
 
 
 async def go_through(

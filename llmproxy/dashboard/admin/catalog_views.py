@@ -45,7 +45,8 @@ class Details(NamedTuple):
     model: Model
     is_own: bool
     rows: list[PriceRow]
-    has_file_entry: bool
+    file_model: Model | None
+    """The catalog file's, which an own one stands in front of."""
     changes: list[FieldChange]
     """What is different from the file's entry, of an own one."""
 
@@ -94,7 +95,7 @@ def find_details(live: LiveCatalog, provider: str, name: str) -> Details | None:
         return None
     is_own, before = catalog.is_own(model), live.file.find(provider, model.id)
     changes = list(changed_fields(before, model)) if is_own and before else []
-    return Details(model, is_own, list(_price_rows(model)), before is not None, changes)
+    return Details(model, is_own, list(_price_rows(model)), before, changes)
 
 
 def _price_rows(model: Model) -> Iterator[PriceRow]:

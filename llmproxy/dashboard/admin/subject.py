@@ -88,7 +88,7 @@ class Subject(Generic[Key, Found]):
         try:
             signed_in, _ = await (write or self._site.write_as_admin)(request, function, key, *args)
         except StaleFormError as error:
-            return await self.again(request, key, Typed("", {}, str(error)))
+            return await self.again(request, key, Typed("", {}, error.without_command))
         except TOLD as error:
-            return await self.again(request, key, Typed(act, form, str(error)))
+            return await self.again(request, key, Typed(act, form, error.without_command))
         return self.done(signed_in, key, act)

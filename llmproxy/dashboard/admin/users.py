@@ -9,21 +9,20 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from llmproxy import accounts, reports, sessions
+from llmproxy import reports, sessions
 from llmproxy.accounts import User
 from llmproxy.dashboard.address import PREFIX
 from llmproxy.dashboard.admin import requests, user_acts, user_forms
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.subject import Subject, Typed
+from llmproxy.dashboard.admin.user_keys import key_pages, limits_in_words
 from llmproxy.dashboard.admin.words import TOLD
 from llmproxy.dashboard.errors import FormError
-from llmproxy.dashboard.formats import cost, number, used_on
-from llmproxy.dashboard.forms import read_form
-from llmproxy.dashboard.key_form import AMOUNTS, COUNTS, LISTS
-from llmproxy.dashboard.keys import KeyRow
+from llmproxy.dashboard.forms import read_form, read_page_number
+from llmproxy.dashboard.key_form import COUNTS
+from llmproxy.dashboard.key_tables import AskedPages, KeyTables, read_tables
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
-from llmproxy.limits import Limits
 from llmproxy.reports import CreditEntry, RequestFilter, UserRow
 from llmproxy.reports import Request as ProxyRequest
 from llmproxy.storage.database import Tx
@@ -37,7 +36,6 @@ PAGES_MAX = 10_000
 KEYS_SHOWN = 30
 ENDED_SHOWN = 5
 REQUESTS_SHOWN = 10
-LIMITS_CHARS_MAX = 200
 CREDITS_SHOWN = 20
 SAID = {
     "credit": "The credit is added.",
@@ -80,10 +78,8 @@ class UserPage(NamedTuple):
     """One user with all that the operator asks of them."""
 
     user: User
-    keys: list[KeyRow]
-    ended: list[KeyRow]
-    keys_more: int
-    """Live ones that are not shown."""
+    keys: KeyTables
+    """The first of them."""
     requests: list[ProxyRequest]
     credits: list[CreditEntry]
     devices: int
@@ -112,18 +108,10 @@ def read_page(tx: Tx, signed_in: SignedIn, user_id: int) -> UserPage:
         MissingError: there is none with this id.
     """
     user, now_ms = user_acts.find_user(tx, user_id), signed_in.now_ms
-    days = reports.last_used_days(tx, user.id)
-    rows = [
-        KeyRow(key, key.state(now_ms), used_on(days.get(key.id), now_ms))
-        for key in reversed(accounts.list_api_keys(tx, user, limit=-1))
-    ]
-    live = [row for row in rows if row.state not in {"revoked", "expired"}]
-    ended = [row for row in rows if row.state in {"revoked", "expired"}]
+    shown = {"live_max": KEYS_SHOWN, "ended_max": ENDED_SHOWN}
     return UserPage(
         user=user,
-        keys=live[:KEYS_SHOWN],
-        ended=ended[:ENDED_SHOWN],
-        keys_more=max(0, len(live) - KEYS_SHOWN),
+        keys=read_tables(tx, user, AskedPages(), now_ms=now_ms, **shown),
         requests=reports.list_requests(tx, RequestFilter(user_id=user.id), limit=REQUESTS_SHOWN),
         credits=reports.list_credits(tx, user.wallet_id, limit=CREDITS_SHOWN),
         devices=sessions.count_sessions(tx, user, now_ms=now_ms),
@@ -143,12 +131,8 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
                 return site.redirect(signed_in.visit, f"{requests.PATH}/{which}")
             except FormError as error:
                 problem = str(error)
-        page = asked.get("page", "1")
         signed_in, found = await site.read_as_admin(
-            request,
-            read_list,
-            read_search(request),
-            int(page) if page.isascii() and page.isdecimal() and len(page) < 9 else 1,
+            request, read_list, read_search(request), read_page_number(request)
         )
         values = {"found": found, "problem": problem, "request_id": asked.get("id", "")}
         status = 422 if problem else 200
@@ -169,7 +153,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
             )
         except TOLD as error:
             signed_in = await site.require_admin(request)
-            return _new_form(site, signed_in, form, str(error))
+            return _new_form(site, signed_in, form, error.without_command)
         if api_key is None:
             return site.redirect(signed_in.visit, f"{PATH}/{user.id}")
         base = signed_in.visit.base_url
@@ -189,7 +173,7 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
         return await subject.page(request, user_id)
 
     forms = [*_money_forms(site, subject), *_buttons(site, subject)]
-    return [list_users, new_user, create_user, show_user, *forms]
+    return [list_users, new_user, create_user, show_user, *key_pages(site, PATH, TAB), *forms]
 
 
 def _money_forms(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandler]:
@@ -203,7 +187,9 @@ def _money_forms(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteH
         except user_acts.RepeatError:
             return subject.done(await site.require_admin(request), user_id, "repeat")
         except TOLD as error:
-            return await subject.again(request, user_id, Typed("credit", form, str(error)))
+            return await subject.again(
+                request, user_id, Typed("credit", form, error.without_command)
+            )
         return subject.done(signed_in, user_id, "credit")
 
     @post(PATH + "/{user_id:int}/adjust")
@@ -229,7 +215,7 @@ def _buttons(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandl
                 request, user_acts.make_link, user_id
             )
         except TOLD as error:
-            return await subject.again(request, user_id, Typed("link", {}, str(error)))
+            return await subject.again(request, user_id, Typed("link", {}, error.without_command))
         url = f"{signed_in.visit.here}{PREFIX}/sign-in/{secret}"
         return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
 
@@ -260,28 +246,12 @@ def _user_page(
         "typed": typed or Typed("", {}, ""),
         "rates": user_forms.rate_fields(found.user),
         "counts": COUNTS,
-        "limits_in_words": _limits_in_words,
+        "limits_in_words": limits_in_words,
         "last_entry": user_acts.last_entry(found.credits),
         "once": f"page-{secrets.token_urlsafe(16)}",
     }
     status = 422 if typed else 200
     return admin_page(site, "admin_user.html", signed_in, TAB, values, status=status)
-
-
-def _limits_in_words(limits: Limits | None) -> str:
-    """Return the limits of an API key in a line; none are an empty one."""
-
-    def given(labels: Mapping[str, str]) -> list[tuple[str, Any]]:
-        values = [(label, getattr(limits, field)) for field, label in labels.items()]
-        return [(label, value) for label, value in values if value is not None]
-
-    if limits is None:
-        return ""
-    parts = [f"{label}: ${cost(amount)}" for label, amount in given(AMOUNTS)]
-    parts += [f"{label}: {number(count)}" for label, count in given(COUNTS)]
-    parts += [f"{label}: {', '.join(map(str, members))}" for label, members in given(LISTS)]
-    text = "; ".join(parts)
-    return text if len(text) <= LIMITS_CHARS_MAX else text[: LIMITS_CHARS_MAX - 1] + "…"
 
 
 def _new_form(

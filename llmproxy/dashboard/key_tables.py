@@ -1,0 +1,66 @@
+"""Owns the tables of a user's API keys, as the user and operators see them, page by page."""
+
+from typing import Any, NamedTuple
+
+from litestar import Request
+
+from llmproxy import key_lists, reports
+from llmproxy.accounts import ApiKey, User
+from llmproxy.dashboard.formats import used_on
+from llmproxy.dashboard.forms import read_page_number
+from llmproxy.key_lists import KeyPage
+from llmproxy.storage.database import Tx
+
+
+class AskedPages(NamedTuple):
+    """Which pages of the two tables an address asks for, counted from 1."""
+
+    live: int = 1
+    ended: int = 1
+
+
+class KeyRow(NamedTuple):
+    """An API key of a table."""
+
+    key: ApiKey
+    state: str
+    used: str
+    """When it was last used, in words."""
+
+
+class KeyTable(NamedTuple):
+    """A page of API keys."""
+
+    rows: list[KeyRow]
+    page: KeyPage
+
+
+class KeyTables(NamedTuple):
+    """A user's API keys: those that work, newest first, and those that ended, the last first."""
+
+    live: KeyTable
+    ended: KeyTable
+
+
+def read_asked_pages(request: Request[Any, Any, Any]) -> AskedPages:
+    """Return which pages an address asks for: `?page=2` of the keys that work, `?ended=2`."""
+    return AskedPages(read_page_number(request, "page"), read_page_number(request, "ended"))
+
+
+def read_tables(
+    tx: Tx, user: User, asked: AskedPages, *, now_ms: int, live_max: int, ended_max: int
+) -> KeyTables:
+    """Return a page of each table, of at most so many rows."""
+    days = reports.last_used_days(tx, user.id)
+
+    def table(page: KeyPage) -> KeyTable:
+        return KeyTable([make_row(key, days, now_ms) for key in page.keys], page)
+
+    live = key_lists.page_of_live_keys(tx, user, asked.live, now_ms=now_ms, rows_max=live_max)
+    ended = key_lists.page_of_ended_keys(tx, user, asked.ended, now_ms=now_ms, rows_max=ended_max)
+    return KeyTables(table(live), table(ended))
+
+
+def make_row(key: ApiKey, days: dict[int, int], now_ms: int) -> KeyRow:
+    """Return the row of a key; `days` are those of the last use, by the keys' ids."""
+    return KeyRow(key, key.state(now_ms), used_on(days.get(key.id), now_ms))
