@@ -11,6 +11,7 @@ import msgspec
 from llmproxy.dialects.answers import NO_COUNTS, is_given, make_reading, text_of
 from llmproxy.dialects.base import Reading
 from llmproxy.usage import (
+    TOKENS_MAX,
     Leg,
     Movers,
     Usage,
@@ -44,7 +45,7 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 _COSTS = frozenset({"cost", "cost_in_usd_ticks"})
 FEMTOUSD_PER_USD = 10**15
 FEMTOUSD_PER_TICK = FEMTOUSD_PER_USD // 10**10
-_CACHED_ELSEWHERE = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
+_CACHED_ELSEWHERE = frozenset({"prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"})
 """What some call their cached input, at the top of the usage object (wire.md A.7)."""
 
 
@@ -108,9 +109,8 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     input_details = _object(usage, names.input_details)
     output_details = _object(usage, names.output_details)
     cached = count(input_details.get("cached_tokens"))
-    for name in _CACHED_ELSEWHERE:
-        if name in usage:
-            cached = max(cached, count(usage[name]))
+    if not _CACHED_ELSEWHERE.isdisjoint(usage):
+        cached = max(cached, *(count(usage.get(name)) for name in _CACHED_ELSEWHERE))
     written = count(input_details.get("cache_write_tokens"))
     if max(cached, written) > prompt:
         msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
@@ -119,7 +119,7 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     written = min(written, prompt - cached)
     fresh = prompt - cached - written
     reasoning = info_count(output_details.get("reasoning_tokens"))
-    unsplit, short, long = _writes(input_details, written)
+    unsplit, short, long = _writes(input_details, written) if written else (0, 0, 0)
     leg = Leg(
         input=fresh,
         cache_read=cached,
@@ -129,14 +129,16 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         output=output,
         reasoning=min(reasoning, output),
     )
-    if _has_media(input_details) or _has_media(output_details):
+    if (input_details and _has_media(input_details)) or (
+        output_details and _has_media(output_details)
+    ):
         return with_media(leg, _media(input_details), _media(output_details))
     return leg
 
 
 def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
     """Return what was written to the cache: for a time that is not told, for 30 min, for 12 h."""
-    split = _object(details, "cache_write_tokens_details") if written else {}
+    split = _object(details, "cache_write_tokens_details")
     if not split:
         return written, 0, 0
     long = min(count(split.get("ttl_12h_tokens")), written)
@@ -145,7 +147,7 @@ def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:
 
 def _has_media(details: dict[str, Any]) -> bool:
     """Say whether there may be any: most report none, or zeros."""
-    return bool(details) and bool(details.get("audio_tokens") or details.get("image_tokens"))
+    return bool(details.get("audio_tokens") or details.get("image_tokens"))
 
 
 def _media(details: dict[str, Any]) -> tuple[int, int]:
@@ -178,6 +180,12 @@ def _prompt_and_output(usage: dict[str, Any], names: Names) -> tuple[int, int]:
     """
     told_input, told_output = usage.get(names.input), usage.get(names.output)
     told_total = usage.get("total_tokens")
+    if (
+        type(told_input) is type(told_output) is type(told_total) is int
+        and told_input + told_output == told_total <= TOKENS_MAX
+        and min(told_input, told_output) >= 0
+    ):
+        return told_input, told_output  # nearly always, and quickly
     prompt, completion, total = count(told_input), count(told_output), count(told_total)
     has_input, has_output = told_input is not None, told_output is not None
     has_total = told_total is not None
