@@ -57,7 +57,7 @@ def text_bytes(raw: msgspec.Raw) -> int:
     if length <= 2:
         return 0
     written = bytes(raw)
-    if b"\\u" in written:
+    if written.find(b"\\u") >= 0:  # which is quicker than `in`, and asked for each event
         try:
             text = msgspec.json.decode(written)
         except UNREADABLE:  # bytes that are no characters, which nobody looked at before

@@ -39,19 +39,25 @@ def read_reading(
         is_final: nothing more can come that changes the usage.
         has_error: the answer is, or ended in, an error.
     """
+    movers = _movers(raw)
     return make_reading(
         None if raw is None else msgspec.json.encode(raw),
-        lambda: read_usage(raw, model),
+        lambda: read_usage(raw, model, movers),
         model=model,
-        movers=_movers(raw) if isinstance(raw, dict) else Movers(),
+        movers=movers,
         seen_bytes=seen_bytes,
         is_final=is_final,
         has_error=has_error,
     )
 
 
-def read_usage(raw: object, model: str | None) -> Usage:
+def read_usage(raw: object, model: str | None, movers: Movers) -> Usage:
     """Return a usage object in the normal form: one leg, or one for each of `iterations`.
+
+    Args:
+        raw: the object, whatever it is.
+        model: the model that answered.
+        movers: what the object says of its tier, speed and region.
 
     Raises:
         UsageError: not an object, or with counts that are missing or cannot be true.
@@ -68,11 +74,12 @@ def read_usage(raw: object, model: str | None) -> Usage:
     if isinstance(server_tools, dict):
         searches = count(server_tools.get("web_search_requests"))
         legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
-    movers = _movers(raw)
     return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
 
 
-def _movers(raw: dict[str, Any]) -> Movers:
+def _movers(raw: object) -> Movers:
+    if not isinstance(raw, dict):
+        return Movers()
     return Movers(
         service_tier=_text(raw.get("service_tier")),
         speed=_text(raw.get("speed")),

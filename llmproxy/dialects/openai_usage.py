@@ -45,7 +45,7 @@ INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_t
 _COSTS = frozenset({"cost", "cost_in_usd_ticks"})
 FEMTOUSD_PER_USD = 10**15
 FEMTOUSD_PER_TICK = FEMTOUSD_PER_USD // 10**10
-_CACHED_ELSEWHERE = frozenset({"prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens"})
+_CACHED_ELSEWHERE = ("prompt_cache_hit_tokens", "cached_tokens", "num_cached_tokens")
 """What some call their cached input, at the top of the usage object (wire.md A.7)."""
 
 
@@ -109,8 +109,9 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     input_details = _object(usage, names.input_details)
     output_details = _object(usage, names.output_details)
     cached = count(input_details.get("cached_tokens"))
-    if not _CACHED_ELSEWHERE.isdisjoint(usage):
-        cached = max(cached, *(count(usage.get(name)) for name in _CACHED_ELSEWHERE))
+    for name in _CACHED_ELSEWHERE:
+        if name in usage:
+            cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
     if max(cached, written) > prompt:
         msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"

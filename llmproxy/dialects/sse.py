@@ -171,8 +171,7 @@ class EventStream:
         self.deferred.clear()
         self.deferred_bytes = 0
         self._is_first = False
-        # The one name that tells more than the data.
-        datas = None if may_tell_error(events) else _datas(events)
+        datas = _datas(events)
         if datas is None or not self._reader.on_deferred(datas):
             self._read_each(events)
 
@@ -318,12 +317,14 @@ def may_tell_error(events: bytes) -> bool:
 def _datas(events: bytes) -> list[bytes] | None:
     """Return the data of events that have one line of it, and before that their name or nothing.
 
-    None where any has other lines, and so has to be taken apart.
+    None where any has other lines, or may be named an error, and so has to be taken apart.
     """
     blank = b"\r\n\r\n" if events.endswith(b"\r\n\r\n") else b"\n\n"
     if events.startswith(_DATA):
         datas = events[len(_DATA) : -len(blank)].split(blank + _DATA)
         lines = 2 * len(datas)
+    elif may_tell_error(events):
+        return None
     else:
         named = events[: -len(blank)].split(blank)
         datas = [event.partition(b"\n" + _DATA)[2] for event in named]

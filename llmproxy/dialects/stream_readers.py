@@ -54,10 +54,9 @@ class BaseStreamReader(ABC):
 
     def reading(self) -> Reading:
         """Return what has been read so far; after the last word it is always the same."""
-        if self._at_end is not None:
-            return self._at_end
-        self._catch_up()
-        return self._make_reading(self._read_bytes)
+        if self._at_end is None:
+            self._catch_up()  # which may come to the last word
+        return self._at_end or self._make_reading(self._read_bytes)
 
     @abstractmethod
     def on_event(self, name: bytes, data: bytes) -> bool:
