@@ -3,7 +3,6 @@
 Its input excludes cached tokens already. Must not know events or requests.
 """
 
-from typing import Any
 
 import msgspec
 
