@@ -55,8 +55,6 @@ class LargeAnswer:
         if read.is_by_request:
             return read
         read = msgspec.structs.replace(read, seen_bytes=self.size)
-        if read.usage is not None and read.problem is not None:
-            return read  # what it costs is all that is known of it
         problem = read.problem
         if read.usage is None:
             if problem is None and not read.has_error:
@@ -65,7 +63,10 @@ class LargeAnswer:
         try:
             refuse_zero(read.usage, self.size)
         except UsageError as error:
-            return msgspec.structs.replace(read, usage=None, is_final=False, problem=str(error))
+            cost = read.usage.provider_cost
+            return msgspec.structs.replace(
+                read, usage=None, is_final=False, problem=str(error), provider_cost=cost
+            )
         return read
 
     def _without_middle(self) -> bytes | None:
