@@ -6,10 +6,10 @@ still going on is not read yet: the pieces of a long one pass before it counts.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from llmproxy.bill import Bill
-from llmproxy.dialects.base import StreamReader
+from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.sse import EventTooLargeError
 from llmproxy.errors import ApiError, DatabaseError, budget_ended, credit_ended, ledger_busy
 from llmproxy.growing import GrowingHold, make_growing
@@ -48,17 +48,22 @@ def make_cover(services: Services, order: Order, reader: StreamReader) -> "Cover
     growing = make_growing(services, order)
     if growing is None or order.quote is None or order.hold is None:
         return None
-    return Cover(growing, reader, Bill(services, order, order.quote, order.hold))
+    return Cover(growing, reader, Bill(services, order, order.quote, order.hold).output_tokens)
 
 
 class Cover:
     """One growing stream's cover; `require` it where what was read `is_outgrown`."""
 
-    def __init__(self, growing: GrowingHold, reader: StreamReader, bill: Bill) -> None:
-        """Take the hold, the reader that says how much has been generated, and its bill."""
+    def __init__(
+        self, growing: GrowingHold, reader: StreamReader, billed_tokens: Callable[[Reading], int]
+    ) -> None:
+        """Take the hold, and the reader that says how much has been generated.
+
+        `billed_tokens` returns the tokens of output that an answer at its end is charged for.
+        """
         self._growing = growing
         self._reader = reader
-        self._bill = bill
+        self._billed_tokens = billed_tokens
         self._pieces: list[tuple[bytes, int]] = []
         """What may pass of the pieces that were read last, and how much text there was by then."""
         self.is_outgrown = False
@@ -112,7 +117,7 @@ class Cover:
         reader, growing = self._reader, self._growing
         try:
             if reader.is_over:
-                billed_tokens = self._bill.output_tokens(reader.reading())
+                billed_tokens = self._billed_tokens(reader.reading())
                 is_covered = await growing.covers_end(reader.seen_bytes, billed_tokens)
             else:
                 is_covered = await growing.covers(reader.seen_bytes)

@@ -262,7 +262,8 @@ def test_where_no_tokens_are_told_the_images_count(usage: object, cost: int | No
     told = None if cost is None else cost * 10**13
     assert reading.usage == Usage((Leg(images=2),), provider_cost=told)
     none = IMAGES.read_answer(image_answer(data=[], usage=usage))
-    assert (none.is_final, none.problem) == (cost is not None, "usage has no token counts")
+    assert (none.usage, none.provider_cost) == (None, told)
+    assert (none.is_final, none.problem) == (False, "usage has no token counts")
 
 
 UNREAD = [
@@ -273,21 +274,22 @@ UNREAD = [
 
 
 @pytest.mark.parametrize(("usage", "problem"), UNREAD)
-def test_what_the_provider_bills_counts_where_the_tokens_beside_it_cannot_be_true(
+def test_what_the_provider_bills_is_kept_where_the_tokens_beside_it_cannot_be_true(
     usage: dict[str, int], problem: str
 ) -> None:
     told = {**usage, "cost": 0.02}
     plain = IMAGES.read_answer(image_answer(usage=told))
     completed = {"type": "image_generation.completed", "b64_json": "aaaa", "usage": told}
     for reading in (plain, read_events(IMAGES, completed)):
-        assert reading.usage == Usage((Leg(),), provider_cost=2 * 10**13)
-        assert (reading.is_final, reading.images) == (True, 1)
+        assert (reading.usage, reading.provider_cost) == (None, 2 * 10**13)
+        assert (reading.is_final, reading.images) == (False, 1)
         assert (reading.problem or "").startswith(problem)
         assert json.loads(reading.raw_usage or b"") == told
     running = read_events(IMAGES, {**completed, "type": "image_generation.partial_image"})
-    assert (running.is_final, running.usage) == (False, None)
+    assert (running.provider_cost, running.usage) == (None, None)
     for cost in (-1, "0.02", None):
-        assert IMAGES.read_answer(image_answer(usage={**told, "cost": cost})).usage is None
+        odd = IMAGES.read_answer(image_answer(usage={**told, "cost": cost}))
+        assert (odd.usage, odd.provider_cost) == (None, None)
 
 
 def test_the_record_has_what_another_model_has_drawn() -> None:
