@@ -7,25 +7,27 @@ from typing import TypeVar
 
 import msgspec
 import pytest
+from typing_extensions import override
 
 from llmproxy.growing import GrowingHold
-from llmproxy.limits import Limits
 from tests.support.books import Book
-from tests.test_gate import HandQueue, Scene, costing, principal
+from tests.test_gate import HandQueue, Scene, costing
 
 T = TypeVar("T")
-STEP, MOST, CREDIT = 256, 5000, 1000
+STEP, MOST = 256, 5000
 """In tokens; each costs a nano-dollar."""
 
 
 class BookQueue(HandQueue):
-    """A writer that writes at once, and is heard of at the next turn of the loop."""
+    """A writer whose questions are counted, and written at once."""
 
     def __init__(self, book: Book) -> None:
         super().__init__()
         self._book = book
 
+    @override
     def submit(self, function: Callable[..., T], *args: object) -> asyncio.Future[T]:
+        """Write; the answer comes with the next turn of the loop."""
         future: asyncio.Future[T] = super().submit(function, *args)
         with self._book.write() as tx:
             result = function(tx, *args)
@@ -33,36 +35,39 @@ class BookQueue(HandQueue):
         return future
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Book:
-    """A user with so much that a stream of `MOST` tokens cannot be held."""
-    return Book(tmp_path / "data" / "llmproxy.db", credit=f"{CREDIT / 10**9:.9f}")
+async def grow(home: Path, credit: int) -> tuple[int, int]:
+    """Pass a stream on byte by byte until its credit ends; return the bytes, and the questions.
 
-
-def stream_of(queue: BookQueue, book: Book, **limits: int) -> GrowingHold:
-    """A stream that holds a step."""
+    It holds a step at first. Two bytes are taken for a token.
+    """
+    book = Book(home / "llmproxy.db", credit=f"{credit / 10**9:.9f}")
+    queue, scene = BookQueue(book), Scene()
     quote = msgspec.structs.replace(costing(MOST), held_output_tokens=STEP)
     hold = book.placed(f"{STEP / 10**9:.9f}")
-    scene = Scene(**limits)
-    return GrowingHold(queue, scene.gate, principal(Limits(1, **limits)), quote, hold)
+    stream = GrowingHold(queue, scene.gate, scene.principal, quote, hold)
+    passed = 0
+    while passed + 1 <= stream.look_at_bytes or await stream.covers(passed + 1):
+        passed += 1
+        await asyncio.sleep(0)  # what was asked for has come when there is more to pass
+    assert book.balance() == (credit, credit)
+    book.close()
+    return passed, len(queue.asked)
 
 
-async def pass_on(stream: GrowingHold, seen_bytes: int) -> bool:
-    """Ask as `cover.py` does, and let come what was asked for."""
-    is_held = seen_bytes <= stream.look_at_bytes or await stream.covers(seen_bytes)
-    await asyncio.sleep(0)
-    return is_held
-
-
-def test_each_step_is_asked_for_once_and_the_end_of_the_credit_too(book: Book) -> None:
-    """Text comes byte by byte, two for a token, and 1,000 tokens are paid for."""
-
-    async def run() -> tuple[int, int]:
-        queue = BookQueue(book)
-        stream, passed = stream_of(queue, book), 0
-        while await pass_on(stream, passed + 1):
-            passed += 1
-        return passed, len(queue.asked)
-
-    # Asked for are 512, 768 and 1,024, which come to 1,000, and once more where the text ends.
-    assert asyncio.run(run()) == (2 * CREDIT, 4)
+@pytest.mark.parametrize(
+    ("credit", "questions"),
+    [
+        # 512, 768 and 1,024 tokens, of which 1,000 come; and once more where these are at an end.
+        (1000, 4),
+        (769, 4),
+        # Of the 1,024 none come; and once more.
+        (768, 4),
+        (257, 2),
+        (256, 2),
+    ],
+)
+def test_each_step_is_asked_for_once_and_the_end_of_the_credit_twice(
+    tmp_path: Path, credit: int, questions: int
+) -> None:
+    """However little of the text comes at a time."""
+    assert asyncio.run(grow(tmp_path, credit)) == (2 * credit, questions)

@@ -171,13 +171,14 @@ def test_a_cost_is_kept_where_the_tokens_beside_it_cannot_be_true(counts: dict[s
         assert reading.seen_bytes > 0
     _, running = run(chunk(choices=content("x")), last)
     assert (running.reading().provider_cost, running.reading().is_final) == (None, False)
-    for cost in (-1, "0.02", None, {}):
+    odd: tuple[object, ...] = (-1, "0.02", None, {})
+    for cost in odd:
         assert read({**usage, "cost": cost}).provider_cost is None
 
 
-def test_a_usage_that_is_no_object_tells_no_cost() -> None:
-    for usage in ([], 5, "", True):
-        assert read(usage).provider_cost is None
+@pytest.mark.parametrize("usage", [[], 5, "", True])
+def test_a_usage_that_is_no_object_tells_no_cost(usage: object) -> None:
+    assert read(usage).provider_cost is None
 
 
 def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> None:
