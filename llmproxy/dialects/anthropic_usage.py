@@ -3,7 +3,6 @@
 Its input excludes cached tokens already. Must not know events or requests.
 """
 
-
 import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE, is_given, make_reading

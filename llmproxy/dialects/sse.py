@@ -329,10 +329,11 @@ def _datas(events: bytes) -> list[bytes] | None:
         named = events[: -len(blank)].split(blank)
         datas = [event.partition(b"\n" + _DATA)[2] for event in named]
         lines = 3 * len(datas)
-    has_cr = len(blank) > len(b"\n\n")
-    if events.count(b"\n") != lines or events.count(b"\r") != lines * has_cr:
+    if events.count(b"\n") != lines:
         return None
-    return datas
+    is_crlf = len(blank) > len(b"\n\n")
+    has_other_cr = events.count(b"\r") != lines if is_crlf else events.find(b"\r") >= 0
+    return None if has_other_cr else datas
 
 
 def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> int:
