@@ -68,7 +68,7 @@ class _Chunk(msgspec.Struct):
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
-_CHUNKS = Deferral(begin=b"data: {", end=b"}\n\n")
+_CHUNKS = Deferral(end=b"}\n\n")
 _NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
 """The usage chunk has `"choices":[]`."""
 _BETWEEN = b"\n\ndata: "
@@ -207,12 +207,12 @@ class ChunkStreamReader(BaseStreamReader):
 
 def _last_of(unread: bytes) -> _Chunk | None:
     """Return the last chunk; None where there is none that can be read by itself."""
-    begins = unread.rfind(_BETWEEN)
-    data = unread[6 if begins < 0 else begins + len(_BETWEEN) : -2]
-    if b"\n" in data or b"\r" in data:
+    _, begin, data = (b"\n\n" + unread).rpartition(_BETWEEN)
+    event = data[:-2]
+    if not begin or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
         return None
     try:
-        return _chunk_decoder.decode(data)
+        return _chunk_decoder.decode(event)
     except UNREADABLE:
         return None
 

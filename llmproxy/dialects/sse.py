@@ -59,7 +59,6 @@ class Deferral(NamedTuple):
     not be among them. None may, by default.
     """
 
-    begin: bytes | tuple[bytes, ...] = ()
     end: bytes | tuple[bytes, ...] = ()
     mark: re.Pattern[bytes] | None = None
     """What is found in none of them."""
@@ -115,7 +114,7 @@ class EventStream:
         """The chunks that have passed unread; they came after all that has been read."""
         self.deferred_bytes = 0
         self._reader = reader
-        self._begin, self._end, mark = deferral or Deferral()
+        self._end, mark = deferral or Deferral()
         self._find_mark = None if mark is None else mark.search
         self._holds_back = holds_back
         self._is_first = True
@@ -151,12 +150,13 @@ class EventStream:
 
     def _defer(self, written: bytes) -> bool:
         """Leave whole events unread, where they are of the kinds that may be; say whether it is."""
-        if not (
-            written.startswith(self._begin)
-            and written.endswith(self._end)
-            and (self._find_mark is None or self._find_mark(written) is None)
-        ):
+        if not written.endswith(self._end):
             return False
+        if self._find_mark is not None and self._find_mark(written) is not None:
+            return False
+        if self._is_first:
+            self._is_first = False
+            written = written.removeprefix(_BOM)
         self.deferred.append(written)
         self.deferred_bytes += len(written)
         if self.deferred_bytes > DEFERRED_BYTES_MAX:
@@ -170,14 +170,13 @@ class EventStream:
         events = b"".join(self.deferred)
         self.deferred.clear()
         self.deferred_bytes = 0
-        self._is_first = False
         datas = _datas(events)
         if datas is None or not self._reader.on_deferred(datas):
             self._read_each(events)
 
     def defer_nothing(self) -> None:
         """Read at once whatever comes from now on."""
-        self._begin = ()
+        self._end = ()
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
@@ -284,8 +283,7 @@ class EventStream:
             return False
         if self._is_first:
             self._is_first = False
-            if not self.deferred:
-                event = event.removeprefix(_BOM)
+            event = event.removeprefix(_BOM)
         name, data = parse_event(event)
         return bool(data) and not self._reader.is_over and self._reader.on_event(name, data)
 
