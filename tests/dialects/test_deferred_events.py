@@ -193,7 +193,7 @@ def test_of_a_whole_answer_with_usage_most_is_never_read(name: str, in_one: bool
     for piece in [case.answer] if in_one else case.events:
         reader.events.feed(piece)
     reading = reader.reading()
-    assert reading.is_final
+    assert (reading.is_final, reader.is_complete, reader.is_over) == (True, True, True)
     deferred = reader.events.deferred
     assert len(deferred) > len(case.events) / 3
     assert reader.reading() is reading
