@@ -71,6 +71,7 @@ _LAST_WORD = b"[DONE]"
 _CHUNKS = Deferral(end=b"}\n\n")
 _NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
 """The usage chunk has `"choices":[]`."""
+_LAST_EVENT = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _TIER = b'"service_tier"'
 
@@ -165,7 +166,7 @@ class ChunkStreamReader(BaseStreamReader):
         last = self._withheld or _last_of(unread)
         if last is None or last.model is ABSENT:
             return None
-        if may_tell_error(unread) or _LAST_WORD in unread:
+        if may_tell_error(unread) or _LAST_EVENT in unread:
             return None
         tier = last.service_tier
         if not is_given(tier):

@@ -64,6 +64,9 @@ class Deferral(NamedTuple):
     """What is found in none of them."""
 
 
+NOTHING_DEFERRED = Deferral()
+
+
 class Splitter(Protocol):
     """Splits a stream into what its reader reads, as it passes; see `EventStream`."""
 
@@ -107,14 +110,18 @@ class EventStream:
     """Splits a stream into events and hands each to a reader, at once or when it is asked for."""
 
     def __init__(
-        self, reader: EventReader, deferral: Deferral | None = None, *, holds_back: bool = False
+        self,
+        reader: EventReader,
+        deferral: Deferral = NOTHING_DEFERRED,
+        *,
+        holds_back: bool = False,
     ) -> None:
         """Take the reader; with `holds_back`, events are passed on only when complete."""
         self.deferred: list[bytes] = []
         """The chunks that have passed unread; they came after all that has been read."""
         self.deferred_bytes = 0
         self._reader = reader
-        self._end, mark = deferral or Deferral()
+        self._end, mark = deferral
         self._find_mark = None if mark is None else mark.search
         self._holds_back = holds_back
         self._is_first = True
