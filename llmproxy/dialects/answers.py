@@ -34,7 +34,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 def is_given(raw: msgspec.Raw) -> bool:
     """Say whether a member is there and not null."""
-    return raw is not ABSENT and bytes(raw) != _NULL
+    return raw is not ABSENT and (len(raw) != len(_NULL) or bytes(raw) != _NULL)
 
 
 def text_of(raw: msgspec.Raw) -> str | None:

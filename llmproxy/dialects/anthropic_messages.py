@@ -225,7 +225,7 @@ class _Event(msgspec.Struct):
 _message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
 
-_CONTENT = Deferral(begin=b"event: ", end=b"}\n\n", mark=re.compile(b"message_"))
+_CONTENT = Deferral(end=b"}\n\n", mark=re.compile(b"message_"))
 """What comes between `message_start`, `message_delta` and `message_stop`."""
 
 

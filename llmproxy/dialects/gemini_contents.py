@@ -182,7 +182,7 @@ _candidate_decoder = msgspec.json.Decoder(_Candidate)
 _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 
 
-_CHUNKS = Deferral(begin=b"data: {", end=(b"}\r\n\r\n", b"}\n\n"))
+_CHUNKS = Deferral(end=(b"}\r\n\r\n", b"}\n\n"))
 
 
 class GeminiStreamReader(BaseStreamReader):

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from llmproxy.dialects.sse import (
     EVENT_BYTES_MAX,
+    NOTHING_DEFERRED,
     Deferral,
     EventReader,
     EventStream,
@@ -173,4 +174,4 @@ class EventsOrArray(Undeferred):
     @override
     def defer_nothing(self) -> None:
         """Read at once whatever comes from now on, if it is events."""
-        self._deferral = Deferral()
+        self._deferral = NOTHING_DEFERRED

@@ -49,7 +49,7 @@ class _Choice(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     """Of legacy completions, which have no delta."""
     delta: _Delta | None = None
-    finish_reason: msgspec.Raw = ABSENT
+    finish_reason: str | None = None
 
 
 class _Groq(msgspec.Struct):
@@ -68,9 +68,10 @@ class _Chunk(msgspec.Struct):
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
-_CHUNKS = Deferral(begin=b"data: {", end=b"}\n\n")
+_CHUNKS = Deferral(end=b"}\n\n")
 _NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
 """The usage chunk has `"choices":[]`."""
+_LAST_EVENT = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _TIER = b'"service_tier"'
 
@@ -101,7 +102,7 @@ class ChunkStreamReader(BaseStreamReader):
             return False
         chunk, is_whole = decoded(_chunk_decoder, data)
         # Not every chunk with usage is the extra one: some providers put it beside content.
-        if self._withholds_usage and chunk.choices == [] and is_given(_usage_in(chunk)):
+        if self._withholds_usage and chunk.choices == [] and _usage_in(chunk) is not ABSENT:
             self._withhold(chunk)
             return True
         self._catch_up()
@@ -165,7 +166,7 @@ class ChunkStreamReader(BaseStreamReader):
         last = self._withheld or _last_of(unread)
         if last is None or last.model is ABSENT:
             return None
-        if may_tell_error(unread) or _LAST_WORD in unread:
+        if may_tell_error(unread) or _LAST_EVENT in unread:
             return None
         tier = last.service_tier
         if not is_given(tier):
@@ -188,58 +189,66 @@ class ChunkStreamReader(BaseStreamReader):
             self._service_tier = chunk.service_tier
         if chunk.error is not ABSENT and is_given(chunk.error):
             self._has_error = True
-        for choice in chunk.choices or ():
-            self._take_choice(choice)
-        if self._finished and not self.is_over:
-            self._is_complete = self._begun <= self._finished
+        if chunk.choices is not None:
+            for choice in chunk.choices:
+                self._take_choice(choice)
+            if self._finished and not self.is_over:
+                self._is_complete = self._begun <= self._finished
         usage = _usage_in(chunk)
-        if usage is not ABSENT and is_given(usage):
+        if usage is not ABSENT:
             self._usage = usage
 
     def _take_choice(self, choice: _Choice) -> None:
-        if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
-            self._finished.add(choice.index)
-        else:
-            self._begun.add(choice.index)
-        if choice.text is not ABSENT:
-            self._read_bytes += text_bytes(choice.text)
+        (self._begun if choice.finish_reason is None else self._finished).add(choice.index)
         if choice.delta is not None:
             self._read_bytes += _delta_bytes(choice.delta)
+        if choice.text is not ABSENT:
+            self._read_bytes += text_bytes(choice.text)
 
 
 def _last_of(unread: bytes) -> _Chunk | None:
     """Return the last chunk; None where there is none that can be read by itself."""
-    begins = unread.rfind(_BETWEEN)
-    data = unread[6 if begins < 0 else begins + len(_BETWEEN) : -2]
-    if b"\n" in data or b"\r" in data:
+    _, begin, data = (b"\n\n" + unread).rpartition(_BETWEEN)
+    event = data[:-2]
+    if not begin or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
         return None
     try:
-        return _chunk_decoder.decode(data)
+        return _chunk_decoder.decode(event)
     except UNREADABLE:
         return None
 
 
 def _usage_in(chunk: _Chunk) -> msgspec.Raw:
-    """Return the usage that a chunk reports, which may be null; Groq's may stand elsewhere."""
-    if chunk.x_groq is None or is_given(chunk.usage):
+    """Return the usage that a chunk reports, absent where it is null; Groq's stands elsewhere."""
+    if chunk.usage is not ABSENT and is_given(chunk.usage):
         return chunk.usage
-    return chunk.x_groq.usage
+    groqs = chunk.x_groq
+    return groqs.usage if groqs is not None and is_given(groqs.usage) else ABSENT
 
 
 def _delta_bytes(delta: _Delta) -> int:
     seen = 0
-    for raw in (delta.content, delta.reasoning_content, delta.reasoning, delta.refusal):
-        if raw is not ABSENT:
-            seen += text_bytes(raw)
+    if delta.content is not ABSENT:
+        seen += text_bytes(delta.content)
+    if delta.reasoning_content is not ABSENT:
+        seen += text_bytes(delta.reasoning_content)
+    if delta.reasoning is not ABSENT:
+        seen += text_bytes(delta.reasoning)
+    if delta.refusal is not ABSENT:
+        seen += text_bytes(delta.refusal)
     if delta.function_call is not None:
         seen += _call_bytes(delta.function_call)
-    for call in delta.tool_calls or ():
-        if call is None:
-            continue
-        if call.function is not None:
-            seen += _call_bytes(call.function)
-        if call.custom is not None:
-            seen += call_bytes(call.custom.name) + text_bytes(call.custom.input)
+    if delta.tool_calls is not None:
+        seen += sum(map(_tool_call_bytes, delta.tool_calls))
+    return seen
+
+
+def _tool_call_bytes(call: _ToolCall | None) -> int:
+    seen = 0
+    if call is not None and call.function is not None:
+        seen += _call_bytes(call.function)
+    if call is not None and call.custom is not None:
+        seen += call_bytes(call.custom.name) + text_bytes(call.custom.input)
     return seen
 
 

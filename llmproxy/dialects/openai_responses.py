@@ -207,7 +207,7 @@ _NOT_STORED = b"false"
 _BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _WHOLE = re.compile(b'"response":')
-_OUTPUT = Deferral(begin=b"event: response.", end=b"}\n\n", mark=_WHOLE)
+_OUTPUT = Deferral(end=b"}\n\n", mark=_WHOLE)
 """What comes between the events that tell of the whole response."""
 
 

@@ -59,10 +59,12 @@ class Deferral(NamedTuple):
     not be among them. None may, by default.
     """
 
-    begin: bytes | tuple[bytes, ...] = ()
     end: bytes | tuple[bytes, ...] = ()
     mark: re.Pattern[bytes] | None = None
     """What is found in none of them."""
+
+
+NOTHING_DEFERRED = Deferral()
 
 
 class Splitter(Protocol):
@@ -108,14 +110,18 @@ class EventStream:
     """Splits a stream into events and hands each to a reader, at once or when it is asked for."""
 
     def __init__(
-        self, reader: EventReader, deferral: Deferral | None = None, *, holds_back: bool = False
+        self,
+        reader: EventReader,
+        deferral: Deferral = NOTHING_DEFERRED,
+        *,
+        holds_back: bool = False,
     ) -> None:
         """Take the reader; with `holds_back`, events are passed on only when complete."""
         self.deferred: list[bytes] = []
         """The chunks that have passed unread; they came after all that has been read."""
         self.deferred_bytes = 0
         self._reader = reader
-        self._begin, self._end, mark = deferral or Deferral()
+        self._end, mark = deferral
         self._find_mark = None if mark is None else mark.search
         self._holds_back = holds_back
         self._is_first = True
@@ -151,12 +157,13 @@ class EventStream:
 
     def _defer(self, written: bytes) -> bool:
         """Leave whole events unread, where they are of the kinds that may be; say whether it is."""
-        if not (
-            written.startswith(self._begin)
-            and written.endswith(self._end)
-            and (self._find_mark is None or self._find_mark(written) is None)
-        ):
+        if not written.endswith(self._end):
             return False
+        if self._find_mark is not None and self._find_mark(written) is not None:
+            return False
+        if self._is_first:
+            self._is_first = False
+            written = written.removeprefix(_BOM)
         self.deferred.append(written)
         self.deferred_bytes += len(written)
         if self.deferred_bytes > DEFERRED_BYTES_MAX:
@@ -170,14 +177,13 @@ class EventStream:
         events = b"".join(self.deferred)
         self.deferred.clear()
         self.deferred_bytes = 0
-        self._is_first = False
         datas = _datas(events)
         if datas is None or not self._reader.on_deferred(datas):
             self._read_each(events)
 
     def defer_nothing(self) -> None:
         """Read at once whatever comes from now on."""
-        self._begin = ()
+        self._end = ()
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
@@ -284,8 +290,7 @@ class EventStream:
             return False
         if self._is_first:
             self._is_first = False
-            if not self.deferred:
-                event = event.removeprefix(_BOM)
+            event = event.removeprefix(_BOM)
         name, data = parse_event(event)
         return bool(data) and not self._reader.is_over and self._reader.on_event(name, data)
 
@@ -329,10 +334,11 @@ def _datas(events: bytes) -> list[bytes] | None:
         named = events[: -len(blank)].split(blank)
         datas = [event.partition(b"\n" + _DATA)[2] for event in named]
         lines = 3 * len(datas)
-    has_cr = len(blank) > len(b"\n\n")
-    if events.count(b"\n") != lines or events.count(b"\r") != lines * has_cr:
+    if events.count(b"\n") != lines:
         return None
-    return datas
+    is_crlf = len(blank) > len(b"\n\n")
+    has_other_cr = events.count(b"\r") != lines if is_crlf else events.find(b"\r") >= 0
+    return None if has_other_cr else datas
 
 
 def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> int:

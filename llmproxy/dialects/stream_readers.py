@@ -34,7 +34,8 @@ class BaseStreamReader(ABC):
     @property
     def is_complete(self) -> bool:
         """The answer has come to its proper end."""
-        self._catch_up()
+        if not self.is_over:
+            self._catch_up()
         return self._is_complete
 
     @property

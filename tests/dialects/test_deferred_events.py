@@ -193,7 +193,7 @@ def test_of_a_whole_answer_with_usage_most_is_never_read(name: str, in_one: bool
     for piece in [case.answer] if in_one else case.events:
         reader.events.feed(piece)
     reading = reader.reading()
-    assert reading.is_final
+    assert (reading.is_final, reader.is_complete, reader.is_over) == (True, True, True)
     deferred = reader.events.deferred
     assert len(deferred) > len(case.events) / 3
     assert reader.reading() is reading
@@ -284,9 +284,10 @@ def test_the_events_behind_a_withheld_usage_chunk_are_taken_after_it() -> None:
 
 def test_a_byte_order_mark_behind_an_event_that_waits_is_none() -> None:
     reader = ChunkStreamReader(withholds_usage=False)
-    reader.events.feed(text("abc"))
-    reader.events.feed(b"\xef\xbb\xbf" + text("de"))
-    assert reader.seen_bytes == 3
+    mark = b"\xef\xbb\xbf"
+    reader.events.feed(mark + text("abc"))
+    reader.events.feed(mark + text("de"))
+    assert (len(reader.events.deferred), reader.seen_bytes) == (2, 3)
 
 
 class Kept:
@@ -312,7 +313,7 @@ class Kept:
 def test_events_are_told_apart_by_their_lines(begin: bytes, eol: bytes) -> None:
     begin = begin.replace(b"\n", eol)
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"", b"\n"))
+    stream = EventStream(reader, Deferral(b"\n"))
     for data in (b"{0}", b"{1}"):
         stream.feed(begin + data + eol * 2)
     stream.read_deferred()
@@ -333,7 +334,7 @@ def test_events_with_other_lines_are_taken_apart(odd: bytes) -> None:
     EventStream(whole).feed(b"data: {1}\n\n" + odd)
     for chunks in ([b"data: {1}\n\n", odd], [b"data: {1}\n\n" + odd]):
         reader = Kept()
-        stream = EventStream(reader, Deferral(b"", b"\n\n"))
+        stream = EventStream(reader, Deferral(b"\n\n"))
         for chunk in chunks:
             stream.feed(chunk)
         stream.read_deferred()
@@ -343,13 +344,13 @@ def test_events_with_other_lines_are_taken_apart(odd: bytes) -> None:
 
 def test_what_was_read_up_to_the_last_word_is_all() -> None:
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"data: ", b"\n\n"))
+    stream = EventStream(reader, Deferral(b"\n\n"))
     stream.feed(b"data: {1}\n\ndata: {2}\n\ndata: {3}\n\n")
     stream.read_deferred()
     assert [data for _, data in reader.events] == [b"{1}", b"{2}"]
     # … and what had passed before the last word was read counts, though it is read behind it
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"data: ", b"}\n\n", re.compile(b"2")))
+    stream = EventStream(reader, Deferral(b"}\n\n", re.compile(b"2")))
     for chunk in (b"data: {1}\n\n", b"data: {2}\n\n"):
         stream.feed(chunk)
     stream.read_deferred()
