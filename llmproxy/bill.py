@@ -29,8 +29,7 @@ class Billed(NamedTuple):
     usage: Usage | None
     """None where nothing can have been generated: it costs nothing."""
     basis: str
-    """`usage` where it costs what its provider said, `estimate` where it said nothing that counts.
-    """
+    """`usage` where the provider said what it costs, `estimate` where not, else `none`."""
     problem: str | None = None
     """Why what the provider said does not count, or not all of it."""
 

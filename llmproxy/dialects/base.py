@@ -13,7 +13,9 @@ When an answer is at its end, and what that means for the bill:
     Reading.has_error         the provider itself ended the answer with an error: its usage counts
                               if it reports one
     Reading.is_final          `usage` can be trusted and nothing changes it any more: it is the
-                              bill, and without it there is an estimate
+                              bill, and without it there is an estimate (`bill.py`)
+    Reading.provider_cost     nothing changes the usage any more, but only its cost can be trusted:
+                              the bill of models that are billed by that
     Ending.has_ended          (`settlement.py`) the hold is settled or released: nothing ends it
                               again
 """
