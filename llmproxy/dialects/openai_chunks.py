@@ -69,8 +69,8 @@ _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
 _CHUNKS = Deferral(end=b"}\n\n")
-_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
-"""The usage chunk has `"choices":[]`."""
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb'"choices"\s*:\s*\[\s*\]'))
+"""The usage chunk has that."""
 _LAST_EVENT = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _TIER = b'"service_tier"'
@@ -100,14 +100,17 @@ class ChunkStreamReader(BaseStreamReader):
         if data == _LAST_WORD:
             self._end()
             return False
+        if name == b"error":
+            self._has_error = True
         chunk, is_whole = decoded(_chunk_decoder, data)
         # Not every chunk with usage is the extra one: some providers put it beside content.
         if self._withholds_usage and chunk.choices == [] and _usage_in(chunk) is not ABSENT:
             self._withhold(chunk)
             return True
+        was_over = self.is_over
         self._catch_up()
-        if name == b"error":
-            self._has_error = True
+        if self.is_over != was_over:
+            return False  # the last word was among what had passed
         before = self._read_bytes
         self._take(chunk)
         if not is_whole:
@@ -164,7 +167,7 @@ class ChunkStreamReader(BaseStreamReader):
     def _read_at_end(self, unread: bytes) -> Reading | None:
         """Return what the last chunk tells, if it tells all: most have the usage, and the model."""
         last = self._withheld or _last_of(unread)
-        if last is None or last.model is ABSENT:
+        if last is None or last.model is ABSENT or is_given(last.error):
             return None
         if may_tell_error(unread) or _LAST_EVENT in unread:
             return None
