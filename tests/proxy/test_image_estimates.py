@@ -9,6 +9,7 @@ from tests.fixtures import CATALOG
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Site
 from tests.support.answers import plain, stream
+from tests.support.stub_provider import Out, SeenRequest
 
 IMAGES = "/v1/openai/images/generations"
 ABSURD = {"input_tokens": -1, "output_tokens": 9}
@@ -92,4 +93,19 @@ def test_the_data_of_a_large_image_is_no_text(
     got = site.ask(visitor, IMAGES, body.encode())
     assert len(got.body) == mib * MIB
     nanousd = -(-len(body) // 3) * 5_000 + tokens * 32_000
+    site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+
+
+def test_so_it_is_where_that_breaks_off(site: Site) -> None:
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "application/json")], length=9 * MIB + 1)
+        await out.chunk(b"{" + b" " * (9 * MIB - 1))
+        out.close()
+
+    site.stub.handle = handle
+    visitor = site.visitor()
+    body = b'{"model":"gpt-image-1.5","prompt":"a","quality":"high"}'
+    got = site.ask(visitor, IMAGES, body)
+    assert not got.clean_end
+    nanousd = -(-len(body) // 3) * 5_000 + 12_288 * 32_000
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
