@@ -263,8 +263,9 @@ class Exchange:
         self, answer: Answer, parts: list[bytes], not_covered: str | None
     ) -> None:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
-        large = LargeAnswer()
-        self._read_so_far = lambda: Reading(seen_bytes=large.size)  # as it is when asked
+        large, endpoint, facts = LargeAnswer(), self._order.endpoint, self._order.facts
+        # As it is when asked.
+        self._read_so_far = lambda: Reading(seen_bytes=large.seen_bytes(endpoint))
         self._start(answer.status, self._passed_headers(answer))
         last = b"".join(parts)
         large.feed(last)
@@ -281,7 +282,7 @@ class Exchange:
             self._attempts.note_broken(reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        reading = large.reading(self._order.endpoint)
+        reading = large.reading(endpoint, facts.choices if facts.image_tokens else 0)
         self._attempts.note_end(reading)
         self._ending.end(reading, not_covered)
         await self._finish(last)

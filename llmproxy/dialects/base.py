@@ -112,6 +112,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """As many of them count where an answer does not tell."""
     image_tokens: int = 0
     """As many are likely for each image that is made, where an answer does not tell."""
+    lessened_by: tuple[str, ...] = ()
+    """What to ask for so that there may be less output, besides a smaller maximum."""
     unbounded: tuple[str, str] | None = None
     """Why its cost has no upper bound, and what to do instead."""
     tokens_untold: tuple[str, str] | None = None
@@ -206,6 +208,8 @@ class Endpoint(Protocol):
     """Those of them that the provider surely reads; the first is the one to write."""
     is_free: bool
     """The provider bills nothing for it: no hold, and a row with cost 0."""
+    bytes_per_seen_byte: int
+    """So many of an answer that is too large to be read as a whole count as one of text."""
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read the facts of a request.

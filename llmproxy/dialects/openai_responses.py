@@ -74,6 +74,7 @@ class OpenAIResponses:
     """`responses`, or `responses/compact`."""
 
     is_free = False
+    bytes_per_seen_byte = 1
 
     def __init__(self, name: str = "responses") -> None:
         """Take the path below the provider's base URL."""
