@@ -1,8 +1,9 @@
 """Owns what of an event stream may pass to the client: what is held, and never more.
 
 What has come has been generated, and the provider bills it whether it passes or not: so all of it
-is read before any of it passes, and what ends there is charged by what was read. An event that is
-still going on is not read yet: the pieces of a long one pass before it counts.
+counts before any of it passes, and what ends there is charged by what was read. It is read only
+where more may have been generated than is held. An event that is still going on does not count
+yet: the pieces of a long one pass before it does.
 """
 
 import re

@@ -142,10 +142,8 @@ class ChunkStreamReader(BaseStreamReader):
         """Read what has passed unread, and then what was withheld behind it."""
         withheld, self._withheld = self._withheld, None
         super()._catch_up()
-        for chunk in (self._withheld, withheld):
-            if chunk is not None:
-                self._take(chunk)
-        self._withheld = None
+        if withheld is not None:
+            self._take(withheld)
 
     @override
     def _make_reading(self, seen_bytes: int) -> Reading:
