@@ -81,9 +81,7 @@ class BaseStreamReader(ABC):
         self._is_complete = True
         reading = self._read_at_end(b"".join(self.events.deferred))
         if reading is None or not self._is_believed(reading):
-            self._catch_up()
-            if self.is_over:
-                return  # another last word was among it, which is the first
+            self._catch_up()  # which may come to an earlier last word: then nothing changes any more
             self._is_complete = True
             reading = self._make_reading(self._read_bytes)
             if reading.is_final:

@@ -67,7 +67,7 @@ def test_of_two_withheld_chunks_the_last_counts() -> None:
         assert not asks or reader.reading().usage is not None
         reading = fed(reader, DONE).reading()
         assert reading.usage is not None
-        assert reading.usage.legs[0].output == 90
+        assert (reading.usage.legs[0].output, reading.movers.service_tier) == (90, "x")
 
 
 @pytest.mark.parametrize("written", [b'"choices": []', b'"choices":[ ]', b'"choices" : [\t]'])
@@ -116,7 +116,8 @@ def test_a_last_word_within_a_piece_is_found_once() -> None:
     assert (first.is_final, reader.is_over, reader.is_complete) == (True, True, True)
     # … also by an event that is read at once, and stands behind it
     reader = chat(text("abc") + counted(FEW) + DONE + behind)
-    fed(reader, b"event: x\ndata: " + counted(MANY)[6:-2] + b"\n: more\n\n")
+    fed(reader, b"event: x\n" + text("more", usage=MANY)[:-1] + b": more\n\n")
+    assert reader.seen_bytes == 3
     assert reader.reading().raw_usage == json.dumps(FEW, separators=(",", ":")).encode()
 
 
