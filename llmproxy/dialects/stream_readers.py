@@ -81,7 +81,7 @@ class BaseStreamReader(ABC):
         self._is_complete = True
         reading = self._read_at_end(b"".join(self.events.deferred))
         if reading is None or not self._is_believed(reading):
-            self._catch_up()  # which may come to an earlier last word: then nothing changes any more
+            self._catch_up()  # which may come to an earlier last word: nothing changes behind it
             self._is_complete = True
             reading = self._make_reading(self._read_bytes)
             if reading.is_final:
