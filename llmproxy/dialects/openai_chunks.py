@@ -49,7 +49,7 @@ class _Choice(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     """Of legacy completions, which have no delta."""
     delta: _Delta | None = None
-    finish_reason: str | None = None
+    finish_reason: msgspec.Raw = ABSENT
 
 
 class _Groq(msgspec.Struct):
@@ -200,7 +200,10 @@ class ChunkStreamReader(BaseStreamReader):
             self._usage = usage
 
     def _take_choice(self, choice: _Choice) -> None:
-        (self._begun if choice.finish_reason is None else self._finished).add(choice.index)
+        if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
+            self._finished.add(choice.index)
+        else:
+            self._begun.add(choice.index)
         if choice.delta is not None:
             self._read_bytes += _delta_bytes(choice.delta)
         if choice.text is not ABSENT:
