@@ -69,8 +69,11 @@ _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
 _CHUNKS = Deferral(end=b"}\n\n")
-_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb'"choices"\s*:\s*\[\s*\]'))
-"""The usage chunk has that."""
+_NO_CHOICES = re.compile(
+    rb'\[(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))'
+)
+"""As the usage chunk has it. Brackets are few, and looked for more quickly than a name."""
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_NO_CHOICES)
 _LAST_EVENT = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _TIER = b'"service_tier"'
