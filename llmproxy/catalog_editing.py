@@ -92,7 +92,8 @@ def make_plan(tx: Tx, document: Document, provider: str, model_id: str, edit: Ed
     """Return what an edit would come to.
 
     Raises:
-        RefusedError: the model is another's alias, or a name in it belongs to another.
+        RefusedError: the model is another's alias, a name in it belongs to another, or the own
+            entry that it has is damaged.
         NewModelError: it is not in the catalog yet, and a price is missing.
         CatalogError: the entry would not be right; the message names every mistake.
     """

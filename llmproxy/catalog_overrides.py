@@ -5,14 +5,23 @@ name. Writers are `f(tx, …)`. Must not know which catalog file is in force.
 """
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
+
+import msgspec
 
 from llmproxy.catalog import Catalog, Model, find_clashes
 from llmproxy.catalog_parser import parse_entry
-from llmproxy.errors import CatalogError, NotFoundError
+from llmproxy.errors import CatalogError, NotFoundError, RefusedError
 from llmproxy.storage.database import Tx
 
 Entry = dict[str, Any]
+
+
+class _Base(TypedDict, total=False):
+    """What an entry must be for another to be made of it, right or not."""
+
+    prices: Entry
+    aliases: list[str]
 
 
 class Overrides(NamedTuple):
@@ -35,7 +44,7 @@ def read_overrides(tx: Tx) -> Overrides:
         try:
             model = parse_entry(provider, model_id, json.loads(text))
             clashes = find_clashes([*models, model])
-        except (CatalogError, ValueError) as error:
+        except (CatalogError, ValueError, RecursionError) as error:
             broken[provider, model_id] = str(error)
             continue
         if clashes:
@@ -51,12 +60,24 @@ def with_overrides(catalog: Catalog, overrides: Overrides) -> Catalog:
 
 
 def find_override(tx: Tx, provider: str, model_id: str) -> Entry | None:
-    """Return an own entry as it is written, or None."""
+    """Return an own entry as it is written, or None; its fields need not be right.
+
+    Raises:
+        RefusedError: it is damaged, so that nothing can be made of it.
+    """
     row = tx.execute(
         "SELECT entry FROM catalog_overrides WHERE provider = ? AND model = ?",
         (provider, model_id),
     ).fetchone()
-    entry: Entry | None = None if row is None else json.loads(row[0])
+    if row is None:
+        return None
+    try:
+        msgspec.json.decode(row[0], type=_Base)
+    except (msgspec.DecodeError, RecursionError) as error:
+        msg = f"Your own entry for {provider}/{model_id} is damaged ({error}). Remove it first"
+        command = f"llmproxy catalog set {provider} {model_id} --remove"
+        raise RefusedError(msg, command=command) from error
+    entry: Entry = json.loads(row[0])
     return entry
 
 

@@ -9,7 +9,8 @@ from litestar import Request
 from llmproxy.dashboard.errors import FormError
 
 FORM_FIELDS_MAX = 30
-PAGE_DIGITS_MAX = 8
+PAGE_MAX = 99_999_999
+"""The number of a page that no list has: the last one is shown in its place."""
 
 
 async def read_form(
@@ -41,10 +42,17 @@ def read_query(request: Request[Any, Any, Any]) -> dict[str, str]:
 
 
 def read_page_number(request: Request[Any, Any, Any], name: str = "page") -> int:
-    """Return the number of the page that an address asks for; what is none counts as 1."""
+    """Return the number of the page that an address asks for, at most PAGE_MAX.
+
+    What is no number counts as 1.
+    """
     text = str(request.query_params.get(name, ""))
-    is_number = text.isascii() and text.isdecimal() and len(text) <= PAGE_DIGITS_MAX
-    return max(1, int(text)) if is_number else 1
+    if not (text.isascii() and text.isdecimal()):
+        return 1
+    digits = text.lstrip("0")
+    if len(digits) > len(str(PAGE_MAX)):  # not made a number: it may have thousands of digits
+        return PAGE_MAX
+    return int(digits or 1)
 
 
 def _fields(encoded: bytes, verbatim: Collection[str] = ()) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Owns the tables of a user's API keys, as the user and operators see them, page by page."""
 
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from litestar import Request
 
@@ -16,7 +17,18 @@ class AskedPages(NamedTuple):
     """Which pages of the two tables an address asks for, counted from 1."""
 
     live: int = 1
-    ended: int = 1
+    ended: int | None = None
+    """None where it does not ask for those: the first is there for whoever unfolds them."""
+
+    def query(self, **other: int) -> str:
+        """Return the end of an address that asks for these pages, or `other` ones by their names.
+
+        The names are those of the address, see `read_asked_pages`.
+        """
+        pages = {"page": self.live}
+        if self.ended is not None:
+            pages["ended"] = self.ended
+        return f"?{urlencode(pages | other)}"
 
 
 class KeyRow(NamedTuple):
@@ -40,11 +52,14 @@ class KeyTables(NamedTuple):
 
     live: KeyTable
     ended: KeyTable
+    pages: AskedPages
+    """What was asked for; the last page where there are not so many."""
 
 
 def read_asked_pages(request: Request[Any, Any, Any]) -> AskedPages:
     """Return which pages an address asks for: `?page=2` of the keys that work, `?ended=2`."""
-    return AskedPages(read_page_number(request, "page"), read_page_number(request, "ended"))
+    ended = read_page_number(request, "ended") if "ended" in request.query_params else None
+    return AskedPages(read_page_number(request, "page"), ended)
 
 
 def read_tables(
@@ -57,8 +72,10 @@ def read_tables(
         return KeyTable([make_row(key, days, now_ms) for key in page.keys], page)
 
     live = key_lists.page_of_live_keys(tx, user, asked.live, now_ms=now_ms, rows_max=live_max)
-    ended = key_lists.page_of_ended_keys(tx, user, asked.ended, now_ms=now_ms, rows_max=ended_max)
-    return KeyTables(table(live), table(ended))
+    number = 1 if asked.ended is None else asked.ended
+    ended = key_lists.page_of_ended_keys(tx, user, number, now_ms=now_ms, rows_max=ended_max)
+    pages = AskedPages(live.number, None if asked.ended is None else ended.number)
+    return KeyTables(table(live), table(ended), pages)
 
 
 def make_row(key: ApiKey, days: dict[int, int], now_ms: int) -> KeyRow:

@@ -169,6 +169,44 @@ def test_an_entry_that_cannot_be_read_has_no_price_and_is_told(quick: Quick, boo
     assert quick.run("catalog", "check").code == 0
 
 
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ("{", "truncated"),
+        ('{"a":' * 100_000, "recursion"),
+        ("[]", "Expected `object`, got `array`"),
+        ("5", "Expected `object`, got `int`"),
+        ('{"in_price": "3", "prices": 5}', "Expected `object`, got `int` - at `$.prices`"),
+        ('{"in_price": "3", "aliases": 5}', "Expected `array`, got `int` - at `$.aliases`"),
+        ('{"in_price": "3", "aliases": [[]]}', "at `$.aliases[0]`"),
+    ],
+)
+def test_on_a_damaged_entry_nothing_is_built(
+    quick: Quick, book: Book, entry: str, why: str
+) -> None:
+    both = ("--in-price", "3", "--out-price", "4", "--cache-read", "1", "--alias", "four-o")
+    quick.ok("catalog", "set", "openai", "gpt-4o", *both)
+    with book.write() as tx:
+        tx.execute("UPDATE catalog_overrides SET entry = ?", (entry,))
+    err = quick.fails(4, "catalog", "set", "openai", "gpt-4o", *both)
+    assert "Your own entry for openai/gpt-4o is damaged (" in err
+    assert why in err
+    advice = "Remove it first: llmproxy catalog set openai gpt-4o --remove\n"
+    assert err.endswith(advice)
+    quick.ok("catalog", "set", "openai", "gpt-4o", "--remove")
+    quick.ok("catalog", "set", "openai", "gpt-4o", *both)
+
+
+def test_an_entry_that_is_only_not_right_is_mended_by_what_is_set(quick: Quick, book: Book) -> None:
+    quick.ok("catalog", "set", "openai", "gpt-4o", "--in-price", "3")
+    with book.write() as tx:
+        tx.execute("UPDATE catalog_overrides SET entry = ?", (json.dumps({"in_price": "3"}),))
+    quick.fails(3, "catalog", "show", "openai/gpt-4o")
+    quick.ok("catalog", "set", "openai", "gpt-4o", "--out-price", "8")
+    shown = quick.json("catalog", "show", "openai/gpt-4o")
+    assert (shown["in_price"], shown["out_price"]) == ("3.00", "8.00")
+
+
 def test_who_set_a_price_is_kept(program: Program) -> None:
     program.run("catalog", "set", "ollama", "llama3.2", *FREE)
     book = Book(program.database)

@@ -52,9 +52,14 @@ def previewed(olga: Visitor, **fields: str) -> tuple[str, dict[str, str]]:
     answer = olga.submit(f"{CATALOG}/preview", **fields)
     assert answer.status_code == 200, answer.text
     assert_sound(answer)
-    form = answer.text.partition(f'action="{CATALOG}/set"')[2]
+    return answer.text, set_form(answer.text)
+
+
+def set_form(html: str) -> dict[str, str]:
+    """The fields of the form on a page of differences that applies them."""
+    form = html.partition(f'action="{CATALOG}/set"')[2]
     hidden = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form)
-    return answer.text, {name: unescape(value) for name, value in hidden}
+    return {name: unescape(value) for name, value in hidden}
 
 
 def applied(olga: Visitor, **fields: str) -> httpx.Response:
@@ -64,8 +69,13 @@ def applied(olga: Visitor, **fields: str) -> httpx.Response:
 
 
 def removal(olga: Visitor, path: str) -> dict[str, str]:
+    """The fields of the form at an address that removes an own entry."""
+    return removal_form(olga.text(path))
+
+
+def removal_form(html: str) -> dict[str, str]:
     """The fields of the form on a page that removes an own entry."""
-    form = olga.text(path).partition(f'action="{CATALOG}/remove"')[2].partition("</form>")[0]
+    form = html.partition(f'action="{CATALOG}/remove"')[2].partition("</form>")[0]
     hidden = re.findall(r'<input type="hidden" name="([^"]*)" value="([^"]*)">', form)
     assert {name for name, _ in hidden} == {"provider", "model", "seen"}
     return {name: unescape(value) for name, value in hidden}
@@ -101,7 +111,8 @@ def test_the_list_is_searched_filtered_and_paged_through(olga: Visitor) -> None:
     previous = re.search(r'rel="prev" href="([^"]*)"', html)
     assert previous
     assert names(olga.text(unescape(previous[1]))) == seen[-len(names(html)) - 30 :][:30]
-    assert names(olga.text(f"{CATALOG}?page=99999")) == names(html)
+    for number in (99999, 10**9, 10**30):
+        assert names(olga.text(f"{CATALOG}?page={number}")) == names(html)
     assert "No model matches." in olga.text(f"{CATALOG}?search=nothing-like-it")
     assert "No model matches." in olga.text(f"{CATALOG}?own=1")
 
@@ -170,9 +181,6 @@ def test_an_override_is_told_of_and_removed(own_desk: Desk, olga: Visitor) -> No
     assert charged(own_desk, olga) == before
     assert last_act(own_desk)[1:] == ("catalog set", "openai gpt-4o --remove")
     assert names(olga.text(f"{CATALOG}?own=1")) == []
-    again = olga.submit(f"{CATALOG}/remove", **form)
-    assert again.status_code == 422
-    assert "no entry of your own for openai/gpt-4o. See the catalog.</p>" in again.text
 
 
 def test_a_jump_is_refused_unless_it_is_meant(own_desk: Desk, olga: Visitor) -> None:

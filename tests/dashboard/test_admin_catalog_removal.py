@@ -1,7 +1,9 @@
 """An own price is taken back as it was shown, and not when it has changed since."""
 
 import json
+import re
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from tests.dashboard.test_admin_catalog import (
     applied,
     differences,
     facts,
+    previewed,
     removal,
+    removal_form,
 )
 from tests.proxy.conftest import running_site
 from tests.support.limits import make_seen
@@ -59,28 +63,80 @@ def test_an_override_that_another_operator_has_changed_is_not_removed(
     assert own_desk.json("catalog", "show", "openai/gpt-4o")["in_price"] == "2.50"
 
 
+def test_who_removes_what_another_operator_has_removed_sees_the_model_as_it_is(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    page = f"{MODEL}?name=openai/gpt-4o"
+    assert applied(olga, **GPT, in_price="4").status_code == 303
+    form = removal(olga, page)
+    assert operator(own_desk).submit(f"{CATALOG}/remove", **form).status_code == 303
+    acts = acts_count(own_desk)
+    told = olga.submit(f"{CATALOG}/remove", **form)
+    assert told.status_code == 422
+    assert_sound(told)
+    assert "no entry of your own for openai/gpt-4o. See the catalog.</p>" in told.text
+    assert re.findall("<h1>(.*?)</h1>", told.text) == ["gpt-4o"]
+    assert "Remove the override" not in told.text
+    assert acts_count(own_desk) == acts
+
+
+def test_who_removes_a_model_that_is_gone_by_then_sees_the_list(
+    own_desk: Desk, olga: Visitor
+) -> None:
+    new = {"provider": "openai", "model": "our-own"}
+    assert applied(olga, **new, in_price="1", out_price="2").status_code == 303
+    form = removal(olga, f"{MODEL}?name=openai/our-own")
+    assert operator(own_desk).submit(f"{CATALOG}/remove", **form).status_code == 303
+    told = olga.submit(f"{CATALOG}/remove", **form)
+    assert told.status_code == 422
+    assert_sound(told)
+    assert "no entry of your own for openai/our-own" in told.text
+    assert re.findall("<h1>(.*?)</h1>", told.text) == ["Catalog"]
+
+
+def store(desk: Desk, entry: str) -> None:
+    """Leave an own entry for gpt-4o as no page would."""
+    with desk.books.write() as tx:
+        tx.execute(
+            """INSERT OR REPLACE INTO catalog_overrides(provider, model, entry, actor,
+                                                        updated_at_ms)
+               VALUES('openai', 'gpt-4o', ?, 'test', 1)""",
+            (entry,),
+        )
+    make_seen(desk.site)
+
+
+@pytest.mark.parametrize("entry", ["{", "[]", '{"in_price": "3", "prices": 5}'])
+def test_a_price_is_not_built_on_a_damaged_entry(own_desk: Desk, olga: Visitor, entry: str) -> None:
+    _, form = previewed(olga, **GPT, in_price="5", out_price="6", cache_read="1")
+    store(own_desk, entry)
+    for path in ("preview", "set"):
+        told = olga.submit(f"{CATALOG}/{path}", **form)
+        assert told.status_code == 422
+        assert_sound(told)
+        page = unescape(told.text)
+        assert "Your own entry for openai/gpt-4o is damaged (" in page
+        assert "). Remove it first.</p>" in page
+    # As the message says, and where the list offers it.
+    assert olga.submit(f"{CATALOG}/remove", **removal(olga, CATALOG)).status_code == 303
+    assert applied(olga, **GPT, in_price="5", out_price="6").status_code == 303
+
+
 def test_an_entry_that_cannot_be_used_is_removed_unless_it_was_mended(
     own_desk: Desk, olga: Visitor
 ) -> None:
-    def store(entry: str) -> None:
-        with own_desk.books.write() as tx:
-            tx.execute(
-                """INSERT OR REPLACE INTO catalog_overrides(provider, model, entry, actor,
-                                                            updated_at_ms)
-                   VALUES('openai', 'gpt-4o', ?, 'test', 1)""",
-                (entry,),
-            )
-        make_seen(own_desk.site)
-
-    store("{")
+    store(own_desk, "{")
     form = removal(olga, CATALOG)
-    store('{"in_price": "4"}')
+    store(own_desk, '{"in_price": "4"}')
     refused = olga.submit(f"{CATALOG}/remove", **form)  # for another reason now
     assert (refused.status_code, "have changed since" in refused.text) == (422, True)
-    store('{"in_price": "4", "out_price": "10"}')
+    assert_sound(refused)
+    # The list is shown again: there it can be removed as it is now.
+    assert removal_form(refused.text) == removal(olga, CATALOG) != form
+    store(own_desk, '{"in_price": "4", "out_price": "10"}')
     refused = olga.submit(f"{CATALOG}/remove", **form)
     assert (refused.status_code, differences(refused.text)["in_price"]) == (422, ("2.50", "4.00"))
-    store("{")
+    store(own_desk, "{")
     assert olga.submit(f"{CATALOG}/remove", **removal(olga, CATALOG)).status_code == 303
     assert own_desk.json("catalog", "show", "openai/gpt-4o")["own"] is False
 

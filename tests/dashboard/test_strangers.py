@@ -1,7 +1,9 @@
 """Who is not signed in, or asks for too much at once, keeps nobody else waiting."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any, cast
 
@@ -170,8 +172,12 @@ def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.Mo
 
 
 def test_what_is_committed_is_made_known_even_if_whoever_asked_has_gone(rooms: Rooms) -> None:
-    """A request is cancelled at the worst moment: after the commit, before the proxy knows."""
-    committed, may_go_on, known = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    """A request is cancelled at the worst moment: after the commit, before the proxy knows.
+
+    What is left to do waits for a future that nobody else holds: without the site it was collected.
+    """
+    committed, known = asyncio.Event(), asyncio.Event()
+    held: list[weakref.ref[asyncio.Future[None]]] = []
 
     class Writer:
         """Commits at once, and tells of it when it may."""
@@ -179,8 +185,10 @@ def test_what_is_committed_is_made_known_even_if_whoever_asked_has_gone(rooms: R
         async def submit(self, function: Any, *args: object) -> object:  # noqa: ANN401 - f(tx, …)
             with rooms.book.write() as tx:
                 done: object = function(tx, *args)
+            awaited = asyncio.get_running_loop().create_future()
+            held.append(weakref.ref(awaited))
             committed.set()
-            await may_go_on.wait()
+            await awaited
             return done
 
         async def publish_own(self) -> None:
@@ -196,8 +204,14 @@ def test_what_is_committed_is_made_known_even_if_whoever_asked_has_gone(rooms: R
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
+        del asked
+        await asyncio.sleep(0)  # until the loop itself has nothing to do with it any more
+        gc.collect()
+        awaited = held[0]()
+        assert awaited is not None, "nobody holds what is left to do"
         assert not known.is_set()
-        may_go_on.set()
+        awaited.set_result(None)
+        del awaited
         await asyncio.wait_for(known.wait(), 10)
 
     asyncio.run(leave_in_between())

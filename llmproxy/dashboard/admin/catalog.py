@@ -77,24 +77,7 @@ def catalog_routes(site: Site) -> list[HTTPRouteHandler]:
 
     @route("/admin/catalog", http_method=READING)
     async def show_list(request: Request[Any, Any, Any]) -> Response[bytes]:
-        wanted, catalog = read_filter(request), site.catalog()
-        signed_in, (found, providers, broken) = await site.read_as_admin(
-            request, _read_list, catalog, wanted
-        )
-        values = {
-            "wanted": wanted,
-            "found": found,
-            "catalog": catalog,
-            "path": site.office.catalog.path,
-            "providers": providers,
-            "broken": broken,
-            "query": _query(wanted, None),
-            "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
-            "following": _query(wanted, found.page + 1) if found.has_more else None,
-            "chars_max": TEXT_CHARS_MAX,
-            "said": SAID.get(read_text(request, "said"), ""),
-        }
-        return admin_page(site, "admin_catalog.html", signed_in, TAB, values)
+        return await _list_page(site, request, said=SAID.get(read_text(request, "said"), ""))
 
     @route("/admin/catalog/model", http_method=READING)
     async def show_model(request: Request[Any, Any, Any]) -> Response[bytes]:
@@ -139,11 +122,12 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
     ) -> Response[bytes]:
         try:
             signed_in, is_left = await site.write_as_admin(request, _take_back, document, form)
-        except StaleFormError as error:
+        except (StaleFormError, NotFoundError) as error:
+            problem = error.without_command
             try:
-                return await _model_page(site, request, *read_model(form), problem=str(error))
-            except MissingError:  # another own entry that cannot be used
-                raise error from None
+                return await _model_page(site, request, *read_model(form), problem=problem)
+            except MissingError:  # it has no price: the list has its entry, if there is one
+                return await _list_page(site, request, problem=problem)
         path = f"{CATALOG}?said=gone"
         if is_left:
             path = f"{_address(form['provider'], form['model'])}&said=remove"
@@ -289,6 +273,32 @@ def _query(wanted: Wanted, page: int | None) -> str:
 
 def _address(provider: str, model_id: str) -> str:
     return f"{MODEL}?{urlencode({'name': f'{provider}/{model_id}'})}"
+
+
+async def _list_page(
+    site: Site, request: Request[Any, Any, Any], *, said: str = "", problem: str = ""
+) -> Response[bytes]:
+    """Return the list of models that an address asks for."""
+    wanted, catalog = read_filter(request), site.catalog()
+    signed_in, (found, providers, broken) = await site.read_as_admin(
+        request, _read_list, catalog, wanted
+    )
+    values = {
+        "wanted": wanted,
+        "found": found,
+        "catalog": catalog,
+        "path": site.office.catalog.path,
+        "providers": providers,
+        "broken": broken,
+        "query": _query(wanted, None),
+        "previous": _query(wanted, found.page - 1) if found.page > 1 else None,
+        "following": _query(wanted, found.page + 1) if found.has_more else None,
+        "chars_max": TEXT_CHARS_MAX,
+        "said": said,
+        "problem": problem,
+    }
+    status = 422 if problem else 200
+    return admin_page(site, "admin_catalog.html", signed_in, TAB, values, status=status)
 
 
 async def _model_page(

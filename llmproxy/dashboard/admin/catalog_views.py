@@ -7,6 +7,7 @@ from litestar import Request
 
 from llmproxy.catalog import Catalog, Model, Rates, Tier
 from llmproxy.catalog_changes import FieldChange, changed_fields
+from llmproxy.dashboard.forms import read_page_number
 from llmproxy.live_catalog import LiveCatalog
 
 ROWS = 30
@@ -59,12 +60,11 @@ def read_text(request: Request[Any, Any, Any], name: str) -> str:
 
 def read_filter(request: Request[Any, Any, Any]) -> Wanted:
     """Return which models an address asks for; what makes no sense in it is left out."""
-    page = read_text(request, "page")
     return Wanted(
         search=read_text(request, "search")[:TEXT_CHARS_MAX],
         provider=read_text(request, "provider")[:TEXT_CHARS_MAX],
         is_own=bool(read_text(request, "own")),
-        page=max(1, int(page)) if page.isascii() and page.isdecimal() and len(page) < 7 else 1,
+        page=read_page_number(request),
     )
 
 

@@ -69,7 +69,9 @@ class Subject(Generic[Key, Found]):
 
     def done(self, signed_in: SignedIn, key: Key, act: str) -> Response[bytes]:
         """Return the answer that leads back to the page, which says what was done."""
-        return self._site.redirect(signed_in.visit, f"{self._address(key)}?said={act}")
+        address = self._address(key)
+        mark = "&" if "?" in address else "?"
+        return self._site.redirect(signed_in.visit, f"{address}{mark}said={act}")
 
     async def do(
         self,

@@ -12,10 +12,9 @@ from litestar.params import FromPath
 from llmproxy import reports, sessions
 from llmproxy.accounts import User
 from llmproxy.dashboard.address import PREFIX
-from llmproxy.dashboard.admin import requests, user_acts, user_forms
+from llmproxy.dashboard.admin import requests, user_acts, user_forms, user_keys
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.subject import Subject, Typed
-from llmproxy.dashboard.admin.user_keys import key_pages, limits_in_words
 from llmproxy.dashboard.admin.words import TOLD
 from llmproxy.dashboard.errors import FormError
 from llmproxy.dashboard.forms import read_form, read_page_number
@@ -38,12 +37,11 @@ ENDED_SHOWN = 5
 REQUESTS_SHOWN = 10
 CREDITS_SHOWN = 20
 SAID = {
+    **user_keys.SAID,
     "credit": "The credit is added.",
     "repeat": "This credit was added already. It was not added twice.",
     "adjust": "The balance is corrected.",
     "rates": "It counts for requests from now on.",
-    "revoke": "The API key is revoked. Running answers finish.",
-    "resume": "The API key works again.",
     "disable": "The user is disabled and signed out. Running answers finish.",
     "enable": "The user can make requests again.",
     "admin": "An operator now. They have been signed out: the next time they sign in it counts.",
@@ -172,8 +170,9 @@ def user_pages(site: Site) -> list[HTTPRouteHandler]:
     async def show_user(request: Request[Any, Any, Any], user_id: FromPath[int]) -> Response[bytes]:
         return await subject.page(request, user_id)
 
+    keys = user_keys.key_pages(site, PATH, TAB, subject)
     forms = [*_money_forms(site, subject), *_buttons(site, subject)]
-    return [list_users, new_user, create_user, show_user, *key_pages(site, PATH, TAB), *forms]
+    return [list_users, new_user, create_user, show_user, *keys, *forms]
 
 
 def _money_forms(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandler]:
@@ -219,22 +218,13 @@ def _buttons(site: Site, subject: Subject[int, UserPage]) -> list[HTTPRouteHandl
         url = f"{signed_in.visit.here}{PREFIX}/sign-in/{secret}"
         return admin_page(site, "admin_link.html", signed_in, TAB, {"whose": user, "url": url})
 
-    @post(PATH + "/{user_id:int}/keys/{key_id:int}/{act:str}")
-    async def act_on_key(
-        request: Request[Any, Any, Any],
-        user_id: FromPath[int],
-        key_id: FromPath[int],
-        act: FromPath[str],
-    ) -> Response[bytes]:
-        return await subject.do(request, user_id, act, {}, user_acts.act_on_key, key_id, act)
-
     @post(PATH + "/{user_id:int}/do/{act:str}")
     async def act_on(
         request: Request[Any, Any, Any], user_id: FromPath[int], act: FromPath[str]
     ) -> Response[bytes]:
         return await subject.do(request, user_id, act, {}, user_acts.act_on, act)
 
-    return [make_link, act_on_key, act_on]
+    return [make_link, act_on]
 
 
 def _user_page(
@@ -246,7 +236,7 @@ def _user_page(
         "typed": typed or Typed("", {}, ""),
         "rates": user_forms.rate_fields(found.user),
         "counts": COUNTS,
-        "limits_in_words": limits_in_words,
+        "limits_in_words": user_keys.limits_in_words,
         "last_entry": user_acts.last_entry(found.credits),
         "once": f"page-{secrets.token_urlsafe(16)}",
     }
