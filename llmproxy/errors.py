@@ -28,7 +28,8 @@ class LlmproxyError(Exception):
 
     def __init__(self, message: str = "", *, command: str = "") -> None:
         """Take the message, and the command that does what its last words advise, if any does."""
-        super().__init__(f"{message}: {command}" if command else message)
+        text = f"{message}: {command}" if command else message
+        super().__init__(*([text] if text else []))
         self.without_command = f"{message}." if command else message
 
 

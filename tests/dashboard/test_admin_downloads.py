@@ -104,7 +104,11 @@ def spare(module_desk: Desk) -> Iterator[str]:
         provider_setup.add_provider(tx, "spare", described, now_ms=now_ms)
         for name in ("first", "=second"):
             key_pool.add_provider_key(
-                *(tx, "spare", SECRET), name=name.strip("="), vault=vault, actor="x", now_ms=now_ms
+                *(tx, "spare", SECRET + name),
+                name=name.strip("="),
+                vault=vault,
+                actor="x",
+                now_ms=now_ms,
             )
         tx.execute("UPDATE provider_keys SET name = '=second' WHERE name = 'second'")
         (_, dead) = key_pool.list_provider_keys(tx, "spare")

@@ -25,7 +25,7 @@ def test_a_provider_is_asked_with_each_key_that_is_not_disabled(own_desk: Desk) 
     desk, boss = own_desk, own_desk.operator()
     desk.site.stub.handle = models
     for name in ("wrong", "off"):
-        boss.submit(f"{OPENAI}/keys", secret=SECRET, name=name)
+        boss.submit(f"{OPENAI}/keys", secret=f"{SECRET}-{name}", name=name)
     boss.submit(f"{OPENAI}/keys/{key_ids(desk)['off']}/disable")
     before = desk.acts(f"dashboard:{boss.name}")
     said = rows_of(boss.submit(f"{OPENAI}/check").text, "What it said")
