@@ -1,16 +1,20 @@
 """Owns what of an event stream may pass to the client: what is held, and never more.
 
 What has come has been generated, and the provider bills it whether it passes or not: so all of it
-is read before any of it passes, and what ends there is charged by what was read. An event that is
-still going on is not read yet: the pieces of a long one pass before it counts.
+counts before any of it passes, and what ends there is charged by what was read. It is read only
+where more may have been generated than is held. An event that is still going on does not count
+yet: the pieces of a long one pass before it does.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from llmproxy.dialects.base import Reading, StreamReader, estimated
+from llmproxy.bill import Bill
+from llmproxy.dialects.base import Reading, StreamReader
+from llmproxy.dialects.sse import EventTooLargeError
 from llmproxy.errors import ApiError, DatabaseError, budget_ended, credit_ended, ledger_busy
-from llmproxy.growing import GrowingHold
+from llmproxy.growing import GrowingHold, make_growing
+from llmproxy.order import Order, Services
 
 PIECE_BYTES = 4096
 """A longer chunk is read in pieces of about that, so that a part of it can pass where not all is
@@ -22,47 +26,86 @@ _EVENTS_END = re.compile(rb"\n\r?\n")
 class NotCoveredError(Exception):
     """The hold of a running answer cannot grow: why, and what its client is told."""
 
-    def __init__(self, reason: str, error: ApiError) -> None:
-        """Take the reason for the row, and the error for the client."""
+    def __init__(self, reason: str, error: ApiError, beginning: bytes) -> None:
+        """Take the reason for the row, the error for the client, and what it may have before."""
         super().__init__(reason)
         self.reason = reason
         self.error = error
-        self.covered = b""
-        """Of the chunk that was read last, the beginning that is held: it may pass."""
+        self.beginning = beginning
+        """Of what was read last, the part that is held: it may pass."""
+
+
+class PileTooLargeError(EventTooLargeError):
+    """No more should be read of a stream, but some of what was read last may pass."""
+
+    def __init__(self, reason: str, beginning: bytes) -> None:
+        """Take the reason, and the part that is held."""
+        super().__init__(reason)
+        self.beginning = beginning
+
+
+def make_cover(services: Services, order: Order, reader: StreamReader) -> "Cover | None":
+    """Return the cover of an admitted request's stream, None if its hold does not grow."""
+    growing = make_growing(services, order)
+    if growing is None or order.quote is None or order.hold is None:
+        return None
+    return Cover(growing, reader, Bill(services, order, order.quote, order.hold).output_tokens)
 
 
 class Cover:
-    """One growing stream's cover; `require` it beyond the hold's `look_at_bytes`."""
+    """One growing stream's cover; `require` it where what was read `is_outgrown`."""
 
-    def __init__(self, growing: GrowingHold, reader: StreamReader) -> None:
-        """Take the hold, and the reader that says how much has been generated."""
-        self.growing = growing
+    def __init__(
+        self, growing: GrowingHold, reader: StreamReader, billed_tokens: Callable[[Reading], int]
+    ) -> None:
+        """Take the hold, and the reader that says how much has been generated.
+
+        `billed_tokens` returns the tokens of output that an answer at its end is charged for.
+        """
+        self._growing = growing
         self._reader = reader
+        self._billed_tokens = billed_tokens
+        self._pieces: list[tuple[bytes, int]] = []
+        """What may pass of the pieces that were read last, and how much text there was by then."""
+        self.is_outgrown = False
+        """So much has been generated that the hold needs a look before any of it passes."""
 
-    def is_outgrown(self) -> bool:
-        """Say whether so much has been generated that the hold needs a look."""
-        look_at_bytes = self.growing.look_at_bytes
-        reader = self._reader
-        # The first is no more than an addition, the second reads all that has passed unread.
-        return reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes
-
-    async def read_pile(self, chunk: bytes) -> bytes:
-        """Feed a chunk of more than a piece to the reader; return what may pass of it: all.
+    def read(self, chunk: bytes | None) -> bytes:
+        """Feed a chunk, or the stream's end, to the reader; return what may pass of it once held.
 
         Raises:
             EventTooLargeError: no more should be read of this stream.
-            NotCoveredError: not all is held, and the hold cannot grow; a beginning may pass.
         """
         reader = self._reader
-        pieces = [(reader.events.feed(piece), reader.seen_bytes) for piece in _pieces(chunk)]
-        if self.is_outgrown():
+        if self._pieces:
+            self._pieces = []
+        if chunk is None:
+            passed = reader.events.finish()
+        elif len(chunk) <= PIECE_BYTES:
+            passed = reader.events.feed(chunk)
+        else:
+            passed = self._read_pile(chunk)
+        look_at_bytes = self._growing.look_at_bytes
+        # The first is no more than an addition, the second reads all that has passed unread.
+        self.is_outgrown = (
+            reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes
+        )
+        return passed
+
+    def _read_pile(self, chunk: bytes) -> bytes:
+        reader = self._reader
+        for piece in _pieces(chunk):
             try:
-                await self.require()
-            except NotCoveredError as refusal:
-                most = self.growing.held_bytes
-                refusal.covered = b"".join(passed for passed, seen in pieces if seen <= most)
-                raise
-        return b"".join(passed for passed, _ in pieces)
+                passed = reader.events.feed(piece)
+            except EventTooLargeError as error:
+                raise PileTooLargeError(str(error), self._beginning()) from error
+            self._pieces.append((passed, reader.seen_bytes))
+        return b"".join(passed for passed, _ in self._pieces)
+
+    def _beginning(self) -> bytes:
+        """Return what is held of a pile that must not pass as a whole."""
+        most = self._growing.held_bytes
+        return b"".join(passed for passed, seen in self._pieces if seen <= most)
 
     async def require(self) -> None:
         """Hold what has been generated, so that it may pass.
@@ -72,22 +115,25 @@ class Cover:
         Raises:
             NotCoveredError: it is more than is held, and the hold cannot grow.
         """
-        reader, growing = self._reader, self.growing
+        reader, growing = self._reader, self._growing
         try:
             if reader.is_over:
-                billed_tokens = _billed_tokens(reader.reading(), growing.output_tokens_max)
+                billed_tokens = self._billed_tokens(reader.reading())
                 is_covered = await growing.covers_end(reader.seen_bytes, billed_tokens)
             else:
                 is_covered = await growing.covers(reader.seen_bytes)
         except DatabaseError as failure:
             what = "the ledger could not be written while the answer ran"
-            raise NotCoveredError(what, ledger_busy()) from failure
+            raise self._refusal(what, ledger_busy()) from failure
         if is_covered:
             return
         what, error = "the credit ended before the answer", credit_ended()
         if growing.is_budget_short:
             what, error = "the budget of the API key ended before the answer", budget_ended()
-        raise NotCoveredError(what, error)
+        raise self._refusal(what, error)
+
+    def _refusal(self, reason: str, error: ApiError) -> NotCoveredError:
+        return NotCoveredError(reason, error, self._beginning())
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:
@@ -99,10 +145,3 @@ def _pieces(chunk: bytes) -> Iterator[bytes]:
             start = event_end.end()
     if start < len(chunk):
         yield chunk[start:]
-
-
-def _billed_tokens(reading: Reading, output_tokens_max: int) -> int:
-    """Return the tokens of output that an answer at its end is charged for (`settlement.py`)."""
-    usage = reading.usage if reading.is_final else None
-    usage = usage or estimated(reading, 0, output_tokens_max)
-    return sum(leg.output for leg in usage.legs)

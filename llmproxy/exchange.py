@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
-from llmproxy.cover import PIECE_BYTES, Cover, NotCoveredError
+from llmproxy.cover import NotCoveredError, PileTooLargeError, make_cover
 from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.dialects.sse import EventTooLargeError
@@ -159,18 +159,19 @@ class Exchange:
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         self._start(answer.status, headers)
         broken: str | None = None
-        rest = b""
+        rest = beginning = b""
         try:
             rest = await self._pass_events(answer, reader)
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
         except EventTooLargeError as error:
             broken = f"{provider.name} was broken off: {error}"
+            if isinstance(error, PileTooLargeError):
+                beginning = error.beginning
         except NotCoveredError as refusal:
             self._ending.end(reader.reading(), refusal.reason)
             answer.close()  # before anything is waited for: what is generated now nobody pays for
-            await self._pass(refusal.covered)
-            await self._finish_broken(refusal.error)
+            await self._finish_broken(refusal.error, refusal.beginning)
             return
         if broken is not None:
             rest = reader.events.finish()
@@ -180,11 +181,11 @@ class Exchange:
         if broken is None or reader.is_over:
             self._ending.end(reading)
             self._attempts.note_end(reading)
-            await self._finish(rest)
+            await self._finish(beginning + rest)
         else:
             self._ending.end(reading, broken)
             self._attempts.note_broken(broken)
-            await self._finish_broken(self._interrupted(broken))
+            await self._finish_broken(self._interrupted(broken), beginning)
 
     async def _pass_events(self, answer: Answer, reader: StreamReader) -> bytes:
         """Pass events on, each only when the hold covers what has been generated.
@@ -196,15 +197,17 @@ class Exchange:
             EventTooLargeError: it sends what must not be kept.
             NotCoveredError: the hold cannot grow any more.
         """
-        growing = make_growing(self._services, self._order)
-        cover = None if growing is None else Cover(growing, reader)
-        while (chunk := await self.times.next_chunk(answer.next_chunk())) is not None:
-            if cover is not None and len(chunk) > PIECE_BYTES:
-                passed = await cover.read_pile(chunk)
-            else:
-                passed = reader.events.feed(chunk)
-                if cover is not None and cover.is_outgrown():
+        cover = make_cover(self._services, self._order, reader)
+        while True:
+            chunk = await self.times.next_chunk(answer.next_chunk())
+            if cover is not None:
+                passed = cover.read(chunk)
+                if cover.is_outgrown:
                     await cover.require()
+            else:
+                passed = reader.events.finish() if chunk is None else reader.events.feed(chunk)
+            if chunk is None:
+                return passed
             if reader.is_over:
                 self._ending.end(reader.reading())
                 cover = None  # what follows the last word counts for nothing
@@ -212,10 +215,6 @@ class Exchange:
                 await self._pass(passed)
             if not self.times.is_noted:
                 self.note_seen()
-        rest = reader.events.finish()
-        if cover is not None and cover.is_outgrown():
-            await cover.require()
-        return rest
 
     async def _relay_plain(self, answer: Answer) -> None:
         """Pass a plain answer on, metered before it is sent; while, when large or without usage."""
@@ -264,8 +263,9 @@ class Exchange:
         self, answer: Answer, parts: list[bytes], not_covered: str | None
     ) -> None:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
-        large = LargeAnswer()
-        self._read_so_far = lambda: Reading(seen_bytes=large.size)  # as it is when asked
+        large, endpoint, facts = LargeAnswer(), self._order.endpoint, self._order.facts
+        # As it is when asked.
+        self._read_so_far = lambda: Reading(seen_bytes=large.seen_bytes(endpoint))
         self._start(answer.status, self._passed_headers(answer))
         last = b"".join(parts)
         large.feed(last)
@@ -282,7 +282,7 @@ class Exchange:
             self._attempts.note_broken(reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        reading = large.reading(self._order.endpoint)
+        reading = large.reading(endpoint, facts.choices if facts.image_tokens else 0)
         self._attempts.note_end(reading)
         self._ending.end(reading, not_covered)
         await self._finish(last)
@@ -349,8 +349,13 @@ class Exchange:
     async def _finish(self, body: bytes) -> None:
         await self._pass(body, more=False)
 
-    async def _finish_broken(self, error: ApiError) -> None:
-        """End a stream that must not look complete: told in it, or where it cannot be, hung up."""
+    async def _finish_broken(self, error: ApiError, beginning: bytes = b"") -> None:
+        """End a stream that must not look complete: told in it, or where it cannot be, hung up.
+
+        Before that passes the beginning of what was read last, as far as it may.
+        """
+        if beginning:
+            await self._pass(beginning)
         if not self._is_event_stream:
             self._client.abort()
             return

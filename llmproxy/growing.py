@@ -49,11 +49,6 @@ class GrowingHold:
         """Up to so many bytes of generated text nothing needs to be done."""
 
     @property
-    def output_tokens_max(self) -> int:
-        """The most tokens of output that the answer can have."""
-        return self._quote.output_tokens
-
-    @property
     def held_bytes(self) -> int:
         """So many bytes of generated text are surely held."""
         return self._held_tokens * SEEN_BYTES_PER_TOKEN

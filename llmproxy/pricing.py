@@ -126,6 +126,9 @@ def price(
 ) -> Cost:
     """Return what a usage costs, line by line.
 
+    A leg that counts images has no tokens that a provider told (but those of an estimate): where
+    images have a price, it costs these alone.
+
     Args:
         usage: what the answer used.
         model: the model that was asked for; it prices every leg that names no other, and units.
@@ -139,7 +142,8 @@ def price(
         lines = []
         for leg in usage.legs:
             leg_model = other_model(leg.model) if leg.model and other_model else model
-            lines += _leg_lines(leg, leg_model, usage)
+            if not (leg.images and _leg_rates(leg, model.prices, usage).image):
+                lines += _leg_lines(leg, leg_model, usage)
             if leg.web_searches or leg.images or leg.audio_seconds or leg.characters:
                 lines += _unit_lines(leg, model, usage)
     rated = sum(line.rated_tokens for line in lines)

@@ -329,9 +329,12 @@ def _less(quote: Quote) -> str:
     if "image" not in dict(facts.likely_units):
         return "send less input"
     options = ["fewer images"] if facts.choices > 1 else []
-    if facts.output_max is not None and quote.bound.output_rate:  # their size and quality tell it
-        options.append("a smaller size or a lower quality")
-    return f"ask for {', '.join(options)}" if options else "use another model"
+    if quote.bound.output_rate:
+        options += facts.lessened_by
+    if not options:
+        return "use another model"
+    *others, last = options
+    return f"ask for {', '.join(others)} or {last}" if others else f"ask for {last}"
 
 
 def _sets_maximum(quote: Quote) -> bool:

@@ -13,18 +13,16 @@ from typing import Protocol
 import msgspec
 
 from llmproxy import ledger
+from llmproxy.bill import Bill, is_empty
 from llmproxy.clock import arrival_ms
-from llmproxy.dialects.base import Reading, estimated
-from llmproxy.input_bound import input_estimate
+from llmproxy.dialects.base import Reading
 from llmproxy.order import Order, Services
-from llmproxy.pricing import Cost, PricedModel, price
-from llmproxy.quote import Quote, with_likely_units
+from llmproxy.pricing import Cost
+from llmproxy.quote import Quote
 from llmproxy.storage.database import Tx
 from llmproxy.stored_responses import KeptResponse, hash_response_id
-from llmproxy.usage import Usage, with_writes
+from llmproxy.usage import Usage
 from llmproxy.watchdog import Times
-
-_UNPRICED = "the provider reported what this model has no price for"
 
 _log = logging.getLogger("llmproxy.relay")
 
@@ -168,33 +166,29 @@ class Settlement(_Row):
         super().__init__(services, order, times)
         self._quote = quote
         self._hold = hold
+        self._bill = Bill(services, order, quote, hold)
 
     def end(self, reading: Reading, reason: str | None = None) -> int:
         """End the hold by what was read; return the cost in nano-USD. Later calls do nothing.
 
-        The provider's final usage is the bill; without it the documented estimate is; where
-        nothing was generated the hold is released.
+        What it is charged for is said in `bill.py`; where that is nothing the hold is released.
         """
         if self.has_ended:
             return 0
-        if reading.is_final and reading.usage is not None:
-            usage = reading.usage
-            if reading.is_by_request:
-                usage = with_likely_units(usage, self._order.facts)
-            if not self._is_unpriced(usage, reading):
-                return self._settle(reading, usage, "usage", reason)
-            reading = msgspec.structs.replace(reading, usage=None, problem=_UNPRICED)
-        if _is_empty(reading):
-            self.release(reason or _why(reading, "the answer was empty"), reading)
+        usage, basis, problem = self._bill.of(reading)
+        if usage is None:
+            self.release(reason or _why(reading, problem, "the answer was empty"), reading)
             return 0
-        why = reason or _why(reading, "the provider reported no usage")
-        if reading.raw_usage and reading.problem:
+        if basis == "usage":
+            return self._settle(reading, usage, basis, reason or problem)
+        if reading.raw_usage and problem:
             order = self._order
             _log.warning(
                 "%s: %s reported usage that is not trusted, the estimate counts: %s",
-                *(order.request_id, order.provider.name, reading.problem),
+                *(order.request_id, order.provider.name, problem),
             )
-        return self._settle(reading, self._estimated(reading), "estimate", why)
+        why = reason or _why(reading, problem, "the provider reported no usage")
+        return self._settle(reading, usage, basis, why)
 
     def end_abandoned(self, reading: Reading, reason: str) -> None:
         """End a hold whose client left and whose answer could not be read to its end.
@@ -207,13 +201,13 @@ class Settlement(_Row):
         is_error = self.upstream_status is not None and self.upstream_status >= 300
         if is_error or not self.was_sent:
             self.release(reason)  # nothing was generated, or nothing has been sent yet
-        elif reading.is_final:
+        elif reading.is_final or self._bill.has_cost_alone(reading):
             self.end(reading, reason)
         elif self._quote.model.reasoning or self._order.facts.hides_output:
             cost = Cost(self._hold.amount_nanousd, ())
             self._enqueue(cost, None, "hold", reading, reason)
         else:
-            self._settle(reading, self._estimated(reading), "estimate", reason)
+            self._settle(reading, self._bill.estimate(reading), "estimate", reason)
 
     def release(self, reason: str, reading: Reading | None = None) -> None:
         """End the hold without a charge. Later calls do nothing."""
@@ -238,32 +232,12 @@ class Settlement(_Row):
         if self.has_ended:  # most answers have, by now
             return
         reading = read()
-        if not _is_empty(reading):
-            seen = self._price(self._as_asked(self._estimated(reading)))
+        if not is_empty(reading):
+            seen = self._bill.price(self._bill.estimate(reading))
             ledger.note_seen(tx, self._hold, seen.nanousd)
 
-    def _estimated(self, reading: Reading) -> Usage:
-        quote = self._quote
-        input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
-        image_tokens = quote.facts.image_tokens
-        usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens)
-        return usage if reading.usage is not None else with_likely_units(usage, quote.facts)
-
-    def _is_unpriced(self, usage: Usage, reading: Reading) -> bool:
-        """Say whether a usage counts what the model is not billed by, such as seconds for tokens.
-
-        It would cost nothing. What the provider says that it bills is a price, also if it is 0.
-        """
-        if usage.provider_cost is not None and self._quote.model.prices.is_cost_from_provider:
-            return False
-        if not self._order.facts.likely_units or self._price(usage).nanousd:
-            return False
-        likely = self._estimated(msgspec.structs.replace(reading, usage=None))
-        return self._price(likely).nanousd > 0
-
     def _settle(self, reading: Reading, usage: Usage, basis: str, reason: str | None) -> int:
-        usage = self._as_asked(usage)
-        cost = self._price(usage)
+        cost = self._bill.price(usage)
         searches = sum(leg.web_searches for leg in usage.legs)
         if searches and not cost.has_units:
             model_id = self._quote.model.id
@@ -272,45 +246,6 @@ class Settlement(_Row):
             )
         self._enqueue(cost, usage, basis, reading, reason)
         return cost.nanousd
-
-    def _as_asked(self, usage: Usage) -> Usage:
-        """Return a usage in which what the answer does not repeat stands as it was asked for."""
-        facts = self._order.facts
-        asked = facts.movers
-        return msgspec.structs.replace(
-            with_writes(usage, may_be_1h=facts.may_write_cache_1h),
-            service_tier=usage.service_tier or asked.service_tier,
-            speed=usage.speed or asked.speed,
-            geo=usage.geo or asked.geo,
-        )
-
-    def _price(self, usage: Usage) -> Cost:
-        return price(
-            usage,
-            self._pinned(),
-            user_multiplier_micro=self._hold.user_multiplier_micro,
-            model_multiplier_micro=self._hold.model_multiplier_micro,
-            other_model=self._other_model,
-        )
-
-    def _pinned(self) -> PricedModel:
-        """Return the asked model at the prices of the hold, whatever it costs by now."""
-        model = self._quote.model
-        return PricedModel(model.id, model.prices, self._hold.price_version_id)
-
-    def _other_model(self, model_id: str) -> PricedModel:
-        """Return the prices of another model's leg; the provider's dearest if it is unknown."""
-        asked = self._quote.model
-        if model_id in {asked.id, *asked.aliases}:
-            return self._pinned()
-        catalog, provider = self._services.catalog.current, self._order.provider.name
-        model = catalog.find(provider, model_id)
-        if model is None:
-            _log.warning("a leg of %s has no price, the dearest one counts", model_id[:100])
-            # The asked model too: it may have lost its entry since.
-            known = [asked, *catalog.models(provider)]
-            model = max(known, key=lambda one: one.prices.rates.output)
-        return PricedModel(model.id, model.prices, None)
 
     def _kept(self, reading: Reading, usage: Usage | None) -> KeptResponse | None:
         """Return what to remember of an answer; nothing of one whose tokens are not known."""
@@ -346,13 +281,8 @@ class Settlement(_Row):
         return sum(leg.input_side + leg.output for leg in usage.legs)
 
 
-def _is_empty(reading: Reading) -> bool:
-    """Say whether nothing can have been generated, as far as can be seen: it costs nothing."""
-    return reading.usage is None and reading.seen_bytes == 0
-
-
-def _why(reading: Reading, otherwise: str) -> str:
+def _why(reading: Reading, problem: str | None, otherwise: str) -> str:
     """Say why an answer that came to its end is not billed by a usage record."""
-    if reading.problem is None and reading.has_error:
+    if problem is None and reading.has_error:
         return "the provider ended the answer with an error"
-    return reading.problem or otherwise
+    return problem or otherwise

@@ -40,7 +40,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     output_audio: int = 0
     output_image: int = 0
     images: int = 0
-    """Made by a model that bills by the image."""
+    """Made by a model that bills by the image: then its tokens are not billed."""
     audio_seconds: int = 0
     """Listened to by a model that bills by the time; begun ones count."""
     characters: int = 0

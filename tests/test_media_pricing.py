@@ -67,6 +67,16 @@ def test_units_without_a_price_cost_nothing() -> None:
     assert priced(Leg(images=2, audio_seconds=10, characters=1000), Prices(rates("1", "1"))) == []
 
 
+def test_of_a_model_with_a_price_of_images_these_count_and_no_tokens_beside_them() -> None:
+    made = Leg(input=100, cache_read=10, output=50, output_image=45, images=2)
+    assert priced(made) == [("image", 2, parse_rate("70"))]
+    tokens = [("input", 100, parse_rate("1")), ("output", 50, parse_rate("1"))]
+    told = Leg(input=100, output=50, images=2)
+    assert priced(told, Prices(rates("1", "1"))) == tokens
+    free = Prices(msgspec.structs.replace(rates("1", "1"), image=0))  # which is no price either
+    assert priced(told, free) == tokens
+
+
 def test_a_bound_takes_audio_and_images_for_all_that_may_be_such() -> None:
     def most(*media: str) -> Bound:
         return bound(HEARING, input_tokens=10, movers=Movers(), may_write_cache=False, media=media)

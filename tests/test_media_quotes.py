@@ -145,14 +145,23 @@ def test_a_strict_server_says_why_there_is_no_bound() -> None:
 
 
 ONE = OpenAIImages("images/generations").read_request(b'{"model":"gpt-image-2","prompt":"a"}')
+SEVERAL = OpenAIImages("images/generations").read_request(
+    b'{"model":"gpt-image-2","prompt":"a","n":2}'
+)
+LEAST = OpenAIImages("images/generations").read_request(
+    b'{"model":"gpt-image-2","prompt":"a","quality":"low","size":"1024x1024"}'
+)
 ONE_ELSEWHERE = OpenAIImages("images/generations").read_request(b'{"model":"m","prompt":"a"}')
 
 
 @pytest.mark.parametrize(
     ("facts", "rates", "advice"),
     [
-        (MADE, BY_TOKEN, "ask for fewer images, a smaller size or a lower quality"),
+        (SEVERAL, BY_TOKEN, "ask for fewer images, a smaller size or a lower quality"),
         (ONE, BY_TOKEN, "ask for a smaller size or a lower quality"),
+        # Of low quality, no smaller size has fewer tokens than 1024 by 1024.
+        (MADE, BY_TOKEN, "ask for fewer images"),
+        (LEAST, BY_TOKEN, "use another model"),
         (MADE, BY_IMAGE, "ask for fewer images"),
         (ONE, BY_IMAGE, "use another model"),
         # Of others' models nobody knows what size and quality do.

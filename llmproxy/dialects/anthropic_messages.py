@@ -68,6 +68,7 @@ class AnthropicMessages:
     output_members: tuple[str, ...] = ("max_tokens",)
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = 1
 
     def __init__(self, *, answers_nothing_for_0: bool = True) -> None:
         """Say whether a maximum of 0 is read as such: Anthropic fills its cache then (wire.md A.4).

@@ -13,7 +13,9 @@ When an answer is at its end, and what that means for the bill:
     Reading.has_error         the provider itself ended the answer with an error: its usage counts
                               if it reports one
     Reading.is_final          `usage` can be trusted and nothing changes it any more: it is the
-                              bill, and without it there is an estimate
+                              bill, and without it there is an estimate (`bill.py`)
+    Reading.provider_cost     nothing changes the usage any more, but only its cost can be trusted:
+                              the bill of models that are billed by that
     Ending.has_ended          (`settlement.py`) the hold is settled or released: nothing ends it
                               again
 """
@@ -110,6 +112,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """As many of them count where an answer does not tell."""
     image_tokens: int = 0
     """As many are likely for each image that is made, where an answer does not tell."""
+    lessened_by: tuple[str, ...] = ()
+    """What to ask for so that there may be less output, besides a smaller maximum."""
     unbounded: tuple[str, str] | None = None
     """Why its cost has no upper bound, and what to do instead."""
     tokens_untold: tuple[str, str] | None = None
@@ -143,8 +147,9 @@ class Reading(msgspec.Struct, frozen=True):
     `usage` is what the provider last reported; it is the bill only when `is_final`. `seen_bytes`
     counts the generated text that passed, for an estimate; at the end of a stream whose usage is
     final nobody has counted it, and it is 0. `movers` is what the answer said of its tier, speed
-    and region. `problem` says why a usage record was not trusted; where its cost is all the same,
-    `usage` has that and no tokens. `response_id` is by what the provider keeps the answer, None
+    and region. `problem` says why a usage record was not trusted. `provider_cost` is what such a
+    record, if nothing changes it any more, says that the provider bills, in 10⁻¹⁵ USD: the bill of
+    some models all the same. `response_id` is by what the provider keeps the answer, None
     where it says that it does not. `is_by_request`: the bill is what was asked for
     (`RequestFacts.likely_units`), of which no answer tells more. `images` is how many have come,
     which counts where no tokens are reported of them.
@@ -158,6 +163,7 @@ class Reading(msgspec.Struct, frozen=True):
     movers: Movers = Movers()
     has_error: bool = False
     problem: str | None = None
+    provider_cost: int | None = None
     response_id: str | None = None
     is_by_request: bool = False
     images: int = 0
@@ -202,6 +208,8 @@ class Endpoint(Protocol):
     """Those of them that the provider surely reads; the first is the one to write."""
     is_free: bool
     """The provider bills nothing for it: no hold, and a row with cost 0."""
+    bytes_per_seen_byte: int
+    """So many of an answer that is too large to be read as a whole count as one of text."""
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read the facts of a request.

@@ -53,6 +53,7 @@ class GeminiContents:
     output_members: tuple[str, ...] = spellings("maxOutputTokens")
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = BYTES_PER_SEEN_BYTE
 
     def __init__(self, method: str, model: str) -> None:
         """Take the method and the model, whose name is safe to stand in a path."""

@@ -70,6 +70,7 @@ class GeminiEmbeddings(_OneAnswer):
     """`embedContent`, of one content, or `batchEmbedContents`, of several."""
 
     is_free = False
+    bytes_per_seen_byte = 1
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
@@ -103,6 +104,7 @@ class GeminiTokenCount(_OneAnswer):
     """`countTokens`, which costs nothing."""
 
     is_free = True
+    bytes_per_seen_byte = 1
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read no more than whether something is asked for that is not the user's own."""

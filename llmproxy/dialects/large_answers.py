@@ -44,19 +44,27 @@ class LargeAnswer:
         if len(self._end) > 2 * END_BYTES:
             del self._end[:-END_BYTES]
 
-    def reading(self, endpoint: Endpoint) -> Reading:
+    def seen_bytes(self, endpoint: Endpoint) -> int:
+        """Return for how many bytes of text the answer counts, as far as it has come."""
+        return -(-self.size // endpoint.bytes_per_seen_byte)
+
+    def reading(self, endpoint: Endpoint, images: int = 0) -> Reading:
         """Return what was read of the answer, now that all of it has come.
 
         Without a usage at the beginning or the end, the reading says so: it is estimated then.
+
+        Args:
+            endpoint: reads what there is of the answer.
+            images: how many were asked for: so many count where they cannot be counted.
         """
         whole = self._without_middle()
         # What is no JSON object, such as sound, is read by what there is of it.
         read = endpoint.read_answer(self._beginning if whole is None else whole)
         if read.is_by_request:
             return read
-        read = msgspec.structs.replace(read, seen_bytes=self.size)
-        if read.usage is not None and read.problem is not None:
-            return read  # what it costs is all that is known of it
+        read = msgspec.structs.replace(
+            read, seen_bytes=self.seen_bytes(endpoint), images=read.images or images
+        )
         problem = read.problem
         if read.usage is None:
             if problem is None and not read.has_error:
@@ -65,7 +73,10 @@ class LargeAnswer:
         try:
             refuse_zero(read.usage, self.size)
         except UsageError as error:
-            return msgspec.structs.replace(read, usage=None, is_final=False, problem=str(error))
+            cost = read.usage.provider_cost
+            return msgspec.structs.replace(
+                read, usage=None, is_final=False, problem=str(error), provider_cost=cost
+            )
         return read
 
     def _without_middle(self) -> bytes | None:

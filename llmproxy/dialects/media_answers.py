@@ -10,16 +10,9 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from typing_extensions import override
 
-from llmproxy.dialects.answers import (
-    ABSENT,
-    UNREADABLE,
-    decoded,
-    is_given,
-    make_reading,
-    text_of,
-)
+from llmproxy.dialects.answers import ABSENT, decoded, is_given, make_reading, text_of
 from llmproxy.dialects.base import Reading
-from llmproxy.dialects.openai_usage import read_provider_cost
+from llmproxy.dialects.openai_usage import read_provider_cost, with_cost
 from llmproxy.dialects.sse import EventStream
 from llmproxy.dialects.stream_readers import BaseStreamReader
 from llmproxy.usage import Leg, Movers, Usage
@@ -54,8 +47,6 @@ def read_media(
 ) -> Reading:
     """Return what has been read of an answer, with the cost that its provider reports.
 
-    That is the bill of some models, whatever else can be read: so it is kept where nothing is.
-
     Args:
         usage: the usage object as it came; absent or null when there is none.
         legs: reads it.
@@ -79,14 +70,7 @@ def read_media(
         is_final=is_final,
         has_error=has_error,
     )
-    if reading.problem is None or not is_final:
-        return reading
-    cost = _cost(usage)
-    if cost is None:
-        return reading
-    return msgspec.structs.replace(
-        reading, usage=Usage((Leg(),), provider_cost=cost), is_final=True
-    )
+    return reading if reading.problem is None else with_cost(reading, usage, is_final=is_final)
 
 
 def _record(usage: msgspec.Raw, beside: Mapping[str, msgspec.Raw]) -> bytes | None:
@@ -95,14 +79,6 @@ def _record(usage: msgspec.Raw, beside: Mapping[str, msgspec.Raw]) -> bytes | No
     if not others:
         return bytes(usage) if is_given(usage) else None
     return msgspec.json.encode({"usage": usage, **others} if is_given(usage) else others)
-
-
-def _cost(usage: msgspec.Raw) -> int | None:
-    """Return the cost that a usage object tells, of which nothing else can be read."""
-    try:
-        return read_provider_cost(msgspec.json.decode(usage))
-    except UNREADABLE:
-        return None
 
 
 class MediaStreamReader(BaseStreamReader, Generic[E]):

@@ -50,6 +50,7 @@ class OpenAIAudio:
     output_members: tuple[str, ...] = ()
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = 1
 
     def __init__(self, name: str, formats: tuple[str, ...], seconds_min: int = 0) -> None:
         """Take which it is, the formats that tell what was used, and the least that is billed."""

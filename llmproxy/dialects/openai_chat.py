@@ -50,6 +50,7 @@ class OpenAIChat:
     upstream_path = "/chat/completions"
     output_members: tuple[str, ...] = OUTPUT_MEMBERS
     is_free = False
+    bytes_per_seen_byte = 1
 
     def __init__(
         self, read: tuple[str, ...] = OUTPUT_MEMBERS, ignored: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ class _Choice(msgspec.Struct):
     text: msgspec.Raw = ABSENT
     """Of legacy completions, which have no delta."""
     delta: _Delta | None = None
-    finish_reason: str | None = None
+    finish_reason: msgspec.Raw = ABSENT
 
 
 class _Groq(msgspec.Struct):
@@ -69,8 +69,11 @@ _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
 _CHUNKS = Deferral(end=b"}\n\n")
-_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=re.compile(rb"\[\s*\]"))
-"""The usage chunk has `"choices":[]`."""
+_NO_CHOICES = re.compile(
+    rb'\[(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))'
+)
+"""As the usage chunk has it. Brackets are few, and looked for more quickly than a name."""
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_NO_CHOICES)
 _LAST_EVENT = b"\ndata: [DONE]"
 _BETWEEN = b"\n\ndata: "
 _TIER = b'"service_tier"'
@@ -100,14 +103,17 @@ class ChunkStreamReader(BaseStreamReader):
         if data == _LAST_WORD:
             self._end()
             return False
+        if name == b"error":
+            self._has_error = True
         chunk, is_whole = decoded(_chunk_decoder, data)
         # Not every chunk with usage is the extra one: some providers put it beside content.
         if self._withholds_usage and chunk.choices == [] and _usage_in(chunk) is not ABSENT:
             self._withhold(chunk)
             return True
+        was_over = self.is_over
         self._catch_up()
-        if name == b"error":
-            self._has_error = True
+        if self.is_over != was_over:
+            return False  # the last word was among what had passed
         before = self._read_bytes
         self._take(chunk)
         if not is_whole:
@@ -139,10 +145,8 @@ class ChunkStreamReader(BaseStreamReader):
         """Read what has passed unread, and then what was withheld behind it."""
         withheld, self._withheld = self._withheld, None
         super()._catch_up()
-        for chunk in (self._withheld, withheld):
-            if chunk is not None:
-                self._take(chunk)
-        self._withheld = None
+        if withheld is not None:
+            self._take(withheld)
 
     @override
     def _make_reading(self, seen_bytes: int) -> Reading:
@@ -164,7 +168,7 @@ class ChunkStreamReader(BaseStreamReader):
     def _read_at_end(self, unread: bytes) -> Reading | None:
         """Return what the last chunk tells, if it tells all: most have the usage, and the model."""
         last = self._withheld or _last_of(unread)
-        if last is None or last.model is ABSENT:
+        if last is None or last.model is ABSENT or is_given(last.error):
             return None
         if may_tell_error(unread) or _LAST_EVENT in unread:
             return None
@@ -199,7 +203,10 @@ class ChunkStreamReader(BaseStreamReader):
             self._usage = usage
 
     def _take_choice(self, choice: _Choice) -> None:
-        (self._begun if choice.finish_reason is None else self._finished).add(choice.index)
+        if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
+            self._finished.add(choice.index)
+        else:
+            self._begun.add(choice.index)
         if choice.delta is not None:
             self._read_bytes += _delta_bytes(choice.delta)
         if choice.text is not ABSENT:

@@ -27,6 +27,7 @@ class OpenAICompletions:
     output_members: tuple[str, ...] = ("max_tokens",)
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = 1
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""

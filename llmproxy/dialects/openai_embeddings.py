@@ -21,6 +21,7 @@ class OpenAIEmbeddings:
     output_members: tuple[str, ...] = ()
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = 1
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""

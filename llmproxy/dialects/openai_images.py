@@ -15,7 +15,6 @@ from llmproxy.dialects.answers import (
     ABSENT,
     decoded,
     is_given,
-    text_bytes,
     text_of,
     unreadable,
 )
@@ -60,6 +59,8 @@ _OLDER_TOKENS = {"low": 408, "medium": 1584, "high": 6240}
 _KNOWN_QUALITIES = frozenset({*_STEPS, None, "auto", "standard", "hd"})
 """Those that cost no more than `high`."""
 _ANY_SIZE = (None, "auto")
+_SMALLEST_SIZE = "64x64"
+"""No size has fewer tokens: so few that those of the older models are more."""
 _USUAL_SIZE = "1024x1024"
 """Likely where the size is left to the provider."""
 _PIXELS_MAX = 3840 * 2160
@@ -83,6 +84,9 @@ _BILLED = frozenset(
     | _REFUSED.keys()
 )
 _FILES = ("image", "mask", "markup")
+_NO_IMAGE = frozenset({"revised_prompt", "error"})
+_NOTHING = (b"", b"null", b'""')
+"""As a member of an answer may be written that has nothing in it, or is not there."""
 
 
 class OpenAIImages:
@@ -91,6 +95,7 @@ class OpenAIImages:
     output_members: tuple[str, ...] = ()
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = BYTES_PER_SEEN_BYTE
 
     def __init__(self, name: str) -> None:
         """Take which of the two it is."""
@@ -208,8 +213,20 @@ def _facts(fields: dict[str, Any], given: InputFacts) -> RequestFacts:
         likely_units=(("image", images),),
         hides_output=True,
         image_tokens=_tokens(quality, _USUAL_SIZE if size in _ANY_SIZE else size),
+        lessened_by=_lessened_by(quality, size, partial) if has_table else (),
         unbounded=None if is_bounded else _UNBOUNDED,
     )
+
+
+def _lessened_by(quality: str | None, size: str | None, partial: int) -> tuple[str, ...]:
+    """Return what would lessen the most tokens of one image of a request."""
+    tokens = _tokens(quality, size)
+    ways = (
+        ("fewer partial images", partial > 0),
+        ("a smaller size", _tokens(quality, _SMALLEST_SIZE) < tokens),
+        ("a lower quality", _tokens("low", size) < tokens),
+    )
+    return tuple(way for way, is_less in ways if is_less)
 
 
 def _tokens(quality: str | None, size: str | None) -> int:
@@ -224,9 +241,7 @@ def _count(images: object) -> int:
     return 1 if images else 0
 
 
-class _Item(msgspec.Struct):
-    b64_json: msgspec.Raw = ABSENT
-    url: msgspec.Raw = ABSENT
+_Item = dict[str, msgspec.Raw]
 
 
 class _Answer(msgspec.Struct):
@@ -241,13 +256,20 @@ _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
 def _made(data: list[_Item | None] | None) -> int:
-    """Return how many images have come: an item without data or a link is none."""
-    return sum(1 for item in data or () if item and (_is_text(item.b64_json) or _is_text(item.url)))
+    """Return how many images have come, under whatever names: an item with nothing in it is none.
+
+    Nor is one with what may stand in place of an image, or beside it, alone.
+    """
+    return sum(
+        any(_is_something(raw) for name, raw in item.items() if name not in _NO_IMAGE)
+        for item in data or ()
+        if item
+    )
 
 
-def _is_text(raw: msgspec.Raw) -> bool:
+def _is_something(raw: msgspec.Raw) -> bool:
     # What is longer than `null` is not looked into: it may be megabytes.
-    return len(raw) > len(b"null") or text_bytes(raw) > 0
+    return len(raw) > len(b"null") or bytes(raw) not in _NOTHING
 
 
 class _Event(MediaEvent):
@@ -271,7 +293,7 @@ _COMPLETED = ("image_generation.completed", "image_edit.completed")
 def _generated(event: _Event, unread: int | None) -> int:
     seen = unread
     if seen is None:
-        seen = len(event.b64_json) if _is_text(event.b64_json) else 0
+        seen = len(event.b64_json) if _is_something(event.b64_json) else 0
     if not seen:
         return 0
     return PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE

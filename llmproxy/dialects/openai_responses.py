@@ -74,6 +74,7 @@ class OpenAIResponses:
     """`responses`, or `responses/compact`."""
 
     is_free = False
+    bytes_per_seen_byte = 1
 
     def __init__(self, name: str = "responses") -> None:
         """Take the path below the provider's base URL."""
@@ -206,7 +207,7 @@ _NOT_STORED = b"false"
 """So says an account whose provider keeps nothing, whatever was asked for."""
 _BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
-_WHOLE = re.compile(b'"response":')
+_WHOLE = re.compile(rb'"response"\s*:')
 _OUTPUT = Deferral(end=b"}\n\n", mark=_WHOLE)
 """What comes between the events that tell of the whole response."""
 

@@ -52,6 +52,7 @@ class OpenAISpeech:
     output_members: tuple[str, ...] = ()
     read_output_members = output_members
     is_free = False
+    bytes_per_seen_byte = BYTES_PER_SEEN_BYTE
 
     def read_request(self, body: bytes) -> RequestFacts:
         """Read what the body says about its cost; see `Endpoint.read_request`."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from llmproxy.dialects.answers import NO_COUNTS, is_given, make_reading, text_of
+from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE, is_given, make_reading, text_of
 from llmproxy.dialects.base import Reading
 from llmproxy.usage import (
     TOKENS_MAX,
@@ -81,7 +81,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
         return Usage((leg,), service_tier=tier, provider_cost=read_provider_cost(fields))
 
-    return make_reading(
+    reading = make_reading(
         bytes(raw) if is_given(raw) else None,
         usage,
         model=text_of(model),
@@ -90,6 +90,26 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         is_final=is_final,
         has_error=has_error,
     )
+    return reading if reading.problem is None else with_cost(reading, raw, is_final=is_final)
+
+
+def with_cost(reading: Reading, raw: msgspec.Raw, *, is_final: bool) -> Reading:
+    """Return the reading of a usage that was not trusted, with the cost that it tells, if any.
+
+    That is the bill of some models, whatever stands beside it.
+
+    Args:
+        reading: the reading.
+        raw: its usage object as it came; absent when there is none.
+        is_final: nothing more can come that changes it; else it tells no bill yet.
+    """
+    if not is_final:
+        return reading
+    try:
+        cost = read_provider_cost(msgspec.json.decode(raw))
+    except UNREADABLE:
+        return reading
+    return msgspec.structs.replace(reading, provider_cost=cost)
 
 
 def read_usage(usage: object, names: Names = PROMPT) -> Leg:

@@ -21,9 +21,9 @@ DEFERRED_BYTES_MAX = 64 * 1024
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
 _END_BYTES_MAX = 4
-_ERROR = re.compile(rb'"error"|event:\s*error')
+_ERROR = re.compile(rb'error(?:(?<="error)"(?!\s*:\s*null)|(?<=event: error)|(?<=event:error))')
 """A member, or the name of an event; within a text the quotes would have backslashes."""
-_DATA = b"data: "
+_NAME, _DATA = b"event: ", b"data: "
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -118,7 +118,7 @@ class EventStream:
     ) -> None:
         """Take the reader; with `holds_back`, events are passed on only when complete."""
         self.deferred: list[bytes] = []
-        """The chunks that have passed unread; they came after all that has been read."""
+        """The chunks that have passed unread, in their order."""
         self.deferred_bytes = 0
         self._reader = reader
         self._end, mark = deferral
@@ -171,7 +171,7 @@ class EventStream:
         return True
 
     def read_deferred(self) -> None:
-        """Read what has passed unread, before anything else is."""
+        """Read what has passed unread."""
         if not self.deferred:
             return
         events = b"".join(self.deferred)
@@ -192,7 +192,6 @@ class EventStream:
         rest = bytes(self._tail)
         self._tail.clear()
         already, self._passed_on = self._passed_on, 0
-        self.read_deferred()  # which were whole
         # Some servers end without the last blank line; what they sent still counts.
         self._is_at_end = True
         is_withheld = self._handle(rest) and not already
@@ -231,7 +230,8 @@ class EventStream:
 
     def _read_each(self, events: bytes) -> None:
         """Read events that have passed, one by one, up to the last word if it is among them."""
-        was_over = self._reader.is_over
+        was_over, was_at_end = self._reader.is_over, self._is_at_end
+        self._is_at_end = False  # they are whole, whatever has come behind them
         start = 0
         while start < len(events) and self._reader.is_over == was_over:
             end = _end_of_event(events, start, has_cr=True) or len(events)
@@ -239,6 +239,7 @@ class EventStream:
             if data:
                 self._reader.on_event(name, data)
             start = end
+        self._is_at_end = was_at_end
 
     def _go_on(self, chunk: bytes) -> bytes:
         """Go on with what was cut; return what may pass of it, and of what follows it."""
@@ -316,7 +317,7 @@ def _ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:
 
 def may_tell_error(events: bytes) -> bool:
     """Say whether one of several events may tell of an error, by its name or in its data."""
-    return b"error" in events and _ERROR.search(events) is not None
+    return _ERROR.search(events) is not None
 
 
 def _datas(events: bytes) -> list[bytes] | None:
@@ -328,12 +329,12 @@ def _datas(events: bytes) -> list[bytes] | None:
     if events.startswith(_DATA):
         datas = events[len(_DATA) : -len(blank)].split(blank + _DATA)
         lines = 2 * len(datas)
-    elif may_tell_error(events):
-        return None
-    else:
-        named = events[: -len(blank)].split(blank)
+    elif events.startswith(_NAME) and not may_tell_error(events):
+        named = events[len(_NAME) : -len(blank)].split(blank + _NAME)
         datas = [event.partition(b"\n" + _DATA)[2] for event in named]
         lines = 3 * len(datas)
+    else:
+        return None
     if events.count(b"\n") != lines:
         return None
     is_crlf = len(blank) > len(b"\n\n")

@@ -48,10 +48,10 @@ class BaseStreamReader(ABC):
     def seen_bytes_max(self) -> int:
         """The most that it can be, without a look at what has passed unread.
 
-        A quarter more than that is long: the call of a tool counts for a little more than it must
-        have (`CALL_BYTES`), and an event may have many.
+        Half more than that is long: the call of a tool counts for 31 bytes where it must have 24
+        (`CALL_BYTES`), and an event may have many.
         """
-        return self._read_bytes + self.events.deferred_bytes * 5 // 4
+        return self._read_bytes + self.events.deferred_bytes * 3 // 2
 
     def reading(self) -> Reading:
         """Return what has been read so far; after the last word it is always the same."""
@@ -81,9 +81,7 @@ class BaseStreamReader(ABC):
         self._is_complete = True
         reading = self._read_at_end(b"".join(self.events.deferred))
         if reading is None or not self._is_believed(reading):
-            self._catch_up()
-            if self.is_over:
-                return  # another last word was among it, which is the first
+            self._catch_up()  # which may come to an earlier last word: nothing changes behind it
             self._is_complete = True
             reading = self._make_reading(self._read_bytes)
             if reading.is_final:

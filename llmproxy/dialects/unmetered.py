@@ -29,6 +29,7 @@ class FreeEndpoint:
     output_members: tuple[str, ...] = ()
     read_output_members = output_members
     is_free = True
+    bytes_per_seen_byte = 1
 
     def __init__(self, name: str, upstream_path: str, refused: Mapping[str, str]) -> None:
         """Name the endpoint; `refused` gives the reason for each member that it may not have."""

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from llmproxy.dialects.anthropic_messages import MessageStreamReader
+from llmproxy.dialects.base import Reading
 from llmproxy.dialects.gemini_contents import STREAM, GeminiContents
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_responses import ResponseStreamReader
@@ -367,3 +369,27 @@ def test_pings_and_starts_wait_too() -> None:
         reader.events.feed(event)
     assert len(reader.events.deferred) == 3
     assert reader.seen_bytes == len("f") + 30
+
+
+class OneByOne(BaseStreamReader):
+    """A reader that has nothing to read several events at once with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events = EventStream(self, Deferral(b"}\n\n"))
+
+    @override
+    def on_event(self, name: bytes, data: bytes) -> bool:
+        self._read_bytes += len(data)
+        return False
+
+    @override
+    def _make_reading(self, seen_bytes: int) -> Reading:
+        return Reading(seen_bytes=seen_bytes)
+
+
+def test_a_reader_that_cannot_read_several_at_once_gets_each() -> None:
+    reader = OneByOne()
+    for _ in range(3):
+        reader.events.feed(b"data: {1}\n\n")
+    assert reader.reading() == Reading(seen_bytes=9)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import Endpoint, Reading
+from llmproxy.dialects.gemini_contents import GENERATE, GeminiContents
 from llmproxy.dialects.large_answers import BEGINNING_BYTES, END_BYTES, LargeAnswer
 from llmproxy.routes import endpoints_of
-from llmproxy.usage import Leg, Usage
+from llmproxy.usage import Leg
 from tests.support.answers import anthropic_message, anthropic_usage, openai_chat, openai_usage
 
 ENDPOINTS = {one.name: one for one in endpoints_of("openai", "openai")}
@@ -111,11 +112,46 @@ def test_a_large_image_costs_what_its_provider_bills() -> None:
     data = [{"b64_json": LONG}]
     body = encode(data=data, usage={"cost_in_usd_ticks": 2 * 10**8})
     reading = read(ENDPOINTS["images/generations"], body)
-    assert reading.usage == Usage((Leg(),), provider_cost=2 * 10**13)
-    assert (reading.is_final, reading.seen_bytes) == (True, len(body))
+    assert (reading.usage, reading.provider_cost) == (None, 2 * 10**13)
+    assert (reading.is_final, reading.problem) == (False, "usage has no token counts")
 
 
-def test_no_tokens_at_all_are_not_believed_of_a_large_answer() -> None:
-    reading = read(CHAT, openai_chat(LONG, usage=openai_usage(0, 0)))
-    assert (reading.usage, reading.is_final) == (None, False)
+def test_the_data_of_large_images_is_no_text() -> None:
+    """Of the Gemini API too; that of all others is."""
+    body = encode(data=[{"b64_json": LONG}])
+    for name in ("images/generations", "images/edits"):
+        assert read(ENDPOINTS[name], body).seen_bytes == -(-len(body) // 256)
+    for endpoint in (CHAT, RESPONSES, EMBEDDINGS, MESSAGES, ENDPOINTS["audio/transcriptions"]):
+        assert read(endpoint, body).seen_bytes == len(body)
+    inline = {"inlineData": {"mimeType": "image/png", "data": LONG}}
+    body = encode(candidates=[{"content": {"parts": [inline]}}])
+    assert read(GeminiContents(GENERATE, "m"), body).seen_bytes == -(-len(body) // 256)
+
+
+def test_of_large_images_that_cannot_be_counted_as_many_count_as_were_asked_for() -> None:
+    def images(**fields: Any) -> int:  # noqa: ANN401
+        taken = LargeAnswer()
+        taken.feed(encode(**fields))
+        return taken.reading(ENDPOINTS["images/generations"], 3).images
+
+    assert images(data=[{"b64_json": LONG}] * 2) == 3
+    assert images(data=[{"url": "x"}] * 2, more=LONG) == 2
+
+
+@pytest.mark.parametrize(("told", "cost"), [({}, None), ({"cost": 0.02}, 2 * 10**13)])
+def test_no_tokens_at_all_are_not_believed_of_a_large_answer(
+    told: dict[str, float], cost: int | None
+) -> None:
+    """But the cost beside them is kept."""
+    reading = read(CHAT, openai_chat(LONG, usage={**openai_usage(0, 0), **told}))
+    assert (reading.usage, reading.is_final, reading.provider_cost) == (None, False, cost)
     assert reading.problem == "usage reports no tokens for an answer with text"
+
+
+def test_no_tokens_for_a_text_that_was_cut_out_are_not_believed_either() -> None:
+    """What is read of it has no text; so many bytes were one."""
+    usage = json.dumps({**openai_usage(0, 0), "cost": 0.02}).encode()
+    body = b'{"id":"a","choices":[{"text":"%b"}],"usage":%b}' % (LONG.encode(), usage)
+    reading = read(ENDPOINTS["completions"], body)
+    assert (reading.usage, reading.provider_cost) == (None, 2 * 10**13)
+    assert (reading.is_final, reading.seen_bytes) == (False, len(body))

@@ -151,6 +151,36 @@ def test_what_the_provider_says_that_it_bills_is_read_and_nothing_odd_spoils_the
     assert reading.is_final
 
 
+UNTRUE = [
+    {"prompt_tokens": -1, "completion_tokens": 5},
+    {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    {**COUNTS, "total_tokens": 3},
+    {},
+]
+
+
+@pytest.mark.parametrize("counts", UNTRUE)
+def test_a_cost_is_kept_where_the_tokens_beside_it_cannot_be_true(counts: dict[str, int]) -> None:
+    """In 10⁻¹⁵ USD. Only as the last word: what is reported on the way is no bill yet."""
+    usage = {**counts, "cost": 0.02}
+    last = chunk(usage=usage)
+    _, ended = run(chunk(choices=content("x")), last, DONE)
+    for reading in (read(usage), ended.reading()):
+        assert (reading.usage, reading.is_final) == (None, False)
+        assert (reading.provider_cost, bool(reading.problem)) == (2 * 10**13, True)
+        assert reading.seen_bytes > 0
+    _, running = run(chunk(choices=content("x")), last)
+    assert (running.reading().provider_cost, running.reading().is_final) == (None, False)
+    odd: tuple[object, ...] = (-1, "0.02", None, {})
+    for cost in odd:
+        assert read({**usage, "cost": cost}).provider_cost is None
+
+
+@pytest.mark.parametrize("usage", [[], 5, "", True])
+def test_a_usage_that_is_no_object_tells_no_cost(usage: object) -> None:
+    assert read(usage).provider_cost is None
+
+
 def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> None:
     # OpenRouter has really sent cached + written 4322 of a prompt of 2168.
     details = {"cached_tokens": 2161, "cache_write_tokens": 2161}

@@ -221,9 +221,13 @@ def test_what_another_model_has_drawn_is_a_leg_of_it() -> None:
         ([{"b64_json": "aaaa"}, {"b64_json": None}, {"url": ""}, {"revised_prompt": "p"}, {}], 1),
         ([None, {"url": "https://x", "b64_json": ""}, {"url": "/", "b64_json": None}], 2),
         ([{"b64_json": None, "url": None}], 0),
+        # Under whatever name.
+        ([{"image": "AAAA"}, {"image_url": {"url": "https://x"}}, {"bytes": [1, 2]}], 3),
+        ([{"b64_json": "", "image": "A"}, {"url": None, "id": 7}, {"error": {}, "image": {}}], 3),
+        ([{"revised_prompt": "p", "error": {"code": "x"}}, {"error": "refused", "image": ""}], 0),
     ],
 )
-def test_an_image_has_come_where_there_are_its_data_or_a_link(
+def test_an_image_has_come_where_an_item_has_anything_that_may_be_one(
     data: list[object], made: int
 ) -> None:
     reading = IMAGES.read_answer(image_answer(data=data))
@@ -262,7 +266,8 @@ def test_where_no_tokens_are_told_the_images_count(usage: object, cost: int | No
     told = None if cost is None else cost * 10**13
     assert reading.usage == Usage((Leg(images=2),), provider_cost=told)
     none = IMAGES.read_answer(image_answer(data=[], usage=usage))
-    assert (none.is_final, none.problem) == (cost is not None, "usage has no token counts")
+    assert (none.usage, none.provider_cost) == (None, told)
+    assert (none.is_final, none.problem) == (False, "usage has no token counts")
 
 
 UNREAD = [
@@ -273,21 +278,22 @@ UNREAD = [
 
 
 @pytest.mark.parametrize(("usage", "problem"), UNREAD)
-def test_what_the_provider_bills_counts_where_the_tokens_beside_it_cannot_be_true(
+def test_what_the_provider_bills_is_kept_where_the_tokens_beside_it_cannot_be_true(
     usage: dict[str, int], problem: str
 ) -> None:
     told = {**usage, "cost": 0.02}
     plain = IMAGES.read_answer(image_answer(usage=told))
     completed = {"type": "image_generation.completed", "b64_json": "aaaa", "usage": told}
     for reading in (plain, read_events(IMAGES, completed)):
-        assert reading.usage == Usage((Leg(),), provider_cost=2 * 10**13)
-        assert (reading.is_final, reading.images) == (True, 1)
+        assert (reading.usage, reading.provider_cost) == (None, 2 * 10**13)
+        assert (reading.is_final, reading.images) == (False, 1)
         assert (reading.problem or "").startswith(problem)
         assert json.loads(reading.raw_usage or b"") == told
     running = read_events(IMAGES, {**completed, "type": "image_generation.partial_image"})
-    assert (running.is_final, running.usage) == (False, None)
+    assert (running.provider_cost, running.usage) == (None, None)
     for cost in (-1, "0.02", None):
-        assert IMAGES.read_answer(image_answer(usage={**told, "cost": cost})).usage is None
+        odd = IMAGES.read_answer(image_answer(usage={**told, "cost": cost}))
+        assert (odd.usage, odd.provider_cost) == (None, None)
 
 
 def test_the_record_has_what_another_model_has_drawn() -> None:
@@ -327,6 +333,31 @@ def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
         IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}}
     )
     assert (failed.is_final, failed.has_error) == (False, True)
+
+
+SMALLER, LOWER = "a smaller size", "a lower quality"
+
+
+@pytest.mark.parametrize(
+    ("fields", "ways"),
+    [
+        # 408 tokens at 64 by 64 too, and of the least quality there is.
+        ({"quality": "low", "size": "1024x1024"}, ()),
+        ({"quality": "low", "size": "64x64"}, ()),
+        ({"quality": "low"}, (SMALLER,)),  # 659 of any size
+        ({"quality": "medium", "size": "1024x1024"}, (SMALLER, LOWER)),  # 1,756, of 1,584 at least
+        ({"quality": "medium", "size": "1536x1024"}, (LOWER,)),  # 1,584
+        ({"quality": "high", "size": "64x64"}, (LOWER,)),
+        ({}, (SMALLER, LOWER)),
+        ({"quality": "max", "size": "64x64"}, (LOWER,)),
+        ({"quality": "low", "size": "64x64", "partial_images": 1}, ("fewer partial images",)),
+        ({"model": "grok-2-image"}, ()),
+    ],
+)
+def test_a_request_says_what_would_lessen_its_tokens(
+    fields: dict[str, Any], ways: tuple[str, ...]
+) -> None:
+    assert images(**fields).lessened_by == ways
 
 
 def test_models_that_are_not_openais_may_have_any_number_of_tokens() -> None:

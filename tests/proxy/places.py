@@ -56,9 +56,10 @@ class Place:
         now_ms = Clock().now_ms()
         with site.books.write() as tx:
             provider_setup.add_provider(tx, self.name, Preset("openai", f"{url}/v1"), now_ms=now_ms)
-            for _ in range(keys):
+            for number in range(keys):
+                secret = f"{PROVIDER_KEY}-{number}" if number else PROVIDER_KEY
                 key_pool.add_provider_key(
-                    tx, self.name, PROVIDER_KEY, name=None, vault=vault, actor="test", now_ms=now_ms
+                    tx, self.name, secret, name=None, vault=vault, actor="test", now_ms=now_ms
                 )
         visitor = site.visitor()  # the server looks for new providers four times a second
         wait_until(lambda: site.ask(visitor, self.path, b"{}").status == 400)

@@ -80,7 +80,7 @@ class Pieces:
 
 
 class Paced:
-    """Chat streams without end, none of which is far ahead of its reader.
+    """Streams without end, none of which is far ahead of its reader.
 
     On a busy machine much may come at once otherwise, and what has come is charged.
     """
@@ -88,21 +88,32 @@ class Paced:
     def __init__(self, streams: int) -> None:
         """Each stream, which its request names by a number, may be two pieces ahead."""
         self._may_send = [threading.Semaphore(2) for _ in range(streams)]
+        self.hung_up = threading.Event()
+        """The proxy has hung up on one of them."""
 
     async def __call__(self, request: SeenRequest, out: Out) -> None:
-        may_send = self._may_send[int(request.json()["user"])]
+        may_send = self._may_send[int(request.json().get("user", 0))]
         events = openai_chat_stream([PIECE])
+        if request.target.endswith(b"messages"):
+            events = anthropic_stream([PIECE], anthropic_usage(10, 1))
+        index = next(n for n, event in enumerate(events) if PIECE.encode() in event)
         await out.head(200, [("content-type", "text/event-stream")])
-        with contextlib.suppress(ConnectionError):
-            await out.chunk(events[0])
+        try:
+            for event in events[:index]:
+                await out.chunk(event)
             while True:
                 await asyncio.to_thread(may_send.acquire, timeout=20)
-                await out.chunk(events[1])
+                await out.chunk(events[index])
+        except ConnectionError:
+            self.hung_up.set()
 
-    def take(self, site: Site, visitor: Visitor, stream: int = 0) -> Got:
+    def take(
+        self, site: Site, visitor: Visitor, stream: int = 0, asked: tuple[str, bytes] | None = None
+    ) -> Got:
         """Ask for a stream and read it, each piece making room for another."""
         may_send = self._may_send[stream]
-        with site.send(visitor, CHAT, dear_chat(user=str(stream))) as client:
+        path, body = asked or (CHAT, dear_chat(user=str(stream)))
+        with site.send(visitor, path, body) as client:
             head = client.recv_head()
             body, pieces = b"", 0
             for _, part in client.recv_chunks():
@@ -173,33 +184,16 @@ def test_a_stream_holds_little_and_more_before_it_needs_it(dear: Site) -> None:
 
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 def test_when_the_credit_ends_so_does_the_stream(dear: Site, path: str) -> None:
-    hung_up = threading.Event()
-
-    async def for_ever(request: SeenRequest, out: Out) -> None:
-        events = openai_chat_stream([PIECE])
-        if path == MESSAGES:
-            events = anthropic_stream([PIECE], anthropic_usage(10, 1))
-        index = next(n for n, event in enumerate(events) if PIECE.encode() in event)
-        await out.head(200, [("content-type", "text/event-stream")])
-        try:
-            for event in events[:index]:
-                await out.chunk(event)
-            while True:
-                await out.chunk(events[index])
-                await asyncio.sleep(0.002)
-        except ConnectionError:
-            hung_up.set()
-
-    dear.stub.handle = for_ever
+    dear.stub.handle = paced = Paced(streams=1)
     ann = visitor(dear, "0.1")
     body = dear_chat() if path == CHAT else message(model="dear", max_tokens=128_000, stream=True)
-    got = dear.ask(ann, path, body)
+    got = paced.take(dear, ann, asked=(path, body))
     name, data = got.last_event()
     assert name == b"error"
     assert data["error"]["code"] == "insufficient_credit"
     assert data["error"]["message"].startswith("Insufficient credit balance — ")
     assert b"[DONE]" not in got.body
-    assert hung_up.wait(5)
+    assert paced.hung_up.wait(5)
     row = dear.ended(ann)
     assert (row["state"], row["basis"]) == ("settled", "estimate")
     assert row["reason"] == "the credit ended before the answer"

@@ -293,8 +293,17 @@ def test_what_the_provider_says_that_it_bills_is_the_bill_also_if_it_is_nothing(
     usage = {"cost": cost} if total is None else {**tokens, "cost": cost}
     site.stub.handle = plain(json.dumps({"data": [{"url": "x"}], "usage": usage}).encode())
     visitor = site.visitor()
-    site.ask(visitor, IMAGES, b'{"model":"told-image","prompt":"a"}')
-    paid(site, visitor, nanousd)
+    body = b'{"model":"told-image","prompt":"a","quality":"high","size":"1024x1024"}'
+    site.ask(visitor, IMAGES, body)
+    row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=nanousd)
+    (leg,) = json.loads(row["usage"])["legs"]
+    if total == 2:
+        assert (leg["input"], leg["output"]) == (1, 1)
+    elif total is None:
+        assert leg == {"images": 1}  # it tells no tokens at all, and one has come
+    else:  # which cannot be true: so the row has what is likely, and limits count that
+        likely = {"input": -(-len(body) // 3), "output": 7_024}  # as below
+        assert leg == {**likely, "images": 1, "output_image": 7_024}
 
 
 @pytest.mark.parametrize(
