@@ -46,6 +46,22 @@ def to_user(boss: Watched, name: str) -> Page:
     return page
 
 
+def test_what_follows_a_table_of_keys_keeps_off_it(boss: Watched) -> None:
+    name, _ = boss.desk.books.user()
+    page = to_user(boss, name)
+    gap_px = """section => section.querySelector('table + p').getBoundingClientRect().top
+                           - section.querySelector('table').getBoundingClientRect().bottom"""
+    keys = page.get_by_role("region", name="API keys")
+    assert keys.evaluate(gap_px) >= 10
+    with boss.desk.books.write() as tx:
+        user, now_ms = accounts.find_user(tx, name), Clock().now_ms()
+        accounts.create_api_key(tx, user, "old", now_ms=now_ms)
+        accounts.revoke_api_key(tx, user, "old", now_ms=now_ms)
+    page.reload()
+    expect(keys.get_by_text("Ended last: old")).to_be_visible()
+    assert keys.evaluate(gap_px) >= 10
+
+
 def test_credit_by_the_operator_is_on_the_users_page(boss: Watched, guest: Watched) -> None:
     name, _ = guest.sign_in()
     expect(guest.page.get_by_text("$5.00").first).to_be_visible()
