@@ -122,7 +122,7 @@ class Paced:
                 pieces += fresh
                 for _ in range(fresh):
                     may_send.release()
-            may_send.release(10)  # it is to notice that nobody reads any more
+            may_send.release(500)  # it is to notice that nobody reads any more
             return Got(head.status, head.headers, body, client.clean_end, client.reset)
 
 
