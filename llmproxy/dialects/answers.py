@@ -95,6 +95,15 @@ def decoded(decoder: msgspec.json.Decoder[T], written: bytes) -> tuple[T, bool]:
         return rescued(decoder.type, written)
 
 
+def decoded_all(decoder: msgspec.json.Decoder[T], datas: list[bytes]) -> list[T] | None:
+    """Return several events; None where one of them cannot be read."""
+    decode = decoder.decode
+    try:
+        return [decode(data) for data in datas]
+    except UNREADABLE:
+        return None
+
+
 def rescued(kind: type[T], written: bytes) -> tuple[T, bool]:
     """Return what can be read of an answer or event that is not of its kind, and whether it is all.
 

@@ -13,9 +13,9 @@ from typing_extensions import override
 from llmproxy.dialects.answers import (
     ABSENT,
     NO_COUNTS,
-    UNREADABLE,
     call_bytes,
     decoded,
+    decoded_all,
     generated_bytes,
     is_given,
     text_bytes,
@@ -264,10 +264,8 @@ class MessageStreamReader(BaseStreamReader):
     @override
     def on_deferred(self, datas: list[bytes]) -> bool:
         """Take events that have passed unread; see `EventReader`."""
-        decode = _event_decoder.decode
-        try:
-            events = [decode(data) for data in datas]
-        except UNREADABLE:
+        events = decoded_all(_event_decoder, datas)
+        if events is None:
             return False
         for event in events:
             self._take(b"", event)

@@ -15,6 +15,7 @@ from llmproxy.dialects.answers import (
     ABSENT,
     UNREADABLE,
     decoded,
+    decoded_all,
     generated_bytes,
     is_given,
     make_reading,
@@ -224,10 +225,8 @@ class GeminiStreamReader(BaseStreamReader):
     @override
     def on_deferred(self, datas: list[bytes]) -> bool:
         """Take chunks that have passed unread; see `EventReader`."""
-        decode = _chunk_decoder.decode
-        try:
-            chunks = [decode(data) for data in datas]
-        except UNREADABLE:
+        chunks = decoded_all(_chunk_decoder, datas)
+        if chunks is None:
             return False
         for chunk in chunks:
             self._take(chunk)

@@ -10,6 +10,7 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
+    decoded_all,
     is_given,
     text_bytes,
 )
@@ -124,10 +125,8 @@ class ChunkStreamReader(BaseStreamReader):
     @override
     def on_deferred(self, datas: list[bytes]) -> bool:
         """Take chunks that have passed unread; see `EventReader`."""
-        decode = _chunk_decoder.decode
-        try:
-            chunks = [decode(data) for data in datas]
-        except UNREADABLE:
+        chunks = decoded_all(_chunk_decoder, datas)
+        if chunks is None:
             return False
         for chunk in chunks:
             self._take(chunk)

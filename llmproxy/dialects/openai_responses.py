@@ -14,6 +14,7 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
+    decoded_all,
     generated_bytes,
     is_given,
     text_bytes,
@@ -247,10 +248,8 @@ class ResponseStreamReader(BaseStreamReader):
     @override
     def on_deferred(self, datas: list[bytes]) -> bool:
         """Take events that have passed unread; see `EventReader`."""
-        decode = _event_decoder.decode
-        try:
-            events = [decode(data) for data in datas]
-        except UNREADABLE:
+        events = decoded_all(_event_decoder, datas)
+        if events is None:
             return False
         if any(event.type in _LAST for event in events):
             return False
