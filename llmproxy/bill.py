@@ -82,7 +82,8 @@ class Bill:
         quote = self._quote
         input_tokens = min(input_estimate(quote.facts.input), quote.input_tokens)
         image_tokens = quote.facts.image_tokens
-        usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens)
+        images_asked = quote.facts.choices if image_tokens else 0
+        usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens, images_asked)
         if reading.usage is None:
             usage = with_likely_units(usage, quote.facts)
         return self._as_asked(usage)

@@ -263,7 +263,7 @@ class Exchange:
         self, answer: Answer, parts: list[bytes], not_covered: str | None
     ) -> None:
         """Pass a large plain answer on as it comes, its last chunk only after settling."""
-        large, endpoint, facts = LargeAnswer(), self._order.endpoint, self._order.facts
+        large, endpoint = LargeAnswer(), self._order.endpoint
         # As it is when asked.
         self._read_so_far = lambda: Reading(seen_bytes=large.seen_bytes(endpoint))
         self._start(answer.status, self._passed_headers(answer))
@@ -282,7 +282,7 @@ class Exchange:
             self._attempts.note_broken(reason)
             self._client.abort()  # no error can be told inside a JSON body; a clean end would lie
             return
-        reading = large.reading(endpoint, facts.choices if facts.image_tokens else 0)
+        reading = large.reading(endpoint)
         self._attempts.note_end(reading)
         self._ending.end(reading, not_covered)
         await self._finish(last)

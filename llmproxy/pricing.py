@@ -32,6 +32,8 @@ UNITS = {
     "character": Unit("characters", "character", TOKENS_PER_RATE),
 }
 """By the class that stands in the receipt."""
+INSTEAD_OF_TOKENS = frozenset({"image", "audio_second", "character"})
+"""Those of them that are another measure of the same work: it is billed by the one or the other."""
 PROVIDER_COST = "provider_cost"
 """The class of what the provider itself says that it bills: one, at a rate in 10⁻¹⁵ USD."""
 _WITH_UNITS = frozenset({PROVIDER_COST, *UNITS})
@@ -126,8 +128,8 @@ def price(
 ) -> Cost:
     """Return what a usage costs, line by line.
 
-    A leg that counts images has no tokens that a provider told (but those of an estimate): where
-    images have a price, it costs these alone.
+    A leg that counts what is billed instead of tokens (`INSTEAD_OF_TOKENS`), and has a price, costs
+    that alone: tokens that it has too are of an estimate, or another measure of the same.
 
     Args:
         usage: what the answer used.
@@ -142,10 +144,12 @@ def price(
         lines = []
         for leg in usage.legs:
             leg_model = other_model(leg.model) if leg.model and other_model else model
-            if not (leg.images and _leg_rates(leg, model.prices, usage).image):
-                lines += _leg_lines(leg, leg_model, usage)
+            units: list[Line] = []
             if leg.web_searches or leg.images or leg.audio_seconds or leg.characters:
-                lines += _unit_lines(leg, model, usage)
+                units = _unit_lines(leg, model, usage)
+            if not any(line.usage_class in INSTEAD_OF_TOKENS for line in units):
+                lines += _leg_lines(leg, leg_model, usage)
+            lines += units
     rated = sum(line.rated_tokens for line in lines)
     return Cost(cost_nanousd(rated, user_multiplier_micro, model_multiplier_micro), tuple(lines))
 

@@ -13,15 +13,13 @@ from llmproxy.input_bound import input_bound, not_bounded
 from llmproxy.ledger import Standing
 from llmproxy.meters import Room
 from llmproxy.money import affordable_tokens, cost_nanousd, format_usd
-from llmproxy.pricing import UNITS, Bound, bound, unpriced_mover
+from llmproxy.pricing import INSTEAD_OF_TOKENS, UNITS, Bound, bound, unpriced_mover
 from llmproxy.usage import Usage
 
 OUTPUT_TOKENS_MAX_DEFAULT = 128_000
 """For models whose catalog entry knows no maximum: as much as the largest usual one."""
 WRITTEN_MAX_LOWEST = 1024
 """A smaller maximum is not written into a request that sets none (DESIGN section 5)."""
-_BILLED_BY_NUMBER = ("image", "audio_second", "character")
-"""Instead of tokens: elsewhere than at their own endpoints such models would cost nothing."""
 
 
 class HoldPolicy(NamedTuple):
@@ -144,14 +142,14 @@ def _may_make_images(facts: RequestFacts, model: Model) -> bool:
 
 
 def _refuse_uncounted(facts: RequestFacts, model: Model) -> None:
-    """Refuse a model that is billed by what no answer of this endpoint can tell.
+    """Refuse a model that is billed by what no answer of this endpoint can tell: it would be free.
 
     Raises:
         ApiError: 400.
     """
     counted = {name for name, _ in facts.units}
     rates = model.prices.rates
-    for name in _BILLED_BY_NUMBER:
+    for name in sorted(INSTEAD_OF_TOKENS):
         if name not in counted and getattr(rates, UNITS[name].rate) is not None:
             what = UNITS[name].counted.replace("_", " ")
             raise ApiError(

@@ -48,14 +48,10 @@ class LargeAnswer:
         """Return for how many bytes of text the answer counts, as far as it has come."""
         return -(-self.size // endpoint.bytes_per_seen_byte)
 
-    def reading(self, endpoint: Endpoint, images: int = 0) -> Reading:
+    def reading(self, endpoint: Endpoint) -> Reading:
         """Return what was read of the answer, now that all of it has come.
 
         Without a usage at the beginning or the end, the reading says so: it is estimated then.
-
-        Args:
-            endpoint: reads what there is of the answer.
-            images: how many were asked for: so many count where they cannot be counted.
         """
         whole = self._without_middle()
         # What is no JSON object, such as sound, is read by what there is of it.
@@ -63,11 +59,13 @@ class LargeAnswer:
         if read.is_by_request:
             return read
         read = msgspec.structs.replace(
-            read, seen_bytes=self.seen_bytes(endpoint), images=read.images or images
+            read, seen_bytes=self.seen_bytes(endpoint), images=read.images or None
         )
         problem = read.problem
         if read.usage is None:
-            if problem is None and not read.has_error:
+            # What was cut out says nothing against an object.
+            is_without = problem is None or (whole is not None and read.raw_usage is None)
+            if is_without and not read.has_error:
                 problem = f"no usage at the beginning or end of an answer of {self.size:,} bytes"
             return msgspec.structs.replace(read, problem=problem)
         try:

@@ -88,7 +88,7 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         self,
         decoder: msgspec.json.Decoder[E],
         ends: tuple[str, ...],
-        generated: Callable[[E, int | None], int],
+        generated: Callable[[E, bytes, int | None], int],
         legs: Legs,
         *,
         whole_bytes_min: int = 0,
@@ -98,8 +98,9 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         Args:
             decoder: reads one event.
             ends: the types of the event that is the last.
-            generated: returns for how many bytes of generated text an event counts; its second
-                argument is None, or the bytes of an event that could not be read.
+            generated: returns for how many bytes of generated text an event counts, by what was
+                read of it and its data; its third argument is None, or what counts of an event that
+                could not be read.
             legs: reads the usage.
             whole_bytes_min: the least that a whole stream counts for.
         """
@@ -134,7 +135,7 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         if kind == "error" or is_given(event.error):
             self._has_error = True
         unread = None if is_whole else self.events.unread_bytes(data)
-        self._read_bytes += self._generated(event, unread)
+        self._read_bytes += self._generated(event, data, unread)
         if is_given(event.usage):
             self._usage = event.usage
         if kind in self._ends:

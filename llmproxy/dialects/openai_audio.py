@@ -210,5 +210,5 @@ class _Event(MediaEvent):
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def _generated(event: _Event, unread: int | None) -> int:
+def _generated(event: _Event, _data: bytes, unread: int | None) -> int:
     return text_bytes(event.delta) if unread is None else unread

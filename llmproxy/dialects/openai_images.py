@@ -6,6 +6,7 @@ OpenAI's own calculator of costs says, by quality and size, in its image generat
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -84,9 +85,13 @@ _BILLED = frozenset(
     | _REFUSED.keys()
 )
 _FILES = ("image", "mask", "markup")
+_IMAGE = frozenset({"b64_json", "url"})
 _NO_IMAGE = frozenset({"revised_prompt", "error"})
 _NOTHING = (b"", b"null", b'""')
 """As a member of an answer may be written that has nothing in it, or is not there."""
+_DATA_BYTES_MIN = 1024
+"""So much under another name is taken for an image; what is told of one is shorter."""
+_LINK = re.compile(rb'"(?:https?|data):', re.IGNORECASE)
 
 
 class OpenAIImages:
@@ -127,20 +132,25 @@ class OpenAIImages:
         return body
 
     def read_answer(self, body: bytes) -> Reading:
-        """Read a whole plain answer."""
+        """Read a whole plain answer.
+
+        One with neither images nor an error is a success all the same, of which nobody knows how
+        many images it has brought: without a usage, as many count as were asked for. Only one that
+        says so itself, by an empty `data`, has brought none.
+        """
         answer, is_whole = decoded(_answer_decoder, body)
-        if not (is_whole or is_given(answer.usage)):
-            return unreadable(body)
+        has_error = is_given(answer.error)
+        is_counted = is_whole and (has_error or answer.data is not msgspec.UNSET)
         made = _made(answer.data)
-        seen = -(-len(body) // BYTES_PER_SEEN_BYTE) if made or not is_whole else 0
+        all_seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
+        seen = all_seen if made or not is_whole else 0
         if made and not is_given(answer.usage):
-            usage = Usage((Leg(images=made),))
             return Reading(
-                usage,
+                Usage((Leg(images=made),)),
                 is_final=True,
                 model=text_of(answer.model),
                 seen_bytes=seen,
-                has_error=is_given(answer.error),
+                has_error=has_error,
                 images=made,
             )
         reading = read_media(
@@ -150,9 +160,12 @@ class OpenAIImages:
             model=answer.model,
             seen_bytes=seen,
             is_final=True,
-            has_error=is_given(answer.error),
+            has_error=has_error,
         )
-        return msgspec.structs.replace(reading, images=made)
+        if is_counted or reading.usage is not None:
+            return msgspec.structs.replace(reading, images=made)
+        problem = reading.problem or unreadable(body).problem
+        return msgspec.structs.replace(reading, seen_bytes=all_seen, images=None, problem=problem)
 
     def stream_reader(self, *, withholds_usage: bool) -> "MediaStreamReader[_Event]":
         """Return a reader for one stream."""
@@ -241,35 +254,45 @@ def _count(images: object) -> int:
     return 1 if images else 0
 
 
-_Item = dict[str, msgspec.Raw]
+_Item = Mapping[str, msgspec.Raw]
+_Items = list[_Item | None] | None | msgspec.UnsetType
 
 
 class _Answer(msgspec.Struct):
     model: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     svg_usage: msgspec.Raw = ABSENT
-    data: list[_Item | None] | None = None
+    data: _Items = msgspec.UNSET
     error: msgspec.Raw = ABSENT
 
 
 _answer_decoder = msgspec.json.Decoder(_Answer)
 
 
-def _made(data: list[_Item | None] | None) -> int:
-    """Return how many images have come, under whatever names: an item with nothing in it is none.
+def _made(data: _Items) -> int:
+    """Return how many images have come, under whatever names.
 
-    Nor is one with what may stand in place of an image, or beside it, alone.
+    An item that is only told of, such as one that a filter has kept back, is none.
     """
-    return sum(
-        any(_is_something(raw) for name, raw in item.items() if name not in _NO_IMAGE)
-        for item in data or ()
-        if item
-    )
+    if not isinstance(data, list):
+        return 0
+    return sum(any(_is_image(name, raw) for name, raw in (item or {}).items()) for item in data)
+
+
+def _is_image(name: str, raw: msgspec.Raw) -> bool:
+    if name in _IMAGE:
+        return _is_something(raw)
+    return name not in _NO_IMAGE and _may_be_image(raw)
 
 
 def _is_something(raw: msgspec.Raw) -> bool:
     # What is longer than `null` is not looked into: it may be megabytes.
     return len(raw) > len(b"null") or bytes(raw) not in _NOTHING
+
+
+def _may_be_image(written: msgspec.Raw | bytes) -> bool:
+    """Say whether JSON has the data of an image in it, or a link to one, by its looks."""
+    return len(written) > _DATA_BYTES_MIN or _LINK.search(bytes(written)) is not None
 
 
 class _Event(MediaEvent):
@@ -290,13 +313,14 @@ _COUNTS = (INPUT.input, INPUT.output, "total_tokens")
 _COMPLETED = ("image_generation.completed", "image_edit.completed")
 
 
-def _generated(event: _Event, unread: int | None) -> int:
-    seen = unread
-    if seen is None:
-        seen = len(event.b64_json) if _is_something(event.b64_json) else 0
-    if not seen:
+def _generated(event: _Event, data: bytes, unread: int | None) -> int:
+    """Return for how much an event counts: an image is what looks like one, whatever its name."""
+    if unread is None:
+        shows_image = _is_something(event.b64_json) or _may_be_image(data)
+        unread = len(data) if shows_image and not is_given(event.error) else 0
+    if not unread:
         return 0
-    return PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + seen // BYTES_PER_SEEN_BYTE
+    return PARTIAL_IMAGE_TOKENS * BYTES_PER_TOKEN + unread // BYTES_PER_SEEN_BYTE
 
 
 def _legs(made: int = 0, raw_svg: msgspec.Raw = ABSENT) -> Legs:

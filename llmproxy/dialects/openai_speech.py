@@ -128,6 +128,6 @@ class _Event(MediaEvent):
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def _generated(event: _Event, unread: int | None) -> int:
+def _generated(event: _Event, _data: bytes, unread: int | None) -> int:
     sound_bytes = len(event.audio) if unread is None else unread
     return -(-sound_bytes // BYTES_PER_SEEN_BYTE)

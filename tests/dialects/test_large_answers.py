@@ -129,13 +129,10 @@ def test_the_data_of_large_images_is_no_text() -> None:
 
 
 def test_of_large_images_that_cannot_be_counted_as_many_count_as_were_asked_for() -> None:
-    def images(**fields: Any) -> int:  # noqa: ANN401
-        taken = LargeAnswer()
-        taken.feed(encode(**fields))
-        return taken.reading(ENDPOINTS["images/generations"], 3).images
-
-    assert images(data=[{"b64_json": LONG}] * 2) == 3
-    assert images(data=[{"url": "x"}] * 2, more=LONG) == 2
+    cut = read(ENDPOINTS["images/generations"], body := encode(data=[{"b64_json": LONG}] * 2))
+    assert (cut.images, cut.problem) == (None, NO_USAGE.format(len(body)))
+    told = read(ENDPOINTS["images/generations"], encode(data=[{"url": "x"}] * 2, more=LONG))
+    assert told.images == 2
 
 
 @pytest.mark.parametrize(("told", "cost"), [({}, None), ({"cost": 0.02}, 2 * 10**13)])

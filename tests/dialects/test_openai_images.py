@@ -221,13 +221,17 @@ def test_what_another_model_has_drawn_is_a_leg_of_it() -> None:
         ([{"b64_json": "aaaa"}, {"b64_json": None}, {"url": ""}, {"revised_prompt": "p"}, {}], 1),
         ([None, {"url": "https://x", "b64_json": ""}, {"url": "/", "b64_json": None}], 2),
         ([{"b64_json": None, "url": None}], 0),
-        # Under whatever name.
-        ([{"image": "AAAA"}, {"image_url": {"url": "https://x"}}, {"bytes": [1, 2]}], 3),
-        ([{"b64_json": "", "image": "A"}, {"url": None, "id": 7}, {"error": {}, "image": {}}], 3),
-        ([{"revised_prompt": "p", "error": {"code": "x"}}, {"error": "refused", "image": ""}], 0),
+        # Under whatever name: a link, or more than 1,024 bytes of JSON.
+        ([{"image": "A" * 1023}, {"image_url": {"url": "https://x"}}, {"bytes": [1] * 600}], 3),
+        ([{"a": "data:image/png;base64,A"}, {"b": [{"c": "HTTP://x"}]}, {"url": None}], 2),
+        ([{"b64_json": "", "image": "A" * 1022}, {"image": {}}, {"revised_prompt": "p" * 2000}], 0),
+        # What a filter has kept back is told of, and no image.
+        ([{"b64_json": None, "index": 0}, {"b64_json": None, "finish_reason": "safety"}], 0),
+        ([{"url": None, "content_filter_results": {"hate": {"filtered": True}}, "id": "x"}], 0),
+        ([{"revised_prompt": "p", "error": {"code": "x"}}, {"error": "https://x", "image": ""}], 0),
     ],
 )
-def test_an_image_has_come_where_an_item_has_anything_that_may_be_one(
+def test_an_image_has_come_where_an_item_has_anything_that_looks_like_one(
     data: list[object], made: int
 ) -> None:
     reading = IMAGES.read_answer(image_answer(data=data))
@@ -244,15 +248,29 @@ def test_an_image_has_come_where_an_item_has_anything_that_may_be_one(
 def test_items_that_are_none_are_not_known_to_be_images(item: object) -> None:
     body = image_answer(data=[item, {"url": "https://x"}])
     reading = IMAGES.read_answer(body)
-    assert (reading.images, reading.is_final, reading.seen_bytes) == (0, False, len(body))
+    assert (reading.images, reading.is_final, reading.seen_bytes) == (None, False, 1)
     absurd = image_answer(data=[item], usage={**COUNTS, "input_tokens": -1})
     assert (IMAGES.read_answer(absurd).usage, IMAGES.read_answer(absurd).seen_bytes) == (None, 1)
     assert only_leg(IMAGES.read_answer(image_answer(data=[item], usage=COUNTS))).output == 200
 
 
-def test_a_partial_image_without_data_is_none() -> None:
-    partial = {"type": "image_generation.partial_image", "b64_json": None}
-    assert read_events(IMAGES, partial).seen_bytes == 0
+@pytest.mark.parametrize(
+    ("event", "seen"),
+    [
+        ({"b64_json": "aaaa"}, 300),
+        ({"image": "A" * 3000}, 300 + 3085 // 256),
+        ({"image": {"url": "https://x"}}, 300),
+        ({"b64_json": None}, 0),
+        ({"image": "A" * 900}, 0),
+        ({"error": {"code": "x", "help": "https://x"}, "image": "A" * 3000}, 0),
+    ],
+)
+def test_a_partial_image_is_known_by_its_data_or_link(event: dict[str, object], seen: int) -> None:
+    partial = {"type": "image_generation.partial_image", "partial_image_index": 0, **event}
+    assert read_events(IMAGES, partial).seen_bytes == seen
+
+
+def test_of_a_partial_image_that_cannot_be_read_all_counts() -> None:
     reader = IMAGES.stream_reader(withholds_usage=False)
     reader.events.feed(b'data: {"b64_json": no JSON' + b" " * 300 + b"}\n\n")
     assert reader.seen_bytes == 300 + 321 // 256  # of what cannot be read all counts
@@ -314,10 +332,34 @@ def test_an_absurd_usage_of_images_is_not_trusted(usage: object) -> None:
     assert reading.problem
 
 
-def test_an_image_answer_that_is_no_json_is_estimated() -> None:
-    for body in (b"<html>", b'{"data":'):
-        reading = IMAGES.read_answer(body)
-        assert (reading.usage, reading.is_final, reading.seen_bytes) == (None, False, len(body))
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"<html>", b'{"data":', b"[]", b"{}", b'{"created":1}', b'{"data":{}}', b" " * 257),
+        *(b'{"images":[{"url":"https://x"}]}', b'{"error":null,"usage":null}'),
+    ],
+)
+def test_of_an_answer_that_says_nothing_of_images_nobody_knows_how_many_came(body: bytes) -> None:
+    reading = IMAGES.read_answer(body)
+    assert (reading.usage, reading.is_final, reading.images) == (None, False, None)
+    assert reading.seen_bytes == (2 if len(body) > 256 else 1)
+    assert reading.problem == "the answer is not the expected JSON"
+
+
+@pytest.mark.parametrize("body", [b"", b'{"data":[]}', b'{"data":null}', b'{"error":{"code":"x"}}'])
+def test_an_answer_that_says_that_there_are_none_has_no_images(body: bytes) -> None:
+    reading = IMAGES.read_answer(body)
+    assert (reading.usage, reading.seen_bytes, reading.images or 0) == (None, 0, 0)
+    assert (reading.problem, reading.has_error) == (None, b"error" in body)
+
+
+def test_a_usage_counts_where_nothing_is_said_of_images() -> None:
+    body = json.dumps({"usage": COUNTS}).encode()
+    assert only_leg(IMAGES.read_answer(body)).output == 200
+    nothing = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+    assert IMAGES.read_answer(json.dumps({"usage": nothing}).encode()).is_final
+    absurd = IMAGES.read_answer(json.dumps({"usage": {**COUNTS, "input_tokens": -1}}).encode())
+    assert (absurd.images, absurd.seen_bytes, absurd.problem) == (None, 1, "absurd token count -1")
 
 
 def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
@@ -328,7 +370,7 @@ def test_a_stream_of_an_image_that_breaks_off_is_no_bill() -> None:
     completed = read_events(IMAGES, {"type": "image_generation.completed", "b64_json": "aaaa"})
     assert (completed.is_final, completed.usage, completed.images) == (False, None, 1)
     linked = read_events(IMAGES, {"type": "image_generation.completed", "url": "https://x"})
-    assert (linked.seen_bytes, linked.images) == (1, 1)  # not free
+    assert (linked.seen_bytes, linked.images) == (300, 1)  # not free
     failed = read_events(
         IMAGES, partial, {"type": "error", "error": {"code": "moderation_blocked"}}
     )

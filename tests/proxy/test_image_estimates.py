@@ -109,3 +109,52 @@ def test_so_it_is_where_that_breaks_off(site: Site) -> None:
     assert not got.clean_end
     nanousd = -(-len(body) // 3) * 5_000 + 12_288 * 32_000
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+
+
+TWO = json.dumps({"model": "m", "prompt": "a", "quality": "medium", "size": "1024x1024", "n": 2})
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>", b'{"created":1}', b'{"images":[{"url":"https://x/a.png"}]}']
+)
+@pytest.mark.parametrize("model", ["gpt-image-1.5", "gpt-image-both"])
+def test_what_cannot_be_read_is_as_many_images_as_were_asked_for(
+    site: Site, model: str, answer: bytes
+) -> None:
+    """Two of 1,756 tokens, or of 4 cents; that the answer is a success says that there are some."""
+    site.stub.handle = plain(answer)
+    visitor, body = site.visitor(), TWO.replace('"m"', f'"{model}"').encode()
+    assert site.ask(visitor, IMAGES, body).body == answer
+    by_tokens = -(-len(body) // 3) * 5_000 + 2 * 1_756 * 32_000
+    nanousd = by_tokens if model == "gpt-image-1.5" else 80_000_000
+    row = site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+    assert row["reason"] == "the answer is not the expected JSON"
+
+
+@pytest.mark.parametrize(
+    "answer", [b'{"data":[]}', b'{"data":[{"b64_json":null,"index":0}]}', b'{"error":{"code":"x"}}']
+)
+def test_an_answer_that_says_that_there_are_none_is_free(site: Site, answer: bytes) -> None:
+    site.stub.handle = plain(answer)
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, TWO.replace('"m"', '"gpt-image-both"').encode())
+    site.assert_released(visitor)
+
+
+def test_what_a_filter_kept_back_is_no_image(site: Site) -> None:
+    data = [{"b64_json": None, "index": 0}, {"b64_json": "A" * 9_000, "index": 1}]
+    site.stub.handle = plain(json.dumps({"data": data}).encode())
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, TWO.replace('"m"', '"gpt-image-both"').encode())
+    site.assert_paid(visitor, state="settled", basis="usage", nanousd=40_000_000)
+
+
+def test_a_shown_image_under_another_name_is_not_free(site: Site) -> None:
+    """100 tokens, and of 3,043 bytes a 768th each: (300 + 3,043 / 256) / 3."""
+    shown = b'{"type":"image.shown","preview":"%b"}' % (b"A" * 3_006)
+    site.stub.handle = stream([b"data: %b\n\n" % shown])
+    visitor = site.visitor()
+    body = b'{"model":"gpt-image-1.5","prompt":"a","stream":true}'
+    site.ask(visitor, IMAGES, body)
+    nanousd = -(-len(body) // 3) * 5_000 + 104 * 32_000
+    site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
