@@ -14,7 +14,7 @@ from llmproxy.dialects.base import Reading, estimated
 from llmproxy.input_bound import input_estimate
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost, PricedModel, price
-from llmproxy.quote import Quote, with_likely_units
+from llmproxy.quote import Quote, with_likely_units, with_untold_images
 from llmproxy.usage import Usage, with_writes
 
 _UNPRICED = "the provider reported what this model has no price for"
@@ -118,6 +118,7 @@ class Bill:
         """Return a usage in which what the answer does not repeat stands as it was asked for."""
         facts = self._order.facts
         asked = facts.movers
+        usage = with_untold_images(usage, facts, self._quote.model)
         return msgspec.structs.replace(
             with_writes(usage, may_be_1h=facts.may_write_cache_1h),
             service_tier=usage.service_tier or asked.service_tier,

@@ -18,6 +18,7 @@ FURTHER_PRICES = {
     "input_image": ("input_image", "image input, per million tokens"),
     "output_audio": ("output_audio", "audio output, per million tokens"),
     "output_image": ("output_image", "image output, per million tokens"),
+    "cache_read_audio": ("cache_read_audio", "audio from a cache, per million tokens"),
     "image_1k": ("image", "images, per 1,000"),
     "audio_hour": ("audio_hour", "audio, per hour"),
     "characters": ("character", "characters, per million"),
@@ -29,7 +30,7 @@ _NEAREST_NAME_CHARS_MAX = 100
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What one million tokens of each class cost, in nano-USD; units have a number of their own.
 
-    None: the tokens cost what text does, the units nothing.
+    None: the tokens cost what text does, from a cache too, and the units nothing.
     """
 
     input: int
@@ -49,6 +50,7 @@ class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     """Nano-USD per hour, of a model that bills by the time it listens."""
     character: int | None = None
     """Nano-USD per million characters, of a model that bills by what it is given to say."""
+    cache_read_audio: int | None = None
 
 
 def further_rates(rates: Rates) -> dict[str, int]:

@@ -157,15 +157,22 @@ def price(
 def _leg_lines(leg: Leg, model: PricedModel, usage: Usage) -> list[Line]:
     rates = _leg_rates(leg, model.prices, usage)
     geo_micro = model.prices.geo_micro.get(usage.geo or "", MULTIPLIER_ONE)
-    fresh, output = leg.input, leg.output
+    fresh, cached, output = leg.input, leg.cache_read, leg.output
     media: tuple[tuple[str, int, int], ...] = ()
-    if leg.input_audio or leg.input_image or leg.output_audio or leg.output_image:
+    if (
+        leg.input_audio
+        or leg.input_image
+        or leg.output_audio
+        or leg.output_image
+        or (leg.cache_read_audio)
+    ):
         media = _priced_media(leg, rates)
         fresh -= sum(quantity for name, quantity, _ in media if name.startswith("input"))
+        cached -= sum(quantity for name, quantity, _ in media if name.startswith("cache"))
         output -= sum(quantity for name, quantity, _ in media if name.startswith("output"))
     counted = (
         ("input", fresh, rates.input),
-        ("cache_read", leg.cache_read, rates.cache_read),
+        ("cache_read", cached, rates.cache_read),
         ("cache_write_5m", leg.cache_write_5m, rates.cache_write_5m),
         ("cache_write_1h", leg.cache_write_1h, rates.cache_write_1h),
         ("output", output, rates.output),
@@ -185,6 +192,7 @@ def _priced_media(leg: Leg, rates: Rates) -> tuple[tuple[str, int, int], ...]:
         ("input_image", leg.input_image, rates.input_image),
         ("output_audio", leg.output_audio, rates.output_audio),
         ("output_image", leg.output_image, rates.output_image),
+        ("cache_read_audio", leg.cache_read_audio, rates.cache_read_audio),
     )
     return tuple((name, count, rate) for name, count, rate in counted if count and rate is not None)
 
@@ -248,6 +256,8 @@ def bound(  # noqa: PLR0913 - all that a request may cause
             output_rate = max(output_rate, rates.output)
             for name in media:
                 rate = getattr(rates, name) or 0
+                if name == "input_audio":  # some of which may come from a cache
+                    rate = max(rate, rates.cache_read_audio or 0)
                 if name.startswith("input"):
                     input_rate = max(input_rate, rate)
                 else:

@@ -112,7 +112,7 @@ def make_quote(
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
-        media=facts.media,
+        media=(*facts.media, "output_image") if model.mode == "image" else facts.media,
         units=_units(facts),
         any_default=policy.is_strict,
     )
@@ -206,6 +206,21 @@ def with_likely_units(usage: Usage, facts: RequestFacts) -> Usage:
     counted["input_audio"] = first.input if "input_audio" in facts.media else first.input_audio
     counted["output_image"] = first.output if "output_image" in facts.media else first.output_image
     return msgspec.structs.replace(usage, legs=(msgspec.structs.replace(first, **counted), *others))
+
+
+def with_untold_images(usage: Usage, facts: RequestFacts, model: Model) -> Usage:
+    """Return a usage in which all that a model for images has made is images, where none is told.
+
+    Chat completions tell no media apart, and what is not told must not cost less for that. The
+    endpoints for images tell what is text.
+    """
+    if model.mode != "image" or facts.likely_units:
+        return usage
+    first, *others = usage.legs
+    if first.output_image:
+        return usage
+    first = msgspec.structs.replace(first, output_image=first.output)
+    return msgspec.structs.replace(usage, legs=(first, *others))
 
 
 def fit(quote: Quote, available_nanousd: int) -> Quote | None:

@@ -22,6 +22,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     `reasoning` is information only: it is already inside `output`. So are the tokens of audio and
     images inside `input` and `output`, but they may have prices of their own. `model` is None for
     the model that was asked for, else the id of another model that did part of the work.
+    `cache_read_audio` is inside `cache_read`.
     `cache_write` is what was written for a time that the answer does not tell: the request does
     (`with_writes`). A write for 30 minutes counts as one for 5, one for 12 hours as one for 1.
     """
@@ -45,6 +46,7 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     """Listened to by a model that bills by the time; begun ones count."""
     characters: int = 0
     """Spoken by a model that bills by them."""
+    cache_read_audio: int = 0
 
     @property
     def input_side(self) -> int:

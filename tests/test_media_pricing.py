@@ -44,6 +44,20 @@ def test_audio_and_images_have_their_own_price_and_text_is_the_rest() -> None:
     ]
 
 
+def test_audio_from_a_cache_has_its_own_price_or_that_of_all_that_is_cached() -> None:
+    leg = Leg(input=100, cache_read=50, cache_read_audio=30)
+    dear = msgspec.structs.replace(HEARING.rates, cache_read_audio=parse_rate("7"))
+    assert priced(leg, Prices(dear)) == [
+        ("input", 100, parse_rate("2.5")),
+        ("cache_read", 20, parse_rate("0.5")),
+        ("cache_read_audio", 30, parse_rate("7")),
+    ]
+    assert priced(leg)[1:] == [("cache_read", 50, parse_rate("0.5"))]
+    held = {"input_tokens": 10, "movers": Movers(), "may_write_cache": False}
+    assert bound(Prices(dear), **held, media=("input_audio",)).input_rated == 10 * parse_rate("7")
+    assert bound(Prices(dear), **held).input_rated == 10 * parse_rate("2.5")
+
+
 def test_audio_and_images_without_a_price_cost_what_text_does() -> None:
     leg = Leg(input=100, output=50, input_image=60, output_audio=45)
     assert priced(leg) == [("input", 100, parse_rate("2.5")), ("output", 50, parse_rate("10"))]
@@ -65,6 +79,27 @@ def test_units_cost_by_their_number() -> None:
 
 def test_units_without_a_price_cost_nothing() -> None:
     assert priced(Leg(images=2, audio_seconds=10, characters=1000), Prices(rates("1", "1"))) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "line"),
+    [
+        ({"audio_seconds": 10}, ("audio_second", 10, parse_rate("0.111"))),
+        ({"characters": 9}, ("character", 9, parse_rate("15"))),
+    ],
+)
+def test_so_do_seconds_and_characters(units: dict[str, int], line: tuple[str, int, int]) -> None:
+    assert priced(Leg(input=100, output=50, input_audio=60, **units)) == [line]
+    tokens = [("input", 100, parse_rate("1")), ("output", 50, parse_rate("1"))]
+    assert priced(Leg(input=100, output=50, **units), Prices(rates("1", "1"))) == tokens
+
+
+def test_searches_are_billed_beside_tokens() -> None:
+    searched = msgspec.structs.replace(rates("1", "1"), web_search=parse_rate("10"))
+    assert priced(Leg(input=100, web_searches=2), Prices(searched)) == [
+        ("input", 100, parse_rate("1")),
+        ("web_search", 2, parse_rate("10")),
+    ]
 
 
 def test_of_a_model_with_a_price_of_images_these_count_and_no_tokens_beside_them() -> None:

@@ -25,6 +25,7 @@ from llmproxy.quote import (
     insufficient_credit,
     make_quote,
     with_likely_units,
+    with_untold_images,
 )
 from llmproxy.usage import Leg, Usage
 from tests.support.forms import form, wav
@@ -117,6 +118,32 @@ def test_a_stream_with_images_is_held_in_full(
     body = json.dumps({"contents": [], "generationConfig": config}).encode()
     read = GeminiContents(STREAM, "m").read_request(body)
     assert quote(read, rates, mode=mode).held_output_tokens == held
+
+
+def test_chat_with_a_model_for_images_is_held_at_their_rate() -> None:
+    read = OpenAIChat().read_request(b'{"model":"m","messages":[],"max_tokens":50}')
+    text = (len(b'{"model":"m","messages":[],"max_tokens":50}') // 3 + 600) * 5_000
+    assert quote(read, BY_TOKEN, mode="image").amount_nanousd == text + 50 * 32_000
+    assert quote(read, BY_TOKEN, mode="chat").amount_nanousd == text + 50 * 10_000
+
+
+@pytest.mark.parametrize(
+    ("facts", "mode", "leg", "images"),
+    [
+        (CHAT, "image", Leg(output=9), 9),
+        (CHAT, "image", Leg(output=9, output_image=5), 5),
+        (CHAT, "chat", Leg(output=9), 0),
+        # What an endpoint for images does not call one, it calls text.
+        (MADE, "image", Leg(output=9), 0),
+    ],
+)
+def test_all_output_of_a_model_for_images_is_such_where_none_is_told(
+    facts: RequestFacts, mode: str, leg: Leg, images: int
+) -> None:
+    model = quote(facts, BY_TOKEN, mode=mode).model
+    other = Leg(output=1, model="x")
+    got = with_untold_images(Usage((leg, other)), facts, model)
+    assert got.legs == (msgspec.structs.replace(leg, output_image=images), other)
 
 
 @pytest.mark.parametrize(

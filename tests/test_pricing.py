@@ -279,7 +279,7 @@ def test_a_bound_may_take_whatever_the_accounts_settings_can_choose() -> None:
 RATE = st.integers(0, 10**12)
 FURTHER = (
     *("web_search", "input_audio", "input_image", "output_audio", "output_image"),
-    *("image", "audio_hour", "character"),
+    *("image", "audio_hour", "character", "cache_read_audio"),
 )
 ANY_RATES = st.builds(
     Rates, RATE, RATE, RATE, RATE, RATE, **dict.fromkeys(FURTHER, st.none() | RATE)
@@ -343,7 +343,8 @@ def test_a_bound_is_never_below_the_price_of_what_is_within_it(
         (media.get("input_audio", 0), media.get("input_image", 0)),
         (media.get("output_audio", 0), media.get("output_image", 0)),
     )
-    legs = [msgspec.structs.replace(first, **units), *legs[1:]]
+    cached = first.cache_read if "input_audio" in media else 0
+    legs = [msgspec.structs.replace(first, cache_read_audio=cached, **units), *legs[1:]]
     most = bound(
         prices,
         input_tokens=sum(leg.input_side for leg in legs) + spare_input,

@@ -29,6 +29,7 @@ CLASSES = {
     "input_image": "Image input",
     "output_audio": "Audio output",
     "output_image": "Image output",
+    "cache_read_audio": "Cached audio input",
     "web_search": "Web searches",
     "image": "Images",
     "audio_second": "Seconds of audio",

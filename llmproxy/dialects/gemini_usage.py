@@ -16,6 +16,7 @@ PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
 CACHED = "cachedContentTokenCount"
 CANDIDATES, THOUGHTS = "candidatesTokenCount", "thoughtsTokenCount"
 TOTAL = "totalTokenCount"
+CACHE_DETAILS = "cacheTokensDetails"
 
 
 class _Counts(msgspec.Struct, rename="camel"):
@@ -115,6 +116,7 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         output=output,
         reasoning=min(thoughts, output),
         web_searches=searches,
+        cache_read_audio=min(_media(usage, CACHE_DETAILS)[0], cached),
     )
     leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
     return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
@@ -122,7 +124,7 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
 
 def _input_media(usage: dict[str, Any]) -> tuple[int, int]:
     """Return the fresh input tokens of audio and of images: what was not read from the cache."""
-    prompt, cached = _media(usage, "promptTokensDetails"), _media(usage, "cacheTokensDetails")
+    prompt, cached = _media(usage, "promptTokensDetails"), _media(usage, CACHE_DETAILS)
     tool_use = _media(usage, "toolUsePromptTokensDetails")
     audio, image = (
         max(0, told - read) + used

@@ -186,7 +186,7 @@ class Generator:
 
     def _rates(self, key: str, prices: ModelPrice, mode: str, above: int, service: str) -> Json:
         # Only where the answers tell images from text; else all costs what the dearer of them does.
-        tells_images = key.startswith("openai/")
+        tells_images = key.startswith(("openai/", "gemini/"))
         is_image = mode == "image"
         media = is_image and not tells_images
         input_price = dearest_price(prices, above, "input_mtok", "input_image_mtok", media=media)
@@ -211,6 +211,7 @@ class Generator:
             further["output_image"] = price_at(prices.output_image_mtok, above)
         if key.startswith("gemini/") and mode == "chat":  # whose answers tell audio from text
             further["input_audio"] = price_at(prices.input_audio_mtok, above)
+            further["cache_read_audio"] = price_at(prices.cache_audio_read_mtok, above)
         return {
             "in_price": price_text(input_price),
             "out_price": price_text(output or Decimal(0)),

@@ -70,14 +70,6 @@ DIFFERENCES = {
     # 35 × 0.3 + 12 × 2.5 = 40.5 µUSD without 62 of thinking; 35 × 0.3 + 9 × 2.5 = 33 without 127
     "gemini-chat-plain": Difference("0.0001955", "0.0000405", THINKING),
     "gemini-chat-stream": Difference("0.0003505", "0.000033", THINKING),
-    # 60 of cached audio at 0.10 where the catalog has 0.03 for all that is cached
-    "gemini-audio-plain": Difference(
-        "0.000879", "0.0008832", "has a price of its own for audio from the cache"
-    ),
-    # 10 of text at 2.50 where the catalog has one price of 30
-    "gemini-image-stream": Difference(
-        "0.039003", "0.038728", "prices this model's text apart from its images"
-    ),
     # 530 × 0.75 + 80 × 3.75 = 697.5 µUSD; 1977 × 0.3 + 135 × 2.5 = 930.6 µUSD
     "gemini-search-plain": Difference(
         "0.0432555", "0.0006975", f"{GROUNDING}, nor knows this model's priority tier"

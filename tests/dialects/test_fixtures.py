@@ -64,6 +64,7 @@ MEDIA = {
     "input_image": "input",
     "output_audio": "output",
     "output_image": "output",
+    "cache_read_audio": "cache_read",
 }
 _LINE = re.compile(r"(\d+) (\w+) × ([\d.]+) = ([\d.]+)")
 

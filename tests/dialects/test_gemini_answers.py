@@ -61,6 +61,18 @@ BOTH = pytest.mark.parametrize("written", [events, array])
             {"promptTokenCount": 9, "cachedContentTokenCount": 4, "toolUsePromptTokenCount": 3},
             Leg(input=8, cache_read=4),
         ),
+        # Of what was cached some may be audio; more than all cannot.
+        *(
+            (
+                {
+                    "promptTokenCount": 9,
+                    "cachedContentTokenCount": 4,
+                    "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": told}],
+                },
+                Leg(input=5, cache_read=4, cache_read_audio=audio),
+            )
+            for told, audio in ((3, 3), (9, 4), (-1, 0))
+        ),
         # What stands in the total alone was made.
         (
             {"promptTokenCount": 5, "candidatesTokenCount": 3, "totalTokenCount": 20},

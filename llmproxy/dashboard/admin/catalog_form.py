@@ -29,6 +29,7 @@ FURTHER = {
     "input_image": "Image input",
     "output_audio": "Audio output",
     "output_image": "Image output",
+    "cache_read_audio": "Audio from a cache",
     "image_1k": "A thousand images",
     "audio_hour": "An hour of audio",
     "characters": "A million characters",
