@@ -1,5 +1,7 @@
 """Prices of audio, images and units, and costs that the provider itself reports."""
 
+from functools import partial
+
 import msgspec
 import pytest
 
@@ -53,9 +55,9 @@ def test_audio_from_a_cache_has_its_own_price_or_that_of_all_that_is_cached() ->
         ("cache_read_audio", 30, parse_rate("7")),
     ]
     assert priced(leg)[1:] == [("cache_read", 50, parse_rate("0.5"))]
-    held = {"input_tokens": 10, "movers": Movers(), "may_write_cache": False}
-    assert bound(Prices(dear), **held, media=("input_audio",)).input_rated == 10 * parse_rate("7")
-    assert bound(Prices(dear), **held).input_rated == 10 * parse_rate("2.5")
+    most = partial(bound, Prices(dear), input_tokens=10, movers=Movers(), may_write_cache=False)
+    assert most(media=("input_audio",)).input_rated == 10 * parse_rate("7")
+    assert most().input_rated == 10 * parse_rate("2.5")
 
 
 def test_audio_and_images_without_a_price_cost_what_text_does() -> None:
