@@ -84,16 +84,16 @@ def test_units_without_a_price_cost_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "line"),
+    ("leg", "line"),
     [
-        ({"audio_seconds": 10}, ("audio_second", 10, parse_rate("0.111"))),
-        ({"characters": 9}, ("character", 9, parse_rate("15"))),
+        (Leg(input=9, output=5, audio_seconds=10), ("audio_second", 10, parse_rate("0.111"))),
+        (Leg(input=9, output=5, characters=7), ("character", 7, parse_rate("15"))),
     ],
 )
-def test_so_do_seconds_and_characters(units: dict[str, int], line: tuple[str, int, int]) -> None:
-    assert priced(Leg(input=100, output=50, input_audio=60, **units)) == [line]
-    tokens = [("input", 100, parse_rate("1")), ("output", 50, parse_rate("1"))]
-    assert priced(Leg(input=100, output=50, **units), Prices(rates("1", "1"))) == tokens
+def test_so_do_seconds_and_characters(leg: Leg, line: tuple[str, int, int]) -> None:
+    assert priced(leg) == [line]
+    tokens = [("input", 9, parse_rate("1")), ("output", 5, parse_rate("1"))]
+    assert priced(leg, Prices(rates("1", "1"))) == tokens
 
 
 def test_searches_are_billed_beside_tokens() -> None:
