@@ -2,8 +2,8 @@
 
 What has come has been generated, and the provider bills it whether it passes or not: so all of it
 counts before any of it passes, and what ends there is charged by what was read. It is read only
-where more may have been generated than is held. An event that is still going on does not count
-yet: the pieces of a long one pass before it does.
+where more may have been generated than is held. An event that is still going on cannot be read yet:
+of a long one only so much passes as would be held if all of it were text, and the rest at its end.
 """
 
 import re
@@ -65,6 +65,8 @@ class Cover:
         self._growing = growing
         self._reader = reader
         self._billed_tokens = billed_tokens
+        self._kept = bytearray()
+        """What may pass only when its event has come to its end."""
         self._pieces: list[tuple[bytes, int]] = []
         """What may pass of the pieces that were read last, and how much text there was by then."""
         self.is_outgrown = False
@@ -80,9 +82,9 @@ class Cover:
         if self._pieces:
             self._pieces = []
         if chunk is None:
-            passed = reader.events.finish()
+            passed = bytes(self._kept) + reader.events.finish()
         elif len(chunk) <= PIECE_BYTES:
-            passed = reader.events.feed(chunk)
+            passed = self._read_piece(chunk)
         else:
             passed = self._read_pile(chunk)
         look_at_bytes = self._growing.look_at_bytes
@@ -92,11 +94,27 @@ class Cover:
         )
         return passed
 
+    def _read_piece(self, piece: bytes) -> bytes:
+        """Feed a piece; return what may pass of it, and of what was kept, once it is held."""
+        reader, kept = self._reader, self._kept
+        passed = reader.events.feed(piece)
+        open_bytes = 0 if reader.is_over else reader.events.open_bytes
+        if not open_bytes or reader.seen_bytes_max + open_bytes <= self._growing.look_at_bytes:
+            if kept:
+                passed = bytes(kept) + passed
+                kept.clear()
+            return passed
+        kept += passed
+        whole_bytes = max(len(kept) - open_bytes, 0)
+        passed = bytes(kept[:whole_bytes])
+        del kept[:whole_bytes]
+        return passed
+
     def _read_pile(self, chunk: bytes) -> bytes:
         reader = self._reader
         for piece in _pieces(chunk):
             try:
-                passed = reader.events.feed(piece)
+                passed = self._read_piece(piece)
             except EventTooLargeError as error:
                 raise PileTooLargeError(str(error), self._beginning()) from error
             self._pieces.append((passed, reader.seen_bytes))
@@ -137,11 +155,16 @@ class Cover:
 
 
 def _pieces(chunk: bytes) -> Iterator[bytes]:
-    """Cut a chunk between events, where it has any: half an event would tell a client nothing."""
+    """Cut a chunk between events, where it has any: half an event would tell a client nothing.
+
+    Where none ends, as in an array, it is cut anywhere: what may pass of it is looked at anyway.
+    """
     start = 0
     for event_end in _EVENTS_END.finditer(chunk):
         if event_end.end() - start >= PIECE_BYTES:
             yield chunk[start : event_end.end()]
             start = event_end.end()
-    if start < len(chunk):
+    if not start:
+        yield from (chunk[at : at + PIECE_BYTES] for at in range(0, len(chunk), PIECE_BYTES))
+    elif start < len(chunk):
         yield chunk[start:]

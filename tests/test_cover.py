@@ -6,6 +6,7 @@ import pytest
 
 from llmproxy.cover import PIECE_BYTES, Cover, PileTooLargeError
 from llmproxy.dialects import sse
+from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.sse import EventTooLargeError
 from tests.test_gate import Scene, growing
@@ -19,12 +20,21 @@ def event(text: str) -> bytes:
     return b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
 
 
+def plain_event(text: str) -> bytes:
+    """An event with this text, and little else."""
+    return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+def len_of(reading: Reading) -> int:
+    return reading.seen_bytes
+
+
 @pytest.fixture
 def cover(monkeypatch: pytest.MonkeyPatch) -> Cover:
     """Of a stream that holds 1,000 tokens, which 2,000 bytes of text may be."""
     monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1000)
     reader = ChunkStreamReader(withholds_usage=False)
-    return Cover(growing(Scene(), b"hold"), reader, lambda reading: reading.seen_bytes)
+    return Cover(growing(Scene(), b"hold"), reader, len_of)
 
 
 def test_pieces_that_are_held_pass_though_a_later_one_is_too_large(cover: Cover) -> None:
@@ -60,3 +70,53 @@ def test_it_is_told_when_the_hold_needs_a_look(cover: Cover) -> None:
     assert not cover.is_outgrown
     cover.read(event("a"))
     assert cover.is_outgrown
+
+
+def fresh(*, withholds_usage: bool = False) -> Cover:
+    """Likewise, with events of any usual length."""
+    reader = ChunkStreamReader(withholds_usage=withholds_usage)
+    return Cover(growing(Scene(), b"hold"), reader, len_of)
+
+
+def test_of_an_event_that_goes_on_only_so_much_passes_as_is_held() -> None:
+    """Half a step before the hold's end: 1,000 bytes. The event before it, unread, may have 690."""
+    cover, whole, long = fresh(), plain_event("a" * 400), plain_event("b" * 900)
+    assert cover.read(whole) == whole
+    assert cover.read(long[:250]) == long[:250]
+    assert cover.read(long[250:700]) + cover.read(long[700:-1]) == b""
+    assert cover.read(long[-1:] + b"data") == long[250:]
+    assert cover.is_outgrown
+    assert cover.read(b": x") == b""
+    assert cover.read(b"\n\n") == b"data: x\n\n"
+
+
+@pytest.mark.parametrize("withholds", [False, True])
+def test_what_is_whole_passes_though_something_long_has_begun(withholds: bool) -> None:
+    cover, whole, long = fresh(withholds_usage=withholds), plain_event("a"), plain_event("b" * 2000)
+    assert cover.read(whole + long[:-1]) == whole
+    assert cover.read(long[-1:]) == long
+
+
+def test_what_is_kept_passes_with_the_end() -> None:
+    unended = plain_event("b" * 1200).rstrip()
+    cover = fresh()
+    assert cover.read(unended) == unended[:0]
+    assert cover.read(None) == unended
+    assert cover.is_outgrown
+
+
+def test_behind_the_last_word_nothing_is_kept() -> None:
+    last = plain_event("b" * 900) + b"data: [DONE]\n\n"
+    cover = fresh()
+    assert cover.read(last + b": a comment without an end" * 90).startswith(last)
+    assert cover.read(b"\n\n") == b"\n\n"
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 1023, 9000, 99_999])
+@pytest.mark.parametrize("withholds", [False, True])
+def test_however_it_comes_all_passes_once_and_in_its_order(size: int, withholds: bool) -> None:
+    cover = fresh(withholds_usage=withholds)
+    texts = ["a" * 700, "b", "c" * 20_000, "d" * 900, ": ping", "e" * 20_000]
+    whole = b"".join(plain_event(text) for text in texts) + b"data: [DONE]\n\n"
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    assert b"".join(cover.read(piece) for piece in [*pieces, None]) == whole

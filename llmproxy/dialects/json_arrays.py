@@ -56,6 +56,12 @@ class ArrayStream(Undeferred):
         self._is_in_text = False
         self._is_closed = False
 
+    @property
+    @override
+    def open_bytes(self) -> int:
+        """How much has been returned of an object that has not come to its end."""
+        return len(self._tail)
+
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now: all.
 

@@ -75,6 +75,10 @@ class Splitter(Protocol):
     deferred_bytes: int
     """How long they are."""
 
+    @property
+    def open_bytes(self) -> int:
+        """How much has been returned, to be sent, of an event that has not come to its end."""
+
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now."""
 
@@ -98,6 +102,11 @@ class Undeferred:
         """Nothing waits, ever."""
         self.deferred: list[bytes] = []
         self.deferred_bytes = 0
+
+    @property
+    def open_bytes(self) -> int:
+        """How much has been returned of something that has not come to its end: nothing."""
+        return 0
 
     def read_deferred(self) -> None:
         """Read what has passed unread: nothing."""
@@ -134,6 +143,11 @@ class EventStream:
         """How much of it the client has got already."""
         self._is_end_withheld = False
         """Of the event that has ended in CR, which a LF may still follow."""
+
+    @property
+    def open_bytes(self) -> int:
+        """How much has been returned of an event that has not come to its end."""
+        return self._passed_on if self._holds_back else len(self._tail)
 
     def feed(self, chunk: bytes) -> bytes:
         """Take the next bytes of the stream; return the bytes to send to the client now.
