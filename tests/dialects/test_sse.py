@@ -223,3 +223,19 @@ def test_a_piece_without_bytes_changes_nothing() -> None:
         splitter = Splitter(holds_back=holds_back)
         assert splitter.run(*pieces) == b"".join(pieces)
         assert splitter.events == [(b"", b"1"), (b"", b"2")]
+
+
+@pytest.mark.parametrize("holds_back", [False, True])
+def test_it_is_told_how_much_has_passed_of_what_has_not_ended(holds_back: bool) -> None:
+    stream = Splitter(holds_back=holds_back).stream
+    assert stream.open_bytes == 0
+    stream.feed(b"data: 1\n\ndata: 2")
+    assert stream.open_bytes == (0 if holds_back else len(b"data: 2"))
+    stream.feed(b"2" * HELD_BACK_BYTES_MAX)
+    assert stream.open_bytes == len(b"data: 2") + HELD_BACK_BYTES_MAX
+    stream.feed(b"\n\n")
+    assert stream.open_bytes == 0
+
+
+def test_what_hands_everything_over_at_once_has_nothing_open() -> None:
+    assert sse.Undeferred().open_bytes == 0
