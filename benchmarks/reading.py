@@ -20,8 +20,8 @@ from tests.fixtures import PLAIN, STREAMS, Case
 
 EVENTS = 20
 EVENTS_MANY = 200
-LOOK_AT_BYTES = 4096
-"""Half of what is held of a stream at first (`Policy.stream_output_tokens`), in bytes of text."""
+HELD_BYTES = 8192
+"""What is held of a stream at first (`HoldPolicy.stream_output_tokens`), in bytes of text."""
 ROUNDS = 30
 TIMES = 200
 SHOWN = (
@@ -62,11 +62,11 @@ def read_stream(endpoint: Endpoint, case: Case, pieces: list[bytes]) -> object:
 def count_stream(endpoint: Endpoint, case: Case, pieces: list[bytes]) -> object:
     """Read a stream whose text must not pass uncounted beyond what a hold covers at first."""
     reader = endpoint.stream_reader(withholds_usage=case.is_usage_withheld)
-    look_at_bytes = LOOK_AT_BYTES
+    held_bytes = HELD_BYTES
     for piece in pieces:
         reader.events.feed(piece)
-        if reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes:
-            look_at_bytes += LOOK_AT_BYTES
+        if reader.seen_bytes_max > held_bytes and reader.seen_bytes > held_bytes - HELD_BYTES // 2:
+            held_bytes += HELD_BYTES
     reader.events.finish()
     return reader.reading()
 

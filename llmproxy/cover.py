@@ -87,10 +87,12 @@ class Cover:
             passed = self._read_piece(chunk)
         else:
             passed = self._read_pile(chunk)
-        look_at_bytes = self._growing.look_at_bytes
-        # The first is no more than an addition, the second reads all that has passed unread.
-        self.is_outgrown = (
-            reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes
+        growing = self._growing
+        look_at_bytes = growing.look_at_bytes
+        # What is surely held is not counted: that would read all that has passed unread.
+        self.is_outgrown = reader.counted_bytes > look_at_bytes or (
+            reader.seen_bytes_max > max(look_at_bytes, growing.held_bytes)
+            and reader.seen_bytes > look_at_bytes
         )
         return passed
 
@@ -99,7 +101,7 @@ class Cover:
         reader, kept = self._reader, self._kept
         passed = reader.events.feed(piece)
         open_bytes = 0 if reader.is_over else reader.events.open_bytes
-        if not open_bytes or reader.seen_bytes_max + open_bytes <= self._growing.look_at_bytes:
+        if not open_bytes or self._holds(reader.seen_bytes_max + open_bytes):
             if kept:
                 passed = bytes(kept) + passed
                 kept.clear()
@@ -109,6 +111,11 @@ class Cover:
         passed = bytes(kept[:whole_bytes])
         del kept[:whole_bytes]
         return passed
+
+    def _holds(self, most_bytes: int) -> bool:
+        """Say whether so much text, be it the most that there can be, is surely held."""
+        growing = self._growing
+        return most_bytes <= max(growing.look_at_bytes, growing.held_bytes)
 
     def _read_pile(self, chunk: bytes) -> bytes:
         reader = self._reader

@@ -79,12 +79,12 @@ def fresh(*, withholds_usage: bool = False) -> Cover:
 
 
 def test_of_an_event_that_goes_on_only_so_much_passes_as_is_held() -> None:
-    """Half a step before the hold's end: 1,000 bytes. The event before it, unread, may have 690."""
-    cover, whole, long = fresh(), plain_event("a" * 400), plain_event("b" * 900)
+    """2,000 bytes of text. The event before it, unread, may have 690 of them."""
+    cover, whole, long = fresh(), plain_event("a" * 400), plain_event("b" * 1900)
     assert cover.read(whole) == whole
-    assert cover.read(long[:250]) == long[:250]
-    assert cover.read(long[250:700]) + cover.read(long[700:-1]) == b""
-    assert cover.read(long[-1:] + b"data") == long[250:]
+    assert cover.read(long[:1250]) == long[:1250]
+    assert cover.read(long[1250:1400]) + cover.read(long[1400:-1]) == b""
+    assert cover.read(long[-1:] + b"data") == long[1250:]
     assert cover.is_outgrown
     assert cover.read(b": x") == b""
     assert cover.read(b"\n\n") == b"data: x\n\n"
@@ -92,13 +92,13 @@ def test_of_an_event_that_goes_on_only_so_much_passes_as_is_held() -> None:
 
 @pytest.mark.parametrize("withholds", [False, True])
 def test_what_is_whole_passes_though_something_long_has_begun(withholds: bool) -> None:
-    cover, whole, long = fresh(withholds_usage=withholds), plain_event("a"), plain_event("b" * 2000)
+    cover, whole, long = fresh(withholds_usage=withholds), plain_event("a"), plain_event("b" * 3000)
     assert cover.read(whole + long[:-1]) == whole
     assert cover.read(long[-1:]) == long
 
 
 def test_what_is_kept_passes_with_the_end() -> None:
-    unended = plain_event("b" * 1200).rstrip()
+    unended = plain_event("b" * 2200).rstrip()
     cover = fresh()
     assert cover.read(unended) == unended[:0]
     assert cover.read(None) == unended
@@ -120,3 +120,15 @@ def test_however_it_comes_all_passes_once_and_in_its_order(size: int, withholds:
     whole = b"".join(plain_event(text) for text in texts) + b"data: [DONE]\n\n"
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
     assert b"".join(cover.read(piece) for piece in [*pieces, None]) == whole
+
+
+def test_text_that_is_surely_held_is_not_even_counted() -> None:
+    """However much of what passed is text, 2,000 bytes of it are held."""
+    reader = ChunkStreamReader(withholds_usage=False)
+    cover = Cover(growing(Scene(), b"hold"), reader, lambda reading: reading.seen_bytes)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a" * 1250}}]}
+    cover.read(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    assert 1900 < reader.seen_bytes_max <= 2000
+    assert (cover.is_outgrown, reader.counted_bytes) == (False, 0)
+    cover.read(event("a"))
+    assert (cover.is_outgrown, reader.counted_bytes) == (True, 1251)

@@ -226,7 +226,7 @@ class _Event(msgspec.Struct):
 _message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
 
-_CONTENT = Deferral(end=b"}\n\n", mark=re.compile(b"message_"))
+_CONTENT = Deferral(ends=(b"}\n\n",), mark=re.compile(b"message_"))
 """What comes between `message_start`, `message_delta` and `message_stop`."""
 
 
@@ -252,11 +252,11 @@ class MessageStreamReader(BaseStreamReader):
         if name == b"ping":
             return False
         event, is_whole = decoded(_event_decoder, data)
-        before = self._read_bytes
+        before = self.counted_bytes
         self._take(name, event)
         if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
         if event.type == "message_stop":
             self._end()
         return False
@@ -302,7 +302,7 @@ class MessageStreamReader(BaseStreamReader):
         elif event.type == "error" or name == b"error":
             self._has_error = True
         else:
-            self._read_bytes += _generated_bytes(event)
+            self.counted_bytes += _generated_bytes(event)
 
     def _take_final(self, usage: object) -> None:
         """Take a report that is cumulative: it goes on from what was reported before.

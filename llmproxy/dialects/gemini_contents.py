@@ -184,7 +184,7 @@ _candidate_decoder = msgspec.json.Decoder(_Candidate)
 _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 
 
-_CHUNKS = Deferral(end=(b"}\r\n\r\n", b"}\n\n"))
+_CHUNKS = Deferral(ends=(b"}\r\n\r\n", b"}\n\n"))
 
 
 class GeminiStreamReader(BaseStreamReader):
@@ -211,13 +211,13 @@ class GeminiStreamReader(BaseStreamReader):
         chunk, is_whole = decoded(_chunk_decoder, data)
         if not is_whole and not chunk.candidates:
             chunk.candidates = _odd_candidates(data)
-        before = self._read_bytes
+        before = self.counted_bytes
         self._take(chunk)
         if name == b"error":
             self._has_error = True
         elif not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
         # An array is complete only with its closing bracket, and a lone object at the end.
         self._is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
         return False
@@ -279,7 +279,7 @@ class GeminiStreamReader(BaseStreamReader):
             self._running.add(index)
         if candidate.content is not None:
             for part in candidate.content.parts or ():
-                self._read_bytes += _part_bytes(part)
+                self.counted_bytes += _part_bytes(part)
         if candidate.grounding is not None and candidate.grounding.queries:
             # It is told again as it grows.
             queries = len(candidate.grounding.queries)

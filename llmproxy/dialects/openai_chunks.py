@@ -69,14 +69,17 @@ class _Chunk(msgspec.Struct):
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
-_CHUNKS = Deferral(end=b"}\n\n")
-_NO_CHOICES = re.compile(
-    rb'\[(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))'
+_CHUNKS = Deferral(ends=(b"}\n\n",))
+_USAGE_CHUNK = re.compile(
+    rb'\[(?:(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))|DONE\])'
 )
-"""As the usage chunk has it. Brackets are few, and looked for more quickly than a name."""
-_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_NO_CHOICES)
+"""No choices, as that has; and the last word, behind which nothing is withheld.
+
+Brackets are few, and looked for more quickly than a name.
+"""
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_USAGE_CHUNK)
 _LAST_EVENT = b"\ndata: [DONE]"
-_BETWEEN = b"\n\ndata: "
+_BEGIN, _BLANK = b"data: ", b"\n\n"
 _TIER = b'"service_tier"'
 
 
@@ -115,11 +118,11 @@ class ChunkStreamReader(BaseStreamReader):
         self._catch_up()
         if self.is_over != was_over:
             return False  # the last word was among what had passed
-        before = self._read_bytes
+        before = self.counted_bytes
         self._take(chunk)
         if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
         return False
 
     @override
@@ -169,7 +172,10 @@ class ChunkStreamReader(BaseStreamReader):
         last = self._withheld or _last_of(unread)
         if last is None or last.model is ABSENT or is_given(last.error):
             return None
-        if may_tell_error(unread) or _LAST_EVENT in unread:
+        if may_tell_error(unread):
+            return None
+        # Where usage is withheld, the last word has a mark and is never left unread.
+        if not self._withholds_usage and _LAST_EVENT in unread:
             return None
         tier = last.service_tier
         if not is_given(tier):
@@ -207,19 +213,19 @@ class ChunkStreamReader(BaseStreamReader):
         else:
             self._begun.add(choice.index)
         if choice.delta is not None:
-            self._read_bytes += _delta_bytes(choice.delta)
+            self.counted_bytes += _delta_bytes(choice.delta)
         if choice.text is not ABSENT:
-            self._read_bytes += text_bytes(choice.text)
+            self.counted_bytes += text_bytes(choice.text)
 
 
 def _last_of(unread: bytes) -> _Chunk | None:
     """Return the last chunk; None where there is none that can be read by itself."""
-    _, begin, data = (b"\n\n" + unread).rpartition(_BETWEEN)
-    event = data[:-2]
-    if not begin or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
+    begin = unread.rfind(_BLANK, 0, -len(_BLANK))
+    event = unread[begin + len(_BLANK) if begin >= 0 else 0 : -len(_BLANK)]
+    if not event.startswith(_BEGIN) or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
         return None
     try:
-        return _chunk_decoder.decode(event)
+        return _chunk_decoder.decode(event[len(_BEGIN) :])
     except UNREADABLE:
         return None
 

@@ -209,7 +209,7 @@ _NOT_STORED = b"false"
 _BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _WHOLE = re.compile(rb'"response"\s*:')
-_OUTPUT = Deferral(end=b"}\n\n", mark=_WHOLE)
+_OUTPUT = Deferral(ends=(b"}\n\n",), mark=_WHOLE)
 """What comes between the events that tell of the whole response."""
 
 
@@ -236,11 +236,11 @@ class ResponseStreamReader(BaseStreamReader):
             self._beginning = data
             return False
         event, is_whole = decoded(_event_decoder, data)
-        before = self._read_bytes
+        before = self.counted_bytes
         self._take(name, event)
         if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
         if event.type in _LAST:
             self._end()
         return False
@@ -275,9 +275,9 @@ class ResponseStreamReader(BaseStreamReader):
         elif event.type == "error" or name == b"error" or is_given(event.error):
             self._has_error = True
         elif event.type.endswith(".delta"):
-            self._read_bytes += text_bytes(event.delta)
+            self.counted_bytes += text_bytes(event.delta)
         elif event.type == "response.output_item.added":
-            self._read_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
+            self.counted_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:

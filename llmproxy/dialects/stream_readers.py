@@ -27,7 +27,7 @@ class BaseStreamReader(ABC):
         """Start with nothing read."""
         self.is_over = False
         self._is_complete = False
-        self._read_bytes = 0
+        self.counted_bytes = 0
         """Of generated text, in what has been read."""
         self._at_end: Reading | None = None
 
@@ -42,7 +42,7 @@ class BaseStreamReader(ABC):
     def seen_bytes(self) -> int:
         """How much generated text has passed."""
         self._catch_up()
-        return self._read_bytes
+        return self.counted_bytes
 
     @property
     def seen_bytes_max(self) -> int:
@@ -51,13 +51,13 @@ class BaseStreamReader(ABC):
         Half more than that is long: the call of a tool counts for 31 bytes where it must have 24
         (`CALL_BYTES`), and an event may have many.
         """
-        return self._read_bytes + self.events.deferred_bytes * 3 // 2
+        return self.counted_bytes + self.events.deferred_bytes * 3 // 2
 
     def reading(self) -> Reading:
         """Return what has been read so far; after the last word it is always the same."""
         if self._at_end is None:
             self._catch_up()  # which may come to the last word
-        return self._at_end or self._make_reading(self._read_bytes)
+        return self._at_end or self._make_reading(self.counted_bytes)
 
     @abstractmethod
     def on_event(self, name: bytes, data: bytes) -> bool:
@@ -83,7 +83,7 @@ class BaseStreamReader(ABC):
         if reading is None or not self._is_believed(reading):
             self._catch_up()  # which may come to an earlier last word: nothing changes behind it
             self._is_complete = True
-            reading = self._make_reading(self._read_bytes)
+            reading = self._make_reading(self.counted_bytes)
             if reading.is_final:
                 reading = msgspec.structs.replace(reading, seen_bytes=0)
         self._at_end, self.is_over = reading, True

@@ -20,8 +20,8 @@ from tests.support.stub_provider import Out, SeenRequest
 
 INPUT, OUTPUT = 10_000, 100_000
 HELD_TOKENS = 256
-PASSES_BYTES = HELD_TOKENS
-"""Half a step before its end, at 512 bytes of text, the hold needs a look."""
+PASSES_BYTES = HELD_TOKENS * 2
+"""As many bytes of text are held."""
 EVENT_STREAM = [("content-type", "text/event-stream")]
 PIECE_BYTES = 100
 ASKS_USAGE = {"stream_options": {"include_usage": True}}
