@@ -25,7 +25,8 @@ HELD_BYTES = 8192
 ROUNDS = 30
 TIMES = 200
 SHOWN = (
-    *("openai-chat", "openai-responses", "openai-completions", "anthropic-messages"),
+    *("openai-chat", "openai-responses", "openai-responses-incomplete"),
+    *("openai-completions", "anthropic-messages"),
     *("groq-chat", "deepseek-chat", "openrouter-chat", "gemini-stream-drops", "gemini-generate"),
 )
 _TEXT = re.compile(rb'"(?:content|text|delta)": ?"[^"]')
@@ -97,9 +98,9 @@ def stream_us(name: str) -> str:
 def main() -> None:
     """Print a line for each dialect."""
     print(f"calibration {calibration_s() * 1000:.1f} ms; CPU in µs, the lowest of {ROUNDS} rounds")
-    print(f"{'':24}{'plain':>8}{'stream':>8}{'in one':>8}{'of 200':>8}{'counted':>8}  events")
+    print(f"{'':28}{'plain':>8}{'stream':>8}{'in one':>8}{'of 200':>8}{'counted':>8}  events")
     for name in SHOWN:
-        line = f"{name:24}" + plain_us(name) + stream_us(name)
+        line = f"{name:28}" + plain_us(name) + stream_us(name)
         print(line)
 
 

@@ -116,9 +116,11 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         output=output,
         reasoning=min(thoughts, output),
         web_searches=searches,
-        cache_read_audio=min(_media(usage, CACHE_DETAILS)[0], cached),
     )
-    leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
+    if b'"AUDIO"' in raw or b'"IMAGE"' in raw:  # of few answers; the details cost more to look at
+        leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
+        cached_audio = min(_media(usage, CACHE_DETAILS)[0], cached)
+        leg = msgspec.structs.replace(leg, cache_read_audio=cached_audio)
     return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
 
 
