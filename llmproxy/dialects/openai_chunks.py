@@ -10,14 +10,13 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
-    decoded_all,
     is_given,
     text_bytes,
 )
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
 from llmproxy.dialects.sse import Deferral, EventStream, may_tell_error
-from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.dialects.stream_readers import DeferringStreamReader
 
 
 class _Function(msgspec.Struct):
@@ -83,12 +82,12 @@ _BEGIN, _BLANK = b"data: ", b"\n\n"
 _TIER = b'"service_tier"'
 
 
-class ChunkStreamReader(BaseStreamReader):
+class ChunkStreamReader(DeferringStreamReader[_Chunk]):
     """Reads one stream of chunks; see `StreamReader`."""
 
     def __init__(self, *, withholds_usage: bool) -> None:
         """Withhold the usage chunk when the client did not ask for it."""
-        super().__init__()
+        super().__init__(_chunk_decoder)
         deferral = _NO_USAGE_CHUNKS if withholds_usage else _CHUNKS
         self.events: EventStream = EventStream(self, deferral, holds_back=withholds_usage)
         self._withholds_usage = withholds_usage
@@ -118,22 +117,8 @@ class ChunkStreamReader(BaseStreamReader):
         self._catch_up()
         if self.is_over != was_over:
             return False  # the last word was among what had passed
-        before = self.counted_bytes
-        self._take(chunk)
-        if not is_whole:
-            generated = self.counted_bytes - before
-            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
+        self._take_one(chunk, data, is_whole=is_whole)
         return False
-
-    @override
-    def on_deferred(self, datas: list[bytes]) -> bool:
-        """Take chunks that have passed unread; see `EventReader`."""
-        chunks = decoded_all(_chunk_decoder, datas)
-        if chunks is None:
-            return False
-        for chunk in chunks:
-            self._take(chunk)
-        return True
 
     def _withhold(self, chunk: _Chunk) -> None:
         """Keep the usage chunk: nothing but the last word should follow."""
@@ -191,19 +176,20 @@ class ChunkStreamReader(BaseStreamReader):
             has_error=self._has_error,
         )
 
-    def _take(self, chunk: _Chunk) -> None:
-        if chunk.model is not ABSENT:
-            self._model = chunk.model
-        if chunk.service_tier is not ABSENT and is_given(chunk.service_tier):
-            self._service_tier = chunk.service_tier
-        if chunk.error is not ABSENT and is_given(chunk.error):
+    @override
+    def _take(self, event: _Chunk) -> None:
+        if event.model is not ABSENT:
+            self._model = event.model
+        if event.service_tier is not ABSENT and is_given(event.service_tier):
+            self._service_tier = event.service_tier
+        if event.error is not ABSENT and is_given(event.error):
             self._has_error = True
-        if chunk.choices is not None:
-            for choice in chunk.choices:
+        if event.choices is not None:
+            for choice in event.choices:
                 self._take_choice(choice)
             if self._finished and not self.is_over:
                 self._is_complete = self._begun <= self._finished
-        usage = _usage_in(chunk)
+        usage = _usage_in(event)
         if usage is not ABSENT:
             self._usage = usage
 

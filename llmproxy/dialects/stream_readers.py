@@ -6,13 +6,17 @@ stands, and the rest is read no more. Must not know what events mean: that is ea
 """
 
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 import msgspec
+from typing_extensions import override
 
-from llmproxy.dialects.answers import refuse_zero
+from llmproxy.dialects.answers import decoded_all, refuse_zero
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.sse import Splitter, may_tell_error
 from llmproxy.usage import UsageError
+
+E = TypeVar("E", bound=msgspec.Struct)
 
 
 class BaseStreamReader(ABC):
@@ -104,4 +108,40 @@ class BaseStreamReader(ABC):
             refuse_zero(reading.usage, self.seen_bytes_max)
         except UsageError:
             return False
+        return True
+
+
+class DeferringStreamReader(BaseStreamReader, Generic[E]):
+    """Reads a stream most events of which may pass unread, and are then read several at once."""
+
+    def __init__(self, decoder: msgspec.json.Decoder[E]) -> None:
+        """Take what reads an event."""
+        super().__init__()
+        self._decoder = decoder
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take the data of events that have passed unread; see `EventReader`."""
+        events = decoded_all(self._decoder, datas)
+        if events is None or not self._may_wait(events):
+            return False
+        for event in events:
+            self._take(event)
+        return True
+
+    @abstractmethod
+    def _take(self, event: E) -> None:
+        """Take an event that has been read."""
+
+    def _take_one(self, event: E, data: bytes, *, is_whole: bool) -> None:
+        """Take an event; where not all of it could be read, all of it counts as text."""
+        before = self.counted_bytes
+        self._take(event)
+        if not is_whole:
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
+
+    def _may_wait(self, events: list[E]) -> bool:
+        """Say whether events could pass unread; else each of them has to come by itself."""
+        del events
         return True
