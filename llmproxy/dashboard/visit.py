@@ -4,6 +4,7 @@ Here it is decided whether a form was sent by a page of ours, and which cookie c
 """
 
 import re
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,6 +44,14 @@ class Visit(NamedTuple):
     """What stands before our own paths where the public address has a path."""
     session: str
     """The secret in the cookie that counts; may be anything."""
+
+    @property
+    def household(self) -> str:
+        """By what strangers are counted: their address; of IPv6, the network of a household."""
+        address = parse_address(self.peer)
+        if isinstance(address, IPv6Address):
+            return str(IPv6Network((address, 64), strict=False))
+        return self.peer
 
     @property
     def cookie_name(self) -> str:
