@@ -85,10 +85,12 @@ class Cover:
             passed = reader.events.feed(chunk)
         else:
             passed = self._read_pile(chunk)
-        look_at_bytes = self._growing.look_at_bytes
-        # The first is no more than an addition, the second reads all that has passed unread.
-        self.is_outgrown = (
-            reader.seen_bytes_max > look_at_bytes and reader.seen_bytes > look_at_bytes
+        growing = self._growing
+        look_at_bytes = growing.look_at_bytes
+        # What is surely held is not counted: that would read all that has passed unread.
+        self.is_outgrown = reader.counted_bytes > look_at_bytes or (
+            reader.seen_bytes_max > max(look_at_bytes, growing.held_bytes)
+            and reader.seen_bytes > look_at_bytes
         )
         return passed
 

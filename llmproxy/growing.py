@@ -47,11 +47,8 @@ class GrowingHold:
         self._extension: Future[int] | None = None
         self.look_at_bytes = self._next_look(is_short=False)
         """Up to so many bytes of generated text nothing needs to be done."""
-
-    @property
-    def held_bytes(self) -> int:
+        self.held_bytes = self._held_tokens * SEEN_BYTES_PER_TOKEN
         """So many bytes of generated text are surely held."""
-        return self._held_tokens * SEEN_BYTES_PER_TOKEN
 
     async def covers(self, seen_bytes: int) -> bool:
         """Say whether so much generated text is held; extend the hold where its end is near.
@@ -139,7 +136,8 @@ class GrowingHold:
         return self._writer.submit(_extend, self._hold, self._quote, self._held_tokens, granted)
 
     def _note_held(self) -> None:
-        """Give back what was reserved of the budgets and not held."""
+        """Take note of what is held now; give back what was reserved of the budgets beyond it."""
+        self.held_bytes = self._held_tokens * SEEN_BYTES_PER_TOKEN
         amount_nanousd = self._quote.cost_nanousd(self._held_tokens)
         self._gate.change(self._principal, self._hold.id, amount_nanousd)
 

@@ -60,3 +60,15 @@ def test_it_is_told_when_the_hold_needs_a_look(cover: Cover) -> None:
     assert not cover.is_outgrown
     cover.read(event("a"))
     assert cover.is_outgrown
+
+
+def test_text_that_is_surely_held_is_not_even_counted() -> None:
+    """However much of what passed is text, 2,000 bytes of it are held."""
+    reader = ChunkStreamReader(withholds_usage=False)
+    cover = Cover(growing(Scene(), b"hold"), reader, lambda reading: reading.seen_bytes)
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a" * 1250}}]}
+    cover.read(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    assert 1900 < reader.seen_bytes_max <= 2000
+    assert (cover.is_outgrown, reader.counted_bytes) == (False, 0)
+    cover.read(event("a"))
+    assert (cover.is_outgrown, reader.counted_bytes) == (True, 1251)

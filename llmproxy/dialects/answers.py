@@ -76,7 +76,7 @@ def generated_bytes(body: bytes, parts: list[msgspec.Raw] | None) -> int:
     """Return how much of a plain answer counts as generated text: the JSON of these parts of it."""
     if parts is None:
         return 0
-    if b"\\u" in body:
+    if b"\\" in body and b"\\u" in body:  # one byte is found much more quickly than two
         return sum(written_bytes(bytes(part)) for part in parts)
     return sum(map(len, parts))
 

@@ -15,7 +15,6 @@ from llmproxy.dialects.answers import (
     NO_COUNTS,
     call_bytes,
     decoded,
-    decoded_all,
     generated_bytes,
     is_given,
     text_bytes,
@@ -38,7 +37,7 @@ from llmproxy.dialects.base import (
 from llmproxy.dialects.json_gate import flag, parse_object, required_model, text, whole
 from llmproxy.dialects.media import Embedded, in_base64
 from llmproxy.dialects.sse import Deferral, EventStream
-from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.dialects.stream_readers import DeferringStreamReader
 from llmproxy.usage import TOKENS_MAX, Movers
 
 _BILLED = frozenset(
@@ -226,16 +225,16 @@ class _Event(msgspec.Struct):
 _message_decoder = msgspec.json.Decoder(_Message)
 _event_decoder = msgspec.json.Decoder(_Event)
 
-_CONTENT = Deferral(end=b"}\n\n", mark=re.compile(b"message_"))
+_CONTENT = Deferral(ends=(b"}\n\n",), mark=re.compile(b"message_"))
 """What comes between `message_start`, `message_delta` and `message_stop`."""
 
 
-class MessageStreamReader(BaseStreamReader):
+class MessageStreamReader(DeferringStreamReader[_Event]):
     """Reads one stream of events; see `StreamReader`."""
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        super().__init__()
+        super().__init__(_event_decoder)
         self.events = EventStream(self, _CONTENT)
         self._started: object = None
         """The usage that the beginning reported."""
@@ -252,24 +251,12 @@ class MessageStreamReader(BaseStreamReader):
         if name == b"ping":
             return False
         event, is_whole = decoded(_event_decoder, data)
-        before = self._read_bytes
-        self._take(name, event)
-        if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        if name == b"error":
+            event.type = "error"
+        self._take_one(event, data, is_whole=is_whole)
         if event.type == "message_stop":
             self._end()
         return False
-
-    @override
-    def on_deferred(self, datas: list[bytes]) -> bool:
-        """Take events that have passed unread; see `EventReader`."""
-        events = decoded_all(_event_decoder, datas)
-        if events is None:
-            return False
-        for event in events:
-            self._take(b"", event)
-        return True
 
     @override
     def _make_reading(self, seen_bytes: int) -> Reading:
@@ -291,7 +278,8 @@ class MessageStreamReader(BaseStreamReader):
             usage, self._model, seen_bytes, is_final=is_final, has_error=self._has_error
         )
 
-    def _take(self, name: bytes, event: _Event) -> None:
+    @override
+    def _take(self, event: _Event) -> None:
         if event.type == "message_start":
             if event.message is not None:
                 self._model = text_of(event.message.model)
@@ -299,10 +287,10 @@ class MessageStreamReader(BaseStreamReader):
         elif event.type == "message_delta":
             if is_given(event.usage):
                 self._take_final(usage_in(event.usage))
-        elif event.type == "error" or name == b"error":
+        elif event.type == "error":
             self._has_error = True
         else:
-            self._read_bytes += _generated_bytes(event)
+            self.counted_bytes += _generated_bytes(event)
 
     def _take_final(self, usage: object) -> None:
         """Take a report that is cumulative: it goes on from what was reported before.

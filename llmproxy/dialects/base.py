@@ -179,9 +179,12 @@ class StreamReader(Protocol):
     def is_complete(self) -> bool:
         """The answer has come to its proper end: what follows is only bookkeeping."""
 
+    counted_bytes: int
+    """How much generated text has been counted so far: at least so much has passed."""
+
     @property
     def seen_bytes(self) -> int:
-        """How much generated text has passed."""
+        """How much generated text has passed, all of which is counted for that."""
 
     @property
     def seen_bytes_max(self) -> int:

@@ -15,7 +15,6 @@ from llmproxy.dialects.answers import (
     ABSENT,
     UNREADABLE,
     decoded,
-    decoded_all,
     generated_bytes,
     is_given,
     make_reading,
@@ -38,7 +37,7 @@ from llmproxy.dialects.gemini_usage import UsageRecords, read_usage
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.json_gate import parse_object
 from llmproxy.dialects.sse import Deferral, Splitter
-from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.dialects.stream_readers import DeferringStreamReader
 from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
@@ -184,15 +183,15 @@ _candidate_decoder = msgspec.json.Decoder(_Candidate)
 _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 
 
-_CHUNKS = Deferral(end=(b"}\r\n\r\n", b"}\n\n"))
+_CHUNKS = Deferral(ends=(b"}\r\n\r\n", b"}\n\n"))
 
 
-class GeminiStreamReader(BaseStreamReader):
+class GeminiStreamReader(DeferringStreamReader[_Chunk]):
     """Reads one stream, of events or as an array; see `StreamReader`."""
 
     def __init__(self, billed: Callable[[int], int]) -> None:
         """Start with nothing read; `billed` says how many of the searches count."""
-        super().__init__()
+        super().__init__(_chunk_decoder)
         self.events: Splitter = EventsOrArray(self, _CHUNKS)
         self._billed = billed
         self._usage = UsageRecords()
@@ -211,13 +210,9 @@ class GeminiStreamReader(BaseStreamReader):
         chunk, is_whole = decoded(_chunk_decoder, data)
         if not is_whole and not chunk.candidates:
             chunk.candidates = _odd_candidates(data)
-        before = self._read_bytes
-        self._take(chunk)
-        if name == b"error":
-            self._has_error = True
-        elif not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        is_error = name == b"error"
+        self._has_error = self._has_error or is_error
+        self._take_one(chunk, data, is_whole=is_whole or is_error)
         # An array is complete only with its closing bracket, and a lone object at the end.
         self._is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
         return False
@@ -225,11 +220,8 @@ class GeminiStreamReader(BaseStreamReader):
     @override
     def on_deferred(self, datas: list[bytes]) -> bool:
         """Take chunks that have passed unread; see `EventReader`."""
-        chunks = decoded_all(_chunk_decoder, datas)
-        if chunks is None:
+        if not super().on_deferred(datas):
             return False
-        for chunk in chunks:
-            self._take(chunk)
         self._is_complete = self._has_ended
         return True
 
@@ -257,17 +249,18 @@ class GeminiStreamReader(BaseStreamReader):
         """
         self._is_complete = self.is_over = self._has_ended
 
-    def _take(self, chunk: _Chunk) -> None:
-        for candidate in chunk.candidates or ():
+    @override
+    def _take(self, event: _Chunk) -> None:
+        for candidate in event.candidates or ():
             self._take_candidate(candidate)
         # Twice, since asking costs little and looking more.
-        if chunk.usage is not ABSENT and is_given(chunk.usage):
-            self._usage.take(chunk.usage)
+        if event.usage is not ABSENT and is_given(event.usage):
+            self._usage.take(event.usage)
         if self._model is None:
-            self._model = text_of(chunk.model)
-        if chunk.error is not ABSENT and is_given(chunk.error):
+            self._model = text_of(event.model)
+        if event.error is not ABSENT and is_given(event.error):
             self._has_error = True
-        if chunk.feedback is not ABSENT and b"blockReason" in bytes(chunk.feedback):
+        if event.feedback is not ABSENT and b"blockReason" in bytes(event.feedback):
             self._is_blocked = True  # the prompt: there is no candidate then
 
     def _take_candidate(self, candidate: _Candidate) -> None:
@@ -279,7 +272,7 @@ class GeminiStreamReader(BaseStreamReader):
             self._running.add(index)
         if candidate.content is not None:
             for part in candidate.content.parts or ():
-                self._read_bytes += _part_bytes(part)
+                self.counted_bytes += _part_bytes(part)
         if candidate.grounding is not None and candidate.grounding.queries:
             # It is told again as it grows.
             queries = len(candidate.grounding.queries)

@@ -116,7 +116,8 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         reasoning=min(thoughts, output),
         web_searches=searches,
     )
-    leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
+    if b'"AUDIO"' in raw or b'"IMAGE"' in raw:  # of few answers; the details cost more to look at
+        leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
     return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
 
 

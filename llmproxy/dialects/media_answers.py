@@ -134,7 +134,7 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         if kind == "error" or is_given(event.error):
             self._has_error = True
         unread = None if is_whole else self.events.unread_bytes(data)
-        self._read_bytes += self._generated(event, unread)
+        self.counted_bytes += self._generated(event, unread)
         if is_given(event.usage):
             self._usage = event.usage
         if kind in self._ends:

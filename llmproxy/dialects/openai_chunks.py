@@ -10,14 +10,13 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
-    decoded_all,
     is_given,
     text_bytes,
 )
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.openai_usage import read_reading
 from llmproxy.dialects.sse import Deferral, EventStream, may_tell_error
-from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.dialects.stream_readers import DeferringStreamReader
 
 
 class _Function(msgspec.Struct):
@@ -69,23 +68,26 @@ class _Chunk(msgspec.Struct):
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
 _LAST_WORD = b"[DONE]"
-_CHUNKS = Deferral(end=b"}\n\n")
-_NO_CHOICES = re.compile(
-    rb'\[(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))'
+_CHUNKS = Deferral(ends=(b"}\n\n",))
+_USAGE_CHUNK = re.compile(
+    rb'\[(?:(?=\s*\])(?:(?<="choices":\[)|(?<="choices": \[)|(?<="choices" : \[))|DONE\])'
 )
-"""As the usage chunk has it. Brackets are few, and looked for more quickly than a name."""
-_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_NO_CHOICES)
+"""No choices, as that has; and the last word, behind which nothing is withheld.
+
+Brackets are few, and looked for more quickly than a name.
+"""
+_NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_USAGE_CHUNK)
 _LAST_EVENT = b"\ndata: [DONE]"
-_BETWEEN = b"\n\ndata: "
+_BEGIN, _BLANK = b"data: ", b"\n\n"
 _TIER = b'"service_tier"'
 
 
-class ChunkStreamReader(BaseStreamReader):
+class ChunkStreamReader(DeferringStreamReader[_Chunk]):
     """Reads one stream of chunks; see `StreamReader`."""
 
     def __init__(self, *, withholds_usage: bool) -> None:
         """Withhold the usage chunk when the client did not ask for it."""
-        super().__init__()
+        super().__init__(_chunk_decoder)
         deferral = _NO_USAGE_CHUNKS if withholds_usage else _CHUNKS
         self.events: EventStream = EventStream(self, deferral, holds_back=withholds_usage)
         self._withholds_usage = withholds_usage
@@ -115,22 +117,8 @@ class ChunkStreamReader(BaseStreamReader):
         self._catch_up()
         if self.is_over != was_over:
             return False  # the last word was among what had passed
-        before = self._read_bytes
-        self._take(chunk)
-        if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        self._take_one(chunk, data, is_whole=is_whole)
         return False
-
-    @override
-    def on_deferred(self, datas: list[bytes]) -> bool:
-        """Take chunks that have passed unread; see `EventReader`."""
-        chunks = decoded_all(_chunk_decoder, datas)
-        if chunks is None:
-            return False
-        for chunk in chunks:
-            self._take(chunk)
-        return True
 
     def _withhold(self, chunk: _Chunk) -> None:
         """Keep the usage chunk: nothing but the last word should follow."""
@@ -169,7 +157,10 @@ class ChunkStreamReader(BaseStreamReader):
         last = self._withheld or _last_of(unread)
         if last is None or last.model is ABSENT or is_given(last.error):
             return None
-        if may_tell_error(unread) or _LAST_EVENT in unread:
+        if may_tell_error(unread):
+            return None
+        # Where usage is withheld, the last word has a mark and is never left unread.
+        if not self._withholds_usage and _LAST_EVENT in unread:
             return None
         tier = last.service_tier
         if not is_given(tier):
@@ -185,19 +176,20 @@ class ChunkStreamReader(BaseStreamReader):
             has_error=self._has_error,
         )
 
-    def _take(self, chunk: _Chunk) -> None:
-        if chunk.model is not ABSENT:
-            self._model = chunk.model
-        if chunk.service_tier is not ABSENT and is_given(chunk.service_tier):
-            self._service_tier = chunk.service_tier
-        if chunk.error is not ABSENT and is_given(chunk.error):
+    @override
+    def _take(self, event: _Chunk) -> None:
+        if event.model is not ABSENT:
+            self._model = event.model
+        if event.service_tier is not ABSENT and is_given(event.service_tier):
+            self._service_tier = event.service_tier
+        if event.error is not ABSENT and is_given(event.error):
             self._has_error = True
-        if chunk.choices is not None:
-            for choice in chunk.choices:
+        if event.choices is not None:
+            for choice in event.choices:
                 self._take_choice(choice)
             if self._finished and not self.is_over:
                 self._is_complete = self._begun <= self._finished
-        usage = _usage_in(chunk)
+        usage = _usage_in(event)
         if usage is not ABSENT:
             self._usage = usage
 
@@ -207,19 +199,19 @@ class ChunkStreamReader(BaseStreamReader):
         else:
             self._begun.add(choice.index)
         if choice.delta is not None:
-            self._read_bytes += _delta_bytes(choice.delta)
+            self.counted_bytes += _delta_bytes(choice.delta)
         if choice.text is not ABSENT:
-            self._read_bytes += text_bytes(choice.text)
+            self.counted_bytes += text_bytes(choice.text)
 
 
 def _last_of(unread: bytes) -> _Chunk | None:
     """Return the last chunk; None where there is none that can be read by itself."""
-    _, begin, data = (b"\n\n" + unread).rpartition(_BETWEEN)
-    event = data[:-2]
-    if not begin or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
+    begin = unread.rfind(_BLANK, 0, -len(_BLANK))
+    event = unread[begin + len(_BLANK) if begin >= 0 else 0 : -len(_BLANK)]
+    if not event.startswith(_BEGIN) or event.find(b"\n") >= 0 or event.find(b"\r") >= 0:
         return None
     try:
-        return _chunk_decoder.decode(event)
+        return _chunk_decoder.decode(event[len(_BEGIN) :])
     except UNREADABLE:
         return None
 

@@ -14,7 +14,6 @@ from llmproxy.dialects.answers import (
     UNREADABLE,
     call_bytes,
     decoded,
-    decoded_all,
     generated_bytes,
     is_given,
     text_bytes,
@@ -51,7 +50,7 @@ from llmproxy.dialects.openai_options import (
 )
 from llmproxy.dialects.openai_usage import INPUT, read_reading
 from llmproxy.dialects.sse import Deferral, EventStream
-from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.dialects.stream_readers import DeferringStreamReader
 from llmproxy.usage import Movers
 
 STATEFUL = {"conversation": KEPT, "prompt": KEPT}
@@ -209,16 +208,16 @@ _NOT_STORED = b"false"
 _BEGINNINGS = frozenset({b"response.created", b"response.queued", b"response.in_progress"})
 _LAST = frozenset({"response.completed", "response.incomplete", "response.failed"})
 _WHOLE = re.compile(rb'"response"\s*:')
-_OUTPUT = Deferral(end=b"}\n\n", mark=_WHOLE)
+_OUTPUT = Deferral(ends=(b"}\n\n",), mark=_WHOLE)
 """What comes between the events that tell of the whole response."""
 
 
-class ResponseStreamReader(BaseStreamReader):
+class ResponseStreamReader(DeferringStreamReader[_Event]):
     """Reads one stream of events; see `StreamReader`."""
 
     def __init__(self) -> None:
         """Start with nothing read."""
-        super().__init__()
+        super().__init__(_event_decoder)
         self.events = EventStream(self, _OUTPUT)
         self._last = _Response()
         self._beginning = b""
@@ -236,26 +235,17 @@ class ResponseStreamReader(BaseStreamReader):
             self._beginning = data
             return False
         event, is_whole = decoded(_event_decoder, data)
-        before = self._read_bytes
-        self._take(name, event)
-        if not is_whole:
-            generated = self._read_bytes - before
-            self._read_bytes = before + max(generated, self.events.unread_bytes(data))
+        if name == b"error":
+            event.type = "error"
+        self._take_one(event, data, is_whole=is_whole)
         if event.type in _LAST:
             self._end()
         return False
 
     @override
-    def on_deferred(self, datas: list[bytes]) -> bool:
-        """Take events that have passed unread; see `EventReader`."""
-        events = decoded_all(_event_decoder, datas)
-        if events is None:
-            return False
-        if any(event.type in _LAST for event in events):
-            return False
-        for event in events:
-            self._take(b"", event)
-        return True
+    def _may_wait(self, events: list[_Event]) -> bool:
+        """Say whether events could pass unread: the last word could not."""
+        return not any(event.type in _LAST for event in events)
 
     @override
     def _make_reading(self, seen_bytes: int) -> Reading:
@@ -266,18 +256,19 @@ class ResponseStreamReader(BaseStreamReader):
         has_error = self._has_failed if self._is_complete else self._has_error
         return _reading(self._last, seen_bytes, is_final=self._is_complete, has_error=has_error)
 
-    def _take(self, name: bytes, event: _Event) -> None:
+    @override
+    def _take(self, event: _Event) -> None:
         if event.response is not None:
             # Events at the beginning repeat the response without its usage.
             self._last, self._beginning = event.response, b""
         if event.type in _LAST:
             self._has_failed = event.type == "response.failed"
-        elif event.type == "error" or name == b"error" or is_given(event.error):
+        elif event.type == "error" or is_given(event.error):
             self._has_error = True
         elif event.type.endswith(".delta"):
-            self._read_bytes += text_bytes(event.delta)
+            self.counted_bytes += text_bytes(event.delta)
         elif event.type == "response.output_item.added":
-            self._read_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
+            self.counted_bytes += call_bytes(decoded(_item_decoder, bytes(event.item))[0].name)
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:

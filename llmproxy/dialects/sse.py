@@ -16,7 +16,7 @@ HELD_BACK_BYTES_MAX = 16 * 1024
 """A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
 EVENT_BYTES_MAX = 64 * 1024 * 1024
 """It is in memory until it is complete: one without an end must not fill it."""
-DEFERRED_BYTES_MAX = 64 * 1024
+DEFERRED_BYTES_MAX = 32 * 1024
 """So much waits at most until it is read."""
 
 _EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
@@ -59,7 +59,7 @@ class Deferral(NamedTuple):
     not be among them. None may, by default.
     """
 
-    end: bytes | tuple[bytes, ...] = ()
+    ends: tuple[bytes, ...] = ()
     mark: re.Pattern[bytes] | None = None
     """What is found in none of them."""
 
@@ -121,13 +121,13 @@ class EventStream:
         """The chunks that have passed unread, in their order."""
         self.deferred_bytes = 0
         self._reader = reader
-        self._end, mark = deferral
-        self._find_mark = None if mark is None else mark.search
+        self._ends, mark = deferral
+        self._mark = None if mark is None else mark.search
         self._holds_back = holds_back
         self._is_first = True
         self._is_at_end = False
-        self._is_cut = False
-        """The next bytes go on with something: with the tail, or with the end of a line."""
+        self._is_cut = True
+        """The next bytes are the first, or go on with the tail or with the end of a line."""
         self._tail = bytearray()
         """The event that has not come to its end."""
         self._passed_on = 0
@@ -143,10 +143,14 @@ class EventStream:
         """
         if self._is_cut:
             passed = self._go_on(chunk)
-        elif self._defer(chunk):
+        elif chunk.endswith(self._ends) and (self._mark is None or self._mark(chunk) is None):
+            # As `_defer` does, whose call would cost as much again.
+            self.deferred.append(chunk)
+            self.deferred_bytes += len(chunk)
+            if self.deferred_bytes > DEFERRED_BYTES_MAX:
+                self.read_deferred()
             return chunk
         elif (event := _ordinary(chunk)) is not None:
-            self._is_first = False
             name, data = event
             if not data or self._reader.is_over:
                 return chunk
@@ -155,20 +159,29 @@ class EventStream:
             passed = self._read(chunk)
         return passed if self._holds_back else chunk
 
-    def _defer(self, written: bytes) -> bool:
-        """Leave whole events unread, where they are of the kinds that may be; say whether it is."""
-        if not written.endswith(self._end):
-            return False
-        if self._find_mark is not None and self._find_mark(written) is not None:
-            return False
-        if self._is_first:
-            self._is_first = False
-            written = written.removeprefix(_BOM)
-        self.deferred.append(written)
-        self.deferred_bytes += len(written)
+    def _defer(self, events: bytes) -> None:
+        """Leave whole events unread, which are of the kinds that may be."""
+        self.deferred.append(events)
+        self.deferred_bytes += len(events)
         if self.deferred_bytes > DEFERRED_BYTES_MAX:
             self.read_deferred()
-        return True
+
+    def _defer_some(self, chunk: bytes, start: int) -> tuple[int, int]:
+        """Leave unread what may be of the whole events that begin at `start`.
+
+        Returns:
+            Where they end, and where the mark is that they end before, or the end of the chunk.
+        """
+        marked = None if self._mark is None else self._mark(chunk, start)
+        marked_at = len(chunk) if marked is None else marked.start()
+        rest = start
+        for end in self._ends:
+            ends_at = chunk.rfind(end, rest, marked_at)
+            if ends_at >= 0:
+                rest = ends_at + len(end)
+        if rest > start:
+            self._defer(self._without_bom(chunk[start:rest]))
+        return rest, marked_at
 
     def read_deferred(self) -> None:
         """Read what has passed unread."""
@@ -183,7 +196,7 @@ class EventStream:
 
     def defer_nothing(self) -> None:
         """Read at once whatever comes from now on."""
-        self._end = ()
+        self._ends = ()
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
@@ -213,7 +226,11 @@ class EventStream:
         kept = 0  # from here on nothing is withheld
         size = len(chunk)
         has_cr = b"\r" in chunk
+        marked_at = -1
         while start < size:
+            if start > marked_at:
+                start, marked_at = self._defer_some(chunk, start)
+                continue
             end = _end_of_event(chunk, start, has_cr=has_cr)
             if not end:
                 self._tail += chunk[start:]
@@ -244,10 +261,13 @@ class EventStream:
     def _go_on(self, chunk: bytes) -> bytes:
         """Go on with what was cut; return what may pass of it, and of what follows it."""
         tail = self._tail
-        if not tail:  # an event has ended in CR
+        if not tail:  # nothing has come yet, or an event has ended in CR
             if not chunk:
                 return b""
             self._is_cut = False
+            if self._is_first and not chunk.startswith(_BOM[:1]):
+                self._is_first = False
+                return self.feed(chunk)
             if not chunk.startswith(b"\n"):
                 return self._read(chunk)
             return (b"" if self._is_end_withheld else b"\n") + self._read(chunk[1:])
@@ -260,7 +280,8 @@ class EventStream:
         tail.clear()
         self._is_cut = False
         already, self._passed_on = self._passed_on, 0
-        is_withheld = self._handle(event) and not already
+        is_deferred = self._defer_some(event, 0)[0] > 0
+        is_withheld = not is_deferred and self._handle(event) and not already
         if not rest:
             self._note_end(event, is_withheld=is_withheld)
         return (b"" if is_withheld else event[already:]) + self._read(rest)
@@ -286,14 +307,16 @@ class EventStream:
         self._is_end_withheld = is_withheld
 
     def _handle(self, event: bytes) -> bool:
-        """Hand an event over, or leave it unread; return whether it is to be withheld."""
-        if self._defer(event):
-            return False
-        if self._is_first:
-            self._is_first = False
-            event = event.removeprefix(_BOM)
-        name, data = parse_event(event)
+        """Hand an event over; return whether it is to be withheld."""
+        name, data = parse_event(self._without_bom(event))
         return bool(data) and not self._reader.is_over and self._reader.on_event(name, data)
+
+    def _without_bom(self, events: bytes) -> bytes:
+        """Return events without the mark that the first may begin with."""
+        if not self._is_first:
+            return events
+        self._is_first = False
+        return events.removeprefix(_BOM)
 
 
 def _ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:

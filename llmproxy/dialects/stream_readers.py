@@ -6,13 +6,17 @@ stands, and the rest is read no more. Must not know what events mean: that is ea
 """
 
 from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
 
 import msgspec
+from typing_extensions import override
 
-from llmproxy.dialects.answers import refuse_zero
+from llmproxy.dialects.answers import decoded_all, refuse_zero
 from llmproxy.dialects.base import Reading
 from llmproxy.dialects.sse import Splitter, may_tell_error
 from llmproxy.usage import UsageError
+
+E = TypeVar("E", bound=msgspec.Struct)
 
 
 class BaseStreamReader(ABC):
@@ -27,7 +31,7 @@ class BaseStreamReader(ABC):
         """Start with nothing read."""
         self.is_over = False
         self._is_complete = False
-        self._read_bytes = 0
+        self.counted_bytes = 0
         """Of generated text, in what has been read."""
         self._at_end: Reading | None = None
 
@@ -42,7 +46,7 @@ class BaseStreamReader(ABC):
     def seen_bytes(self) -> int:
         """How much generated text has passed."""
         self._catch_up()
-        return self._read_bytes
+        return self.counted_bytes
 
     @property
     def seen_bytes_max(self) -> int:
@@ -51,13 +55,13 @@ class BaseStreamReader(ABC):
         Half more than that is long: the call of a tool counts for 31 bytes where it must have 24
         (`CALL_BYTES`), and an event may have many.
         """
-        return self._read_bytes + self.events.deferred_bytes * 3 // 2
+        return self.counted_bytes + self.events.deferred_bytes * 3 // 2
 
     def reading(self) -> Reading:
         """Return what has been read so far; after the last word it is always the same."""
         if self._at_end is None:
             self._catch_up()  # which may come to the last word
-        return self._at_end or self._make_reading(self._read_bytes)
+        return self._at_end or self._make_reading(self.counted_bytes)
 
     @abstractmethod
     def on_event(self, name: bytes, data: bytes) -> bool:
@@ -83,7 +87,7 @@ class BaseStreamReader(ABC):
         if reading is None or not self._is_believed(reading):
             self._catch_up()  # which may come to an earlier last word: nothing changes behind it
             self._is_complete = True
-            reading = self._make_reading(self._read_bytes)
+            reading = self._make_reading(self.counted_bytes)
             if reading.is_final:
                 reading = msgspec.structs.replace(reading, seen_bytes=0)
         self._at_end, self.is_over = reading, True
@@ -104,4 +108,40 @@ class BaseStreamReader(ABC):
             refuse_zero(reading.usage, self.seen_bytes_max)
         except UsageError:
             return False
+        return True
+
+
+class DeferringStreamReader(BaseStreamReader, Generic[E]):
+    """Reads a stream most events of which may pass unread, and are then read several at once."""
+
+    def __init__(self, decoder: msgspec.json.Decoder[E]) -> None:
+        """Take what reads an event."""
+        super().__init__()
+        self._decoder = decoder
+
+    @override
+    def on_deferred(self, datas: list[bytes]) -> bool:
+        """Take the data of events that have passed unread; see `EventReader`."""
+        events = decoded_all(self._decoder, datas)
+        if events is None or not self._may_wait(events):
+            return False
+        for event in events:
+            self._take(event)
+        return True
+
+    @abstractmethod
+    def _take(self, event: E) -> None:
+        """Take an event that has been read."""
+
+    def _take_one(self, event: E, data: bytes, *, is_whole: bool) -> None:
+        """Take an event; where not all of it could be read, all of it counts as text."""
+        before = self.counted_bytes
+        self._take(event)
+        if not is_whole:
+            generated = self.counted_bytes - before
+            self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
+
+    def _may_wait(self, events: list[E]) -> bool:
+        """Say whether events could pass unread; else each of them has to come by itself."""
+        del events
         return True

@@ -84,7 +84,7 @@ class UnmeteredStreamReader(BaseStreamReader):
     def on_event(self, name: bytes, data: bytes) -> bool:
         """Take an event; none is ever withheld."""
         del name
-        self._read_bytes += len(data)
+        self.counted_bytes += len(data)
         return False
 
     @override

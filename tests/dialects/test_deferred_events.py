@@ -197,19 +197,21 @@ def test_of_a_whole_answer_with_usage_most_is_never_read(name: str, in_one: bool
     reading = reader.reading()
     assert (reading.is_final, reader.is_complete, reader.is_over) == (True, True, True)
     deferred = reader.events.deferred
-    assert len(deferred) > len(case.events) / 3
+    assert b"".join(deferred).count(b"\n\n") > len(case.events) / 3
     assert reader.reading() is reading
     assert reader.seen_bytes > 0  # asked for, it is read
     assert (deferred, reader.events.deferred_bytes) == ([], 0)
     assert reader.reading() is reading
 
 
-def test_no_more_than_so_much_waits() -> None:
+@pytest.mark.parametrize("cut", [0, 500], ids=["whole", "cut"])
+def test_no_more_than_so_much_waits(cut: int) -> None:
     reader = ChunkStreamReader(withholds_usage=False)
     event = data_event({"choices": [{"index": 0, "delta": {"content": "x" * 1000}}]})
     waited = []
+    reader.events.feed(event[:cut])
     for _ in range(200):
-        reader.events.feed(event)
+        reader.events.feed(event[cut:] + event[:cut])
         waited.append(reader.events.deferred_bytes)
         assert sum(map(len, reader.events.deferred)) == waited[-1]
     assert DEFERRED_BYTES_MAX - len(event) < max(waited) <= DEFERRED_BYTES_MAX
@@ -315,7 +317,7 @@ class Kept:
 def test_events_are_told_apart_by_their_lines(begin: bytes, eol: bytes) -> None:
     begin = begin.replace(b"\n", eol)
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"\n"))
+    stream = EventStream(reader, Deferral((b"\n",)))
     for data in (b"{0}", b"{1}"):
         stream.feed(begin + data + eol * 2)
     stream.read_deferred()
@@ -336,7 +338,7 @@ def test_events_with_other_lines_are_taken_apart(odd: bytes) -> None:
     EventStream(whole).feed(b"data: {1}\n\n" + odd)
     for chunks in ([b"data: {1}\n\n", odd], [b"data: {1}\n\n" + odd]):
         reader = Kept()
-        stream = EventStream(reader, Deferral(b"\n\n"))
+        stream = EventStream(reader, Deferral((b"\n\n",)))
         for chunk in chunks:
             stream.feed(chunk)
         stream.read_deferred()
@@ -346,17 +348,54 @@ def test_events_with_other_lines_are_taken_apart(odd: bytes) -> None:
 
 def test_what_was_read_up_to_the_last_word_is_all() -> None:
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"\n\n"))
+    stream = EventStream(reader, Deferral((b"\n\n",)))
     stream.feed(b"data: {1}\n\ndata: {2}\n\ndata: {3}\n\n")
     stream.read_deferred()
     assert [data for _, data in reader.events] == [b"{1}", b"{2}"]
     # … and what had passed before the last word was read counts, though it is read behind it
     reader = Kept()
-    stream = EventStream(reader, Deferral(b"}\n\n", re.compile(b"2")))
+    stream = EventStream(reader, Deferral((b"}\n\n",), re.compile(b"2")))
     for chunk in (b"data: {1}\n\n", b"data: {2}\n\n"):
         stream.feed(chunk)
     stream.read_deferred()
     assert [data for _, data in reader.events] == [b"{2}", b"{1}"]
+
+
+A, MARKED, B = b"data: {1}\n\n", b"data: {2}\n\n", b"data: {3}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("chunk", "handed", "waiting"),
+    [
+        (A + A + MARKED + B + B, [b"{2}"], [A + A, B + B]),
+        (MARKED + A + B + MARKED, [b"{2}"], [A + B]),
+        (A + MARKED + b": x\n\n" + B, [b"{2}"], [A, b": x\n\n" + B]),
+        (A + B + b"data: {3", [], [A + B]),
+        (A + b"data: 4\n\n" + B + b"data: 5\n\n", [b"5"], [A + b"data: 4\n\n" + B]),
+        (b"data: 4\r\n\r\n" + MARKED + A, [b"4", b"{2}"], [A]),
+        (b"\xef\xbb\xbf" + A + MARKED, [b"{2}"], [A]),
+    ],
+)
+def test_of_a_chunk_with_several_events_all_wait_that_may(
+    chunk: bytes, handed: list[bytes], waiting: list[bytes]
+) -> None:
+    """Those before and behind a mark together; what is not at its end comes with the next chunk."""
+    reader = Kept()
+    stream = EventStream(reader, Deferral((b"}\n\n",), re.compile(b"2")))
+    assert stream.feed(chunk) == chunk
+    assert [data for _, data in reader.events] == handed
+    assert stream.deferred == waiting
+
+
+def test_nothing_is_withheld_behind_the_last_word() -> None:
+    usage = data_event({"choices": [], "usage": {"prompt_tokens": 1}})
+    text = data_event({"choices": [{"index": 0, "delta": {"content": "a"}}]})
+    done = b"data: [DONE]\n\n"
+    for chunks in ([text + done + text, usage], [text + done + text + usage]):
+        reader = ChunkStreamReader(withholds_usage=True)
+        passed = b"".join(map(reader.events.feed, chunks))
+        assert passed == b"".join(chunks)
+        assert reader.reading().usage is None
 
 
 def test_pings_and_starts_wait_too() -> None:
@@ -376,11 +415,11 @@ class OneByOne(BaseStreamReader):
 
     def __init__(self) -> None:
         super().__init__()
-        self.events = EventStream(self, Deferral(b"}\n\n"))
+        self.events = EventStream(self, Deferral((b"}\n\n",)))
 
     @override
     def on_event(self, name: bytes, data: bytes) -> bool:
-        self._read_bytes += len(data)
+        self.counted_bytes += len(data)
         return False
 
     @override
