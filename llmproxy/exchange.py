@@ -165,6 +165,7 @@ class Exchange:
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
         except EventTooLargeError as error:
+            answer.close()  # before anything is waited for, as below
             broken = f"{provider.name} was broken off: {error}"
             if isinstance(error, PileTooLargeError):
                 beginning = error.beginning
