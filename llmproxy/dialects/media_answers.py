@@ -132,13 +132,10 @@ class MediaStreamReader(BaseStreamReader, Generic[E]):
         event, is_whole = decoded(self._decoder, data)
         # Some who speak the dialect leave out the one or the other.
         kind = event.type or name.decode("latin-1")
-        is_error = kind == "error" or is_given(event.error)
-        self._has_error = self._has_error or is_error
+        if kind == "error" or is_given(event.error):
+            self._has_error = True
         unread = None if is_whole else self.events.unread_bytes(data)
-        generated = self._generated(event, data, unread)
-        # Whatever else comes was made too, under names that nobody knows.
-        is_made = not (is_error or kind in self._ends)
-        self.counted_bytes += max(generated, int(is_made))
+        self.counted_bytes += self._generated(event, data, unread)
         if is_given(event.usage):
             self._usage = event.usage
         if kind in self._ends:

@@ -133,6 +133,6 @@ _event_decoder = msgspec.json.Decoder(_Event)
 def _generated(event: _Event, data: bytes, unread: int | None) -> int:
     """Return for how much an event counts: sound is what is long, whatever its name."""
     sound_bytes = len(event.audio) if unread is None else unread
-    if not sound_bytes and len(data) > SOUND_BYTES_MIN:
+    if not (sound_bytes or is_given(event.error)) and len(data) > SOUND_BYTES_MIN:
         sound_bytes = len(data)
     return -(-sound_bytes // BYTES_PER_SEEN_BYTE)
