@@ -2,8 +2,9 @@
 
 What has come has been generated, and the provider bills it whether it passes or not: so all of it
 counts before any of it passes, and what ends there is charged by what was read. It is read only
-where more may have been generated than is held. An event that is still going on cannot be read yet:
-of a long one only so much passes as would be held if all of it were text, and the rest at its end.
+where so much may have been generated that the hold should grow. An event that is still going on
+cannot be read yet: of a long one only so much passes as would be held if all of it were text, and
+the rest at its end.
 """
 
 import re
@@ -89,9 +90,10 @@ class Cover:
             passed = self._read_pile(chunk)
         growing = self._growing
         look_at_bytes = growing.look_at_bytes
-        # What is surely held is not counted: that would read all that has passed unread.
+        # To count reads all that has passed unread. So it waits until that may be halfway from
+        # where the hold should grow to its end: then there is still time to ask for more.
         self.is_outgrown = reader.counted_bytes > look_at_bytes or (
-            reader.seen_bytes_max > max(look_at_bytes, growing.held_bytes)
+            reader.seen_bytes_max > (look_at_bytes + max(look_at_bytes, growing.held_bytes)) // 2
             and reader.seen_bytes > look_at_bytes
         )
         return passed

@@ -122,13 +122,35 @@ def test_however_it_comes_all_passes_once_and_in_its_order(size: int, withholds:
     assert b"".join(cover.read(piece) for piece in [*pieces, None]) == whole
 
 
+def dense(size: int) -> bytes:
+    """An event of so much text, and 69 bytes more."""
+    chunk = {"choices": [{"index": 0, "delta": {"content": "a" * size}}]}
+    return b"data: " + json.dumps(chunk).encode() + b"\n\n"
+
+
 def test_text_that_is_surely_held_is_not_even_counted() -> None:
-    """However much of what passed is text, 2,000 bytes of it are held."""
+    """Of 2,000 bytes that are held, 1,500 may have passed before there is a look, and not more.
+
+    By the most that an event can have: half more than it is long.
+    """
     reader = ChunkStreamReader(withholds_usage=False)
     cover = Cover(growing(Scene(), b"hold"), reader, lambda reading: reading.seen_bytes)
-    chunk = {"choices": [{"index": 0, "delta": {"content": "a" * 1250}}]}
-    cover.read(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-    assert 1900 < reader.seen_bytes_max <= 2000
+    cover.read(dense(900))
+    assert 1400 < reader.seen_bytes_max <= 1500
     assert (cover.is_outgrown, reader.counted_bytes) == (False, 0)
-    cover.read(event("a"))
-    assert (cover.is_outgrown, reader.counted_bytes) == (True, 1251)
+    cover.read(dense(50))
+    assert (cover.is_outgrown, reader.counted_bytes) == (False, 950)
+    cover.read(dense(50))
+    assert (cover.is_outgrown, reader.counted_bytes) == (False, 950)
+    cover.read(dense(310))
+    assert (cover.is_outgrown, reader.counted_bytes) == (True, 1310)
+
+
+def test_where_all_is_held_nothing_is_counted() -> None:
+    reader = ChunkStreamReader(withholds_usage=False)
+    hold = growing(Scene(), b"hold")
+    hold.look_at_bytes = 2**63
+    cover = Cover(hold, reader, lambda reading: reading.seen_bytes)
+    for _ in range(9):
+        cover.read(dense(1000))
+    assert (cover.is_outgrown, reader.counted_bytes) == (False, 0)

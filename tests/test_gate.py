@@ -355,7 +355,8 @@ def test_a_stream_asks_for_no_more_than_the_budget_has_left() -> None:
         scene.queue.asked[-1].set_result(1400)
         assert await covering
         assert stream.is_budget_short
-        assert stream.look_at_bytes == 2800  # nothing more is to be had before it ends
+        # Nothing more is to be had before it ends.
+        assert stream.look_at_bytes == stream.held_bytes == 2800
 
     asyncio.run(run())
 

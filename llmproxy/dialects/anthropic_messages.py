@@ -252,7 +252,7 @@ class MessageStreamReader(DeferringStreamReader[_Event]):
             return False
         event, is_whole = decoded(_event_decoder, data)
         if name == b"error":
-            event.type = "error"
+            self._has_error = True
         self._take_one(event, data, is_whole=is_whole)
         if event.type == "message_stop":
             self._end()

@@ -14,8 +14,9 @@ from llmproxy.dialects.answers import (
     text_bytes,
 )
 from llmproxy.dialects.base import Reading
+from llmproxy.dialects.event_lines import may_tell_error
 from llmproxy.dialects.openai_usage import read_reading
-from llmproxy.dialects.sse import Deferral, EventStream, may_tell_error
+from llmproxy.dialects.sse import Deferral, EventStream
 from llmproxy.dialects.stream_readers import DeferringStreamReader
 
 
@@ -81,7 +82,6 @@ _USAGE_CHUNK = re.compile(
 Brackets are few, and looked for more quickly than a name.
 """
 _NO_USAGE_CHUNKS = _CHUNKS._replace(mark=_USAGE_CHUNK)
-_LAST_EVENT = b"\ndata: [DONE]"
 _BEGIN, _BLANK = b"data: ", b"\n\n"
 _TIER = b'"service_tier"'
 
@@ -112,8 +112,6 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         if data == _LAST_WORD:
             self._end()
             return False
-        if name == b"error":
-            self._has_error = True
         chunk, is_whole = decoded(_chunk_decoder, data)
         # Not every chunk with usage is the extra one: some providers put it beside content.
         if self._withholds_usage and chunk.choices == [] and _usage_in(chunk) is not ABSENT:
@@ -123,6 +121,8 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         self._catch_up()
         if self.is_over != was_over:
             return False  # the last word was among what had passed
+        if name == b"error":
+            self._has_error = True
         self._take_one(chunk, data, is_whole=is_whole)
         return False
 
@@ -138,8 +138,10 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         """Read what has passed unread, and then what was withheld behind it."""
         withheld, self._withheld = self._withheld, None
         super()._catch_up()
-        if withheld is not None:
-            self._take(withheld)
+        found, self._withheld = self._withheld, None
+        for chunk in (found, withheld):
+            if chunk is not None:
+                self._take(chunk)
 
     @override
     def _make_reading(self, seen_bytes: int) -> Reading:
@@ -166,7 +168,7 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         if may_tell_error(unread):
             return None
         # Where usage is withheld, the last word has a mark and is never left unread.
-        if not self._withholds_usage and _LAST_EVENT in unread:
+        if not self._withholds_usage and _LAST_WORD in unread:
             return None
         tier = last.service_tier
         if not is_given(tier):

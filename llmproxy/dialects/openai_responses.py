@@ -236,7 +236,7 @@ class ResponseStreamReader(DeferringStreamReader[_Event]):
             return False
         event, is_whole = decoded(_event_decoder, data)
         if name == b"error":
-            event.type = "error"
+            self._has_error = True
         self._take_one(event, data, is_whole=is_whole)
         if event.type in _LAST:
             self._end()

@@ -12,6 +12,14 @@ of most streams nobody asks.
 import re
 from typing import NamedTuple, Protocol
 
+from llmproxy.dialects.event_lines import (
+    END_BYTES_MAX,
+    datas_of,
+    end_of_event,
+    ordinary,
+    parse_event,
+)
+
 HELD_BACK_BYTES_MAX = 16 * 1024
 """A usage chunk is smaller than this; a longer unfinished event is passed on as it comes."""
 EVENT_BYTES_MAX = 64 * 1024 * 1024
@@ -19,11 +27,6 @@ EVENT_BYTES_MAX = 64 * 1024 * 1024
 DEFERRED_BYTES_MAX = 32 * 1024
 """So much waits at most until it is read."""
 
-_EVENT_END = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
-_END_BYTES_MAX = 4
-_ERROR = re.compile(rb'error(?:(?<="error)"(?!\s*:\s*null)|(?<=event: error)|(?<=event:error))')
-"""A member, or the name of an event; within a text the quotes would have backslashes."""
-_NAME, _DATA = b"event: ", b"data: "
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -55,8 +58,8 @@ class EventReader(Protocol):
 class Deferral(NamedTuple):
     """How chunks look that may pass unread: whole events, of the kinds that need not be read yet.
 
-    The last word of an answer, whose hold ends before it passes, and what is to be withheld must
-    not be among them. None may, by default.
+    What is to be withheld must not be among them, nor should the last word of an answer, whose hold
+    ends before it passes. None may, by default.
     """
 
     ends: tuple[bytes, ...] = ()
@@ -158,13 +161,13 @@ class EventStream:
         if self._is_cut:
             passed = self._go_on(chunk)
         elif chunk.endswith(self._ends) and (self._mark is None or self._mark(chunk) is None):
-            # As `_defer` does, whose call would cost as much again.
+            # As `_may_wait` and `_defer`, whose calls would cost as much again.
             self.deferred.append(chunk)
             self.deferred_bytes += len(chunk)
             if self.deferred_bytes > DEFERRED_BYTES_MAX:
                 self.read_deferred()
             return chunk
-        elif (event := _ordinary(chunk)) is not None:
+        elif (event := ordinary(chunk)) is not None:
             name, data = event
             if not data or self._reader.is_over:
                 return chunk
@@ -173,8 +176,15 @@ class EventStream:
             passed = self._read(chunk)
         return passed if self._holds_back else chunk
 
+    def _may_wait(self, event: bytes) -> bool:
+        """Say whether a whole event may pass unread."""
+        if not event.endswith(self._ends):
+            return False
+        return self._mark is None or self._mark(event) is None
+
     def _defer(self, events: bytes) -> None:
         """Leave whole events unread, which are of the kinds that may be."""
+        events = self._without_bom(events)
         self.deferred.append(events)
         self.deferred_bytes += len(events)
         if self.deferred_bytes > DEFERRED_BYTES_MAX:
@@ -194,7 +204,7 @@ class EventStream:
             if ends_at >= 0:
                 rest = ends_at + len(end)
         if rest > start:
-            self._defer(self._without_bom(chunk[start:rest]))
+            self._defer(chunk[start:rest])
         return rest, marked_at
 
     def read_deferred(self) -> None:
@@ -204,7 +214,7 @@ class EventStream:
         events = b"".join(self.deferred)
         self.deferred.clear()
         self.deferred_bytes = 0
-        datas = _datas(events)
+        datas = datas_of(events)
         if datas is None or not self._reader.on_deferred(datas):
             self._read_each(events)
 
@@ -245,7 +255,7 @@ class EventStream:
             if start > marked_at:
                 start, marked_at = self._defer_some(chunk, start)
                 continue
-            end = _end_of_event(chunk, start, has_cr=has_cr)
+            end = end_of_event(chunk, start, has_cr=has_cr)
             if not end:
                 self._tail += chunk[start:]
                 self._is_cut = True
@@ -265,7 +275,7 @@ class EventStream:
         self._is_at_end = False  # they are whole, whatever has come behind them
         start = 0
         while start < len(events) and self._reader.is_over == was_over:
-            end = _end_of_event(events, start, has_cr=True) or len(events)
+            end = end_of_event(events, start, has_cr=True) or len(events)
             name, data = parse_event(events[start:end])
             if data:
                 self._reader.on_event(name, data)
@@ -285,17 +295,20 @@ class EventStream:
             if not chunk.startswith(b"\n"):
                 return self._read(chunk)
             return (b"" if self._is_end_withheld else b"\n") + self._read(chunk[1:])
-        searched = max(0, len(tail) - _END_BYTES_MAX)
+        searched = max(0, len(tail) - END_BYTES_MAX)
         tail += chunk
-        end = _end_of_event(tail, searched, has_cr=True)
+        end = end_of_event(tail, searched, has_cr=True)
         if not end:
             return self._wait()
         event, rest = bytes(tail[:end]), bytes(tail[end:])
         tail.clear()
         self._is_cut = False
         already, self._passed_on = self._passed_on, 0
-        is_deferred = self._defer_some(event, 0)[0] > 0
-        is_withheld = not is_deferred and self._handle(event) and not already
+        is_withheld = False
+        if self._may_wait(event):
+            self._defer(event)
+        else:
+            is_withheld = self._handle(event) and not already
         if not rest:
             self._note_end(event, is_withheld=is_withheld)
         return (b"" if is_withheld else event[already:]) + self._read(rest)
@@ -331,73 +344,3 @@ class EventStream:
             return events
         self._is_first = False
         return events.removeprefix(_BOM)
-
-
-def _ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:
-    """Return the name and data of a chunk that is one event with one line of data, and no more.
-
-    A line of comment has no data. None for any other chunk, which has to be taken apart.
-    """
-    if not chunk.endswith(b"\n\n") or chunk.find(b"\r") >= 0:
-        return None
-    name, begins = b"", 6
-    if chunk.startswith(b":") and chunk.find(b"\n") == len(chunk) - 2:
-        return name, b""
-    if chunk.startswith(b"event: "):
-        line = chunk.find(b"\n")
-        name, begins = chunk[7:line].strip(), line + 7
-    data = chunk[begins:-2]
-    if not data or data.find(b"\n") >= 0 or not chunk.startswith(b"data: ", begins - 6):
-        return None
-    return name, data
-
-
-def may_tell_error(events: bytes) -> bool:
-    """Say whether one of several events may tell of an error, by its name or in its data."""
-    return _ERROR.search(events) is not None
-
-
-def _datas(events: bytes) -> list[bytes] | None:
-    """Return the data of events that have one line of it, and before that their name or nothing.
-
-    None where any has other lines, or may be named an error, and so has to be taken apart.
-    """
-    blank = b"\r\n\r\n" if events.endswith(b"\r\n\r\n") else b"\n\n"
-    if events.startswith(_DATA):
-        datas = events[len(_DATA) : -len(blank)].split(blank + _DATA)
-        lines = 2 * len(datas)
-    elif events.startswith(_NAME) and not may_tell_error(events):
-        named = events[len(_NAME) : -len(blank)].split(blank + _NAME)
-        datas = [event.partition(b"\n" + _DATA)[2] for event in named]
-        lines = 3 * len(datas)
-    else:
-        return None
-    if events.count(b"\n") != lines:
-        return None
-    is_crlf = len(blank) > len(b"\n\n")
-    has_other_cr = events.count(b"\r") != lines if is_crlf else events.find(b"\r") >= 0
-    return None if has_other_cr else datas
-
-
-def _end_of_event(written: bytes | bytearray, start: int, *, has_cr: bool) -> int:
-    """Return where the event that begins at `start` ends; 0 where it does not."""
-    if not has_cr:
-        end = written.find(b"\n\n", start)
-        return 0 if end < 0 else end + 2
-    match = _EVENT_END.search(written, start)
-    return 0 if match is None else match.end()
-
-
-def parse_event(event: bytes) -> tuple[bytes, bytes]:
-    """Return an event's name and its data lines joined by newlines."""
-    lines = event.split(b"\n") if b"\r" not in event else event.splitlines()
-    if lines[0][:6] == b"data: " and not any(lines[1:]):
-        return b"", lines[0][6:]
-    name = b""
-    data: list[bytes] = []
-    for line in lines:
-        if line.startswith(b"data:"):
-            data.append(line[6:] if line[5:6] == b" " else line[5:])
-        elif line.startswith(b"event:"):
-            name = line[6:].strip()
-    return name, data[0] if len(data) == 1 else b"\n".join(data)

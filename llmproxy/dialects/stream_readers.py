@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from llmproxy.dialects.answers import decoded_all, refuse_zero
 from llmproxy.dialects.base import Reading
-from llmproxy.dialects.sse import Splitter, may_tell_error
+from llmproxy.dialects.event_lines import may_tell_error
+from llmproxy.dialects.sse import Splitter
 from llmproxy.usage import UsageError
 
 E = TypeVar("E", bound=msgspec.Struct)
@@ -93,7 +94,12 @@ class BaseStreamReader(ABC):
         self.events.read_deferred()
 
     def _end(self) -> None:
-        """Take the last word. What has passed unread is read only where it may change the bill."""
+        """Take the last word. What has passed unread is read only where it may change the bill.
+
+        One that is read later, though it passed before, changes nothing any more.
+        """
+        if self._at_end is not None:
+            return
         self._is_complete = True
         reading = self._read_at_end(b"".join(self.events.deferred))
         if reading is None or not self._is_believed(reading):
@@ -146,12 +152,16 @@ class DeferringStreamReader(BaseStreamReader, Generic[E]):
         """Take an event that has been read."""
 
     def _take_one(self, event: E, data: bytes, *, is_whole: bool) -> None:
-        """Take an event; where not all of it could be read, all of it counts as text."""
+        """Take an event; where not all of it could be read, all of it counts as text.
+
+        Mended JSON may be longer than it was, and counts for no more than `seen_bytes_max`.
+        """
         before = self.counted_bytes
         self._take(event)
         if not is_whole:
             generated = self.counted_bytes - before
             self.counted_bytes = before + max(generated, self.events.unread_bytes(data))
+        self.counted_bytes = min(self.counted_bytes, before + len(data) * 3 // 2)
 
     def _may_wait(self, events: list[E]) -> bool:
         """Say whether events could pass unread; else each of them has to come by itself."""

@@ -10,6 +10,7 @@ from llmproxy.dialects.gemini_contents import STREAM, GeminiContents
 from llmproxy.dialects.openai_chunks import ChunkStreamReader
 from llmproxy.dialects.openai_responses import ResponseStreamReader
 from llmproxy.dialects.stream_readers import BaseStreamReader
+from llmproxy.usage import Leg, Usage
 from tests.support.answers import anthropic_stream, anthropic_usage, data_event, named_event
 
 DONE = b"data: [DONE]\n\n"
@@ -206,3 +207,76 @@ def test_what_breaks_off_before_anything_came_was_not() -> None:
     assert (reader.is_complete, reader.reading().seen_bytes) == (False, 0)
     failed = fed(ResponseStreamReader(), named_event("response.failed", response={"model": "m"}))
     assert (failed.is_complete, failed.reading().seen_bytes) == (True, 0)
+
+
+@pytest.mark.parametrize("done", [DONE, b"data:[DONE]\n\n"])
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_usage_behind_a_last_word_that_passed_unread_is_no_bill(
+    done: bytes, is_asked: bool
+) -> None:
+    reader = chat(text("abc", usage=FEW))
+    if is_asked:
+        assert reader.seen_bytes == 3
+    fed(reader, done + text("d", usage=MANY) + DONE)
+    reading = reader.reading()
+    assert (reading.usage, reader.seen_bytes) == (Usage((Leg(input=10, output=2),)), 3)
+    assert reader.reading() == reading
+
+
+def test_an_error_behind_it_is_none() -> None:
+    reader = chat(text("abc", usage=FEW), DONE + text("d"), b"event: error\ndata: {}\n\n")
+    assert not reader.reading().has_error
+
+
+def test_what_is_named_an_error_is_still_what_it_is() -> None:
+    """Its usage counts, and that it is the last."""
+    failed = {"model": "m", "usage": {"input_tokens": 7, "output_tokens": 2}}
+    event = named_event("response.failed", response=failed)
+    named = event.replace(b"event: response.failed", b"event: error")
+    responses = fed(ResponseStreamReader(), named)
+    assert (responses.is_over, responses.reading().is_final) == (True, True)
+    start, *_, delta, stop = anthropic_stream(usage=anthropic_usage(10, 1))
+    named = delta.replace(b"event: message_delta", b"event: error")
+    messages = fed(MessageStreamReader(), start, named, stop)
+    assert (messages.reading().is_final, messages.reading().has_error) == (True, True)
+
+
+@pytest.mark.parametrize("spaces", ["", "  "])
+def test_an_event_has_the_name_error_if_that_is_all_of_it(spaces: str) -> None:
+    """One space belongs to the line, more to the name (WHATWG)."""
+    event = b"event:%b error\n" % spaces.encode() + text("a")
+    unread, plain = (ChunkStreamReader(withholds_usage=False) for _ in "ab")
+    plain.events.defer_nothing()
+    for reader in (unread, plain):
+        assert fed(reader, event, DONE).reading().has_error == (not spaces)
+
+
+def test_mended_json_counts_for_no_more_than_it_was() -> None:
+    call = b'"functionCall":{"name":"f","args":{"a":NaN,"b":[%b]}}' % b",".join([b"1e15"] * 500)
+    event = b'data: {"candidates":[{"content":{"parts":[{%b}]}}]}\n\n' % call
+    reader = gemini(event)
+    most = reader.seen_bytes_max
+    assert 2500 < reader.seen_bytes <= most
+
+
+def test_a_usage_chunk_that_waited_unseen_counts_with_what_waits() -> None:
+    """Its blanks hide it; it is read with a lone CR, one by one, and then withheld."""
+    hidden = counted(MANY).replace(b'"choices":[]', b'"choices":  []')
+    reader = chat(b"id: 1\n" + text("a"), hidden, withholds=True)
+    assert reader.reading() == reader.reading()
+    assert reader.reading().raw_usage == json.dumps(MANY, separators=(",", ":")).encode()
+
+
+def test_a_last_word_that_is_read_later_changes_nothing_any_more() -> None:
+    """It passed unread, as it lacks what a last word has."""
+    usage = {"input_tokens": 7, "output_tokens": 2}
+    completed = named_event("response.completed", response={"model": "m", "usage": usage})
+    reader = fed(ResponseStreamReader(), named_event("response.failed"), completed)
+    told = reader.reading()
+    assert (reader.seen_bytes, reader.reading(), told.is_final) == (0, told, True)
+
+
+def test_words_that_are_named_an_error_are_one() -> None:
+    delta = named_event("response.output_text.delta", delta="abc")
+    named = delta.replace(b"event: response.output_text.delta", b"event: error")
+    assert fed(ResponseStreamReader(), named).reading().has_error

@@ -346,6 +346,18 @@ def test_events_with_other_lines_are_taken_apart(odd: bytes) -> None:
         assert reader.several == []
 
 
+@pytest.mark.parametrize("odd", [b"data: {0\r}\r\n\r\n", b"data: \r{0}\r\n\r\n"])
+def test_a_lone_cr_ends_a_line_also_where_lines_end_in_crlf(odd: bytes) -> None:
+    whole, waiting = Kept(), Kept()
+    for reader, ends in ((whole, ()), (waiting, (b"\r\n\r\n",))):
+        stream = EventStream(reader, Deferral(ends))
+        for event in (b"data: {1}\r\n\r\n", odd):
+            stream.feed(event)
+        stream.read_deferred()
+    assert waiting.events == whole.events
+    assert waiting.several == []
+
+
 def test_what_was_read_up_to_the_last_word_is_all() -> None:
     reader = Kept()
     stream = EventStream(reader, Deferral((b"\n\n",)))
@@ -374,6 +386,7 @@ A, MARKED, B = b"data: {1}\n\n", b"data: {2}\n\n", b"data: {3}\n\n"
         (A + b"data: 4\n\n" + B + b"data: 5\n\n", [b"5"], [A + b"data: 4\n\n" + B]),
         (b"data: 4\r\n\r\n" + MARKED + A, [b"4", b"{2}"], [A]),
         (b"\xef\xbb\xbf" + A + MARKED, [b"{2}"], [A]),
+        (b"2\n\n" + A, [], [A]),
     ],
 )
 def test_of_a_chunk_with_several_events_all_wait_that_may(

@@ -239,3 +239,16 @@ def test_it_is_told_how_much_has_passed_of_what_has_not_ended(holds_back: bool) 
 
 def test_what_hands_everything_over_at_once_has_nothing_open() -> None:
     assert sse.Undeferred().open_bytes == 0
+
+
+def test_every_byte_passes_of_an_event_cut_behind_one_that_was_too_long_to_be_held_back() -> None:
+    long = b"data: " + b"x" * (HELD_BACK_BYTES_MAX + 4000) + b"\n\n"
+    after = b"data: 1\n\n"
+    chunks = (long[:18_000], long[18_000:], after[:3], after[3:])
+    assert Splitter(holds_back=True).run(*chunks) == long + after
+
+
+def test_a_withheld_event_takes_only_the_end_of_its_own_lines_with_it() -> None:
+    """It ends in CR, which a LF may follow, but not where another event has come between."""
+    chunks = (USAGE[:40], USAGE[40:] + b"\r\rdata: {}\n\n", b"\ndata: {}\n\n")
+    assert Splitter(holds_back=True).run(*chunks) == b"data: {}\n\n\ndata: {}\n\n"
