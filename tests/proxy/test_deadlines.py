@@ -16,6 +16,7 @@ from tests.support.answers import (
     plain,
     silent,
 )
+from tests.support.limits import limit_key
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Handler, Out, SeenRequest
 
@@ -168,6 +169,22 @@ def test_the_whole_hold_is_paid_where_hidden_reasoning_may_have_been_made(
     nanousd = (len(body) // 3 + 600) * hold[0] + 100 * hold[1]
     row = hasty_site.assert_paid(visitor, state="settled", basis="hold", nanousd=nanousd)
     assert row["hold_nanousd"] == nanousd
+
+
+def test_of_a_whole_hold_its_input_and_its_output_count_for_the_limit_of_tokens(
+    hasty_site: Site,
+) -> None:
+    """They may all have been generated: the limit is reached by exactly so many."""
+    hasty_site.stub.handle = endless
+    body = chat(model="o3", stream=True)
+    most = len(body) // 3 + 600 + 100
+    for limit, status in ((most, 429), (most + 1, 200)):
+        visitor = hasty_site.visitor()
+        limit_key(hasty_site.books, visitor.name, tokens_per_minute=limit)
+        leave_after_first_bytes(hasty_site.send(visitor, CHAT, body))
+        assert hasty_site.ended(visitor)["basis"] == "hold"
+        with hasty_site.send(visitor, CHAT, body) as client:
+            assert client.recv_head().status == status
 
 
 def test_a_drain_of_a_reasoning_model_that_ends_in_time_is_exact(hasty_site: Site) -> None:

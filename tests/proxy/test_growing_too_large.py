@@ -8,7 +8,7 @@ from llmproxy.cover import PIECE_BYTES
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.proxy.test_growing_piles import Pile
-from tests.support.answers import openai_chat_stream
+from tests.support.answers import openai_chat_stream, openai_usage
 
 EVENT_BYTES_MAX = 8000
 LOWERED = f"""
@@ -45,3 +45,17 @@ def test_events_that_were_whole_before_one_without_an_end_pass(site: Site) -> No
     passed = got.body.partition(b"\n\nevent: error")[0]
     assert len(passed) > len(whole) - PIECE_BYTES - 300
     assert whole.startswith(passed)
+
+
+def test_an_answer_that_is_whole_passes_though_one_without_an_end_follows(site: Site) -> None:
+    """What comes behind the last word counts for nothing, and takes nothing back."""
+    events = openai_chat_stream([" word"] * 60, usage=openai_usage(10, 60))
+    whole = b"".join(events)
+    comment = b": " + b"x" * PIECE_BYTES + b"\n\n"  # fills the piece that the last word is in
+    site.stub.handle = Pile([whole, comment, b"data: " + b"x" * (EVENT_BYTES_MAX + 1)])
+    ann = site.visitor()
+    asked = {"stream_options": {"include_usage": True}}
+    got = site.ask(ann, CHAT, chat(stream=True, max_tokens=4000, **asked))
+    assert got.clean_end
+    assert got.body.startswith(whole)
+    site.assert_paid(ann, state="settled", basis="usage", nanousd=10 * 2500 + 60 * 10_000)
