@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_speed_that_was_asked_for_is_charged_though_the_answer_does_not_repeat
     ],
 )
 def test_a_region_that_was_asked_for_is_charged_unless_the_answer_tells_another(
-    site: Site, reported: dict[str, str], input_rate: int, output_rate: int
+    site: Site, reported: dict[str, Any], input_rate: int, output_rate: int
 ) -> None:
     site.stub.handle = plain(anthropic_message(usage=anthropic_usage(1000, 200, **reported)))
     visitor = site.visitor()
