@@ -86,7 +86,17 @@ class Bill:
         usage = estimated(reading, input_tokens, quote.output_tokens, image_tokens, images_asked)
         if reading.usage is None:
             usage = with_likely_units(usage, quote.facts)
-        return self._as_asked(usage)
+        return self._dearer(self._as_asked(usage))
+
+    def _dearer(self, usage: Usage) -> Usage:
+        """Return a usage without the cost that was told on the way, if what has come costs more.
+
+        The provider goes on counting behind it, and some begin with 0.
+        """
+        if usage.provider_cost is None:
+            return usage
+        by_tokens = msgspec.structs.replace(usage, provider_cost=None)
+        return max(usage, by_tokens, key=lambda one: self.price(one).nanousd)
 
     def price(self, usage: Usage) -> Cost:
         """Return what a usage costs at the prices of the hold."""

@@ -82,7 +82,7 @@ class Cover:
         if self._pieces:
             self._pieces = []
         if chunk is None:
-            passed = bytes(self._kept) + reader.events.finish()
+            passed = self.finish()
         elif len(chunk) <= PIECE_BYTES:
             passed = self._read_piece(chunk)
         else:
@@ -94,6 +94,12 @@ class Cover:
             reader.seen_bytes_max > max(look_at_bytes, growing.held_bytes)
             and reader.seen_bytes > look_at_bytes
         )
+        return passed
+
+    def finish(self) -> bytes:
+        """Tell the reader of the stream's end; return all that has not passed yet."""
+        passed = bytes(self._kept) + self._reader.events.finish()
+        self._kept.clear()
         return passed
 
     def _read_piece(self, piece: bytes) -> bytes:

@@ -39,8 +39,8 @@ def credit(
             or too long, or was used for another wallet or amount.
     """
     if amount_nanousd <= 0:
-        msg = "A credit must be above zero. To take money back: llmproxy credits adjust"
-        raise RefusedError(msg)
+        msg = "A credit must be above zero; to take money back, correct the balance"
+        raise RefusedError(msg, command="llmproxy credits adjust")
     if idempotency_key is not None:
         # A blank one comes of an unset variable, and would swallow all credits but the first.
         if not idempotency_key.strip() or len(idempotency_key) > IDEMPOTENCY_KEY_CHARS_MAX:

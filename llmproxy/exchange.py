@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from llmproxy.attempts import Attempts, ClientLeftError, unreachable
-from llmproxy.cover import NotCoveredError, PileTooLargeError, make_cover
+from llmproxy.cover import Cover, NotCoveredError, PileTooLargeError, make_cover
 from llmproxy.dialects.base import Reading, StreamReader
 from llmproxy.dialects.large_answers import LargeAnswer
 from llmproxy.dialects.sse import EventTooLargeError
@@ -158,13 +158,15 @@ class Exchange:
         headers = [(n, v) for n, v in self._passed_headers(answer) if n != b"cache-control"]
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
         self._start(answer.status, headers)
+        cover = make_cover(self._services, self._order, reader)
         broken: str | None = None
         rest = beginning = b""
         try:
-            rest = await self._pass_events(answer, reader)
+            rest = await self._pass_events(answer, reader, cover)
         except UpstreamError as error:
             broken = f"{provider.name} broke off: {error}"
         except EventTooLargeError as error:
+            answer.close()  # before anything is waited for, as below
             broken = f"{provider.name} was broken off: {error}"
             if isinstance(error, PileTooLargeError):
                 beginning = error.beginning
@@ -174,7 +176,7 @@ class Exchange:
             await self._finish_broken(refusal.error, refusal.beginning)
             return
         if broken is not None:
-            rest = reader.events.finish()
+            rest = reader.events.finish() if cover is None else cover.finish()
         reading = reader.reading()
         if broken is None and not (reader.is_complete or reading.has_error):
             broken = f"{provider.name} ended the stream before the answer was complete"
@@ -187,7 +189,9 @@ class Exchange:
             self._attempts.note_broken(broken)
             await self._finish_broken(self._interrupted(broken), beginning)
 
-    async def _pass_events(self, answer: Answer, reader: StreamReader) -> bytes:
+    async def _pass_events(
+        self, answer: Answer, reader: StreamReader, cover: Cover | None
+    ) -> bytes:
         """Pass events on, each only when the hold covers what has been generated.
 
         Returns what is left for the end, which must not leave before the hold's own end.
@@ -197,7 +201,6 @@ class Exchange:
             EventTooLargeError: it sends what must not be kept.
             NotCoveredError: the hold cannot grow any more.
         """
-        cover = make_cover(self._services, self._order, reader)
         while True:
             chunk = await self.times.next_chunk(answer.next_chunk())
             if cover is not None:

@@ -1,20 +1,23 @@
 """Owns what lists show of a user's API keys: those that work and those that ended, page by page.
 
-Every function is `f(tx, …)` over an open transaction. None of them goes through the keys of others,
-nor through all that the user ever had, but for counting and passing over them in an index.
+What reads the database is `f(tx, …)` over an open transaction. None of it goes through the keys of
+others, nor through all that the user ever had, but for counting and passing over them in an index.
 """
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 from llmproxy.accounts import ApiKey, User, find_api_key
 from llmproxy.storage.database import Tx
 
+Key = TypeVar("Key")
 
-class KeyPage(NamedTuple):
-    """One page of a list of API keys."""
 
-    keys: list[ApiKey]
+class KeyPage(NamedTuple, Generic[Key]):
+    """One page of a list of keys."""
+
+    keys: list[Key]
     total: int
     """How many the list has."""
     number: int
@@ -32,12 +35,30 @@ class KeyPage(NamedTuple):
         return self.first + len(self.keys) - 1
 
     @property
+    def is_all(self) -> bool:
+        """Say whether the list has no other page."""
+        return len(self.keys) == self.total
+
+    @property
     def has_next(self) -> bool:
         """Say whether another page follows."""
         return self.last < self.total
 
 
-def page_of_live_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max: int) -> KeyPage:
+def page_of(keys: Sequence[Key], number: int, *, rows_max: int) -> KeyPage[Key]:
+    """Return a page of keys that are all at hand.
+
+    The last one, where there are not so many as `number`.
+    """
+    span = _span(number, len(keys), rows_max)
+    offset = span["offset"]
+    shown = list(keys[offset : offset + rows_max])
+    return KeyPage(shown, len(keys), _number(span), rows_max)
+
+
+def page_of_live_keys(
+    tx: Tx, user: User, number: int, *, now_ms: int, rows_max: int
+) -> KeyPage[ApiKey]:
     """Return a page of the API keys that work, the newest first.
 
     The last one, where there are not so many as `number`.
@@ -52,7 +73,9 @@ def page_of_live_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max:
     return _page(tx, user, ids, total, span)
 
 
-def page_of_ended_keys(tx: Tx, user: User, number: int, *, now_ms: int, rows_max: int) -> KeyPage:
+def page_of_ended_keys(
+    tx: Tx, user: User, number: int, *, now_ms: int, rows_max: int
+) -> KeyPage[ApiKey]:
     """Return a page of the API keys that do not work any more, the one that ended last first.
 
     The last page, where there are not so many as `number`.
@@ -75,10 +98,15 @@ def _span(number: int, total: int, rows_max: int) -> dict[str, int]:
     return {"limit": rows_max, "offset": (number - 1) * rows_max}
 
 
-def _page(tx: Tx, user: User, ids: sqlite3.Cursor, total: int, span: dict[str, int]) -> KeyPage:
+def _number(span: dict[str, int]) -> int:
+    return span["offset"] // span["limit"] + 1
+
+
+def _page(
+    tx: Tx, user: User, ids: sqlite3.Cursor, total: int, span: dict[str, int]
+) -> KeyPage[ApiKey]:
     found = [find_api_key(tx, user, row[0]) for row in ids.fetchall()]
-    number = span["offset"] // span["limit"] + 1
-    return KeyPage([key for key in found if key], total, number, span["limit"])
+    return KeyPage([key for key in found if key], total, _number(span), span["limit"])
 
 
 def count_live_keys(tx: Tx, user: User, *, now_ms: int, name: str | None = None) -> int:

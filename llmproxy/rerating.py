@@ -14,7 +14,7 @@ import msgspec
 
 from llmproxy.catalog import Catalog, Model
 from llmproxy.clock import arrival_ms
-from llmproxy.pricing import PricedModel, price
+from llmproxy.pricing import INSTEAD_OF_TOKENS, UNITS, PricedModel, price
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
@@ -32,6 +32,7 @@ class Why(Enum):
 
     NO_MODEL = "the other catalog has no such model: they would be refused"
     NO_LEG_MODEL = "another model did a part, and the other catalog does not have it"
+    OTHER_MEASURE = "the other catalog bills the model by what their usage does not tell"
     BY_HOLD = "charged by the hold: how many tokens there were is not known"
     CUT_OFF = "cut off when the server stopped: how many tokens there were is not known"
     PRUNED = "their details were pruned"
@@ -231,7 +232,14 @@ def _price_again(usage: Usage, charge: _Charge, catalog: Catalog) -> int | Why:
         model_multiplier_micro=asked.multiplier_micro,
         other_model=others.__getitem__,
     )
+    if charge.cost_nanousd and not cost.nanousd and _is_billed_by_units(asked):
+        return Why.OTHER_MEASURE  # while it runs it would be estimated
     return cost.nanousd
+
+
+def _is_billed_by_units(model: Model) -> bool:
+    rates = model.prices.rates
+    return any(getattr(rates, UNITS[name].rate) for name in INSTEAD_OF_TOKENS)
 
 
 def _usage(charge: _Charge) -> Usage | Why:

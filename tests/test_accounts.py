@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from llmproxy.errors import NotFoundError, RefusedError
 from llmproxy.storage.database import AdminDatabase, Tx
 from llmproxy.vault import hash_api_key
 from tests.support.books import NOW_MS
+from tests.support.planned import Planned
 
 
 @pytest.fixture
@@ -101,6 +103,26 @@ def test_keys_that_ended_lately_are_known_for_what_they_began_and_let_nobody_in(
     assert not authentication.has_api_keys
     authentication.publish({b"": msgspec.structs.replace(*ended.values(), ends_at_ms=NEVER_MS)})
     assert authentication.has_api_keys
+
+
+def test_keys_that_ended_are_not_gone_through_for_those_that_work(
+    database: AdminDatabase, tmp_path: Path
+) -> None:
+    """All are read anew at each change of a user, key or provider; rows of keys are kept."""
+    with database.write() as tx:
+        user = accounts.create_user(tx, "ann", now_ms=NOW_MS)
+        for number in range(50):
+            accounts.create_api_key(tx, user, f"ended-{number}", now_ms=NOW_MS)
+            accounts.revoke_api_key(tx, user, f"ended-{number}", now_ms=NOW_MS)
+        api_key = accounts.create_api_key(tx, user, "laptop", now_ms=NOW_MS)
+        planned = Planned(tx, tmp_path / "data" / "llmproxy.db")
+        ptx: Any = planned
+        found = accounts.load_principals(ptx, now_ms=NOW_MS + 1)
+        planned.close()
+    assert list(found) == [hash_api_key(api_key)]
+    (plan,) = (steps for sql, steps in planned.plans.items() if "api_keys.hash" in sql)
+    (step,) = (step for step in plan if " api_keys" in step)
+    assert step == "SEARCH api_keys USING INDEX api_keys_end (user_id=? AND ends_at_ms>?)"
 
 
 def test_a_disabled_users_keys_are_known_as_such(database: AdminDatabase) -> None:

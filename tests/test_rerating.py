@@ -118,6 +118,15 @@ def test_another_model_s_part_is_priced_as_that_model(book: Book) -> None:
     assert found.left_out == {Why.NO_LEG_MODEL: Sum(1, 1000, 0)}
 
 
+def test_tokens_say_nothing_of_what_a_model_costs_by_time(book: Book) -> None:
+    book.settled(Leg(input=1000))
+    by_time = {"mode": "audio", "in_price": "0", "out_price": "0", "prices": {"audio_hour": "1"}}
+    found = rerated(book, catalog(gpt_test=by_time))
+    assert found.left_out == {Why.OTHER_MEASURE: Sum(1, 3_000_000, 0)}
+    free = {"in_price": "0", "out_price": "0"}
+    assert rerated(book, catalog(gpt_test=free)).total == Sum(1, 3_000_000, 0)
+
+
 def test_what_cannot_be_rated_is_counted_by_its_reason(book: Book) -> None:
     book.settled(Leg(input=1000))
     assert rerated(book, catalog()).left_out == {Why.NO_MODEL: Sum(1, 3_000_000, 0)}

@@ -14,21 +14,25 @@ from llmproxy.storage.database import Tx
 
 
 class AskedPages(NamedTuple):
-    """Which pages of the two tables an address asks for, counted from 1."""
+    """Which pages of its tables an address asks for, by the address's own names, from 1."""
 
-    live: int = 1
+    page: int = 1
+    """Of the keys that work; of a list without those that ended, of all."""
     ended: int | None = None
     """None where it does not ask for those: the first is there for whoever unfolds them."""
 
     def query(self, **other: int) -> str:
         """Return the end of an address that asks for these pages, or `other` ones by their names.
 
-        The names are those of the address, see `read_asked_pages`.
+        It names a page in any case: by that a button knows on which list it was pressed.
         """
-        pages = {"page": self.live}
-        if self.ended is not None:
-            pages["ended"] = self.ended
+        pages = {name: number for name, number in self._asdict().items() if number is not None}
         return f"?{urlencode(pages | other)}"
+
+    @property
+    def place(self) -> str:
+        """The end of an address that leads back here; empty where it would do without."""
+        return "" if self == AskedPages() else self.query()
 
 
 class KeyRow(NamedTuple):
@@ -44,7 +48,7 @@ class KeyTable(NamedTuple):
     """A page of API keys."""
 
     rows: list[KeyRow]
-    page: KeyPage
+    page: KeyPage[ApiKey]
 
 
 class KeyTables(NamedTuple):
@@ -68,10 +72,10 @@ def read_tables(
     """Return a page of each table, of at most so many rows."""
     days = reports.last_used_days(tx, user.id)
 
-    def table(page: KeyPage) -> KeyTable:
+    def table(page: KeyPage[ApiKey]) -> KeyTable:
         return KeyTable([make_row(key, days, now_ms) for key in page.keys], page)
 
-    live = key_lists.page_of_live_keys(tx, user, asked.live, now_ms=now_ms, rows_max=live_max)
+    live = key_lists.page_of_live_keys(tx, user, asked.page, now_ms=now_ms, rows_max=live_max)
     number = 1 if asked.ended is None else asked.ended
     ended = key_lists.page_of_ended_keys(tx, user, number, now_ms=now_ms, rows_max=ended_max)
     pages = AskedPages(live.number, None if asked.ended is None else ended.number)

@@ -83,7 +83,8 @@ def _key_pages(site: Site) -> list[HTTPRouteHandler]:
     async def show_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         answer_s_max = site.office.config.settings.total_timeout_s
         signed_in, found = await site.read_as_user(request, keys.read_key, key_id, answer_s_max)
-        values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS}
+        place = read_asked_pages(request).place
+        values = {"page": "keys", "found": found, "overlaps": key_form.OVERLAPS, "place": place}
         return site.page("key.html", signed_in.visit, values, signed_in=signed_in)
 
     return [list_keys, new_key, show_key]
@@ -117,7 +118,7 @@ def _key_actions(site: Site) -> list[HTTPRouteHandler]:
     async def revoke_key(request: Request[Any, Any, Any], key_id: FromPath[int]) -> Response[bytes]:
         signed_in, name = await site.write_as_user(request, keys.revoke_key, key_id)
         _log.info("%s has revoked the API key %r", signed_in.user.name, name)
-        return site.redirect(signed_in.visit, KEYS)
+        return site.redirect(signed_in.visit, KEYS + read_asked_pages(request).place)
 
     return [create_key, rotate_key, revoke_key]
 

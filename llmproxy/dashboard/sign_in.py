@@ -4,7 +4,6 @@ A link shows a page with a button; only the button uses the link up, so that a c
 links, which asks with GET, does not. A password signs in those who have set one.
 """
 
-from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from litestar import HttpMethod, Request, Response, post, route
@@ -17,7 +16,6 @@ from llmproxy.dashboard.sign_in_attempts import AT_USER_MAX
 from llmproxy.dashboard.site import NO_SESSION, Site, set_session
 from llmproxy.dashboard.visit import Visit
 from llmproxy.errors import NotFoundError
-from llmproxy.limits import parse_address
 from llmproxy.sessions import NewSession
 from llmproxy.storage.database import Tx
 
@@ -37,8 +35,8 @@ def sign_in_routes(site: Site) -> list[HTTPRouteHandler]:
     async def sign_out(request: Request[Any, Any, Any]) -> Response[bytes]:
         visit = site.visit(request)
         if visit.session:
-            now_ms, who = site.clock.now_ms(), _of_address(visit)
-            is_one = await site.read(_is_session, visit.session, now_ms, who=who)
+            now_ms = site.clock.now_ms()
+            is_one = await site.read_for_stranger(visit, _is_session, visit.session, now_ms)
             if is_one:
                 await site.write(sessions.end_session, visit.session)
         response = site.redirect(visit, "/sign-in")
@@ -87,10 +85,10 @@ def _password_route(site: Site) -> HTTPRouteHandler:
         if not _may_try(site, visit, name):
             return _too_often(site, visit)
         # Counted before it is known to be wrong: while one is compared, others must not be tried.
-        counted, at_s = (_of_address(visit), _of_user(name)), site.clock.monotonic_s()
+        counted, at_s = (visit.household, _of_user(name)), site.clock.monotonic_s()
         for who in counted:
             site.attempts.note_failure(who, at_s)
-        stored = await site.read(passwords.find_password_hash, name, who=_of_address(visit))
+        stored = await site.read_for_stranger(visit, passwords.find_password_hash, name)
         if not await site.slowly(passwords.is_right, password, stored):
             values = {"name": name, "problem": _NOT_RIGHT}
             return site.page("sign_in.html", visit, values, status=401)
@@ -110,14 +108,6 @@ def _password_route(site: Site) -> HTTPRouteHandler:
 
 
 _NOT_RIGHT = "That name and password do not belong together."
-
-
-def _of_address(visit: Visit) -> str:
-    """Return by what attempts from an address are counted: of IPv6, the network of a household."""
-    address = parse_address(visit.peer)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((address, 64), strict=False))
-    return visit.peer
 
 
 def _of_user(name: str) -> str:
@@ -140,8 +130,7 @@ def begin_session(
 
 async def _link_user(site: Site, visit: Visit, secret: str) -> accounts.User | None:
     """Return whom a link signs in; None when it does not, or not any more."""
-    now_ms = site.clock.now_ms()
-    return await site.read(_find_link_user, secret, now_ms, who=_of_address(visit))
+    return await site.read_for_stranger(visit, _find_link_user, secret, site.clock.now_ms())
 
 
 def _is_session(tx: Tx, secret: str, now_ms: int) -> bool:
@@ -158,7 +147,7 @@ def _use_link(tx: Tx, secret: str, now_ms: int, replaced: str) -> NewSession | N
 
 def _may_try(site: Site, visit: Visit, name: str | None = None) -> bool:
     now_s = site.clock.monotonic_s()
-    return site.attempts.may_try(_of_address(visit), now_s) and (
+    return site.attempts.may_try(visit.household, now_s) and (
         name is None or site.attempts.may_try(_of_user(name), now_s, AT_USER_MAX)
     )
 
@@ -172,7 +161,7 @@ def _too_often(site: Site, visit: Visit) -> Response[bytes]:
 
 
 def _ended(site: Site, visit: Visit) -> Response[bytes]:
-    site.attempts.note_failure(_of_address(visit), site.clock.monotonic_s())
+    site.attempts.note_failure(visit.household, site.clock.monotonic_s())
     message = (
         "It has been used, is older than 15 minutes, or was replaced by a newer one. Ask your "
         "operator for another."

@@ -38,6 +38,9 @@ T = TypeVar("T")
 READS_AT_ONCE_MAX = 64
 READS_OF_ONE_MAX = 8
 """Of one user, with all their sessions: nobody waits behind whoever asks for many pages."""
+STRANGERS_AT_ONCE_MAX = 32
+STRANGERS_OF_ONE_MAX = 16
+"""Of one address, of which it is not known yet who asks. They take no place of users'."""
 SLOW_WAITING_MAX = 20
 _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
@@ -85,6 +88,9 @@ class Site:
         self._users = SessionUsers()
         self._jobs = KeptTasks()
         self._reads = Slots("pages", of_all=READS_AT_ONCE_MAX, of_one=READS_OF_ONE_MAX)
+        self._strangers = Slots(
+            "strangers", of_all=STRANGERS_AT_ONCE_MAX, of_one=STRANGERS_OF_ONE_MAX
+        )
         self.static = {
             path.name: path.read_bytes()
             for path in sorted(STATIC.iterdir())
@@ -131,23 +137,27 @@ class Site:
         visit = read_visit(request, self.address)
         return visit if sessions.is_secret(visit.session) else visit._replace(session="")
 
-    async def read(
-        self, function: Callable[..., T], *args: object, who: Hashable | None = None
-    ) -> T:
-        """Return `function(tx, *args)`, run in the reader's thread.
+    async def read_for_stranger(self, visit: Visit, function: Callable[..., T], *args: object) -> T:
+        """Return `function(tx, *args)` for someone who is not known yet.
 
-        `who` is on whose behalf: a user's id, or what is known of them before that, such as a
-        session's secret or an address.
+        What they send, such as a session's secret, may be made up each time: they are counted by
+        address.
 
         Raises:
-            BusyError: so many pages are being read, or so many for them, that it would wait long.
+            BusyError: so many strangers ask, or so many there, that it would wait long.
             DatabaseError: it cannot be read, or not in time.
         """
-        self._reads.take(who)
+        return await self._read(self._strangers, visit.household, function, *args)
+
+    async def _read(
+        self, slots: Slots, who: Hashable, function: Callable[..., T], *args: object
+    ) -> T:
+        """Return `function(tx, *args)`, run in the reader's thread, counted for `who`."""
+        slots.take(who)
         try:
             return await self._reader.read(function, *args)
         finally:
-            self._reads.give_back(who)
+            slots.give_back(who)
 
     async def read_as_user(
         self,
@@ -162,21 +172,21 @@ class Site:
             NotSignedInError: nobody is.
         """
         visit, now_ms = self.visit(request), self.clock.now_ms()
-        who = await self._whose(visit.session, now_ms)
-        return await self.read(
-            run_as_user, request.state, visit, now_ms, function, args, kwargs, who=who
-        )
+        who = await self._whose(visit, now_ms)
+        asked = (request.state, visit, now_ms, function, args, kwargs)
+        return await self._read(self._reads, who, run_as_user, *asked)
 
-    async def _whose(self, session: str, now_ms: int) -> int:
+    async def _whose(self, visit: Visit, now_ms: int) -> int:
         """Return the id of the user by whom reads of a session are counted; lets nobody in.
 
         Raises:
             NotSignedInError: it is nobody's session.
+            BusyError: too many strangers ask at once.
         """
-        user_id = self._users.find(session)
+        user_id = self._users.find(visit.session)
         if user_id is None:
-            user_id = await self.read(_find_user_id, session, now_ms, who=session)
-            self._users.keep(session, user_id)
+            user_id = await self.read_for_stranger(visit, _find_user_id, visit.session, now_ms)
+            self._users.keep(visit.session, user_id)
         return user_id
 
     async def read_as_admin(

@@ -16,20 +16,20 @@ class Slots:
         self._taken: dict[Hashable, int] = {}
         self._sum = 0
 
-    def take(self, who: Hashable | None) -> None:
-        """Count one more; of None, who is nobody in particular, there may be as many as of all.
+    def take(self, who: Hashable) -> None:
+        """Count one more.
 
         Raises:
             BusyError: there are too many.
         """
         own = self._taken.get(who, 0)
-        if self._sum >= self._of_all or (who is not None and own >= self._of_one):
+        if self._sum >= self._of_all or own >= self._of_one:
             msg = f"too many {self._what} at once"
             raise BusyError(msg)
         self._taken[who] = own + 1
         self._sum += 1
 
-    def give_back(self, who: Hashable | None) -> None:
+    def give_back(self, who: Hashable) -> None:
         """Count one less."""
         self._sum -= 1
         self._taken[who] -= 1

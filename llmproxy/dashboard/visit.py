@@ -4,6 +4,7 @@ Here it is decided whether a form was sent by a page of ours, and which cookie c
 """
 
 import re
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -43,6 +44,14 @@ class Visit(NamedTuple):
     """What stands before our own paths where the public address has a path."""
     session: str
     """The secret in the cookie that counts; may be anything."""
+
+    @property
+    def household(self) -> str:
+        """By what strangers are counted: their address; of IPv6, the network of a household."""
+        address = parse_address(self.peer)
+        if isinstance(address, IPv6Address):
+            return str(IPv6Network((address, 64), strict=False))
+        return self.peer
 
     @property
     def cookie_name(self) -> str:
@@ -92,22 +101,30 @@ def _tells_tls(headers: Headers, peer: str, trusted: tuple[Network, ...]) -> boo
     return said.rpartition(",")[2].strip().lower() == "https"
 
 
-def _host_of(origin: str) -> str:
-    """Return host and port of an address; empty when it is none."""
+def _origin_of(url: str) -> tuple[str, str]:
+    """Return scheme and host, with its port, of an address; empty ones when it is none."""
     try:
-        return urlsplit(origin).netloc.lower()
+        parts = urlsplit(url)
     except ValueError:
-        return ""
+        return "", ""
+    return parts.scheme, parts.netloc.lower()
 
 
 def is_own_form(headers: Headers, visit: Visit, public_url: str) -> bool:
     """Say whether a form was sent by a page of ours, as only the browser can tell.
 
-    `Sec-Fetch-Site` decides; over plain HTTP browsers leave it out, then `Origin` does. Who sends
-    neither is no browser that has shown our form.
+    `Sec-Fetch-Site` decides; old browsers leave it out, and all do over plain HTTP: then `Origin`
+    does. Who sends neither is refused, also a browser so old that it does not know `Origin`.
     """
     site = headers.get("sec-fetch-site")
     if site is not None:
         return site == "same-origin"
-    origin = _host_of(headers.get("origin", ""))
-    return bool(origin) and origin in {visit.host, urlsplit(public_url).netloc.lower()}
+    scheme, host = _origin_of(headers.get("origin", ""))
+    if not host:
+        return False
+    if (scheme, host) == _origin_of(public_url):
+        return True
+    # Over TLS a page by plain HTTP is none of ours: anybody on the way may have written it. And
+    # browsers that leave `Sec-Fetch-Site` out may send the strict cookie from there, too.
+    schemes = {"https"} if visit.is_secure else {"http", "https"}
+    return host == visit.host and scheme in schemes

@@ -66,6 +66,7 @@ def read_usage(raw: object, model: str | None, movers: Movers) -> Usage:
     iterations = raw.get("iterations")
     if isinstance(iterations, list) and iterations:
         legs = tuple(_leg(entry, model) for entry in iterations)
+        count(sum(leg.input_side + leg.output for leg in legs))  # all of them are bounded too
     else:
         legs = (_leg(raw, model),)
     server_tools = raw.get("server_tool_use")

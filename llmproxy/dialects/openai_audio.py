@@ -211,4 +211,8 @@ _event_decoder = msgspec.json.Decoder(_Event)
 
 
 def _generated(event: _Event, _data: bytes, unread: int | None) -> int:
-    return text_bytes(event.delta) if unread is None else unread
+    """Return for how much an event counts: whatever its name, something has been heard for it."""
+    if unread is not None:
+        return unread
+    is_error = event.type == "error" or is_given(event.error)
+    return text_bytes(event.delta) or int(not is_error)

@@ -39,6 +39,8 @@ class _Delta(msgspec.Struct):
     reasoning_content: msgspec.Raw = ABSENT
     reasoning: msgspec.Raw = ABSENT
     refusal: msgspec.Raw = ABSENT
+    audio: msgspec.Raw = ABSENT
+    images: msgspec.Raw = ABSENT
     tool_calls: list[_ToolCall | None] | None = None
     function_call: _Function | None = None
     """What tool calls were before there were several."""
@@ -67,6 +69,8 @@ class _Chunk(msgspec.Struct):
 
 _chunk_decoder = msgspec.json.Decoder(_Chunk)
 
+BYTES_PER_MEDIA_BYTE = 256
+"""So many of sound and images, which stand in base64, count as one of text."""
 _LAST_WORD = b"[DONE]"
 _CHUNKS = Deferral(ends=(b"}\n\n",))
 _USAGE_CHUNK = re.compile(
@@ -94,6 +98,8 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         self._withheld: _Chunk | None = None
         """The usage chunk, as long as what came before it has not been read."""
         self._usage: msgspec.Raw = ABSENT
+        self._is_usage_old = False
+        """Text has come since it was told."""
         self._model = ABSENT
         self._service_tier = ABSENT
         self._has_error = False
@@ -140,14 +146,14 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         """Return what has been read so far: the last usage that was seen counts.
 
         Some servers report it with every chunk: it is the bill only once the answer is complete,
-        or has ended in an error.
+        or has ended in an error, and no more text has come since.
         """
         return read_reading(
             self._usage,
             model=self._model,
             service_tier=self._service_tier,
             seen_bytes=seen_bytes,
-            is_final=self._is_complete or self._has_error,
+            is_final=(self._is_complete or self._has_error) and not self._is_usage_old,
             has_error=self._has_error,
         )
 
@@ -178,6 +184,7 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
 
     @override
     def _take(self, event: _Chunk) -> None:
+        before = self.counted_bytes
         if event.model is not ABSENT:
             self._model = event.model
         if event.service_tier is not ABSENT and is_given(event.service_tier):
@@ -191,7 +198,9 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
                 self._is_complete = self._begun <= self._finished
         usage = _usage_in(event)
         if usage is not ABSENT:
-            self._usage = usage
+            self._usage, self._is_usage_old = usage, False
+        elif self.counted_bytes != before:
+            self._is_usage_old = True
 
     def _take_choice(self, choice: _Choice) -> None:
         if choice.finish_reason is not ABSENT and is_given(choice.finish_reason):
@@ -234,6 +243,10 @@ def _delta_bytes(delta: _Delta) -> int:
         seen += text_bytes(delta.reasoning)
     if delta.refusal is not ABSENT:
         seen += text_bytes(delta.refusal)
+    if delta.audio is not ABSENT:
+        seen += -(-len(delta.audio) // BYTES_PER_MEDIA_BYTE)
+    if delta.images is not ABSENT:
+        seen += -(-len(delta.images) // BYTES_PER_MEDIA_BYTE)
     if delta.function_call is not None:
         seen += _call_bytes(delta.function_call)
     if delta.tool_calls is not None:

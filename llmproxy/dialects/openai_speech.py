@@ -26,6 +26,8 @@ from llmproxy.usage import Leg, Movers, Usage
 CHARACTER_TOKENS = 4
 """Of speech, for each character that is said: three times what ordinary speech takes."""
 BYTES_PER_SEEN_BYTE = 256
+SOUND_BYTES_MIN = 1024
+"""So much in an event is taken for sound; what is told of some is shorter."""
 """Of sound in a stream: a token of it stands for a thousand bytes and more."""
 
 _BILLED = frozenset({"model", "input", "voice", "stream_format", "stream", "instructions", "speed"})
@@ -128,6 +130,9 @@ class _Event(MediaEvent):
 _event_decoder = msgspec.json.Decoder(_Event)
 
 
-def _generated(event: _Event, _data: bytes, unread: int | None) -> int:
+def _generated(event: _Event, data: bytes, unread: int | None) -> int:
+    """Return for how much an event counts: sound is what is long, whatever its name."""
     sound_bytes = len(event.audio) if unread is None else unread
+    if not (sound_bytes or is_given(event.error)) and len(data) > SOUND_BYTES_MIN:
+        sound_bytes = len(data)
     return -(-sound_bytes // BYTES_PER_SEEN_BYTE)

@@ -61,7 +61,7 @@ class BaseStreamReader(ABC):
         """Return what has been read so far; after the last word it is always the same."""
         if self._at_end is None:
             self._catch_up()  # which may come to the last word
-        return self._at_end or self._make_reading(self.counted_bytes)
+        return self._at_end or self._tell()
 
     @abstractmethod
     def on_event(self, name: bytes, data: bytes) -> bool:
@@ -76,6 +76,18 @@ class BaseStreamReader(ABC):
     def _make_reading(self, seen_bytes: int) -> Reading:
         """Return what the events that have been read tell, and so much text."""
 
+    def _tell(self) -> Reading:
+        """Return what has been read so far.
+
+        What has come to its proper end was generated, also where nothing of it looks like text: it
+        may have come in a shape that nobody knows. It counts for something, and is not free.
+        """
+        reading = self._make_reading(self.counted_bytes)
+        is_told = reading.usage is not None or reading.seen_bytes or reading.has_error
+        if not self._is_complete or is_told:
+            return reading
+        return msgspec.structs.replace(reading, seen_bytes=1)
+
     def _catch_up(self) -> None:
         """Read what has passed unread."""
         self.events.read_deferred()
@@ -87,7 +99,7 @@ class BaseStreamReader(ABC):
         if reading is None or not self._is_believed(reading):
             self._catch_up()  # which may come to an earlier last word: nothing changes behind it
             self._is_complete = True
-            reading = self._make_reading(self.counted_bytes)
+            reading = self._tell()
             if reading.is_final:
                 reading = msgspec.structs.replace(reading, seen_bytes=0)
         self._at_end, self.is_over = reading, True

@@ -78,7 +78,12 @@ class UnmeteredStreamReader(BaseStreamReader):
         """Start with nothing seen; whatever comes is taken for a whole answer."""
         super().__init__()
         self.events = EventStream(self)
-        self._is_complete = True
+
+    @property
+    @override
+    def is_complete(self) -> bool:
+        """Wherever it ends: nothing is known of it."""
+        return True
 
     @override
     def on_event(self, name: bytes, data: bytes) -> bool:

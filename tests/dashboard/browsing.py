@@ -22,13 +22,13 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """The browser of this machine; without one the test is left out."""
+def chromium(*options: str) -> Iterator[Browser]:
+    """The browser of this machine, with options of its own; without one the test is left out."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs a browser: apt-get install chromium")
     # As root, in a container, Chromium has no sandbox to offer.
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    arguments = [*options, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=arguments)
         yield browser

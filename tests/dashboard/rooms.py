@@ -23,13 +23,17 @@ class Rooms:
         self.reader = Reader(book.path)
         self.site = Site(ReachedAt("", (), 0), self.reader, NONE, Clock(), NONE)
 
-    def signed_in(self, name: str = "ann") -> Request[Any, Any, Any]:
+    def signed_in(self, name: str = "ann", address: str = "127.0.0.1") -> Request[Any, Any, Any]:
         """A request of a new session of ann's, or of another user who exists; an operator."""
         now_ms = Clock().now_ms()
         with self.book.write() as tx:
             user = accounts.set_user(tx, name, now_ms=now_ms, is_admin=True)
             session = sessions.begin_session(tx, user, now_ms=now_ms)
-        cookie = f"llmproxy-session={session.secret}".encode()
-        scope = {"type": "http", "client": ("127.0.0.1", 1), "headers": [(b"cookie", cookie)]}
+        return self.with_session(session.secret, address)
+
+    def with_session(self, secret: str, address: str) -> Request[Any, Any, Any]:
+        """A request with a session's secret, which may be made up."""
+        cookie = f"llmproxy-session={secret}".encode()
+        scope = {"type": "http", "client": (address, 1), "headers": [(b"cookie", cookie)]}
         scope["query_string"] = b""
         return Request(cast("Any", scope))

@@ -231,7 +231,7 @@ def test_whoever_waits_for_others_for_too_long_is_told_so(rooms: Rooms) -> None:
         requests = [rooms.signed_in() for _ in range(2)]
         for request in requests:
             await site.require_admin(request)
-        question = asyncio.create_task(site.read(lambda _: may_go_on.wait(20)))
+        question = asyncio.create_task(rooms.reader.read(lambda _: may_go_on.wait(20)))
         await asyncio.sleep(0)
         first = asyncio.create_task(week.rate(requests[0], catalog, MODEL))
         await asyncio.sleep(0)

@@ -94,7 +94,7 @@ def test_a_wrong_field_makes_nobody_and_keeps_what_was_typed(
     answer = boss.submit(USERS, **{"credit": "2.50", "key": "typed", **fields})
     assert answer.status_code == 422
     page = unescape(answer.text)
-    assert said in page
+    assert (said in page, "llmproxy " in page) == (True, False)  # a button does it, no command
     for field, text in {"key": "typed", **fields}.items():
         assert re.search(rf'name="{field}"[^>]* value="{re.escape(text)}"', page), field
     assert desk.books.count("SELECT count(*) FROM users WHERE name = 'eda'") == 0

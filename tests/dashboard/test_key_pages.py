@@ -175,6 +175,45 @@ def test_a_button_about_a_key_leads_back_to_where_it_was_pressed(desk: Desk) -> 
     assert led.headers["location"] == f"{page}?said=revoke"
 
 
+def test_who_revokes_a_key_of_theirs_lands_where_they_came_from(desk: Desk) -> None:
+    ann = desk.signed_in()
+    make_keys(desk, ann.name, live=LIVE_KEYS_MAX + 1, ended=ENDED_ROWS + 1)
+    here = f"{KEYS}?page=2&ended=2"
+    assert tables(ann.text(here))[0] == ["live-0", "test"]
+    for name in ("live-0", "test"):
+        led = ann.submit(pressed(ann, here, name))
+        assert (led.status_code, led.headers["location"]) == (303, here)
+        if name == "live-0":
+            assert tables(ann.text(here))[0] == ["test"]
+    # That was the last on its page: the last page that there is stands in its place.
+    landed = ann.text(here)
+    assert tables(landed)[0] == newest_first("live", LIVE_KEYS_MAX + 1)[:-1]
+    assert link(landed, "next", "") == link(landed, "prev", "") == ""
+    assert desk.ask(ann.api_key) == 401
+    # Whoever came from the front lands there, by an address without anything.
+    led = ann.submit(pressed(ann, KEYS, "live-7"))
+    assert (led.status_code, led.headers["location"]) == (303, KEYS)
+
+
+def pressed(visitor: Visitor, path: str, name: str) -> str:
+    """Where the button leads that revokes a key, which stands on the page behind its name."""
+    (manage,) = re.findall(rf'<td class="main"><a href="([^"]*)">{name}</a>', visitor.text(path))
+    page = visitor.text(unescape(manage))
+    (back,) = re.findall(r'<p class="trail">.*<a href="([^"]*)">API Keys', page)
+    assert unescape(back) == path
+    (action,) = re.findall(r'action="([^"]*/revoke[^"]*)"', page)
+    return unescape(action)
+
+
+def test_the_last_key_of_a_page_leaves_operators_on_the_page_before(desk: Desk) -> None:
+    boss, ann = desk.operator(), desk.signed_in()
+    make_keys(desk, ann.name, live=LIVE_ROWS, ended=0)
+    keys = f"{ADMIN}/users/{desk.user_id(ann.name)}/keys"
+    led = boss.submit(f"{keys}/{ann_key(desk, ann)}/revoke?page=2")
+    assert led.headers["location"] == f"{keys}?page=2&said=revoke"
+    assert tables(boss.text(led.headers["location"])) == [newest_first("live", LIVE_ROWS), ["test"]]
+
+
 def test_the_page_of_all_keys_says_whose_they_are(desk: Desk) -> None:
     boss, ann = desk.operator(), desk.signed_in()
     html = boss.text(f"{ADMIN}/users/{desk.user_id(ann.name)}/keys")

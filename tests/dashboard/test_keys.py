@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
@@ -9,7 +10,6 @@ import pytest
 
 from llmproxy import accounts, audit
 from llmproxy.clock import Clock
-from llmproxy.dashboard.errors import BusyError
 from llmproxy.dashboard.keys import KEYS_PER_DAY_MAX, LIVE_KEYS_MAX
 from llmproxy.dashboard.pages import SHOWN_CLIENTS
 from tests.dashboard.helpers import KEYS, Desk, shown_key
@@ -43,20 +43,31 @@ def test_a_revoked_key_is_refused_from_then_on(desk: Desk) -> None:
     assert "Ended keys (5)" in ann.text(KEYS)
 
 
-def test_a_rotated_key_is_shown_even_if_nothing_more_can_be_read(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def signing_out(desk: Desk) -> Iterator[None]:
+    """Whoever makes an API key is signed out in that moment, as by an operator."""
+    with desk.books.write() as tx:
+        tx.execute(
+            """CREATE TRIGGER signing_out AFTER INSERT ON api_keys
+               BEGIN DELETE FROM sessions WHERE user_id = NEW.user_id; END"""
+        )
+    yield
+    with desk.books.write() as tx:
+        tx.execute("DROP TRIGGER signing_out")
+
+
+@pytest.mark.parametrize("act", ["create", "rotate"])
+def test_a_new_key_is_shown_even_if_nothing_more_can_be_read(
+    desk: Desk, request: pytest.FixtureRequest, act: str
 ) -> None:
-    """It can be seen on that page alone, and the old one has ended."""
-
-    def read_key(*_: object) -> None:
-        raise BusyError("all readers are at work")
-
+    """It can be seen on that page alone, and an old one that it replaces has ended."""
     ann = desk.signed_in()
-    old_id = ann.key_ids()["test"]
-    monkeypatch.setattr("llmproxy.dashboard.keys.read_key", read_key)
-    answer = ann.submit(f"{KEYS}/{old_id}/rotate")
+    rotate = f"{KEYS}/{ann.key_ids()['test']}/rotate"
+    request.getfixturevalue("signing_out")
+    answer = ann.submit(rotate) if act == "rotate" else ann.submit(KEYS, name="laptop")
     assert answer.status_code == 200
     assert desk.ask(shown_key(answer.text)) == 200
+    assert ann.get(KEYS).status_code == 303
 
 
 @pytest.mark.parametrize(("overlap", "old_status"), [("0", 401), ("24", 200)])

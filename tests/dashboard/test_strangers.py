@@ -16,9 +16,14 @@ from llmproxy.dashboard import site as site_module
 from llmproxy.dashboard.admin import catalog as catalog_pages
 from llmproxy.dashboard.admin import catalog_views
 from llmproxy.dashboard.admin.catalog_views import Found, Wanted
-from llmproxy.dashboard.errors import BusyError
+from llmproxy.dashboard.errors import BusyError, NotSignedInError
 from llmproxy.dashboard.signed_in import SignedIn, write_beside
-from llmproxy.dashboard.site import READS_OF_ONE_MAX, Site
+from llmproxy.dashboard.site import (
+    READS_OF_ONE_MAX,
+    STRANGERS_AT_ONCE_MAX,
+    STRANGERS_OF_ONE_MAX,
+    Site,
+)
 from llmproxy.dashboard.slots import Slots
 from llmproxy.dashboard.visit import ReachedAt
 from llmproxy.live_catalog import LiveCatalog
@@ -110,21 +115,65 @@ def test_slots_are_counted_for_each_and_for_all() -> None:
             slots.take(who)
         with pytest.raises(BusyError, match="too many things at once"):
             slots.take(who)
-    for stranger in (99, None):
-        with pytest.raises(BusyError):
-            slots.take(stranger)
+    with pytest.raises(BusyError):
+        slots.take(99)
     slots.give_back(0)
     slots.take(99)
     with pytest.raises(BusyError):
         slots.take(0)
 
 
-def test_nobody_in_particular_may_take_as_many_as_all() -> None:
-    slots = Slots("things", of_all=3, of_one=1)
-    for _ in range(3):
-        slots.take(None)
-    with pytest.raises(BusyError):
-        slots.take(None)
+@pytest.mark.parametrize(
+    ("addresses", "let_through"),
+    [
+        (["10.0.0.7"], STRANGERS_OF_ONE_MAX),
+        ([f"2001:db8::{n:x}" for n in range(80)], STRANGERS_OF_ONE_MAX),  # one household
+        ([f"10.0.0.{n}" for n in range(80)], STRANGERS_AT_ONCE_MAX),
+    ],
+    ids=["one address", "one household", "many addresses"],
+)
+def test_made_up_sessions_take_no_users_place(
+    rooms: Rooms, addresses: list[str], let_through: int
+) -> None:
+    """As many as wait for the reader, each with another secret: users who are known wait behind."""
+    may_go_on, at_work = threading.Event(), threading.Event()
+    with rooms.book.write() as tx:
+        accounts.create_user(tx, "ben", now_ms=Clock().now_ms())
+
+    def wait(_: Tx) -> None:
+        at_work.set()
+        assert may_go_on.wait(10)
+
+    def name_of(tx: Tx, signed_in: SignedIn) -> str:
+        del tx
+        return signed_in.user.name
+
+    async def ask() -> None:
+        site, ben = rooms.site, rooms.signed_in("ben", "192.0.2.1")
+        await site.require_user(ben)
+        busy = asyncio.create_task(rooms.reader.read(wait))
+        await asyncio.to_thread(at_work.wait, 10)
+        made_up = [
+            asyncio.create_task(site.require_user(rooms.with_session(f"{n:043}", address)))
+            for n, address in enumerate(addresses * (80 // len(addresses)))
+        ]
+        await asyncio.sleep(0)  # each begins, and waits for the reader or is refused
+        refused = [task for task in made_up if task.done()]
+        asked = [asyncio.create_task(site.read_as_user(ben, name_of)) for _ in range(3)]
+        if let_through < STRANGERS_AT_ONCE_MAX:  # then who comes from elsewhere is looked up, too
+            ann = rooms.signed_in("ann", "192.0.2.1")
+            asked.append(asyncio.create_task(site.read_as_user(ann, name_of)))
+        await asyncio.sleep(0)
+        may_go_on.set()
+        await busy
+        assert len(refused) == len(made_up) - let_through
+        assert [(await task)[1] for task in asked] == ["ben"] * 3 + ["ann"] * (len(asked) - 3)
+        assert {type(task.exception()) for task in refused} == {BusyError}
+        rest = [task for task in made_up if task not in refused]
+        ended = await asyncio.gather(*rest, return_exceptions=True)
+        assert [type(each) for each in ended] == [NotSignedInError] * let_through
+
+    asyncio.run(ask())
 
 
 def test_files_are_written_by_one_at_a_time(rooms: Rooms, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,14 @@ def test_a_stream_that_ends_with_no_cache_writes_takes_its_first_split_back() ->
     final(Usage((Leg(input=10, output=5),), service_tier="standard"), reader.reading())
 
 
+def test_iterations_are_not_more_together_than_any_answer_can_have() -> None:
+    """Each may be: so many would cost more than the database can hold."""
+    entry = {"input_tokens": 2**30, "output_tokens": 2**30}
+    assert read(anthropic_usage(1, 1, iterations=[entry])).usage is not None
+    reading = read(anthropic_usage(1, 1, iterations=[entry, {**entry, "output_tokens": 1}]))
+    assert (reading.usage, reading.problem) == (None, "absurd token count 3221225473")
+
+
 @pytest.mark.parametrize(
     "entry", [{}, {"input_tokens": 5}, {"output_tokens": 5}, {"type": "compaction"}]
 )

@@ -183,3 +183,26 @@ def test_events_of_gemini_wait_and_are_taken_in_their_order() -> None:
     reading = fed(reader, last[:-2] + b"\n: more\n\n").reading()
     assert reading.usage is not None
     assert (reading.is_final, reading.usage.legs[0].output) == (True, 3)
+
+
+@pytest.mark.parametrize(
+    ("reader", "events"),
+    [
+        (ChunkStreamReader(withholds_usage=False), [DONE]),
+        (MessageStreamReader(), [named_event("message_stop")]),
+        (ResponseStreamReader(), [named_event("response.completed", response={"model": "m"})]),
+    ],
+)
+def test_what_ends_properly_was_generated_though_nothing_looks_like_text(
+    reader: BaseStreamReader, events: list[bytes]
+) -> None:
+    fed(reader, *events)
+    reading = reader.reading()
+    assert (reader.is_complete, reading.usage, reading.seen_bytes) == (True, None, 1)
+
+
+def test_what_breaks_off_before_anything_came_was_not() -> None:
+    reader = chat(text(""))
+    assert (reader.is_complete, reader.reading().seen_bytes) == (False, 0)
+    failed = fed(ResponseStreamReader(), named_event("response.failed", response={"model": "m"}))
+    assert (failed.is_complete, failed.reading().seen_bytes) == (True, 0)

@@ -167,6 +167,24 @@ def test_a_cost_that_came_before_a_stream_broke_off_is_no_bill(site: Site) -> No
     site.assert_paid(ann, state="settled", basis="estimate", nanousd=nanousd)
 
 
+@pytest.mark.parametrize(
+    ("cost", "nanousd"), [(0, 10 * 2500 + 134 * 10_000), (0.0235, COST_NANOUSD)]
+)
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_cost_on_the_way_is_the_least_that_is_charged(
+    site: Site, cost: float, nanousd: int, is_broken: bool
+) -> None:
+    """The provider goes on counting behind it: beside it stands the text that came since."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 0, "total_tokens": 10, "cost": cost}
+    first = {"choices": [{"index": 0, "delta": {"role": "assistant"}}], "usage": usage}
+    text = {"choices": [{"index": 0, "delta": {"content": TEXT}}]}
+    ends = [] if is_broken else [b"data: [DONE]\n\n"]
+    site.stub.handle = stream([data_event(first), data_event(text), *ends])
+    ann = site.visitor()
+    site.ask(ann, CHAT, request(CHAT, "told", stream=True))
+    site.assert_paid(ann, state="settled", basis="estimate", nanousd=nanousd)
+
+
 def test_the_tokens_of_such_a_row_count_for_the_limits(site: Site) -> None:
     events, seen = answer(CHAT, UNTRUE["alone"], is_stream=True)
     give(site, events, is_stream=True)

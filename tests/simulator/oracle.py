@@ -137,10 +137,12 @@ def read_stream(script: Script, size: int, *, has_ended: bool, dialect: str) -> 
             read.append(event)  # only its blank line is missing
     text_bytes = sum(event.text_bytes for event in read)
     usage: Counts | Absurd | None = None
-    is_final = is_doubted = False
+    is_final = is_doubted = is_old = False
     for event in read:
         if event.usage is None:
+            is_old = is_old or (usage is not None and event.text_bytes > 0)
             continue
+        is_old = False
         if dialect == "openai" or not isinstance(usage, dict):
             usage = event.usage
         elif isinstance(event.usage, dict):
@@ -157,7 +159,9 @@ def read_stream(script: Script, size: int, *, has_ended: bool, dialect: str) -> 
     is_over = any(event.is_last for event in read)
     is_complete = is_over or any(event.finishes for event in read)
     if dialect == "openai":
-        is_final = is_complete or has_error
+        is_final = (is_complete or has_error) and not is_old
+    if is_complete and not (text_bytes or has_error or isinstance(usage, dict)):
+        text_bytes = 1  # it has been generated, whatever it was
     return Seen(text_bytes, usage, is_final, is_over, is_complete, has_error)
 
 

@@ -51,7 +51,7 @@ SAID = {
     "gone": "Your entry is removed: the model has no price any more, and is refused.",
 }
 """What a page says after an act, by the word in its address."""
-_NOT_SO = (FormError, CatalogError, RefusedError, NotFoundError)
+_NOT_SO = (FormError, CatalogError, RefusedError)
 """What a form may be refused for, with a message for the operator."""
 
 
@@ -109,11 +109,8 @@ def _change_routes(site: Site) -> list[HTTPRouteHandler]:
         try:
             signed_in, plan = await site.write_as_admin(request, _carry_out, document, form)
         except _NOT_SO as error:
-            # What was seen is not what would be done now: it is shown again.
-            try:
-                return await preview(request, document, form, error.without_command)
-            except _NOT_SO:
-                raise error from None
+            # What was seen is not what would be done now: it is shown again, if it can be done.
+            return await preview(request, document, form, error.without_command)
         address = _address(plan.after.provider, plan.after.id)
         return site.redirect(signed_in.visit, f"{address}&said=set")
 

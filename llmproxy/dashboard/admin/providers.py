@@ -1,6 +1,6 @@
 """Owns the operator's pages about providers: the list, and one with its keys and its history."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -9,7 +9,7 @@ from litestar import HttpMethod, Request, Response, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 
-from llmproxy import key_pool
+from llmproxy import key_lists, key_pool
 from llmproxy.dashboard.admin import provider_acts
 from llmproxy.dashboard.admin.page import admin_page
 from llmproxy.dashboard.admin.provider_check import Checked, check
@@ -17,8 +17,10 @@ from llmproxy.dashboard.admin.subject import Subject, Typed
 from llmproxy.dashboard.admin.words import read_text
 from llmproxy.dashboard.errors import MissingError
 from llmproxy.dashboard.forms import read_form
+from llmproxy.dashboard.key_tables import AskedPages, read_asked_pages
 from llmproxy.dashboard.signed_in import SignedIn
 from llmproxy.dashboard.site import Site
+from llmproxy.key_lists import KeyPage
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.presets import PRESETS
 from llmproxy.provider_events import ProviderEvent, Statuses, last_statuses, list_events
@@ -71,9 +73,9 @@ class ProviderPage(NamedTuple):
     base_url: str
     dialect: str
     state: str
-    keys: list[ProviderKey]
-    keys_more: int
-    """Those that are not shown."""
+    keys: KeyPage[ProviderKey]
+    pages: AskedPages
+    """What was asked for; the last page where there are not so many."""
     statuses: Statuses
     events: list[ProviderEvent]
 
@@ -103,8 +105,8 @@ def _row(provider: Provider, keys: list[ProviderKey]) -> ProviderRow:
     return ProviderRow(provider, state_of(provider, keys), count_by_state(keys), why)
 
 
-def read_page(tx: Tx, signed_in: SignedIn, name: str) -> ProviderPage:
-    """Return one provider.
+def read_page(tx: Tx, signed_in: SignedIn, name: str, asked: AskedPages) -> ProviderPage:
+    """Return one provider, with a page of its keys.
 
     Raises:
         MissingError: it is neither set up nor known.
@@ -114,17 +116,22 @@ def read_page(tx: Tx, signed_in: SignedIn, name: str) -> ProviderPage:
     provider = key_pool.find_provider(tx, name)
     keys = key_pool.list_provider_keys(tx, name)
     known = provider or PRESETS[name]
+    page = key_lists.page_of(keys, asked.page, rows_max=KEYS_SHOWN)
     return ProviderPage(
         name=name,
         provider=provider,
         base_url=known.base_url,
         dialect=known.dialect,
         state=state_of(provider, keys),
-        keys=keys[:KEYS_SHOWN],
-        keys_more=max(0, len(keys) - KEYS_SHOWN),
+        keys=page,
+        pages=AskedPages(page.number),
         statuses=last_statuses(tx),
         events=list_events(tx, name, EVENTS_SHOWN),
     )
+
+
+PageOf = Callable[[Request[Any, Any, Any]], Subject[str, ProviderPage]]
+"""Returns the page of a provider that a request is about."""
 
 
 def provider_pages(site: Site) -> list[HTTPRouteHandler]:
@@ -135,50 +142,58 @@ def provider_pages(site: Site) -> list[HTTPRouteHandler]:
         signed_in, found = await site.read_as_admin(request, read_list)
         return admin_page(site, "admin_providers.html", signed_in, TAB, {"found": found})
 
-    subject = Subject[str, ProviderPage](
-        site, read=read_page, show=partial(_page, site), address=_address, said=SAID
-    )
+    def subject(request: Request[Any, Any, Any]) -> Subject[str, ProviderPage]:
+        # Forms have the page of keys in their address: they lead back to it.
+        asked = AskedPages(read_asked_pages(request).page)
+        return Subject[str, ProviderPage](
+            site,
+            read=partial(read_page, asked=asked),
+            show=partial(_page, site),
+            address=lambda name: f"{PATH}/{quote(name, safe='')}{asked.place}",
+            said=SAID,
+        )
 
     @route(PATH + "/{name:str}", http_method=READING)
     async def show_provider(
         request: Request[Any, Any, Any], name: FromPath[str]
     ) -> Response[bytes]:
-        return await subject.page(request, name)
+        return await subject(request).page(request, name)
 
     acts = [*_provider_acts(site, subject), *_key_acts(site, subject)]
     return [list_providers, show_provider, *acts]
 
 
-def _provider_acts(site: Site, subject: Subject[str, ProviderPage]) -> list[HTTPRouteHandler]:
+def _provider_acts(site: Site, subject: PageOf) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/pause")
     async def pause(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
-        return await subject.do(request, name, "pause", form, provider_acts.pause, form)
+        return await subject(request).do(request, name, "pause", form, provider_acts.pause, form)
 
     @post(PATH + "/{name:str}/resume")
     async def resume(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-        return await subject.do(request, name, "resume", {}, provider_acts.resume)
+        return await subject(request).do(request, name, "resume", {}, provider_acts.resume)
 
     @post(PATH + "/{name:str}/check")
     async def check_keys(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
-        signed_in, found = await site.read_as_admin(request, read_page, name)
+        asked = read_asked_pages(request)
+        signed_in, found = await site.read_as_admin(request, read_page, name, asked)
         if found.provider is None:
             raise MissingError
-        checked = await check(site.office, found.provider, found.keys)
+        checked = await check(site.office, found.provider, found.keys.keys)
         return _page(site, signed_in, found, checked=checked)
 
     return [pause, resume, check_keys]
 
 
-def _key_acts(site: Site, subject: Subject[str, ProviderPage]) -> list[HTTPRouteHandler]:
+def _key_acts(site: Site, subject: PageOf) -> list[HTTPRouteHandler]:
     @post(PATH + "/{name:str}/keys")
     async def add_key(request: Request[Any, Any, Any], name: FromPath[str]) -> Response[bytes]:
         form = await read_form(request)
         wanted, paths = provider_acts.read_new_key(form), site.office.config.paths
         # Of what was typed the secret is not kept: it is in no page.
         kept, write = {"name": form.get("name", "")}, site.write_with_files_as_admin
-        add = provider_acts.add_key
-        return await subject.do(request, name, "add", kept, add, wanted, paths, write=write)
+        add, page = provider_acts.add_key, subject(request)
+        return await page.do(request, name, "add", kept, add, wanted, paths, write=write)
 
     @post(PATH + "/{name:str}/keys/{key_id:int}/{act:str}")
     async def act_on_key(
@@ -188,13 +203,9 @@ def _key_acts(site: Site, subject: Subject[str, ProviderPage]) -> list[HTTPRoute
         act: FromPath[str],
     ) -> Response[bytes]:
         form = await read_form(request)
-        return await subject.do(request, name, act, form, _act_on_key, key_id, act, form)
+        return await subject(request).do(request, name, act, form, _act_on_key, key_id, act, form)
 
     return [add_key, act_on_key]
-
-
-def _address(name: str) -> str:
-    return f"{PATH}/{quote(name, safe='')}"
 
 
 def _act_on_key(
