@@ -286,11 +286,14 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_ours(site: Site, name: str
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("most", [100, 5000], ids=["held at once", "held as it grows"])
 def test_an_event_that_is_whole_but_for_its_blank_line_counts_before_it_breaks_off(
-    site: Site, name: str
+    site: Site, name: str, most: int
 ) -> None:
     """`Hello there` is four tokens as well, `Hello` would be two."""
     family = FAMILIES[name]
+    maximum = next(each for each in family.body if each.startswith("max_"))
+    family = family._replace(body={**family.body, maximum: most})
     *events, last = [*family.empty, *family.text[:2]]
     site.stub.handle = broken_stream([*events, last.removesuffix(b"\n\n")])
     visitor = site.visitor()
