@@ -51,6 +51,17 @@ def test_pieces_that_are_not_held_do_not_pass(cover: Cover) -> None:
     assert raised.value.beginning == events[0]
 
 
+@pytest.mark.parametrize("blank", [b"\n\n", b"\r\n\r\n"])
+def test_a_pile_is_cut_between_events_however_their_lines_end(cover: Cover, blank: bytes) -> None:
+    """Gemini's end in CRLF. 2,000 bytes of text are held; half an event would tell nothing."""
+    events = [plain_event("a" * 30).replace(b"\n\n", blank) for _ in range(100)]
+    with pytest.raises(PileTooLargeError) as raised:
+        cover.read(b"".join([*events, ENDLESS]))
+    passed = raised.value.beginning
+    assert passed == b"".join(events[: passed.count(blank)])
+    assert 1 <= passed.count(blank) <= 2000 // 30
+
+
 def test_nothing_passes_twice(cover: Cover) -> None:
     """What was read before has passed, when the next chunk turns out to be too large."""
     pile = event("a") + event("b")

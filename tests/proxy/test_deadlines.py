@@ -3,9 +3,11 @@
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, MESSAGES, Site, chat, estimate_nanousd, message
 from tests.support.answers import (
     anthropic_stream,
@@ -16,6 +18,7 @@ from tests.support.answers import (
     plain,
     silent,
 )
+from tests.support.limits import limit_key
 from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Handler, Out, SeenRequest
 
@@ -170,6 +173,22 @@ def test_the_whole_hold_is_paid_where_hidden_reasoning_may_have_been_made(
     assert row["hold_nanousd"] == nanousd
 
 
+def test_of_a_whole_hold_its_input_and_its_output_count_for_the_limit_of_tokens(
+    hasty_site: Site,
+) -> None:
+    """They may all have been generated: the limit is reached by exactly so many."""
+    hasty_site.stub.handle = endless
+    body = chat(model="o3", stream=True)
+    most = len(body) // 3 + 600 + 100
+    for limit, status in ((most, 429), (most + 1, 200)):
+        visitor = hasty_site.visitor()
+        limit_key(hasty_site.books, visitor.name, tokens_per_minute=limit)
+        leave_after_first_bytes(hasty_site.send(visitor, CHAT, body))
+        assert hasty_site.ended(visitor)["basis"] == "hold"
+        with hasty_site.send(visitor, CHAT, body) as client:
+            assert client.recv_head().status == status
+
+
 def test_a_drain_of_a_reasoning_model_that_ends_in_time_is_exact(hasty_site: Site) -> None:
     async def handle(request: SeenRequest, out: Out) -> None:
         await out.sse(EVENTS, gap_s=0.05)
@@ -184,11 +203,20 @@ def test_a_drain_of_a_reasoning_model_that_ends_in_time_is_exact(hasty_site: Sit
 # --- a client that does not read ---
 
 
+@pytest.fixture(scope="module")
+def patient_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A proxy that waits one second for a client to read, and long for the end of its answer."""
+    with running_site(
+        tmp_path_factory.mktemp("patient"), {"LLMPROXY_STALL_TIMEOUT_S": "1"}
+    ) as site:
+        yield site
+
+
 @pytest.mark.parametrize("is_stream", [True, False])
 def test_a_client_that_does_not_read_is_hung_up_on_and_its_answer_read_to_the_end(
-    hasty_site: Site, is_stream: bool
+    patient_site: Site, is_stream: bool
 ) -> None:
-    """30 MB: more than all buffers on the way hold, and read within the second that a drain has."""
+    """30 MB: more than all buffers on the way hold."""
     was_read = threading.Event()
     usage = b"".join(EVENTS[-3:]) if is_stream else openai_chat(usage=USAGE)
     piece = b": " + b"x" * 999_996 + b"\n\n" if is_stream else b" " * 1_000_000
@@ -202,14 +230,14 @@ def test_a_client_that_does_not_read_is_hung_up_on_and_its_answer_read_to_the_en
         await out.end()
         was_read.set()
 
-    hasty_site.stub.handle = handle
-    visitor = hasty_site.visitor()
+    patient_site.stub.handle = handle
+    visitor = patient_site.visitor()
     started = time.monotonic()
-    with hasty_site.send(visitor, CHAT, chat(stream=is_stream)) as client:
+    with patient_site.send(visitor, CHAT, chat(stream=is_stream)) as client:
         client.recv_head()
         assert was_read.wait(50)
         assert time.monotonic() - started >= 1.0
-        hasty_site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
+        patient_site.assert_paid(visitor, state="settled", basis="usage", nanousd=COST)
         client.body()
         assert not client.clean_end
 

@@ -4,6 +4,9 @@ import asyncio
 import sqlite3
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, MESSAGES, Site, chat, message
@@ -57,6 +60,25 @@ def test_a_speed_that_was_asked_for_is_charged_though_the_answer_does_not_repeat
     site.ask(visitor, MESSAGES, message(model="claude-opus-4-8", speed="fast"))
     # Twice 5 and 25 USD per million tokens.
     site.assert_paid(visitor, state="settled", basis="usage", nanousd=1000 * 10_000 + 200 * 50_000)
+
+
+@pytest.mark.parametrize(
+    ("reported", "input_rate", "output_rate"),
+    [
+        # 5 and 25 USD per million tokens; in the USA a tenth more.
+        ({}, 5_500, 27_500),
+        ({"inference_geo": "us"}, 5_500, 27_500),
+        ({"inference_geo": "global"}, 5_000, 25_000),
+    ],
+)
+def test_a_region_that_was_asked_for_is_charged_unless_the_answer_tells_another(
+    site: Site, reported: dict[str, Any], input_rate: int, output_rate: int
+) -> None:
+    site.stub.handle = plain(anthropic_message(usage=anthropic_usage(1000, 200, **reported)))
+    visitor = site.visitor()
+    site.ask(visitor, MESSAGES, message(model="claude-opus-4-7", inference_geo="us"))
+    nanousd = 1000 * input_rate + 200 * output_rate
+    site.assert_paid(visitor, state="settled", basis="usage", nanousd=nanousd)
 
 
 def test_an_error_whose_body_stalls_costs_nothing_when_its_client_leaves(

@@ -1,10 +1,10 @@
 """Streams hold little and grow: what has not been held is not passed on, and nobody overdraws."""
 
 import asyncio
-import contextlib
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import openai
@@ -85,8 +85,12 @@ class Paced:
     On a busy machine much may come at once otherwise, and what has come is charged.
     """
 
-    def __init__(self, streams: int) -> None:
-        """Each stream, which its request names by a number, may be two pieces ahead."""
+    def __init__(self, streams: int, piece: bytes | None = None) -> None:
+        """Each stream, which its request names by a number, may be two pieces ahead.
+
+        `piece` is an event to send instead of one with PIECE as its text; PIECE is in it too.
+        """
+        self._piece = piece
         self._may_send = [threading.Semaphore(2) for _ in range(streams)]
         self.hung_up = threading.Event()
         """The proxy has hung up on one of them."""
@@ -103,7 +107,7 @@ class Paced:
                 await out.chunk(event)
             while True:
                 await asyncio.to_thread(may_send.acquire, timeout=20)
-                await out.chunk(events[index])
+                await out.chunk(self._piece or events[index])
         except ConnectionError:
             self.hung_up.set()
 
@@ -254,21 +258,16 @@ TOOL_CALLS = [
 @pytest.mark.parametrize("delta", TOOL_CALLS)
 def test_calls_of_tools_count_as_text(dear: Site, delta: dict[str, object]) -> None:
     """In whatever form a model calls a tool, it is billed, so the hold grows and ends with it."""
-
-    async def call_for_ever(request: SeenRequest, out: Out) -> None:
-        choice = {"index": 0, "delta": delta, "finish_reason": None}
-        await out.head(200, [("content-type", "text/event-stream")])
-        with contextlib.suppress(ConnectionError):
-            while True:
-                await out.chunk(data_event({"choices": [choice]}))
-                await asyncio.sleep(0.002)
-
-    dear.stub.handle = call_for_ever
+    choice = {"index": 0, "delta": delta, "finish_reason": None}
+    dear.stub.handle = paced = Paced(streams=1, piece=data_event({"choices": [choice]}))
     ann = visitor(dear, "0.1")
-    got = dear.ask(ann, CHAT, dear_chat())
+    got = paced.take(dear, ann)
     assert got.last_event()[1]["error"]["code"] == "insufficient_credit"
+    assert paced.hung_up.wait(5)
     row = dear.ended(ann)
     assert (row["state"], row["basis"], row["shortfall_nanousd"]) == ("settled", "estimate", 0)
+    # There is credit for 936 tokens at most; each call has a name too.
+    assert 0 < seen_text(got) <= 2 * 936
 
 
 def test_a_call_of_a_tool_of_anthropic_counts_as_text(dear: Site) -> None:
@@ -339,13 +338,40 @@ def test_a_killed_proxy_charges_what_it_has_durably_seen(tmp_path: Path) -> None
             client.recv_head()
             plain.recv_head()
             noted = "SELECT max(seen_cost_nanousd) FROM holds"
-            # Noted at the first chunk, and again some seconds later.
-            wait_until(lambda: site.books.count(noted) > 1_500_000, within_s=15)
-            seen = site.books.count(noted)
+            # Noted at the first chunk, however much that was, and again some seconds later.
+            text = 30 * len(PIECE)
+            seen = estimate_nanousd(body, text, input_rate=2500, output_rate=10_000)
+            wait_until(lambda: site.books.count(noted) == seen, within_s=30)
             site.proxy.kill()
         site.proxy.start()
-        text = 30 * len(PIECE)
-        assert seen == -(-len(body) // 3) * 2500 + -(-text // 3) * 10_000
         row = site.assert_paid(ann, state="expired", basis="estimate", nanousd=seen)
         assert row["reason"] == "the proxy stopped while this request ran"
         assert (row["is_stream"], site.ended(bob)["is_stream"]) == (1, 0)
+
+
+def test_a_killed_proxy_charges_nothing_where_nothing_had_been_generated(tmp_path: Path) -> None:
+    """Not even the input: before an answer has begun its provider may still refuse it."""
+    events = openai_chat_stream([PIECE])
+
+    async def begin(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "text/event-stream")])
+        # The role, with an empty text; of Bob's answer some text too.
+        count = 2 if request.json()["user"] == "bob" else 1
+        await out.chunk(b"".join(events[:count]))
+        await out.client_gone.wait()
+
+    with running_site(tmp_path, {}) as site:
+        site.stub.handle = begin
+        ann, bob = site.visitor(), site.visitor()
+        with ExitStack() as stack:
+            for who, name in ((ann, "ann"), (bob, "bob")):
+                client = site.send(who, CHAT, chat(stream=True, user=name))
+                stack.enter_context(client)
+                client.recv_head()
+                next(client.recv_chunks())
+            # Notes are written in their order: hers, if there were one, stands before his.
+            wait_until(lambda: site.books.count("SELECT max(seen_cost_nanousd) FROM holds") > 0)
+            site.proxy.kill()
+        site.proxy.start()
+        site.assert_paid(ann, state="expired", basis="none", nanousd=0)
+        assert site.ended(bob)["charged_nanousd"] > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from tests.proxy.conftest import INPUT, OUTPUT
 from tests.proxy.helpers import CHAT, Got, Site, Visitor
 from tests.proxy.test_growing import Pieces, dear_chat, visitor
 from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
+from tests.support.raw_client import RawClient
 from tests.support.stub_provider import Out, SeenRequest
 from tests.support.waiting import wait_until
 
@@ -105,6 +107,41 @@ def test_what_has_caught_up_with_an_old_extension_is_extended_ahead_of_need_agai
         may_end.set()
         assert client.body().endswith(b"data: [DONE]\n\n")
     dear.assert_row(ann, state="settled", basis="usage", cost=10 * INPUT + 250 * OUTPUT)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other buffers")
+def test_where_the_credit_ends_the_provider_is_hung_up_on_though_the_client_does_not_read(
+    dear: Site,
+) -> None:
+    """What it generates meanwhile nobody would pay for: it must not wait for the client."""
+    may_go_on, hung_up = threading.Event(), threading.Event()
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "text/event-stream")])
+        # It passes when it has come to its end, all at once, and more than the sockets take.
+        await out.chunk(b": " + b"x" * 250_000)
+        await out.chunk(b"\n\n")
+        await asyncio.to_thread(may_go_on.wait, 20)
+        # 1,500 tokens, of which there is credit for less than 1,000.
+        await out.chunk(openai_chat_stream(["x" * 3000])[1])
+        await out.client_gone.wait()
+        hung_up.set()
+
+    dear.stub.handle = handle
+    ann = visitor(dear, "0.1")
+    with RawClient(dear.proxy.port, takes_little=True) as client:
+        client.post(CHAT, dear_chat(), {"authorization": f"Bearer {ann.key}"})
+        client.recv_head()
+        parts = client.recv_chunks()
+        taken = next(parts)[1]
+        assert len(taken) < 100_000
+        may_go_on.set()
+        assert hung_up.wait(10)
+        taken += b"".join(piece for _, piece in parts)
+        assert client.clean_end
+    assert taken.startswith(b": xx")
+    assert b"insufficient_credit" in taken.rpartition(b"data: ")[2]
+    assert dear.ended(ann)["reason"] == "the credit ended before the answer"
 
 
 class Honest:

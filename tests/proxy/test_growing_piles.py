@@ -160,6 +160,22 @@ def test_messages_that_come_at_once_pass_as_far_as_they_are_covered(dear: Site) 
     assert seen(got) >= 5
 
 
+def test_all_that_an_answer_is_billed_for_must_be_covered_whichever_leg_it_is(dear: Site) -> None:
+    """Of 600 tokens in two goes there is credit for all, of 1,500 for less than 1,000."""
+    for tokens, is_covered in ((500, True), (1400, False)):
+        legs = [{"type": "message", "input_tokens": 5, "output_tokens": n} for n in (100, tokens)]
+        usage = anthropic_usage(10, 100 + tokens, iterations=legs)
+        dear.stub.handle = Pile(anthropic_stream([WORDS] * 30, usage))
+        ann = visitor(dear, "0.1")
+        got = dear.ask(ann, MESSAGES, message(model="dear", max_tokens=128_000, stream=True))
+        assert (b"message_stop" in got.body) == is_covered
+        row = dear.ended(ann)
+        assert row["cost_nanousd"] == 10 * INPUT + (100 + tokens) * OUTPUT
+        if not is_covered:
+            assert got.last_event()[1]["error"]["code"] == "insufficient_credit"
+            assert_covered(got, row)
+
+
 def test_the_last_event_without_a_blank_line_must_be_covered_too(dear: Site) -> None:
     """It is held back until the stream ends, and is read only then."""
     choice = {"index": 0, "delta": {"content": WORDS * 25}, "finish_reason": "stop"}

@@ -1,6 +1,11 @@
 """A growing stream is broken off for an event without an end: what came whole before it passes."""
 
+import asyncio
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -8,23 +13,31 @@ from llmproxy.cover import PIECE_BYTES
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
 from tests.proxy.test_growing_piles import Pile
-from tests.support.answers import openai_chat_stream
+from tests.support.answers import openai_chat_stream, openai_usage
+from tests.support.raw_client import RawClient
+from tests.support.stub_provider import Out, SeenRequest
 
 EVENT_BYTES_MAX = 8000
-LOWERED = f"""
+LOWERED = """
 from llmproxy.dialects import sse
 
-sse.EVENT_BYTES_MAX = {EVENT_BYTES_MAX}
+sse.EVENT_BYTES_MAX = {}
 """
+
+
+@contextmanager
+def taking_events_of(event_bytes_max: int, home: Path) -> Iterator[Site]:
+    """A proxy that takes no longer events, where others take 64 MiB."""
+    (home / "sitecustomize.py").write_text(LOWERED.format(event_bytes_max))  # read at its start
+    environ = {"PYTHONPATH": str(home), "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": "1000"}
+    with running_site(home, environ) as site:
+        yield site
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A proxy that takes events of 8,000 bytes, not of 64 MiB: as many as come at once."""
-    home = tmp_path_factory.mktemp("lowered")
-    (home / "sitecustomize.py").write_text(LOWERED)  # Python reads it when it starts
-    environ = {"PYTHONPATH": str(home), "LLMPROXY_HOLD_STREAM_OUTPUT_TOKENS": "1000"}
-    with running_site(home, environ) as site:
+    """A proxy that takes events of 8,000 bytes: as many as come at once."""
+    with taking_events_of(EVENT_BYTES_MAX, tmp_path_factory.mktemp("lowered")) as site:
         yield site
 
 
@@ -45,3 +58,49 @@ def test_events_that_were_whole_before_one_without_an_end_pass(site: Site) -> No
     passed = got.body.partition(b"\n\nevent: error")[0]
     assert len(passed) > len(whole) - PIECE_BYTES - 300
     assert whole.startswith(passed)
+
+
+def test_an_answer_that_is_whole_passes_though_one_without_an_end_follows(site: Site) -> None:
+    """What comes behind the last word counts for nothing, and takes nothing back."""
+    events = openai_chat_stream([" word"] * 60, usage=openai_usage(10, 60))
+    whole = b"".join(events)
+    comment = b": " + b"x" * PIECE_BYTES + b"\n\n"  # fills the piece that the last word is in
+    site.stub.handle = Pile([whole, comment, b"data: " + b"x" * (EVENT_BYTES_MAX + 1)])
+    ann = site.visitor()
+    asked = {"stream_options": {"include_usage": True}}
+    got = site.ask(ann, CHAT, chat(stream=True, max_tokens=4000, **asked))
+    assert got.clean_end
+    assert got.body.startswith(whole)
+    site.assert_paid(ann, state="settled", basis="usage", nanousd=10 * 2500 + 60 * 10_000)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have other buffers")
+def test_the_provider_is_hung_up_on_though_the_client_does_not_read(tmp_path: Path) -> None:
+    """What it generates meanwhile nobody would pay for: it must not wait for the client."""
+    may_go_on, hung_up = threading.Event(), threading.Event()
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await out.head(200, [("content-type", "text/event-stream")])
+        # It passes when it has come to its end, all at once, and more than the sockets take.
+        await out.chunk(b": " + b"x" * 250_000)
+        await out.chunk(b"\n\n")
+        await asyncio.to_thread(may_go_on.wait, 20)
+        await out.chunk(b"data: " + b"x" * 300_000)
+        await out.client_gone.wait()
+        hung_up.set()
+
+    with taking_events_of(300_000, tmp_path) as site:
+        site.stub.handle = handle
+        ann = site.visitor()
+        with RawClient(site.proxy.port, takes_little=True) as client:
+            body = chat(stream=True, max_tokens=4000)
+            client.post(CHAT, body, {"authorization": f"Bearer {ann.key}"})
+            client.recv_head()
+            parts = client.recv_chunks()
+            assert len(next(parts)[1]) < 100_000
+            may_go_on.set()
+            assert hung_up.wait(10)
+            rest = b"".join(piece for _, piece in parts)
+            assert client.clean_end
+        assert b"upstream_interrupted" in rest.rpartition(b"data: ")[2]
+        assert "an event has more than 300,000 bytes" in site.ended(ann)["reason"]

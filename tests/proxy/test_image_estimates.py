@@ -58,6 +58,17 @@ def test_so_it_does_where_a_stream_breaks_off(site: Site) -> None:
     site.assert_paid(visitor, state="settled", basis="estimate", nanousd=40_000_000)
 
 
+def test_tokens_that_a_stream_has_told_before_it_breaks_off_are_the_estimate(site: Site) -> None:
+    """As it does not know of an image that is done, it is not billed by the image."""
+    usage = {"input_tokens": 10, "output_tokens": 2000, "total_tokens": 2010}
+    shown = {"type": "image_generation.partial_image", "b64_json": "A" * 3000, "usage": usage}
+    site.stub.handle = stream([f"data: {json.dumps(shown)}\n\n".encode()])
+    visitor = site.visitor()
+    site.ask(visitor, IMAGES, b'{"model":"gpt-image-both","prompt":"a","stream":true}')
+    nanousd = 10 * 8_000 + 2000 * 32_000
+    site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+
+
 @pytest.mark.parametrize(
     "item", [{"image": "A" * 9_000}, {"image_url": {"url": "https://x/a.png"}}]
 )

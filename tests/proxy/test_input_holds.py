@@ -14,6 +14,7 @@ from tests.support.answers import (
     openai_chat_stream,
     openai_usage,
     plain,
+    stream,
 )
 
 RESPONSES = "/v1/openai/responses"
@@ -109,3 +110,18 @@ def test_a_strict_server_refuses_what_has_no_bound(
     assert got.header("x-should-retry") == b"false"
     assert strict_site.ended(ann)["state"] == "refused"
     assert len(strict_site.stub.requests) == seen
+
+
+def test_the_estimate_of_an_input_is_never_more_than_what_was_held_for_it(
+    strict_site: Site,
+) -> None:
+    """25 linked images may be 150,000 tokens by the rule; gpt-4o reads 128,000 at most."""
+    strict_site.stub.handle = stream(openai_chat_stream(include_usage=False))
+    ann = strict_site.visitor()
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    messages = [{"role": "user", "content": [image] * 25}]
+    strict_site.ask(ann, CHAT, chat(stream=True, service_tier="default", messages=messages))
+    # `Hello there!` has twelve bytes: four tokens.
+    cost = 128_000 * CHAT_RATE + 4 * 10_000
+    row = strict_site.assert_paid(ann, state="settled", basis="estimate", nanousd=cost)
+    assert row["hold_nanousd"] == 128_000 * CHAT_RATE + OUTPUT[CHAT]

@@ -10,6 +10,7 @@ import pytest
 
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat, estimate_nanousd
+from tests.support.answers import openai_error
 from tests.support.waiting import wait_until
 
 FIRST_BYTE = b"\x16"
@@ -102,3 +103,24 @@ def test_a_client_that_leaves_once_there_is_a_connection_pays_the_input(
         assert deaf.accept().recv(1) == b"P"
     nanousd = estimate_nanousd(body, 0, input_rate=2_500, output_rate=10_000)
     drainless.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets them wait for ever")
+def test_what_another_key_was_refused_for_is_forgotten_while_the_next_one_is_connecting(
+    drainless: Site, deaf: Deaf
+) -> None:
+    """The first attempt was sent and brought nothing, of the second no byte has left."""
+    drainless.proxy.run("provider-keys", "add", "openai", stdin="sk-provider-secret-0002")
+    send_to(drainless, f"http://127.0.0.1:{deaf.port}/v1")
+    visitor = drainless.visitor()
+    with drainless.send(visitor, CHAT, chat()):
+        first = deaf.accept()
+        assert first.recv(1) == b"P"
+        deaf.fill()
+        error = openai_error("rate_limit")
+        head = f"HTTP/1.1 429 Limited\r\nconnection: close\r\ncontent-length: {len(error.body)}"
+        first.sendall(head.encode() + b"\r\n\r\n" + error.body)
+        wait_until(lambda: is_connecting(drainless.proxy.pid, deaf.port))
+    row = drainless.assert_released(visitor)
+    assert row["reason"] == "the client left and 0 other answers were being drained"
+    assert (row["attempts"], row["upstream_status"]) == (2, None)

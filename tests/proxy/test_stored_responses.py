@@ -13,6 +13,7 @@ from llmproxy.stored_responses import KEPT_MS, hash_response_id
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import Got, Site, Visitor
 from tests.proxy.keeping import OUTPUT_TOKENS, RESPONSES, KeepingProvider, body, key_of
+from tests.support.answers import named_event, plain, stream
 from tests.support.proxy import PROVIDER_KEY
 from tests.support.waiting import wait_until
 
@@ -162,6 +163,24 @@ def test_what_is_not_kept_cannot_be_gone_on_from(
     made = ann.tell(store=store)["id"]
     error = ann.refusal(previous_response_id=made)
     assert error["code"] == "previous_response_not_found"
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_response_that_has_failed_cannot_be_gone_on_from(
+    two_keys: Site, ann: Teller, is_stream: bool
+) -> None:
+    """It is paid by its usage; but the provider keeps nothing of it that could be read again."""
+    usage = {"input_tokens": 25, "output_tokens": OUTPUT_TOKENS, "total_tokens": 65}
+    error = {"code": "server_error", "message": "The model failed"}
+    failed = {"id": "resp_failed", "object": "response", "model": "gpt-4o", "store": True}
+    failed |= {"status": "failed", "error": error, "output": [], "usage": usage}
+    answers = stream([named_event("response.failed", response=failed)])
+    two_keys.stub.handle = answers if is_stream else plain(json.dumps(failed).encode())
+    assert ann.ask(stream=is_stream, store=True).status == 200
+    (row,) = ann.rows(1)
+    assert row["cost_nanousd"] == 25 * INPUT_RATE + OUTPUT_TOKENS * OUTPUT_RATE
+    refused = ann.refusal(previous_response_id="resp_failed")
+    assert refused["code"] == "previous_response_not_found"
 
 
 def test_a_disabled_key_refuses_what_only_it_could_serve_and_nothing_else(

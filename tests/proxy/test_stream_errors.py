@@ -205,6 +205,19 @@ def test_a_providers_error_before_any_text_is_free(site: Site, name: str) -> Non
     assert row["reason"] == "the provider ended the answer with an error"
 
 
+def test_the_row_of_an_answer_that_is_free_has_what_it_told_all_the_same(site: Site) -> None:
+    """An operator who asks why it was free finds the provider's own record, and the model."""
+    family, usage = FAMILIES["chat"], {"prompt_tokens": -1, "completion_tokens": 20}
+    last = {**CHUNK, "model": "gpt-4o-2024-11-20", "choices": [], "usage": usage}
+    site.stub.handle = stream([*family.empty, data_event(last), ERRORS["OpenAI's chunk"][1]])
+    visitor = site.visitor()
+    site.ask(visitor, family.path, family.request)
+    row = site.assert_released(visitor)
+    assert row["model_served"] == "gpt-4o-2024-11-20"
+    assert json.loads(row["raw_usage"]) == usage
+    assert row["reason"] == "absurd token count -1"
+
+
 def test_anthropics_error_before_any_text_costs_the_input_that_its_beginning_told(
     site: Site,
 ) -> None:
@@ -270,6 +283,26 @@ def test_a_stream_that_breaks_off_ends_in_an_error_of_ours(site: Site, name: str
         "RST": f"{provider} broke off: ",
     }
     assert row["reason"].startswith(reasons[how])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("most", [100, 5000], ids=["held at once", "held as it grows"])
+def test_an_event_that_is_whole_but_for_its_blank_line_counts_before_it_breaks_off(
+    site: Site, name: str, most: int
+) -> None:
+    """`Hello there` is four tokens as well, `Hello` would be two."""
+    family = FAMILIES[name]
+    maximum = next(each for each in family.body if each.startswith("max_"))
+    family = family._replace(body={**family.body, maximum: most})
+    *events, last = [*family.empty, *family.text[:2]]
+    site.stub.handle = broken_stream([*events, last.removesuffix(b"\n\n")])
+    visitor = site.visitor()
+    got = site.ask(visitor, family.path, family.request)
+    check_incomplete(got)
+    assert b"upstream_interrupted" in got.body
+    nanousd = family.estimate()
+    row = site.assert_paid(visitor, state="settled", basis="estimate", nanousd=nanousd)
+    assert "broke off: " in row["reason"]
 
 
 def reset_after_it_was_read(events: list[bytes]) -> Handler:

@@ -1,5 +1,6 @@
 """Prices that change while the server runs: each request has one price, the newest, for good."""
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -9,10 +10,10 @@ from typing import Any
 import pytest
 
 from llmproxy.live_catalog import WATCH_INTERVAL_S
-from tests.service.helpers import CHAT, Books, ask, bearer, chat_body
-from tests.support.answers import openai_chat
+from tests.service.helpers import CHAT, MESSAGES, Books, ask, bearer, chat_body
+from tests.support.answers import anthropic_message, anthropic_usage, openai_chat
 from tests.support.proxy import RunningProxy
-from tests.support.stub_provider import Out, SeenRequest, StubProvider
+from tests.support.stub_provider import Handler, Out, SeenRequest, StubProvider
 from tests.support.waiting import wait_until
 
 SHIPPED = json.loads((Path(__file__).parents[2] / "model_catalog.json").read_bytes())
@@ -33,6 +34,7 @@ def proxy(tmp_path: Path, stub: StubProvider) -> Iterator[RunningProxy]:
     stub.handle = handle
     with RunningProxy(tmp_path) as proxy:
         proxy.use_provider("openai", f"{stub.url}/v1")
+        proxy.use_provider("anthropic", stub.url)
         proxy.start()
         yield proxy
         proxy.verify_ledger()
@@ -97,6 +99,60 @@ def test_a_request_on_its_way_keeps_its_price(
     got = ask(proxy.port, "POST", CHAT, chat_body(), bearer(key))
     assert got.headers["x-llmproxy-cost-usd"] == "0.0025"
     assert "2.50" in proxy.run("explain", got.request_id)
+
+
+def answer_after(
+    proxy: RunningProxy, key: str, change: tuple[str, ...], leg: dict[str, Any], model: str
+) -> Handler:
+    """Answer a message, which another model has done all of, when a change is in force."""
+    usage = anthropic_usage(0, 0, iterations=[{"type": "message", **leg}])
+
+    def make() -> None:
+        proxy.run("catalog", "set", "anthropic", *change)
+        # For a model that it does not know the server looks for changes at once.
+        asked = ask(proxy.port, "POST", CHAT, chat_body(model="no-such-model"), bearer(key))
+        assert asked.status == 400
+
+    async def handle(request: SeenRequest, out: Out) -> None:
+        await asyncio.to_thread(make)
+        await out.json(200, anthropic_message(usage=usage, model=model))
+
+    return handle
+
+
+def message_body(model: str) -> dict[str, Any]:
+    return {"model": model, "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_a_part_that_is_told_by_an_alias_of_the_asked_model_keeps_the_requests_price(
+    proxy: RunningProxy, books: Books, stub: StubProvider
+) -> None:
+    _, key = books.user()
+    leg = {"model": "claude-opus-4-7-20260416", "input_tokens": 1000, "output_tokens": 0}
+    dearer = ("claude-opus-4-7", "--in-price", "50")
+    stub.handle = answer_after(proxy, key, dearer, leg, "claude-opus-4-7")
+    got = ask(proxy.port, "POST", MESSAGES, message_body("claude-opus-4-7"), bearer(key))
+    # 5 USD per million.
+    assert got.headers["x-llmproxy-cost-usd"] == "0.005"
+    receipt = json.loads(proxy.run("explain", got.request_id, "--json"))
+    assert receipt["lines"][0]["price_version"] == receipt["price_version"]
+
+
+def test_a_part_by_a_model_nobody_knows_costs_as_the_asked_one_though_that_has_lost_its_entry(
+    proxy: RunningProxy, books: Books, stub: StubProvider
+) -> None:
+    """The dearest of the provider counts, and that was the asked one."""
+    proxy.run(
+        *("catalog", "set", "anthropic", "dearest", "--in-price", "1000", "--out-price", "2000")
+    )
+    _, key = books.user()
+    leg = {"model": "unheard-of", "input_tokens": 10, "output_tokens": 20}
+    stub.handle = answer_after(proxy, key, ("dearest", "--remove"), leg, "dearest")
+    got = ask(proxy.port, "POST", MESSAGES, message_body("dearest"), bearer(key))
+    # 10 × 0.001 + 20 × 0.002
+    assert got.headers["x-llmproxy-cost-usd"] == "0.05"
+    again = ask(proxy.port, "POST", MESSAGES, message_body("dearest"), bearer(key))
+    assert again.json()["error"]["code"] == "unknown_model_pricing"
 
 
 def test_an_update_between_hold_and_settlement_changes_neither_and_old_charges_stay(

@@ -28,8 +28,22 @@ class RawClient:
         reset: whether the server closed with RST.
     """
 
-    def __init__(self, port: int, host: str = "127.0.0.1", timeout_s: float = 10.0) -> None:
-        self._sock = socket.create_connection((host, port), timeout=timeout_s)
+    def __init__(
+        self,
+        port: int,
+        host: str = "127.0.0.1",
+        timeout_s: float = 10.0,
+        *,
+        takes_little: bool = False,
+    ) -> None:
+        """With `takes_little`, only some tens of KB may wait in both ends' sockets."""
+        self._sock = socket.socket()
+        self._sock.settimeout(timeout_s)
+        if takes_little:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            # The server's end has room for so many segments.
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        self._sock.connect((host, port))
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._head = Head(0, [])
