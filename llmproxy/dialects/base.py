@@ -146,11 +146,11 @@ class Reading(msgspec.Struct, frozen=True):
 
     `usage` is what the provider last reported; it is the bill only when `is_final`. `seen_bytes`
     counts the generated text that passed, for an estimate; behind the last word of a stream whose
-    usage is final nobody may have counted it, and it is 0. `movers` is what the answer said of its tier, speed
-    and region. `problem` says why a usage record was not trusted. `provider_cost` is what such a
-    record, if nothing changes it any more, says that the provider bills, in 10⁻¹⁵ USD: the bill of
-    some models all the same. `response_id` is by what the provider keeps the answer, None
-    where it says that it does not. `is_by_request`: the bill is what was asked for
+    usage is final nobody may have counted it, and it is 0. `movers` is what the answer said of its
+    tier, speed and region. `problem` says why a usage record was not trusted. `provider_cost` is
+    what such a record, if nothing changes it any more, says that the provider bills, in 10⁻¹⁵ USD:
+    the bill of some models all the same. `response_id` is by what the provider keeps the answer,
+    None where it says that it does not. `is_by_request`: the bill is what was asked for
     (`RequestFacts.likely_units`), of which no answer tells more. `images` is how many have come,
     which counts where no tokens are reported of them; None where they cannot be counted, so that
     as many count as were asked for.
