@@ -143,6 +143,8 @@ def _rate(rates: Rates | None, field: str) -> int | None:
 def _charged(rates: Rates, field: str) -> int | None:
     """Return what a class costs: audio and images without a price of their own, what text does."""
     rate: int | None = getattr(rates, field)
+    if field == "cache_read_audio" and rate is None:
+        return rates.cache_read
     if rate is not None or not field.startswith(("input_", "output_")):
         return rate
     return rates.input if field.startswith("input_") else rates.output
@@ -150,7 +152,10 @@ def _charged(rates: Rates, field: str) -> int | None:
 
 def _is_fallback(rates: Rates | None, field: str) -> bool:
     """Say whether a cache price is the input's: then that says it all."""
-    return rates is None or (field.startswith("cache") and getattr(rates, field) == rates.input)
+    if rates is None:
+        return True
+    is_of_all = field.startswith("cache") and field != "cache_read_audio"
+    return is_of_all and getattr(rates, field) == rates.input
 
 
 def _change(name: str, old: int, new: int, form: Callable[[int], str]) -> FieldChange:

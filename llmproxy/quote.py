@@ -112,7 +112,7 @@ def make_quote(
         movers=facts.movers,
         may_write_cache=facts.may_write_cache,
         may_write_cache_1h=facts.may_write_cache_1h,
-        media=(*facts.media, "output_image") if model.mode == "image" else facts.media,
+        media=_media(facts, model),
         units=_units(facts),
         any_default=policy.is_strict,
     )
@@ -120,7 +120,7 @@ def make_quote(
     output_tokens = output_max * facts.choices + facts.output_tokens_extra
     held_output_tokens = output_tokens
     is_seen_through = facts.is_stream and not (
-        model.reasoning or facts.hides_output or _may_make_images(facts, model)
+        model.reasoning or facts.hides_output or may_make_images(facts, model)
     )
     if is_seen_through and not policy.is_strict:
         held_output_tokens = min(output_tokens, policy.stream_output_tokens)
@@ -135,10 +135,17 @@ def make_quote(
     )
 
 
-def _may_make_images(facts: RequestFacts, model: Model) -> bool:
+def may_make_images(facts: RequestFacts, model: Model) -> bool:
     """Say whether an answer may have images, whose bytes do not tell their tokens."""
     has_price = model.prices.rates.output_image is not None
-    return "output_image" in facts.media and (has_price or model.mode == "image")
+    return "output_image" in _media(facts, model) and (has_price or model.mode == "image")
+
+
+def _media(facts: RequestFacts, model: Model) -> tuple[str, ...]:
+    """Return the classes of tokens besides text: a model for images makes them unasked."""
+    if model.mode != "image" or facts.names_output:
+        return facts.media
+    return (*facts.media, "output_image")
 
 
 def _refuse_uncounted(facts: RequestFacts, model: Model) -> None:
@@ -211,15 +218,15 @@ def with_likely_units(usage: Usage, facts: RequestFacts) -> Usage:
 def with_untold_images(usage: Usage, facts: RequestFacts, model: Model) -> Usage:
     """Return a usage in which all that a model for images has made is images, where none is told.
 
-    Chat completions tell no media apart, and what is not told must not cost less for that. The
-    endpoints for images tell what is text.
+    But for what it has thought. Chat completions tell no media apart, and what is not told must not
+    cost less for that. The endpoints for images tell what is text.
     """
-    if model.mode != "image" or facts.likely_units:
+    if model.mode != "image" or facts.likely_units or not may_make_images(facts, model):
         return usage
     first, *others = usage.legs
     if first.output_image:
         return usage
-    first = msgspec.structs.replace(first, output_image=first.output)
+    first = msgspec.structs.replace(first, output_image=first.output - first.reasoning)
     return msgspec.structs.replace(usage, legs=(first, *others))
 
 

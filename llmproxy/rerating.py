@@ -232,14 +232,16 @@ def _price_again(usage: Usage, charge: _Charge, catalog: Catalog) -> int | Why:
         model_multiplier_micro=asked.multiplier_micro,
         other_model=others.__getitem__,
     )
-    if charge.cost_nanousd and not cost.nanousd and _is_billed_by_units(asked):
+    if charge.cost_nanousd and not cost.nanousd and _has_price(asked):
         return Why.OTHER_MEASURE  # while it runs it would be estimated
     return cost.nanousd
 
 
-def _is_billed_by_units(model: Model) -> bool:
+def _has_price(model: Model) -> bool:
+    """Say whether a model is not free: by tokens, or what counts instead of them."""
     rates = model.prices.rates
-    return any(getattr(rates, UNITS[name].rate) for name in INSTEAD_OF_TOKENS)
+    by_units = (getattr(rates, UNITS[name].rate) for name in INSTEAD_OF_TOKENS)
+    return any((rates.input, rates.output, *by_units))
 
 
 def _usage(charge: _Charge) -> Usage | Why:

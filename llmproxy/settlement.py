@@ -18,7 +18,7 @@ from llmproxy.clock import arrival_ms
 from llmproxy.dialects.base import Reading
 from llmproxy.order import Order, Services
 from llmproxy.pricing import Cost
-from llmproxy.quote import Quote
+from llmproxy.quote import Quote, may_make_images
 from llmproxy.storage.database import Tx
 from llmproxy.stored_responses import KeptResponse, hash_response_id
 from llmproxy.usage import Usage
@@ -190,6 +190,11 @@ class Settlement(_Row):
         why = reason or _why(reading, problem, "the provider reported no usage")
         return self._settle(reading, usage, basis, why)
 
+    @property
+    def _hides_output(self) -> bool:
+        facts, model = self._order.facts, self._quote.model
+        return model.reasoning or facts.hides_output or may_make_images(facts, model)
+
     def end_abandoned(self, reading: Reading, reason: str) -> None:
         """End a hold whose client left and whose answer could not be read to its end.
 
@@ -203,7 +208,7 @@ class Settlement(_Row):
             self.release(reason)  # nothing was generated, or nothing has been sent yet
         elif reading.is_final or self._bill.has_cost_alone(reading):
             self.end(reading, reason)
-        elif self._quote.model.reasoning or self._order.facts.hides_output:
+        elif self._hides_output:
             cost = Cost(self._hold.amount_nanousd, ())
             self._enqueue(cost, None, "hold", reading, reason)
         else:

@@ -111,6 +111,20 @@ def test_audio_and_images_jump_from_what_text_costs() -> None:
     assert [field.is_jump for field in changed(plain, near)] == [False]
 
 
+def test_audio_from_the_cache_jumps_from_what_text_costs_there() -> None:
+    plain = entry(prices={"cache_read": "0.1"})
+    dear = entry(prices={"cache_read": "0.1", "cache_read_audio": "2.1"})
+    near = entry(prices={"cache_read": "0.1", "cache_read_audio": "2"})
+    assert [field.is_jump for field in changed(plain, dear)] == [True]
+    assert [field.is_jump for field in changed(plain, near)] == [False]
+
+
+def test_audio_from_the_cache_that_costs_what_input_does_is_told_all_the_same() -> None:
+    """Its price falls back to that of text from the cache."""
+    old, new = (entry(each, prices={"cache_read_audio": each}) for each in ("1", "3"))
+    assert [field.name for field in changed(old, new)] == ["in_price", "cache_read_audio"]
+
+
 def test_a_tier_and_a_speed_of_one_name_are_told_apart() -> None:
     def both(tier_price: str) -> dict[str, Any]:
         tier = {"when": {"service_tier": ["fast"]}, "in_price": tier_price, "out_price": "9"}

@@ -89,14 +89,15 @@ def test_images_are_held_at_the_dearest_of_text_and_image() -> None:
     assert quote(MADE, BY_TOKEN).amount_nanousd == text * 8_000 + 2 * 408 * 32_000
 
 
+@pytest.mark.parametrize("mode", ["chat", "image"])
 @pytest.mark.parametrize(("modalities", "nanousd"), [(None, 50 * 32_000), (["TEXT"], 50 * 10_000)])
 def test_a_gemini_model_that_makes_images_unasked_is_held_at_their_rate(
-    modalities: list[str] | None, nanousd: int
+    modalities: list[str] | None, nanousd: int, mode: str
 ) -> None:
     config = {"maxOutputTokens": 50, "responseModalities": modalities}
     body = json.dumps({"contents": [], "generationConfig": config}).encode()
     read = GeminiContents(GENERATE, "m").read_request(body)
-    held = quote(read, BY_TOKEN, is_strict=True)
+    held = quote(read, BY_TOKEN, is_strict=True, mode=mode)
     # A token for each byte, and what the provider puts around it.
     assert held.amount_nanousd == (len(body) + 1600) * 5_000 + nanousd
 
@@ -125,6 +126,13 @@ def test_chat_with_a_model_for_images_is_held_at_their_rate() -> None:
     text = (len(b'{"model":"m","messages":[],"max_tokens":50}') // 3 + 600) * 5_000
     assert quote(read, BY_TOKEN, mode="image").amount_nanousd == text + 50 * 32_000
     assert quote(read, BY_TOKEN, mode="chat").amount_nanousd == text + 50 * 10_000
+
+
+@pytest.mark.parametrize(("mode", "held"), [("image", 9000), ("chat", 4096)])
+def test_a_chat_stream_of_a_model_for_images_is_held_in_full(mode: str, held: int) -> None:
+    body = b'{"model":"m","messages":[],"max_tokens":9000,"stream":true}'
+    read = OpenAIChat().read_request(body)
+    assert quote(read, BY_TOKEN, mode=mode).held_output_tokens == held
 
 
 @pytest.mark.parametrize(

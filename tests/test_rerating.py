@@ -127,6 +127,11 @@ def test_tokens_say_nothing_of_what_a_model_costs_by_time(book: Book) -> None:
     assert rerated(book, catalog(gpt_test=free)).total == Sum(1, 3_000_000, 0)
 
 
+def test_nor_does_time_say_what_it_costs_by_tokens(book: Book) -> None:
+    settle(book, book.placed(), Usage((Leg(audio_seconds=9),)))
+    assert rerated(book, DEARER).left_out == {Why.OTHER_MEASURE: Sum(1, 1000, 0)}
+
+
 def test_what_cannot_be_rated_is_counted_by_its_reason(book: Book) -> None:
     book.settled(Leg(input=1000))
     assert rerated(book, catalog()).left_out == {Why.NO_MODEL: Sum(1, 3_000_000, 0)}

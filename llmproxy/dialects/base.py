@@ -125,6 +125,8 @@ class RequestFacts(msgspec.Struct, frozen=True):
     unread_max: int | None = None
     """A maximum under none but names that the provider is not known to read. Where `output_max` is
     the same, it counts all the same: it is written in under a name that the provider does read."""
+    names_output: bool = False
+    """What kinds of output it may get besides text stands in `media`, also where that is none."""
     hides_output: bool = False
     """Some of the output that is billed may not be seen in the answer, such as thinking."""
     asks_usage: bool = False

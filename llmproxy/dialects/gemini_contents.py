@@ -88,6 +88,7 @@ class GeminiContents:
             may_write_cache=False,
             searches=searches,
             media=_media_classes(contents, config),
+            names_output=True,
             hides_output=config.thinks or searches > 0 or config.asks_media,
         )
 

@@ -211,8 +211,7 @@ _event_decoder = msgspec.json.Decoder(_Event)
 
 
 def _generated(event: _Event, _data: bytes, unread: int | None) -> int:
-    """Return for how much an event counts: whatever its name, something has been heard for it."""
+    """Return for how much an event counts: each of a transcript says that something was heard."""
     if unread is not None:
         return unread
-    is_error = event.type == "error" or is_given(event.error)
-    return text_bytes(event.delta) or int(not is_error)
+    return text_bytes(event.delta) or int((event.type or "").startswith("transcript."))

@@ -65,6 +65,7 @@ class _Chunk(msgspec.Struct):
     usage: msgspec.Raw = ABSENT
     choices: list[_Choice] | None = None
     error: msgspec.Raw = ABSENT
+    object: msgspec.Raw = ABSENT
     x_groq: _Groq | None = None
 
 
@@ -123,7 +124,10 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
             return False  # the last word was among what had passed
         if name == b"error":
             self._has_error = True
+        before = self.counted_bytes
         self._take_one(chunk, data, is_whole=is_whole)
+        if self.counted_bytes != before and _usage_in(chunk) is ABSENT:
+            self._is_usage_old = True
         return False
 
     def _withhold(self, chunk: _Chunk) -> None:
@@ -148,16 +152,22 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         """Return what has been read so far: the last usage that was seen counts.
 
         Some servers report it with every chunk: it is the bill only once the answer is complete,
-        or has ended in an error, and no more text has come since.
+        or has ended in an error. What was told before the last text is none after an error, nor
+        where it knew of no output yet.
         """
-        return read_reading(
+        reading = read_reading(
             self._usage,
             model=self._model,
             service_tier=self._service_tier,
             seen_bytes=seen_bytes,
-            is_final=(self._is_complete or self._has_error) and not self._is_usage_old,
+            is_final=self._is_complete or self._has_error,
             has_error=self._has_error,
         )
+        if not (self._is_usage_old and reading.usage is not None):
+            return reading
+        has_output = any(leg.output for leg in reading.usage.legs)
+        is_final = reading.is_final and has_output and not self._has_error
+        return msgspec.structs.replace(reading, is_final=is_final)
 
     @override
     def _read_at_end(self, unread: bytes) -> Reading | None:
@@ -191,7 +201,7 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
             self._model = event.model
         if event.service_tier is not ABSENT and is_given(event.service_tier):
             self._service_tier = event.service_tier
-        if event.error is not ABSENT and is_given(event.error):
+        if is_given(event.error) or bytes(event.object) == b'"error"':
             self._has_error = True
         if event.choices is not None:
             for choice in event.choices:
@@ -245,10 +255,9 @@ def _delta_bytes(delta: _Delta) -> int:
         seen += text_bytes(delta.reasoning)
     if delta.refusal is not ABSENT:
         seen += text_bytes(delta.refusal)
-    if delta.audio is not ABSENT:
-        seen += -(-len(delta.audio) // BYTES_PER_MEDIA_BYTE)
-    if delta.images is not ABSENT:
-        seen += -(-len(delta.images) // BYTES_PER_MEDIA_BYTE)
+    for media in (delta.audio, delta.images):
+        if len(media) > len("null"):  # and more than an empty list
+            seen += -(-len(media) // BYTES_PER_MEDIA_BYTE)
     if delta.function_call is not None:
         seen += _call_bytes(delta.function_call)
     if delta.tool_calls is not None:

@@ -140,10 +140,10 @@ class OpenAIImages:
         """
         answer, is_whole = decoded(_answer_decoder, body)
         has_error = is_given(answer.error)
-        is_counted = is_whole and (has_error or answer.data is not msgspec.UNSET)
+        is_counted = has_error or (is_whole and answer.data is not msgspec.UNSET)
         made = _made(answer.data)
         all_seen = -(-len(body) // BYTES_PER_SEEN_BYTE)
-        seen = all_seen if made or not is_whole else 0
+        seen = all_seen if made or not (is_whole or has_error) else 0
         if made and not is_given(answer.usage):
             return Reading(
                 Usage((Leg(images=made),)),

@@ -254,10 +254,14 @@ class ResponseStreamReader(DeferringStreamReader[_Event]):
             self._last = decoded(_event_decoder, self._beginning)[0].response or self._last
             self._beginning = b""
         has_error = self._has_failed if self._is_complete else self._has_error
-        if self._is_complete and not seen_bytes and not is_given(self._last.usage):
-            # Nothing came piece by piece: then it stands here alone.
-            seen_bytes = sum(map(len, self._last.output or ()))
         return _reading(self._last, seen_bytes, is_final=self._is_complete, has_error=has_error)
+
+    @override
+    def _tell(self) -> Reading:
+        """Count the whole answer, where nothing of it came before and its usage is not told."""
+        if self._is_complete and not self.counted_bytes and not is_given(self._last.usage):
+            self.counted_bytes = sum(written_bytes(bytes(part)) for part in self._last.output or ())
+        return super()._tell()
 
     @override
     def _take(self, event: _Event) -> None:

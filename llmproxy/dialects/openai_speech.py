@@ -26,9 +26,9 @@ from llmproxy.usage import Leg, Movers, Usage
 CHARACTER_TOKENS = 4
 """Of speech, for each character that is said: three times what ordinary speech takes."""
 BYTES_PER_SEEN_BYTE = 256
+"""Of sound in a stream: a token of it stands for a thousand bytes and more."""
 SOUND_BYTES_MIN = 1024
 """So much in an event is taken for sound; what is told of some is shorter."""
-"""Of sound in a stream: a token of it stands for a thousand bytes and more."""
 
 _BILLED = frozenset({"model", "input", "voice", "stream_format", "stream", "instructions", "speed"})
 _FORMATS = (None, "audio", "sse")

@@ -35,7 +35,7 @@ class Report:
             "Names of litellm left out, priced otherwise by genai-prices": self.names_refused,
             "Prices that depend on time": self.by_time,
             "Other media cost more than the text price that is listed": self.dearer_media,
-            "Priced at the dearest of text and image": self.dearest_of_media,
+            "Models for images: what costs more than text": self.dearest_of_media,
             "No limits known; counted as reasoning": self.without_limits,
             "Listed by litellm only, left out": self.only_litellm,
         }

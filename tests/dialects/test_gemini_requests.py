@@ -33,6 +33,7 @@ def test_a_plain_request_is_read() -> None:
         movers=Movers(),
         may_write_cache=False,
         media=("output_image",),
+        names_output=True,
         output_within="generationConfig",
     )
     assert CONTENTS.upstream_path == "/models/gemini-2.5-flash:generateContent"

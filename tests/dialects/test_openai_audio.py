@@ -270,6 +270,18 @@ def test_a_stream_of_a_transcript_that_breaks_off_is_estimated_by_its_text() -> 
 # --- speech ---
 
 
+@pytest.mark.parametrize(
+    ("event", "seen"),
+    [({"type": "ping"}, 0), ({"type": "transcript.text.segment", "text": "a"}, 1), ({}, 0)],
+)
+def test_each_event_of_a_transcript_says_that_something_was_heard(
+    event: dict[str, str], seen: int
+) -> None:
+    reader = TRANSCRIPTIONS.stream_reader(withholds_usage=False)
+    reader.events.feed(b"data: %b\n\n" % json.dumps(event).encode())
+    assert reader.reading().seen_bytes == seen
+
+
 def test_speech_is_billed_by_the_characters_of_the_request() -> None:
     facts = speech()
     assert facts.units == facts.likely_units == (("character", 6),)

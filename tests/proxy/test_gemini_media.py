@@ -34,8 +34,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     [
         # Thoughts and other text are text.
         ({"candidatesTokensDetails": IMAGE}, 10 * 300 + 210 * 2_500 + 1_290 * 30_000),
-        # What is not told must not cost less for that.
-        ({}, 10 * 300 + 1_500 * 30_000),
+        # What is not told must not cost less for that; thoughts are no image.
+        ({}, 10 * 300 + 200 * 2_500 + 1_300 * 30_000),
     ],
 )
 def test_text_and_images_have_their_prices(
@@ -52,6 +52,19 @@ def test_text_and_images_have_their_prices(
     row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=nanousd)
     # 99 tokens of output at the price of images, and of input, with a maximum, / 3 + 600.
     assert row["hold_nanousd"] == (len(BODY) // 3 + 600) * 300 + 99 * 30_000
+
+
+def test_a_model_for_images_that_is_asked_for_text_costs_what_text_does(site: Site) -> None:
+    text = {"content": {"parts": [{"text": "a"}]}, "finishReason": "STOP"}
+    answer = json.dumps({"candidates": [text], "usageMetadata": COUNTS}).encode()
+    site.stub.handle = plain(answer)
+    visitor = site.visitor()
+    config = {"maxOutputTokens": 50, "responseModalities": ["TEXT"]}
+    body = json.dumps({"contents": [], "generationConfig": config}).encode()
+    site.ask(visitor, f"{BASE}/{MODEL}:generateContent", body)
+    nanousd = 10 * 300 + 1_500 * 2_500
+    row = site.assert_paid(visitor, state="settled", basis="usage", nanousd=nanousd)
+    assert row["hold_nanousd"] == (len(body) // 3 + 600) * 300 + 50 * 2_500
 
 
 def test_all_that_chat_completions_tell_costs_what_images_do(site: Site) -> None:

@@ -143,7 +143,11 @@ def test_what_cannot_be_read_is_as_many_images_as_were_asked_for(
 
 
 @pytest.mark.parametrize(
-    "answer", [b'{"data":[]}', b'{"data":[{"b64_json":null,"index":0}]}', b'{"error":{"code":"x"}}']
+    "answer",
+    [
+        *(b'{"data":[]}', b'{"data":[{"b64_json":null,"index":0}]}', b'{"error":{"code":"x"}}'),
+        *(b'{"error":{"code":"x"},"data":"y"}', b""),
+    ],
 )
 def test_an_answer_that_says_that_there_are_none_is_free(site: Site, answer: bytes) -> None:
     site.stub.handle = plain(answer)

@@ -80,6 +80,37 @@ def test_speech_costs_its_characters_whatever_its_sound_is_called(
     site.assert_paid(ann, state="settled", basis="estimate", nanousd=400 * 15_000)
 
 
+def test_a_response_without_usage_counts_its_characters_not_how_they_are_escaped(
+    site: Site,
+) -> None:
+    """600 of two bytes, which the provider writes as six, count as three."""
+    output = [{"type": "message", "text": "и" * 600}]
+    response = {"id": "r", "model": "gpt-4o", "output": output}
+    event = json.dumps({"type": "response.completed", "response": response}).encode()
+    site.stub.handle = stream([b"event: response.completed\ndata: %b\n\n" % event])
+    ann, body = site.visitor(), json.dumps(RESPONSE).encode()
+    site.ask(ann, "/v1/openai/responses", body)
+    seen = len(json.dumps(output[0])) - 3 * 600
+    nanousd = input_nanousd(body) + -(-seen // 3) * OUT
+    site.assert_paid(ann, state="settled", basis="estimate", nanousd=nanousd)
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"object": "error", "message": "overloaded", "code": 503}],
+        [choice(delta={"role": "assistant", "content": "", "audio": None, "images": []})] * 3,
+    ],
+)
+def test_where_nothing_came_nothing_is_charged(site: Site, events: list[dict[str, Any]]) -> None:
+    """An error as vLLM has told it, and chunks with nothing in them that break off."""
+    ends = [DONE] if "object" in events[0] else []
+    site.stub.handle = stream([*map(data_event, events), *ends])
+    ann = site.visitor()
+    site.ask(ann, CHAT, chat(stream=True, max_tokens=5000))
+    site.assert_released(ann)
+
+
 def test_speech_of_which_nothing_but_an_error_came_is_free(site: Site) -> None:
     error = {"type": "error", "error": {"message": "x" * 2000}}
     site.stub.handle = stream([data_event(error)])
@@ -107,6 +138,16 @@ def test_usage_from_before_the_text_is_not_the_bill(site: Site, end: list[bytes]
     site.ask(ann, CHAT, chat(stream=True, max_tokens=5000))
     nanousd = 10 * IN + 3_334 * OUT
     site.assert_paid(ann, state="settled", basis="estimate", nanousd=nanousd)
+
+
+def test_usage_that_knew_of_the_output_before_it_came_is(site: Site) -> None:
+    """So does who has the whole answer, and sends it in pieces."""
+    first = {**choice(delta={"role": "assistant"}), "usage": openai_usage(10, 7)}
+    last = choice(delta={"content": TEXT}, finish_reason="stop")
+    site.stub.handle = stream([data_event(first), data_event(last), DONE])
+    ann = site.visitor()
+    site.ask(ann, CHAT, chat(stream=True, max_tokens=5000))
+    site.assert_paid(ann, state="settled", basis="usage", nanousd=10 * IN + 7 * OUT)
 
 
 def test_usage_that_comes_with_the_last_text_is(site: Site) -> None:

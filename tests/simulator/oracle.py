@@ -159,7 +159,8 @@ def read_stream(script: Script, size: int, *, has_ended: bool, dialect: str) -> 
     is_over = any(event.is_last for event in read)
     is_complete = is_over or any(event.finishes for event in read)
     if dialect == "openai":
-        is_final = (is_complete or has_error) and not is_old
+        knows_output = isinstance(usage, dict) and usage.get("output", 0) > 0
+        is_final = (is_complete or has_error) and (not is_old or (knows_output and not has_error))
     if is_complete and not (text_bytes or has_error or isinstance(usage, dict)):
         text_bytes = 1  # it has been generated, whatever it was
     return Seen(text_bytes, usage, is_final, is_over, is_complete, has_error)

@@ -43,7 +43,11 @@ class RawClient:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             # The server's end has room for so many segments.
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-        self._sock.connect((host, port))
+        try:
+            self._sock.connect((host, port))
+        except OSError:
+            self._sock.close()
+            raise
         self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = bytearray()
         self._head = Head(0, [])
