@@ -66,7 +66,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def refuses_connections(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # or just closed its door
         return True
     return False
 
