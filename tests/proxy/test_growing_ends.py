@@ -11,6 +11,7 @@ import pytest
 
 from tests.proxy.conftest import INPUT, OUTPUT
 from tests.proxy.helpers import CHAT, Got, Site, Visitor
+from tests.proxy.stuffed import Stuffed
 from tests.proxy.test_growing import Pieces, dear_chat, visitor
 from tests.support.answers import data_event, openai_chat, openai_chat_stream, openai_usage
 from tests.support.raw_client import RawClient
@@ -114,20 +115,8 @@ def test_where_the_credit_ends_the_provider_is_hung_up_on_though_the_client_does
     dear: Site,
 ) -> None:
     """What it generates meanwhile nobody would pay for: it must not wait for the client."""
-    may_go_on, hung_up = threading.Event(), threading.Event()
-
-    async def handle(request: SeenRequest, out: Out) -> None:
-        await out.head(200, [("content-type", "text/event-stream")])
-        # It passes when it has come to its end, all at once, and more than the sockets take.
-        await out.chunk(b": " + b"x" * 250_000)
-        await out.chunk(b"\n\n")
-        await asyncio.to_thread(may_go_on.wait, 20)
-        # 1,500 tokens, of which there is credit for less than 1,000.
-        await out.chunk(openai_chat_stream(["x" * 3000])[1])
-        await out.client_gone.wait()
-        hung_up.set()
-
-    dear.stub.handle = handle
+    # 1,500 tokens, of which there is credit for less than 1,000.
+    dear.stub.handle = provider = Stuffed(openai_chat_stream(["x" * 3000])[1])
     ann = visitor(dear, "0.1")
     with RawClient(dear.proxy.port, takes_little=True) as client:
         client.post(CHAT, dear_chat(), {"authorization": f"Bearer {ann.key}"})
@@ -135,8 +124,8 @@ def test_where_the_credit_ends_the_provider_is_hung_up_on_though_the_client_does
         parts = client.recv_chunks()
         taken = next(parts)[1]
         assert len(taken) < 100_000
-        may_go_on.set()
-        assert hung_up.wait(10)
+        provider.may_go_on.set()
+        assert provider.hung_up.wait(10)
         taken += b"".join(piece for _, piece in parts)
         assert client.clean_end
     assert taken.startswith(b": xx")

@@ -1,8 +1,6 @@
 """A growing stream is broken off for an event without an end: what came whole before it passes."""
 
-import asyncio
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +10,10 @@ import pytest
 from llmproxy.cover import PIECE_BYTES
 from tests.proxy.conftest import running_site
 from tests.proxy.helpers import CHAT, Site, chat
+from tests.proxy.stuffed import Stuffed
 from tests.proxy.test_growing_piles import Pile
 from tests.support.answers import openai_chat_stream, openai_usage
 from tests.support.raw_client import RawClient
-from tests.support.stub_provider import Out, SeenRequest
 
 EVENT_BYTES_MAX = 8000
 LOWERED = """
@@ -77,20 +75,9 @@ def test_an_answer_that_is_whole_passes_though_one_without_an_end_follows(site: 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have other buffers")
 def test_the_provider_is_hung_up_on_though_the_client_does_not_read(tmp_path: Path) -> None:
     """What it generates meanwhile nobody would pay for: it must not wait for the client."""
-    may_go_on, hung_up = threading.Event(), threading.Event()
-
-    async def handle(request: SeenRequest, out: Out) -> None:
-        await out.head(200, [("content-type", "text/event-stream")])
-        # It passes when it has come to its end, all at once, and more than the sockets take.
-        await out.chunk(b": " + b"x" * 250_000)
-        await out.chunk(b"\n\n")
-        await asyncio.to_thread(may_go_on.wait, 20)
-        await out.chunk(b"data: " + b"x" * 300_000)
-        await out.client_gone.wait()
-        hung_up.set()
-
+    provider = Stuffed(b"data: " + b"x" * 300_000)
     with taking_events_of(300_000, tmp_path) as site:
-        site.stub.handle = handle
+        site.stub.handle = provider
         ann = site.visitor()
         with RawClient(site.proxy.port, takes_little=True) as client:
             body = chat(stream=True, max_tokens=4000)
@@ -98,8 +85,8 @@ def test_the_provider_is_hung_up_on_though_the_client_does_not_read(tmp_path: Pa
             client.recv_head()
             parts = client.recv_chunks()
             assert len(next(parts)[1]) < 100_000
-            may_go_on.set()
-            assert hung_up.wait(10)
+            provider.may_go_on.set()
+            assert provider.hung_up.wait(10)
             rest = b"".join(piece for _, piece in parts)
             assert client.clean_end
         assert b"upstream_interrupted" in rest.rpartition(b"data: ")[2]
