@@ -35,7 +35,8 @@ def ordinary(chunk: bytes) -> tuple[bytes, bytes] | None:
 
 def may_tell_error(events: bytes) -> bool:
     """Say whether one of several events may tell of an error, by its name or in its data."""
-    return _ERROR.search(events) is not None
+    # Most have no such word at all, which a search from behind finds out in half the time.
+    return events.rfind(b"error") >= 0 and _ERROR.search(events) is not None
 
 
 def datas_of(events: bytes) -> list[bytes] | None:

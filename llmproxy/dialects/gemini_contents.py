@@ -6,23 +6,25 @@ reason why it ended.
 """
 
 import re
-from collections.abc import Callable
 
 import msgspec
-from typing_extensions import override
 
 from llmproxy.dialects.answers import (
     ABSENT,
-    UNREADABLE,
     decoded,
     generated_bytes,
     is_given,
-    make_reading,
-    text_bytes,
     text_of,
     unreadable,
 )
 from llmproxy.dialects.base import InputFacts, Reading, RequestFacts, written_bytes
+from llmproxy.dialects.gemini_chunks import (
+    BYTES_PER_SEEN_BYTE,
+    GeminiStreamReader,
+    Grounding,
+    candidate_decoder,
+    read_reading,
+)
 from llmproxy.dialects.gemini_fields import spelled, spellings
 from llmproxy.dialects.gemini_requests import (
     Config,
@@ -33,16 +35,9 @@ from llmproxy.dialects.gemini_requests import (
     read_movers,
     read_tools,
 )
-from llmproxy.dialects.gemini_usage import UsageRecords, read_usage
-from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.json_gate import parse_object
-from llmproxy.dialects.sse import Deferral, Splitter
-from llmproxy.dialects.stream_readers import DeferringStreamReader
-from llmproxy.usage import Movers
 
 GENERATE, STREAM = "generateContent", "streamGenerateContent"
-BYTES_PER_SEEN_BYTE = 256
-"""Of an image in an answer, which has some 1,300 tokens in a mebibyte or two of base64."""
 _BILLED_BY_PROMPT = re.compile(r"gemini-[12][.-]")
 """Models whose search is billed once for a prompt, however often they search."""
 
@@ -103,7 +98,7 @@ class GeminiContents:
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
         parts = answer.candidates
-        return _read_reading(
+        return read_reading(
             bytes(answer.usage) if is_given(answer.usage) else None,
             self._billed(_searches_in(parts) if parts and _GROUNDED in body else 0),
             model=text_of(answer.model),
@@ -112,7 +107,7 @@ class GeminiContents:
             has_error=is_given(answer.error),
         )
 
-    def stream_reader(self, *, withholds_usage: bool) -> "GeminiStreamReader":
+    def stream_reader(self, *, withholds_usage: bool) -> GeminiStreamReader:
         """Return a reader for one stream; nothing is ever withheld in this dialect."""
         del withholds_usage
         return GeminiStreamReader(self._billed)
@@ -137,174 +132,13 @@ class _Answer(msgspec.Struct):
     error: msgspec.Raw = ABSENT
 
 
-class _Grounding(msgspec.Struct):
-    queries: list[msgspec.Raw] | None = msgspec.field(name="webSearchQueries", default=None)
-
-
 class _Grounded(msgspec.Struct):
-    grounding: _Grounding | None = msgspec.field(name="groundingMetadata", default=None)
-
-
-class _Part(msgspec.Struct):
-    text: msgspec.Raw = ABSENT
-    call: msgspec.Raw = msgspec.field(name="functionCall", default=ABSENT)
-    code: msgspec.Raw = msgspec.field(name="executableCode", default=ABSENT)
-    result: msgspec.Raw = msgspec.field(name="codeExecutionResult", default=ABSENT)
-    data: msgspec.Raw = msgspec.field(name="inlineData", default=ABSENT)
-
-
-class _Content(msgspec.Struct):
-    parts: list[_Part] | None = None
-
-
-class _Candidate(msgspec.Struct):
-    content: _Content | None = None
-    index: int = 0
-    finish_reason: msgspec.Raw = msgspec.field(name="finishReason", default=ABSENT)
-    grounding: _Grounding | None = msgspec.field(name="groundingMetadata", default=None)
-
-
-class _Chunk(msgspec.Struct):
-    candidates: list[_Candidate] | None = None
-    usage: msgspec.Raw = msgspec.field(name="usageMetadata", default=ABSENT)
-    model: msgspec.Raw = msgspec.field(name="modelVersion", default=ABSENT)
-    error: msgspec.Raw = ABSENT
-    feedback: msgspec.Raw = msgspec.field(name="promptFeedback", default=ABSENT)
-
-
-class _OddChunk(msgspec.Struct):
-    candidates: msgspec.Raw = ABSENT
+    grounding: Grounding | None = msgspec.field(name="groundingMetadata", default=None)
 
 
 _GROUNDED = b'"groundingMetadata"'
 _DATA = b'"inlineData"'
 _answer_decoder = msgspec.json.Decoder(_Answer)
-_chunk_decoder = msgspec.json.Decoder(_Chunk)
-_candidate_decoder = msgspec.json.Decoder(_Candidate)
-_odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
-
-
-_CHUNKS = Deferral(ends=(b"}\r\n\r\n", b"}\n\n"))
-
-
-class GeminiStreamReader(DeferringStreamReader[_Chunk]):
-    """Reads one stream, of events or as an array; see `StreamReader`."""
-
-    def __init__(self, billed: Callable[[int], int]) -> None:
-        """Start with nothing read; `billed` says how many of the searches count."""
-        super().__init__(_chunk_decoder)
-        self.events: Splitter = EventsOrArray(self, _CHUNKS)
-        self._billed = billed
-        self._usage = UsageRecords()
-        self._model: str | None = None
-        self._running: set[int] = set()
-        self._ended: set[int] = set()
-        """The candidates that have not ended yet, and those that have."""
-        self._is_blocked = False
-        self._searches: dict[int, int] = {}
-        self._has_error = False
-
-    @override
-    def on_event(self, name: bytes, data: bytes) -> bool:
-        """Take a chunk, whether it came as an event or in an array; none is ever withheld."""
-        self._catch_up()
-        chunk, is_whole = decoded(_chunk_decoder, data)
-        if not is_whole and not chunk.candidates:
-            chunk.candidates = _odd_candidates(data)
-        is_error = name == b"error"
-        self._has_error = self._has_error or is_error
-        self._take_one(chunk, data, is_whole=is_whole or is_error)
-        # An array is complete only with its closing bracket, and a lone object at the end.
-        self._is_complete = self._has_ended and not isinstance(self.events, ArrayStream)
-        return False
-
-    @override
-    def on_deferred(self, datas: list[bytes]) -> bool:
-        """Take chunks that have passed unread; see `EventReader`."""
-        if not super().on_deferred(datas):
-            return False
-        self._is_complete = self._has_ended
-        return True
-
-    @override
-    def _make_reading(self, seen_bytes: int) -> Reading:
-        """Return what has been read so far; usage is final when all candidates have ended."""
-        return _read_reading(
-            self._usage.raw(),
-            self._billed(sum(self._searches.values())),
-            model=self._model,
-            seen_bytes=seen_bytes,
-            is_final=self._has_ended,
-            has_error=self._has_error,
-        )
-
-    @property
-    def _has_ended(self) -> bool:
-        # Of the candidates that have begun: a provider may send fewer than were asked for.
-        return self._is_blocked or (bool(self._ended) and not self._running)
-
-    def on_array_end(self) -> None:
-        """Take note that the array has closed, or all of a lone object has come.
-
-        The answer is complete only then.
-        """
-        self._is_complete = self.is_over = self._has_ended
-
-    @override
-    def _take(self, event: _Chunk) -> None:
-        for candidate in event.candidates or ():
-            self._take_candidate(candidate)
-        # Twice, since asking costs little and looking more.
-        if event.usage is not ABSENT and is_given(event.usage):
-            self._usage.take(event.usage)
-        if self._model is None:
-            self._model = text_of(event.model)
-        if event.error is not ABSENT and is_given(event.error):
-            self._has_error = True
-        if event.feedback is not ABSENT and b"blockReason" in bytes(event.feedback):
-            self._is_blocked = True  # the prompt: there is no candidate then
-
-    def _take_candidate(self, candidate: _Candidate) -> None:
-        index = candidate.index
-        if candidate.finish_reason is not ABSENT and is_given(candidate.finish_reason):
-            self._running.discard(index)
-            self._ended.add(index)
-        elif index not in self._ended:
-            self._running.add(index)
-        if candidate.content is not None:
-            for part in candidate.content.parts or ():
-                self.counted_bytes += _part_bytes(part)
-        if candidate.grounding is not None and candidate.grounding.queries:
-            # It is told again as it grows.
-            queries = len(candidate.grounding.queries)
-            self._searches[index] = max(self._searches.get(index, 0), queries)
-
-
-def _odd_candidates(data: bytes) -> list[_Candidate]:
-    """Return what can be read of candidates one of which is not as it should be.
-
-    That it has ended is what matters: the stream has come to its end then.
-    """
-    written = decoded(_odd_chunk_decoder, data)[0].candidates
-    try:
-        raws = _raw_list_decoder.decode(written)
-    except UNREADABLE:
-        raws = [written]  # one alone, where a list should be
-    return [decoded(_candidate_decoder, bytes(raw))[0] for raw in raws if bytes(raw)[:1] == b"{"]
-
-
-_raw_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
-
-
-def _part_bytes(part: _Part) -> int:
-    """Return how much generated text a part has."""
-    seen = text_bytes(part.text)
-    for raw in (part.call, part.code, part.result):
-        if raw is not ABSENT:
-            seen += written_bytes(bytes(raw))
-    if part.data is not ABSENT:
-        seen += -(-len(part.data) // BYTES_PER_SEEN_BYTE)
-    return seen
 
 
 def _seen_bytes(body: bytes, candidates: list[msgspec.Raw] | None) -> int:
@@ -313,7 +147,7 @@ def _seen_bytes(body: bytes, candidates: list[msgspec.Raw] | None) -> int:
     if _DATA not in body:
         return seen
     for raw in candidates or ():
-        candidate, _ = decoded(_candidate_decoder, bytes(raw))
+        candidate, _ = decoded(candidate_decoder, bytes(raw))
         data = [] if candidate.content is None else candidate.content.parts or []
         seen -= sum(len(part.data) - len(part.data) // BYTES_PER_SEEN_BYTE for part in data)
     return seen
@@ -330,24 +164,3 @@ def _searches_in(candidates: list[msgspec.Raw]) -> int:
 
 
 _grounded_decoder = msgspec.json.Decoder(_Grounded)
-
-
-def _read_reading(
-    raw: bytes | None,
-    searches: int,
-    *,
-    model: str | None,
-    seen_bytes: int,
-    is_final: bool,
-    has_error: bool,
-) -> Reading:
-    """Return what has been read of an answer, with its usage record in the normal form."""
-    return make_reading(
-        raw,
-        lambda: read_usage(raw or b"", searches),
-        model=model,
-        movers=Movers(),
-        seen_bytes=seen_bytes,
-        is_final=is_final,
-        has_error=has_error,
-    )

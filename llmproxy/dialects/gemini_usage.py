@@ -44,7 +44,7 @@ class UsageRecords:
     def __init__(self) -> None:
         """Start with nothing taken."""
         self._last: msgspec.Raw | None = None
-        self._prompt = self._tool_use = self._cached = self._candidates = self._thoughts = 0
+        self._told = dict.fromkeys((PROMPT, TOOL_USE, CACHED, CANDIDATES, THOUGHTS), 0)
 
     def take(self, raw: msgspec.Raw) -> None:
         """Take the record of one chunk."""
@@ -53,12 +53,17 @@ class UsageRecords:
             counts = _counts_decoder.decode(raw)
         except UNREADABLE:
             return
+        told = self._told
         if counts.prompt_token_count:
-            self._prompt, self._cached = counts.prompt_token_count, 0
-        self._candidates = counts.candidates_token_count or self._candidates
-        self._thoughts = counts.thoughts_token_count or self._thoughts
-        self._cached = counts.cached_content_token_count or self._cached
-        self._tool_use = counts.tool_use_prompt_token_count or self._tool_use
+            told[PROMPT], told[CACHED] = counts.prompt_token_count, 0
+        told[CANDIDATES] = counts.candidates_token_count or told[CANDIDATES]
+        told[THOUGHTS] = counts.thoughts_token_count or told[THOUGHTS]
+        told[CACHED] = counts.cached_content_token_count or told[CACHED]
+        told[TOOL_USE] = counts.tool_use_prompt_token_count or told[TOOL_USE]
+
+    def missing(self) -> list[str]:
+        """Return which counts no record has told. That of the cache may be none."""
+        return [name for name, told in self._told.items() if not told and name != CACHED]
 
     def raw(self) -> bytes | None:
         """Return the last record as it came, with what it left out; None when there is none."""
@@ -68,17 +73,8 @@ class UsageRecords:
             last = _object_decoder.decode(self._last)
         except UNREADABLE:
             return bytes(self._last)
-        missing = {name: told for name, told in self._told().items() if told and not last.get(name)}
+        missing = {name: told for name, told in self._told.items() if told and not last.get(name)}
         return msgspec.json.encode({**last, **missing}) if missing else bytes(self._last)
-
-    def _told(self) -> dict[str, int]:
-        return {
-            PROMPT: self._prompt,
-            TOOL_USE: self._tool_use,
-            CACHED: self._cached,
-            CANDIDATES: self._candidates,
-            THOUGHTS: self._thoughts,
-        }
 
 
 def read_usage(raw: bytes, searches: int = 0) -> Usage:

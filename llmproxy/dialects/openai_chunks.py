@@ -178,11 +178,11 @@ class ChunkStreamReader(DeferringStreamReader[_Chunk]):
         if may_tell_error(unread):
             return None
         # Where usage is withheld, the last word has a mark and is never left unread.
-        if not self._withholds_usage and _LAST_WORD in unread:
+        if not self._withholds_usage and unread.rfind(_LAST_WORD) >= 0:
             return None
         tier = last.service_tier
         if not is_given(tier):
-            if _TIER in unread:
+            if unread.rfind(_TIER) >= 0:
                 return None
             tier = self._service_tier
         return read_reading(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from llmproxy.dialects.base import Reading
-from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents, GeminiStreamReader
+from llmproxy.dialects.gemini_chunks import GeminiStreamReader
+from llmproxy.dialects.gemini_contents import GENERATE, STREAM, GeminiContents
 from llmproxy.dialects.gemini_embeddings import EMBED, GeminiEmbeddings
 from llmproxy.usage import Leg, Usage
 
