@@ -12,6 +12,10 @@ what others do at the same time only ever adds. CPU time, not time of the clock.
 import re
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
+
+from rich.progress import track
 
 from benchmarks.machine import calibration_s
 from llmproxy.dialects.base import Endpoint
@@ -20,6 +24,7 @@ from tests.fixtures import PLAIN, STREAMS, Case
 
 EVENTS = 20
 EVENTS_MANY = 200
+COLUMNS = ("plain", "stream", "in one", "of 200", "counted")
 HELD_BYTES = 8192
 """What is held of a stream at first (`HoldPolicy.stream_output_tokens`), in bytes of text."""
 ROUNDS = 30
@@ -30,17 +35,6 @@ SHOWN = (
     *("groq-chat", "deepseek-chat", "openrouter-chat", "gemini-stream-drops", "gemini-generate"),
 )
 _TEXT = re.compile(rb'"(?:content|text|delta)": ?"[^"]')
-
-
-def cpu_us(work: Callable[[], object], times: int = TIMES) -> float:
-    """Return the CPU that one run takes, in µs."""
-    best = float("inf")
-    for _ in range(ROUNDS):
-        begun = time.process_time()
-        for _ in range(times):
-            work()
-        best = min(best, time.process_time() - begun)
-    return best / times * 1e6
 
 
 def drawn_out(case: Case, count: int = EVENTS) -> list[bytes]:
@@ -72,36 +66,55 @@ def count_stream(endpoint: Endpoint, case: Case, pieces: list[bytes]) -> object:
     return reader.reading()
 
 
-def plain_us(name: str) -> str:
-    """Return the figure of a plain answer; empty when the fixture has none."""
-    case = PLAIN.get(name)
-    if case is None:
-        return f"{'':8}"
-    endpoint = endpoint_of(case)
-    return f"{cpu_us(lambda: endpoint.read_answer(case.answer)):8.1f}"
+class Figure:
+    """The CPU that one piece of work takes, in µs: the lowest of all rounds so far."""
+
+    def __init__(self, work: Callable[[], object], times: int = TIMES) -> None:
+        """Take the work, which a round does so many times."""
+        self._work, self._times = work, times
+        self.us = float("inf")
+
+    def measure(self) -> None:
+        """Do a round."""
+        begun = time.process_time()
+        for _ in range(self._times):
+            self._work()
+        self.us = min(self.us, (time.process_time() - begun) / self._times * 1e6)
 
 
-def stream_us(name: str) -> str:
-    """Return the figures of a stream; empty when the fixture has none."""
-    case = STREAMS.get(name)
-    if case is None:
-        return ""
-    endpoint, events = endpoint_of(case), drawn_out(case)
-    apart = cpu_us(lambda: read_stream(endpoint, case, events))
-    at_once = cpu_us(lambda: read_stream(endpoint, case, [b"".join(events)]))
-    many = drawn_out(case, EVENTS_MANY)
-    long = cpu_us(lambda: read_stream(endpoint, case, many), TIMES // 10)
-    counted = cpu_us(lambda: count_stream(endpoint, case, many), TIMES // 10)
-    return f"{apart:8.1f}{at_once:8.1f}{long:8.0f}{counted:8.0f}  {len(events)}"
+def figures_of(name: str) -> list[Figure | None]:
+    """Return the figures of a shape, in their columns; None where there is no such fixture."""
+    figures: list[Figure | None] = [None] * len(COLUMNS)
+    if (plain := PLAIN.get(name)) is not None:
+        figures[0] = Figure(partial(endpoint_of(plain).read_answer, plain.answer))
+    if (case := STREAMS.get(name)) is not None:
+        endpoint, events, many = endpoint_of(case), drawn_out(case), drawn_out(case, EVENTS_MANY)
+        read = partial(read_stream, endpoint, case)
+        figures[1:] = [
+            Figure(partial(read, events)),
+            Figure(partial(read, [b"".join(events)])),
+            Figure(partial(read, many), TIMES // 10),
+            Figure(partial(count_stream, endpoint, case, many), TIMES // 10),
+        ]
+    return figures
 
 
 def main() -> None:
     """Print a line for each dialect."""
-    print(f"calibration {calibration_s() * 1000:.1f} ms; CPU in µs, the lowest of {ROUNDS} rounds")
-    print(f"{'':28}{'plain':>8}{'stream':>8}{'in one':>8}{'of 200':>8}{'counted':>8}  events")
-    for name in SHOWN:
-        line = f"{name:28}" + plain_us(name) + stream_us(name)
-        print(line)
+    rows = {name: figures_of(name) for name in SHOWN}
+    calibrations = [calibration_s()]
+    # One after the other, and again: a machine that is slow for a while is so for all of them.
+    for _ in track(range(ROUNDS), "measuring", transient=True):
+        for figure in chain.from_iterable(rows.values()):
+            if figure is not None:
+                figure.measure()
+        calibrations.append(calibration_s())
+    best_ms = min(calibrations) * 1000
+    print(f"calibration {best_ms:.1f} ms; CPU in µs, the lowest of {ROUNDS} rounds")
+    print(f"{'':28}" + "".join(f"{column:>9}" for column in COLUMNS))
+    for name, figures in rows.items():
+        cells = ("" if figure is None else f"{figure.us:.1f}" for figure in figures)
+        print(f"{name:28}" + "".join(f"{cell:>9}" for cell in cells))
 
 
 if __name__ == "__main__":

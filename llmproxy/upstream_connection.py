@@ -41,7 +41,7 @@ class Answer:
     """A provider's answer: its head, and its body as it comes."""
 
     __slots__ = (
-        *("_chunks", "_connection", "_error", "_is_complete", "_loop", "_size", "_waiter"),
+        *("_broken", "_chunks", "_connection", "_is_complete", "_loop", "_size", "_waiter"),
         *("has_head", "headers", "status"),
     )
 
@@ -57,7 +57,8 @@ class Answer:
         self._chunks: list[bytes] = []
         self._size = 0
         self._is_complete = False
-        self._error: UpstreamError | None = None
+        self._broken: str | None = None
+        """Why the rest of it does not come. No exception: raised, it would refer to this."""
         self._waiter: asyncio.Future[None] | None = None
 
     def header(self, name: bytes) -> bytes:
@@ -81,8 +82,8 @@ class Answer:
         while not self._chunks:
             if self._is_complete:
                 return None
-            if self._error is not None:
-                raise self._error
+            if self._broken is not None:
+                raise UpstreamError(self._broken, was_sent=True)
             self._waiter = self._loop.create_future()
             await self._waiter
         chunks = self._chunks
@@ -108,8 +109,8 @@ class Answer:
             UpstreamError: it does not come.
         """
         while not self.has_head:
-            if self._error is not None:
-                raise self._error
+            if self._broken is not None:
+                raise UpstreamError(self._broken, was_sent=True)
             self._waiter = self._loop.create_future()
             await self._waiter
 
@@ -120,10 +121,10 @@ class Answer:
         self.wake()
         return self._size > WAITING_BYTES_MAX
 
-    def end(self, error: UpstreamError | None = None) -> None:
-        """Take note that nothing more comes."""
-        self._is_complete = error is None
-        self._error = error
+    def end(self, broken: str | None = None) -> None:
+        """Take note that nothing more comes, and why, if that is not all."""
+        self._is_complete = broken is None
+        self._broken = broken
         self._connection = None
         self.wake()
 
@@ -318,5 +319,5 @@ class Connection(asyncio.Protocol):
     def _fail(self, what: str) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
-            answer.end(UpstreamError(what, was_sent=True))
+            answer.end(what)
         self.abort()

@@ -84,7 +84,7 @@ _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 _raw_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 _CHUNKS = Deferral(ends=(b"}\r\n\r\n", b"}\n\n"))
-_MATTERS = (b'"blockReason"', b'"webSearchQueries"', b'"index": 1', b'"index":1')
+_MATTERS = (b'"webSearchQueries"', b'"index": 1', b'"index":1')
 """What makes a difference wherever it stands; of several candidates each has to end."""
 _NAMES = {name: b'"%b"' % name.encode() for name in (TOOL_USE, CANDIDATES, THOUGHTS)}
 _BEGIN = b"\ndata: "
@@ -99,7 +99,7 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         self.events: Splitter = EventsOrArray(self, _CHUNKS)
         self._billed = billed
         self._usage = UsageRecords()
-        self._model: str | None = None
+        self._model = ABSENT
         self._running: set[int] = set()
         self._ended: set[int] = set()
         """The candidates that have not ended yet, and those that have."""
@@ -163,7 +163,7 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         return read_reading(
             self._usage.raw(),
             self._billed(sum(self._searches.values())),
-            model=self._model,
+            model=text_of(self._model),
             seen_bytes=seen_bytes,
             is_final=self._has_ended,
             has_error=self._has_error,
@@ -194,8 +194,8 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         # Twice, since asking costs little and looking more.
         if event.usage is not ABSENT and is_given(event.usage):
             self._usage.take(event.usage)
-        if self._model is None:
-            self._model = text_of(event.model)
+        if event.model is not ABSENT and is_given(event.model):
+            self._model = event.model
         if event.error is not ABSENT and is_given(event.error):
             self._has_error = True
         if event.feedback is not ABSENT and b"blockReason" in bytes(event.feedback):
@@ -246,18 +246,13 @@ def _completed(last: msgspec.Raw, unread: bytes, end: int) -> bytes | None:
     missing = records.missing()
     if PROMPT in missing:
         return None
-    places = {name: unread.rfind(_NAMES[name], 0, end) for name in missing}
-    earlier = sorted(at for at in places.values() if at >= 0)
-    if not earlier:
-        return bytes(last)
-    for at in earlier:
-        chunk = _chunk_at(unread, unread.rfind(_BEGIN, 0, at) + 1)
-        if chunk is None:
-            return None
-        records.take(chunk.usage)
-    records.take(last)
-    is_whole = all(places[name] < 0 for name in records.missing())
-    return records.raw() if is_whole else None
+    for name in missing:
+        at = unread.rfind(_NAMES[name], 0, end)
+        if at >= 0:
+            chunk = _chunk_at(unread, unread.rfind(_BEGIN, 0, at) + 1)
+            if chunk is None or not records.fill(name, chunk.usage):
+                return None
+    return records.raw()
 
 
 def _chunk_at(unread: bytes, begin: int) -> _Chunk | None:

@@ -29,6 +29,7 @@ class _Counts(msgspec.Struct, rename="camel"):
     thoughts_token_count: int | None = None
 
 
+_MEMBERS = {field.encode_name: field.name for field in msgspec.structs.fields(_Counts)}
 _counts_decoder = msgspec.json.Decoder(_Counts)
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
@@ -60,6 +61,18 @@ class UsageRecords:
         told[THOUGHTS] = counts.thoughts_token_count or told[THOUGHTS]
         told[CACHED] = counts.cached_content_token_count or told[CACHED]
         told[TOOL_USE] = counts.tool_use_prompt_token_count or told[TOOL_USE]
+
+    def fill(self, name: str, raw: msgspec.Raw) -> bool:
+        """Take one count alone, which no record has told, from an earlier one; say whether it has.
+
+        The name is one of those that are `missing`.
+        """
+        try:
+            told = getattr(_counts_decoder.decode(raw), _MEMBERS[name])
+        except UNREADABLE:
+            return False
+        self._told[name] = told or 0
+        return bool(told)
 
     def missing(self) -> list[str]:
         """Return which counts no record has told. That of the cache may be none."""

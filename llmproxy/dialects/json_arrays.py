@@ -6,6 +6,7 @@ no array is the whole answer: what else sends one has answered as if no stream h
 """
 
 import re
+import weakref
 from typing import Protocol
 
 from typing_extensions import override
@@ -47,7 +48,7 @@ class ArrayStream(Undeferred):
     def __init__(self, reader: ArrayReader, *, has_brackets: bool = True) -> None:
         """Take the reader; without brackets, the end of the stream ends it between two objects."""
         super().__init__()
-        self._reader = reader
+        self._reader: ArrayReader = weakref.proxy(reader)  # as an `EventStream` has it
         self._has_brackets = has_brackets
         self._tail = bytearray()
         self._position = 0
@@ -145,7 +146,7 @@ class EventsOrArray(Undeferred):
     def __init__(self, reader: ArrayReader, deferral: Deferral) -> None:
         """Take the reader of either, which gets the splitter for it as its `events`."""
         super().__init__()
-        self._reader = reader
+        self._reader = weakref.ref(reader)
         self._deferral = deferral
         self._blanks = b""
         """What came before it could be told."""
@@ -159,7 +160,8 @@ class EventsOrArray(Undeferred):
         self._blanks += chunk
         first = self._blanks.lstrip(_BLANKS)[:1]
         if first or len(self._blanks) > _BLANKS_MAX:
-            reader = self._reader
+            reader = self._reader()
+            assert reader is not None  # it has this splitter
             reader.events = (
                 ArrayStream(reader, has_brackets=first == b"[")
                 if first in (b"[", b"{")

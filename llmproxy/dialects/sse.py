@@ -10,6 +10,7 @@ of most streams nobody asks.
 """
 
 import re
+import weakref
 from typing import NamedTuple, Protocol
 
 from llmproxy.dialects.event_lines import (
@@ -128,11 +129,12 @@ class EventStream:
         *,
         holds_back: bool = False,
     ) -> None:
-        """Take the reader; with `holds_back`, events are passed on only when complete."""
+        """Take the reader, which must outlive this; with `holds_back`, only whole events pass."""
         self.deferred: list[bytes] = []
         """The chunks that have passed unread, in their order."""
         self.deferred_bytes = 0
-        self._reader = reader
+        # Which has this splitter: a cycle would keep what has waited long after the answer.
+        self._reader: EventReader = weakref.proxy(reader)
         self._ends, mark = deferral
         self._mark = None if mark is None else mark.search
         self._holds_back = holds_back

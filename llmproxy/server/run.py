@@ -69,7 +69,8 @@ from llmproxy.watchdog import Limits, Watchdog
 KEEPALIVE_S = 75
 BACKLOG = 2048
 GC_THRESHOLDS = (10_000, 20, 50)
-"""Requests leave no cycles behind, so looking for some after every 700 objects is wasted."""
+"""Requests leave no cycles behind (tests/proxy/test_no_cycles.py), so looking for some after every
+700 objects is wasted."""
 ENDED_KEYS_MS = 2 * 86_400_000
 """So long API keys are remembered that have ended: no request runs as long (`total_timeout_s`)."""
 CUT_PATIENCE_S = 5
