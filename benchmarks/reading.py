@@ -24,7 +24,7 @@ from tests.fixtures import PLAIN, STREAMS, Case
 
 EVENTS = 20
 EVENTS_MANY = 200
-COLUMNS = ("plain", "stream", "in one", "of 200", "counted")
+COLUMNS = ("plain", "stream", "noted", "in one", "of 200", "counted")
 HELD_BYTES = 8192
 """What is held of a stream at first (`HoldPolicy.stream_output_tokens`), in bytes of text."""
 ROUNDS = 30
@@ -45,11 +45,18 @@ def drawn_out(case: Case, count: int = EVENTS) -> list[bytes]:
     return [*events[:at], *missing, *events[at:]]
 
 
-def read_stream(endpoint: Endpoint, case: Case, pieces: list[bytes]) -> object:
-    """Read a stream that comes in these pieces, and its usage."""
+def read_stream(
+    endpoint: Endpoint, case: Case, pieces: list[bytes], *, is_noted: bool = False
+) -> object:
+    """Read a stream that comes in these pieces, and its usage.
+
+    Where the first piece comes a moment before the others, what it tells is noted at once.
+    """
     reader = endpoint.stream_reader(withholds_usage=case.is_usage_withheld)
-    for piece in pieces:
+    for number, piece in enumerate(pieces):
         reader.events.feed(piece)
+        if is_noted and not number:
+            reader.reading()
     reader.events.finish()
     return reader.reading()
 
@@ -92,6 +99,7 @@ def figures_of(name: str) -> list[Figure | None]:
         read = partial(read_stream, endpoint, case)
         figures[1:] = [
             Figure(partial(read, events)),
+            Figure(partial(read, events, is_noted=True)),
             Figure(partial(read, [b"".join(events)])),
             Figure(partial(read, many), TIMES // 10),
             Figure(partial(count_stream, endpoint, case, many), TIMES // 10),

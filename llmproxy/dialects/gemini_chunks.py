@@ -4,6 +4,7 @@ Each chunk tells the usage so far, and leaves out at times what an earlier one t
 that it was the last, but every candidate has a reason why it ended.
 """
 
+import re
 from collections.abc import Callable
 
 import msgspec
@@ -20,14 +21,7 @@ from llmproxy.dialects.answers import (
 )
 from llmproxy.dialects.base import Reading, written_bytes
 from llmproxy.dialects.event_lines import may_tell_error
-from llmproxy.dialects.gemini_usage import (
-    CANDIDATES,
-    PROMPT,
-    THOUGHTS,
-    TOOL_USE,
-    UsageRecords,
-    read_usage,
-)
+from llmproxy.dialects.gemini_usage import LEFT_OUT, PROMPT, UsageRecords, read_usage
 from llmproxy.dialects.json_arrays import ArrayStream, EventsOrArray
 from llmproxy.dialects.sse import Deferral, Splitter
 from llmproxy.dialects.stream_readers import DeferringStreamReader
@@ -84,10 +78,11 @@ _odd_chunk_decoder = msgspec.json.Decoder(_OddChunk)
 _raw_list_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 
 _CHUNKS = Deferral(ends=(b"}\r\n\r\n", b"}\n\n"))
-_MATTERS = (b'"webSearchQueries"', b'"index": 1', b'"index":1')
-"""What makes a difference wherever it stands; of several candidates each has to end."""
-_NAMES = {name: b'"%b"' % name.encode() for name in (TOOL_USE, CANDIDATES, THOUGHTS)}
 _BEGIN = b"\ndata: "
+_BLANK_LINE = (b"\n\n", b"\n\r\n")
+_SEARCHES = b'"webSearchQueries"'
+_OTHER_CANDIDATE = re.compile(rb'"index"\s*+:\s*+[^0\s]')
+_QUOTED = {name: b'"%b"' % name.encode() for name in LEFT_OUT}
 
 
 class GeminiStreamReader(DeferringStreamReader[_Chunk]):
@@ -99,45 +94,80 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         self.events: Splitter = EventsOrArray(self, _CHUNKS)
         self._billed = billed
         self._usage = UsageRecords()
-        self._model = ABSENT
+        self._model: str | None = None
         self._running: set[int] = set()
         self._ended: set[int] = set()
         """The candidates that have not ended yet, and those that have."""
         self._is_blocked = False
         self._searches: dict[int, int] = {}
         self._has_error = False
-        self._is_unread = True
-        """Nothing has been read of the stream yet."""
-        self._told_by_few: tuple[int, Reading | None] = 0, None
-        """What few of so many unread bytes tell."""
 
     @override
-    def reading(self) -> Reading:
-        """Return what has been read so far."""
-        return self._read_few() or super().reading()
+    def on_finish(self) -> None:
+        """Take the end of a stream of events: what it tells is told now.
 
-    @property
-    @override
-    def is_complete(self) -> bool:
-        """The answer has come to its proper end."""
-        return self._read_few() is not None or super().is_complete
+        How much text there was changes no bill then.
+        """
+        reading = self._read_last()
+        if reading is not None:
+            self._is_complete = True
+        else:
+            self._catch_up()
+            reading = self._tell()
+            if reading.is_final:
+                reading = msgspec.structs.replace(reading, seen_bytes=0)
+        self._at_end = reading
 
-    def _read_few(self) -> Reading | None:
-        """Return what the last chunk tells, if no other can change it; None where that may be."""
-        unread_bytes = self.events.deferred_bytes
-        if not (self._is_unread and unread_bytes):
+    def _read_last(self) -> Reading | None:
+        """Return what the last chunk tells, read alone; None if others that wait may change it."""
+        unread = b"".join(self.events.deferred)
+        # Within the end of its data, if it is that which comes last.
+        begin, last = _chunk_around(unread, len(unread) - len(b"}\r\n\r\n"))
+        if last is None or not last.candidates or not self._is_last_alone(unread):
             return None
-        if self._told_by_few[0] != unread_bytes:
-            told = _told_by_few(b"".join(self.events.deferred))
-            is_believed = told is not None and self._is_believed(told)
-            self._told_by_few = unread_bytes, told if is_believed else None
-        return self._told_by_few[1]
+        has_ended = all(is_given(candidate.finish_reason) for candidate in last.candidates)
+        model = text_of(last.model)
+        raw = self._completed(last.usage, unread, begin) if has_ended and model else None
+        if raw is None:
+            return None
+        reading = read_reading(raw, 0, model=model, seen_bytes=0, is_final=True, has_error=False)
+        return reading if self._is_believed(reading) else None
+
+    def _is_last_alone(self, unread: bytes) -> bool:
+        """Say whether no chunk has what makes a difference wherever it stands.
+
+        That is an error, a search, and any candidate but the first.
+        """
+        if self._has_error or self._searches or self._running - {0}:
+            return False
+        if may_tell_error(unread) or unread.rfind(_SEARCHES) >= 0:
+            return False
+        return _OTHER_CANDIDATE.search(unread) is None
+
+    def _completed(self, last: msgspec.Raw, unread: bytes, end: int) -> bytes | None:
+        """Return the last usage, with what it leaves out of the chunks before `end`.
+
+        Each member is taken from the last chunk that names it, or from what has been read already;
+        None where that is not so simple.
+        """
+        records = UsageRecords()
+        records.take(last)
+        missing = records.missing()
+        if PROMPT in missing:
+            return None
+        for name in missing:
+            at = unread.rfind(_QUOTED[name], 0, end)
+            if at >= 0:
+                _, chunk = _chunk_around(unread, at)
+                if chunk is None or not records.fill(name, chunk.usage):
+                    return None
+        records.follow(self._usage)
+        return records.raw()
 
     @override
     def on_event(self, name: bytes, data: bytes) -> bool:
         """Take a chunk, whether it came as an event or in an array; none is ever withheld."""
         self._catch_up()
-        self._is_unread = False
         chunk, is_whole = decoded(_chunk_decoder, data)
         if not is_whole and not chunk.candidates:
             chunk.candidates = _odd_candidates(data)
@@ -153,7 +183,6 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         """Take chunks that have passed unread; see `EventReader`."""
         if not super().on_deferred(datas):
             return False
-        self._is_unread = False
         self._is_complete = self._has_ended
         return True
 
@@ -163,17 +192,11 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         return read_reading(
             self._usage.raw(),
             self._billed(sum(self._searches.values())),
-            model=text_of(self._model),
+            model=self._model,
             seen_bytes=seen_bytes,
             is_final=self._has_ended,
             has_error=self._has_error,
         )
-
-    @override
-    def _tell(self) -> Reading:
-        """Return what has been read so far; how much text there was does not change a bill."""
-        reading = super()._tell()
-        return msgspec.structs.replace(reading, seen_bytes=0) if reading.is_final else reading
 
     @property
     def _has_ended(self) -> bool:
@@ -194,8 +217,8 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
         # Twice, since asking costs little and looking more.
         if event.usage is not ABSENT and is_given(event.usage):
             self._usage.take(event.usage)
-        if event.model is not ABSENT and is_given(event.model):
-            self._model = event.model
+        if event.model is not ABSENT:
+            self._model = text_of(event.model) or self._model
         if event.error is not ABSENT and is_given(event.error):
             self._has_error = True
         if event.feedback is not ABSENT and b"blockReason" in bytes(event.feedback):
@@ -217,55 +240,21 @@ class GeminiStreamReader(DeferringStreamReader[_Chunk]):
             self._searches[index] = max(self._searches.get(index, 0), queries)
 
 
-def _told_by_few(unread: bytes) -> Reading | None:
-    """Return what chunks tell of which only the last matters; None where that may not be so."""
-    begin = unread.rfind(_BEGIN) + 1
-    last = _chunk_at(unread, begin)
-    if last is None or not last.candidates:
-        return None
-    has_ended = all(is_given(candidate.finish_reason) for candidate in last.candidates)
-    model = text_of(last.model)
-    if not has_ended or model is None or may_tell_error(unread):
-        return None
-    for name in _MATTERS:
-        if unread.rfind(name) >= 0:
-            return None
-    raw = _completed(last.usage, unread, begin)
-    if raw is None:
-        return None
-    return read_reading(raw, 0, model=model, seen_bytes=0, is_final=True, has_error=False)
+def _chunk_around(unread: bytes, at: int) -> tuple[int, _Chunk | None]:
+    """Return where the event begins that has this position in its data, and its chunk.
 
-
-def _completed(last: msgspec.Raw, unread: bytes, end: int) -> bytes | None:
-    """Return the last usage, with what it leaves out of the chunks before `end`.
-
-    Each count is taken from the last that names it; None where that is not so simple.
+    None where it is not so simple: data in several lines, or other lines beside them.
     """
-    records = UsageRecords()
-    records.take(last)
-    missing = records.missing()
-    if PROMPT in missing:
-        return None
-    for name in missing:
-        at = unread.rfind(_NAMES[name], 0, end)
-        if at >= 0:
-            chunk = _chunk_at(unread, unread.rfind(_BEGIN, 0, at) + 1)
-            if chunk is None or not records.fill(name, chunk.usage):
-                return None
-    return records.raw()
-
-
-def _chunk_at(unread: bytes, begin: int) -> _Chunk | None:
-    """Return the chunk whose event begins there; None where it has more than a line of data."""
+    begin = unread.rfind(_BEGIN, 0, max(at, 0)) + 1
     end = unread.find(b"\n", begin)
-    is_whole = unread.startswith((b"\n", b"\r\n"), end + 1)
-    is_first = not begin or unread.endswith((b"\n\n", b"\n\r\n"), 0, begin)
-    if not (is_whole and is_first and unread.startswith(_BEGIN[1:], begin)):
-        return None
+    is_first = not begin or unread.endswith(_BLANK_LINE, 0, begin)
+    is_last = unread.startswith(_BLANK_LINE, end)
+    if not (begin <= at < end and is_first and is_last and unread.startswith(_BEGIN[1:], begin)):
+        return begin, None
     try:
-        return _chunk_decoder.decode(unread[begin + len(_BEGIN) - 1 : end])
+        return begin, _chunk_decoder.decode(unread[begin + len(_BEGIN) - 1 : end])
     except UNREADABLE:
-        return None
+        return begin, None
 
 
 def _odd_candidates(data: bytes) -> list[Candidate]:

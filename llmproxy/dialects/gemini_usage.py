@@ -4,7 +4,7 @@
 counts of nothing are left out. Must not know events or requests.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -16,21 +16,33 @@ PROMPT, TOOL_USE = "promptTokenCount", "toolUsePromptTokenCount"
 CACHED = "cachedContentTokenCount"
 CANDIDATES, THOUGHTS = "candidatesTokenCount", "thoughtsTokenCount"
 TOTAL = "totalTokenCount"
-CACHE_DETAILS = "cacheTokensDetails"
+TIER = "serviceTier"
+PROMPT_DETAILS, TOOL_USE_DETAILS = "promptTokensDetails", "toolUsePromptTokensDetails"
+CACHE_DETAILS, CANDIDATES_DETAILS = "cacheTokensDetails", "candidatesTokensDetails"
 
 
-class _Counts(msgspec.Struct, rename="camel"):
-    """The counts that add up; what is odd about them is found when the last record is read."""
-
-    prompt_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
-
-
-_MEMBERS = {field.encode_name: field.name for field in msgspec.structs.fields(_Counts)}
-_counts_decoder = msgspec.json.Decoder(_Counts)
+_Count = int | None
+_Record = TypedDict(  # noqa: UP013 - as a class it would have the names that the API has
+    "_Record",
+    {
+        "promptTokenCount": _Count,
+        "toolUsePromptTokenCount": _Count,
+        "cachedContentTokenCount": _Count,
+        "candidatesTokenCount": _Count,
+        "thoughtsTokenCount": _Count,
+        "serviceTier": Any,
+        "promptTokensDetails": msgspec.Raw,
+        "toolUsePromptTokensDetails": msgspec.Raw,
+        "cacheTokensDetails": msgspec.Raw,
+        "candidatesTokensDetails": msgspec.Raw,
+    },
+    total=False,
+)
+"""What may be left out; what is odd about it is found when the last record is read."""
+_OF_CACHE = frozenset({CACHED, CACHE_DETAILS})
+LEFT_OUT = tuple(name for name in _Record.__annotations__ if name not in _OF_CACHE)
+"""What streams leave out at their end, though an earlier record told it."""
+_record_decoder = msgspec.json.Decoder(_Record)
 _object_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -45,38 +57,45 @@ class UsageRecords:
     def __init__(self) -> None:
         """Start with nothing taken."""
         self._last: msgspec.Raw | None = None
-        self._told = dict.fromkeys((PROMPT, TOOL_USE, CACHED, CANDIDATES, THOUGHTS), 0)
+        self._told: dict[str, Any] = {}
 
     def take(self, raw: msgspec.Raw) -> None:
         """Take the record of one chunk."""
         self._last = raw
         try:
-            counts = _counts_decoder.decode(raw)
+            record = _record_decoder.decode(raw)
         except UNREADABLE:
             return
-        told = self._told
-        if counts.prompt_token_count:
-            told[PROMPT], told[CACHED] = counts.prompt_token_count, 0
-        told[CANDIDATES] = counts.candidates_token_count or told[CANDIDATES]
-        told[THOUGHTS] = counts.thoughts_token_count or told[THOUGHTS]
-        told[CACHED] = counts.cached_content_token_count or told[CACHED]
-        told[TOOL_USE] = counts.tool_use_prompt_token_count or told[TOOL_USE]
+        if record.get(PROMPT):
+            self._told.pop(CACHED, None)
+            self._told.pop(CACHE_DETAILS, None)
+        self._told.update({name: value for name, value in record.items() if value})
 
     def fill(self, name: str, raw: msgspec.Raw) -> bool:
-        """Take one count alone, which no record has told, from an earlier one; say whether it has.
+        """Take one member alone, which is `missing`, of an earlier record; say whether it has it.
 
-        The name is one of those that are `missing`.
+        A record that tells nothing of it but its name, or cannot be read, has not.
         """
         try:
-            told = getattr(_counts_decoder.decode(raw), _MEMBERS[name])
+            value = _record_decoder.decode(raw).get(name)
         except UNREADABLE:
             return False
-        self._told[name] = told or 0
-        return bool(told)
+        if value:
+            self._told[name] = value
+        return bool(value)
+
+    def follow(self, earlier: "UsageRecords") -> None:
+        """Take what no record has told from earlier ones.
+
+        But of the cache: of that a record that tells a prompt tells all.
+        """
+        for name, value in earlier._told.items():  # noqa: SLF001 - of the same class
+            if name not in _OF_CACHE:
+                self._told.setdefault(name, value)
 
     def missing(self) -> list[str]:
-        """Return which counts no record has told. That of the cache may be none."""
-        return [name for name, told in self._told.items() if not told and name != CACHED]
+        """Return what no record has told of what may be left out."""
+        return [name for name in LEFT_OUT if name not in self._told]
 
     def raw(self) -> bytes | None:
         """Return the last record as it came, with what it left out; None when there is none."""
@@ -86,7 +105,9 @@ class UsageRecords:
             last = _object_decoder.decode(self._last)
         except UNREADABLE:
             return bytes(self._last)
-        missing = {name: told for name, told in self._told.items() if told and not last.get(name)}
+        told = self._told
+        names = _Record.__annotations__
+        missing = {name: told[name] for name in names if name in told and not last.get(name)}
         return msgspec.json.encode({**last, **missing}) if missing else bytes(self._last)
 
 
@@ -118,7 +139,7 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         raise UsageError(msg)
     # Whatever stands in the total and nowhere else was made, not read.
     output = max(output, total - prompt - tool_use)
-    tier = usage.get("serviceTier")
+    tier = usage.get(TIER)
     leg = Leg(
         input=prompt + tool_use - cached,
         cache_read=cached,
@@ -127,7 +148,7 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         web_searches=searches,
     )
     if b'"AUDIO"' in raw or b'"IMAGE"' in raw:  # of few answers; the details cost more to look at
-        leg = with_media(leg, _input_media(usage), _media(usage, "candidatesTokensDetails"))
+        leg = with_media(leg, _input_media(usage), _media(usage, CANDIDATES_DETAILS))
         cached_audio = min(_media(usage, CACHE_DETAILS)[0], cached)
         leg = msgspec.structs.replace(leg, cache_read_audio=cached_audio)
     return Usage((leg,), service_tier=normal_tier(tier if isinstance(tier, str) else None))
@@ -135,8 +156,8 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
 
 def _input_media(usage: dict[str, Any]) -> tuple[int, int]:
     """Return the fresh input tokens of audio and of images: what was not read from the cache."""
-    prompt, cached = _media(usage, "promptTokensDetails"), _media(usage, CACHE_DETAILS)
-    tool_use = _media(usage, "toolUsePromptTokensDetails")
+    prompt, cached = _media(usage, PROMPT_DETAILS), _media(usage, CACHE_DETAILS)
+    tool_use = _media(usage, TOOL_USE_DETAILS)
     audio, image = (
         max(0, told - read) + used
         for told, read, used in zip(prompt, cached, tool_use, strict=True)

@@ -55,6 +55,9 @@ class EventReader(Protocol):
             Whether all could be read. Else nothing has been taken, and each comes by itself.
         """
 
+    def on_finish(self) -> None:
+        """Take note that the stream has come to its end, or broke off: nothing comes any more."""
+
 
 class Deferral(NamedTuple):
     """How chunks look that may pass unread: whole events, of the kinds that need not be read yet.
@@ -226,8 +229,12 @@ class EventStream:
 
     def finish(self) -> bytes:
         """Take the end of the stream; return the bytes that were still held back."""
-        if not self._tail:
-            return b""
+        held_back = self._finish_tail() if self._tail else b""
+        self._reader.on_finish()
+        return held_back
+
+    def _finish_tail(self) -> bytes:
+        """Take what has no end as an event; return what of it was held back."""
         rest = bytes(self._tail)
         self._tail.clear()
         already, self._passed_on = self._passed_on, 0

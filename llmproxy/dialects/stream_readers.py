@@ -39,7 +39,7 @@ class BaseStreamReader(ABC):
     @property
     def is_complete(self) -> bool:
         """The answer has come to its proper end."""
-        if not self.is_over:
+        if self._at_end is None:
             self._catch_up()
         return self._is_complete
 
@@ -72,6 +72,9 @@ class BaseStreamReader(ABC):
         """Take the data of events that have passed unread; see `EventReader`."""
         del datas
         return False
+
+    def on_finish(self) -> None:  # noqa: B027 - most have a last word
+        """Take the end of the stream; see `EventReader`."""
 
     @abstractmethod
     def _make_reading(self, seen_bytes: int) -> Reading:

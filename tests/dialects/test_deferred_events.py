@@ -311,6 +311,9 @@ class Kept:
         self.several.append(datas)
         return False
 
+    def on_finish(self) -> None:
+        """Nothing to do."""
+
 
 @pytest.mark.parametrize("begin", [b"data: ", b"event: a\ndata: "])
 @pytest.mark.parametrize("eol", [b"\n", b"\r\n"])

@@ -49,6 +49,8 @@ def told(reader: GeminiStreamReader, *events: bytes, asks: str = "at the end") -
 
 SOME = {**PROMPT, "candidatesTokenCount": 5, "totalTokenCount": 14}
 MORE = {**PROMPT, "candidatesTokenCount": 70, "thoughtsTokenCount": 30, "totalTokenCount": 109}
+SOUND = [{"modality": "AUDIO", "tokenCount": 4}, {"modality": "TEXT", "tokenCount": 5}]
+WORDS = [{"modality": "TEXT", "tokenCount": 9}]
 CASES: dict[str, list[bytes]] = {
     "ordinary": [text(usageMetadata=SOME), text(), last(MORE)],
     "one chunk": [last(MORE)],
@@ -70,6 +72,13 @@ CASES: dict[str, list[bytes]] = {
     "usage of nothing": [text(), last({"promptTokenCount": 0, "totalTokenCount": 0})],
     "usage that cannot be true": [text(), last({**MORE, "cachedContentTokenCount": 12})],
     "another candidate": [text(), event(candidates=[{"index": 1}]), last(MORE)],
+    "the third candidate": [text(), event(candidates=[{"index": 2}]), last(MORE)],
+    "a candidate of a strange number": [text(), event(candidates=[{"index": -1}]), last(MORE)],
+    "another candidate, loosely": [
+        text(),
+        event(candidates=[{"index": 1}]).replace(b'":', b'" :'),
+        last(MORE),
+    ],
     "another candidate, tightly": [
         text(),
         event(candidates=[{"index": 1}]).replace(b": 1", b":1"),
@@ -102,6 +111,54 @@ CASES: dict[str, list[bytes]] = {
         text(usageMetadata=SOME)[:-2] + b"data: {}\r\n\r\n",
         last(PROMPT),
     ],
+    "a last event that is written without a blank": [
+        last(SOME),
+        last(MORE).replace(b"data: ", b"data:"),
+    ],
+    "a last event behind an id": [last(SOME), b"id: 4\r\n" + last(MORE)],
+    "a last event behind a CR": [last(SOME), b"id: 4\r" + last(MORE)],
+    "counts in an event that is written without a blank": [
+        text(usageMetadata=SOME),
+        text(usageMetadata=MORE).replace(b"data: ", b"data:"),
+        last(PROMPT),
+    ],
+    "an error that is read at once": [
+        event(error={"code": 503})[:-2] + b"id: 1\r\n\r\n",
+        text(),
+        last(MORE),
+    ],
+    "another candidate that is read at once": [
+        event(candidates=[{"index": 1}])[:-2] + b"id: 1\r\n\r\n",
+        text(),
+        last(MORE),
+    ],
+    "searches that are read at once": [
+        event(candidates=[{"groundingMetadata": {"webSearchQueries": ["a"]}}])[:-2]
+        + b"id: 1\r\n\r\n",
+        text(),
+        last(MORE),
+    ],
+    "counts that are read at once": [
+        text(usageMetadata=MORE)[:-2] + b"id: 1\r\n\r\n",
+        text(),
+        last(PROMPT),
+    ],
+    "a cache that is read at once": [
+        text(usageMetadata={**MORE, "cachedContentTokenCount": 4})[:-2] + b"id: 1\r\n\r\n",
+        text(),
+        last(PROMPT),
+    ],
+    "a tier": [text(usageMetadata={**SOME, "serviceTier": "priority"}), text(), last(MORE)],
+    "sound": [text(usageMetadata={**SOME, "promptTokensDetails": SOUND}), text(), last(MORE)],
+    "sound, then none": [
+        text(usageMetadata={**SOME, "promptTokensDetails": SOUND}),
+        text(usageMetadata={**SOME, "promptTokensDetails": WORDS}),
+        last(MORE),
+    ],
+    "sound of the cache": [
+        text(usageMetadata={**SOME, "cachedContentTokenCount": 4, "cacheTokensDetails": SOUND}),
+        last(MORE),
+    ],
     "no JSON at the end": [text(usageMetadata=SOME), last(MORE)[:-5] + b"}\r\n\r\n"],
     "a comment at the end": [text(), last(MORE), b": {}\r\n\r\n"],
     "the last line not ended": [text(), last(MORE)[:-2]],
@@ -116,9 +173,11 @@ def test_the_same_is_told(name: str, eol: bytes) -> None:
     assert told(new_reader(), *events) == wanted
     assert told(new_reader(), *events, asks="all") == wanted
     assert told(new_reader(), b"".join(events)) == wanted
-    for count in range(len(events)):  # some have been read before
+    for count in range(len(events)):  # some have been read before, as they are for a note
         reader = new_reader()
-        assert told(reader, *events[:count], asks="each")[0].seen_bytes >= 0
+        for one in events[:count]:
+            reader.events.feed(one)
+        assert reader.reading().seen_bytes >= 0
         assert told(reader, *events[count:]) == wanted
 
 
@@ -131,6 +190,10 @@ def test_the_same_is_told(name: str, eol: bytes) -> None:
         ("counts told again", Leg(input=9, output=74, reasoning=4)),
         ("only the first tells the prompt", Leg(input=9, output=31)),
         ("the cache of an earlier prompt", Leg(input=9, output=5)),
+        ("counts that are read at once", Leg(input=9, output=100, reasoning=30)),
+        ("sound", Leg(input=9, input_audio=4, output=100, reasoning=30)),
+        ("sound, then none", Leg(input=9, output=100, reasoning=30)),
+        ("sound of the cache", Leg(input=9, output=100, reasoning=30)),
     ],
 )
 def test_what_the_last_leaves_out_is_the_last_that_was_told(name: str, leg: Leg) -> None:
@@ -139,10 +202,21 @@ def test_what_the_last_leaves_out_is_the_last_that_was_told(name: str, leg: Leg)
     assert (reading.usage.legs, reading.is_final, is_complete) == ((leg,), True, True)
 
 
-@pytest.mark.parametrize(
-    "name", ["ordinary", "one chunk", "counts left out", "no error on the way"]
-)
+@pytest.mark.parametrize("name", ["ordinary", "counts left out", "no error on the way", "a tier"])
 def test_other_chunks_are_not_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for noted in (0, 1):  # the first, as soon as it has come
+        reader, events = new_reader(), CASES[name]
+        for one in events[:noted]:
+            reader.events.feed(one)
+        assert reader.reading().seen_bytes >= 0
+        monkeypatch.setattr(reader, "on_deferred", pytest.fail)
+        assert told(reader, *events[noted:])[1]
+
+
+def test_on_the_way_all_that_came_counts() -> None:
+    """A killed proxy charges the estimate of the last note: each chunk may say that it ends."""
+    chunks = [text("a" * 300)[:-3] + b"}\r\n\r\n", last(PROMPT), text("a" * 300)]
     reader = new_reader()
-    monkeypatch.setattr(reader, "on_deferred", pytest.fail)
-    assert told(reader, *CASES[name])[1]
+    for number, chunk in enumerate(chunks):
+        reader.events.feed(chunk)
+        assert reader.reading().seen_bytes == (300, 300, 600)[number]

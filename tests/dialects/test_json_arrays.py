@@ -33,6 +33,9 @@ class Objects:
     def on_deferred(self, datas: list[bytes]) -> bool:
         raise AssertionError(datas)  # none is, by default
 
+    def on_finish(self) -> None:
+        """Nothing to do."""
+
     def on_array_end(self) -> None:
         self.ends += 1
 

@@ -51,6 +51,8 @@ class Splitter:
         self.events: list[Event] = []
         self.unread: list[int] = []
         """For how much of each its reader would count it, could it not read it."""
+        self.ends: list[int] = []
+        """Behind how many events it was told of the stream's end."""
         self.is_over = False
         self.stream = EventStream(self, holds_back=holds_back)
 
@@ -61,6 +63,9 @@ class Splitter:
 
     def on_deferred(self, datas: list[bytes]) -> bool:
         raise AssertionError(datas)  # none is, by default
+
+    def on_finish(self) -> None:
+        self.ends.append(len(self.events))
 
     def run(self, *chunks: bytes) -> bytes:
         passed = b"".join(self.stream.feed(chunk) for chunk in chunks)
@@ -236,6 +241,13 @@ def test_it_is_told_how_much_has_passed_of_what_has_not_ended(holds_back: bool) 
     assert stream.open_bytes == len(b"data: 2") + HELD_BACK_BYTES_MAX
     stream.feed(b"\n\n")
     assert stream.open_bytes == 0
+
+
+@pytest.mark.parametrize("rest", [b"", b"data: 2", b": 2", b"data: 2\n\n"])
+def test_the_end_is_told_once_behind_all_events(rest: bytes) -> None:
+    splitter = Splitter(holds_back=True)
+    splitter.run(b"data: 1\n\n" + rest)
+    assert splitter.ends == [2 if b"data" in rest else 1]
 
 
 def test_what_hands_everything_over_at_once_has_nothing_open() -> None:

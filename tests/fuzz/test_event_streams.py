@@ -64,6 +64,9 @@ class Notes:
     def on_deferred(self, datas: list[bytes]) -> bool:
         raise AssertionError(datas)  # none is, by default
 
+    def on_finish(self) -> None:
+        """Nothing to do."""
+
 
 def run(
     pieces: list[bytes], *, holds_back: bool, withhold: bytes | None = None

@@ -11,6 +11,10 @@ from llmproxy.dialects.gemini_contents import STREAM, GeminiContents
 from tests.fuzz.strategies import THOROUGH
 
 COUNTS = st.sampled_from([0, 0, 1, 2, 5, 9, 40, None, "7", -1])
+DETAILS = st.sampled_from(
+    [[{"modality": name, "tokenCount": 3}] for name in ("TEXT", "TEXT", "IMAGE", "AUDIO")]
+    + [[], None]
+)
 USAGES = st.fixed_dictionaries(
     {"promptTokenCount": st.sampled_from([9, 9, 9, 12, 0, None])},
     optional={
@@ -19,7 +23,9 @@ USAGES = st.fixed_dictionaries(
         "toolUsePromptTokenCount": COUNTS,
         "cachedContentTokenCount": COUNTS,
         "totalTokenCount": st.sampled_from([30, 60, 99, 0, None]),
-        "promptTokensDetails": st.just([{"modality": "IMAGE", "tokenCount": 3}]),
+        "serviceTier": st.sampled_from(["PRIORITY", "", None]),
+        "promptTokensDetails": DETAILS,
+        "cacheTokensDetails": DETAILS,
     },
 )
 PARTS = st.sampled_from(
@@ -46,7 +52,7 @@ ORDINARY: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 CANDIDATES = st.fixed_dictionaries(
     {"content": st.just({"parts": [{"text": "a"}]})},
     optional={
-        "index": st.sampled_from([0, 1]),
+        "index": st.sampled_from([0, 1, 2, -1]),
         "finishReason": st.sampled_from(["STOP", None]),
         "groundingMetadata": st.just({"webSearchQueries": ["a", "b"]}),
     },
@@ -71,36 +77,58 @@ LAST: dict[str, Any] = {
     "modelVersion": "m",
 }
 LASTS = USAGES.map(lambda usage: {**LAST, "usageMetadata": usage}) | st.just(LAST) | ODD
+SEPARATORS = st.sampled_from([(",", ":"), (", ", ": "), (" , ", " : ")])
 EOLS = st.sampled_from(["\r\n", "\n"])
-SEPARATORS = st.sampled_from([(",", ":"), (", ", ": ")])
+FRAMES = st.lists(
+    st.sampled_from(
+        [
+            *("data: {}", "data: {}", "data: {}", "data: {}", "data: {}", "data: {}"),
+            *("data:{}", "id: 1\ndata: {}", "data: {}\nid: 1", ": c\rdata: {}", ": c\n\ndata: {}"),
+            *("event: error\ndata: {}", "data: {{}}\n\ndata: {}", "data: {}\ndata: "),
+        ]
+    ),
+    min_size=8,
+    max_size=8,
+)
 
 
-def told(events: list[bytes], *, reads_each: bool) -> tuple[Reading, bool]:
+def told(events: list[bytes], looks: list[bool], *, reads_each: bool) -> tuple[Reading, bool]:
     reader = GeminiContents(STREAM, "gemini-2.5-flash").stream_reader(withholds_usage=False)
-    for event in events:
+    for event, looked_at in zip(events, looks, strict=False):
         reader.events.feed(event)
         if reads_each:
             assert reader.seen_bytes >= 0
+        elif looked_at:
+            assert reader.reading().seen_bytes >= 0
     reader.events.finish()
     return reader.reading(), reader.is_complete
 
 
-@given(CHUNKS, LASTS, EOLS, SEPARATORS)
+@given(CHUNKS, LASTS, SEPARATORS, EOLS, FRAMES, st.lists(st.booleans(), min_size=8, max_size=8))
 @example(
     [
         {"usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 5}},
         {"candidates": [{"content": {"parts": [{"text": "a"}]}, "index": 1}]},
     ],
     LAST,
-    "\n",
     (",", ":"),
+    "\n",
+    ["data: {}"] * 8,
+    [False] * 8,
 )
 @THOROUGH
 def test_the_same_is_told(
-    chunks: list[dict[str, Any]], last: dict[str, Any], eol: str, separators: tuple[str, str]
+    chunks: list[dict[str, Any]],
+    last: dict[str, Any],
+    separators: tuple[str, str],
+    eol: str,
+    frames: list[str],
+    looks: list[bool],
 ) -> None:
     events = [
-        f"data: {json.dumps(chunk, separators=separators)}{eol}{eol}".encode()
-        for chunk in (*chunks, last)
+        (
+            frame.replace("\n", eol).format(json.dumps(chunk, separators=separators)) + eol * 2
+        ).encode()
+        for chunk, frame in zip((*chunks, last), frames, strict=False)
     ]
-    assert told(events, reads_each=False) == told(events, reads_each=True)
+    assert told(events, looks, reads_each=False) == told(events, looks, reads_each=True)
