@@ -220,3 +220,8 @@ def test_on_the_way_all_that_came_counts() -> None:
     for number, chunk in enumerate(chunks):
         reader.events.feed(chunk)
         assert reader.reading().seen_bytes == (300, 300, 600)[number]
+
+
+def test_of_several_models_the_last_that_is_named_counts() -> None:
+    for name, model in (("no model at the end", "m-2"), ("another model", "m")):
+        assert told(new_reader(), *CASES[name])[0].model == model
