@@ -218,7 +218,7 @@ def _unit_rated(name: str, quantity: int, rate: int) -> int:
 def _leg_rates(leg: Leg, prices: Prices, usage: Usage) -> Rates:
     rates, tiers = _variant(prices, Movers(usage.service_tier, usage.speed, usage.geo))
     for tier in tiers:
-        if leg.input_side > tier.above_input_tokens:
+        if leg.tier_input > tier.above_input_tokens:
             rates = tier.rates
     return rates
 

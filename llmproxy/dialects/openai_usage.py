@@ -18,6 +18,7 @@ from llmproxy.usage import (
     UsageError,
     count,
     info_count,
+    of_rounds,
     provider_cost,
     with_media,
 )
@@ -59,6 +60,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
     is_final: bool,
     has_error: bool,
     web_searches: int = 0,
+    rounds_max: int = 1,
 ) -> Reading:
     """Return what has been read of an answer, with its usage object in the normal form.
 
@@ -71,6 +73,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         is_final: nothing more can come that changes the usage.
         has_error: the answer is, or ended in, an error.
         web_searches: billed searches, which stand beside the usage object.
+        rounds_max: how many rounds of tools at the provider it is the sum of, at most.
     """
     tier = text_of(service_tier)
 
@@ -79,6 +82,8 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         leg = read_usage(fields, names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
+        if rounds_max > 1:
+            leg = of_rounds(leg, rounds_max)
         return Usage((leg,), service_tier=tier, provider_cost=read_provider_cost(fields))
 
     reading = make_reading(
