@@ -57,7 +57,7 @@ class Bill:
                 usage = with_likely_units(usage, self._order.facts)
             usage = self._as_asked(usage)
             if not self._is_unpriced(usage, reading):
-                return Billed(usage, "usage")
+                return Billed(usage, "usage", _surplus(usage))
             reading, problem = msgspec.structs.replace(reading, usage=None), _UNPRICED
         elif self.has_cost_alone(reading):
             usage = msgspec.structs.replace(
@@ -172,6 +172,14 @@ class Bill:
         model = self._others[name].model
         version = self._hold.price_version_id if model is asked else None
         return PricedModel(name, model.prices, version)
+
+
+def _surplus(usage: Usage) -> str | None:
+    """Say how many tokens were reported of the cache, but of no input; None for none."""
+    surplus = sum(leg.cache_surplus for leg in usage.legs)
+    if not surplus:
+        return None
+    return f"{surplus:,} tokens of the cache, reported above all input, do not count"
 
 
 def is_empty(reading: Reading) -> bool:

@@ -49,6 +49,8 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     cache_read_audio: int = 0
     round_input: int = 0
     """What a round read at least, where the leg is the sum of several (`of_rounds`); else 0."""
+    cache_surplus: int = 0
+    """Information only: so many of the cache were reported above all input, and do not count."""
 
     @property
     def input_side(self) -> int:

@@ -138,10 +138,9 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         if name in usage:
             cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
-    if max(cached, written) > prompt:
-        msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
-        raise UsageError(msg)
-    # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
+    # They may be more than all input: OpenRouter has sent so (wire.md A.1).
+    surplus = max(0, cached + written - prompt)
+    cached = min(cached, prompt)
     written = min(written, prompt - cached)
     fresh = prompt - cached - written
     reasoning = info_count(output_details.get("reasoning_tokens"))
@@ -154,6 +153,7 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         cache_write_1h=long,
         output=output,
         reasoning=min(reasoning, output),
+        cache_surplus=surplus,
     )
     if (input_details and _has_media(input_details)) or (
         output_details and _has_media(output_details)
