@@ -41,6 +41,7 @@ EMBEDDED = PROMPT._replace(output="", output_details="")
 """Embeddings, which have no output: all tokens are input, also where only the total is told."""
 INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 """Responses."""
+_INPUT_ALONE = INPUT._replace(output="", output_details="")
 
 
 _COSTS = frozenset({"cost", "cost_in_usd_ticks"})
@@ -126,10 +127,7 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     if not isinstance(usage, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
-    billed = usage.get("billed_units")
-    if isinstance(billed, dict) and "input_tokens" in billed:
-        # Cohere's, which bills less than it counts
-        usage, names = billed, INPUT
+    usage, names = _billed(usage, names)
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
     output_details = _object(usage, names.output_details)
@@ -160,6 +158,27 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     ):
         return with_media(leg, _media(input_details), _media(output_details))
     return leg
+
+
+def _billed(usage: dict[str, Any], names: Names) -> tuple[dict[str, Any], Names]:
+    """Return what of a usage object is billed: Cohere bills less than it counts.
+
+    That stands in an object of its own, as numbers of any kind (`5.0`). One that lacks a count that
+    the endpoint has is not taken for the bill.
+    """
+    told = usage.get("billed_units")
+    if not isinstance(told, dict):
+        return usage, names
+    counts = (INPUT.input, INPUT.output) if names.output else (INPUT.input,)
+    billed = {name: _whole(told.get(name)) for name in counts}
+    if None in billed.values():
+        return usage, names
+    return billed, INPUT if names.output else _INPUT_ALONE
+
+
+def _whole(value: object) -> object:
+    """Return a number without its fraction, where that is 0; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:

@@ -105,8 +105,28 @@ def test_what_cohere_bills_counts_and_not_what_it_has_read() -> None:
     assert leg_of(usage) == Leg(input=5, output=418)
 
 
-@pytest.mark.parametrize("billed", [{}, {"search_units": 1}, None, 3])
-def test_billed_units_that_are_no_tokens_leave_the_tokens_as_they_are(billed: object) -> None:
+def test_what_cohere_bills_may_be_written_with_a_fraction_that_is_none() -> None:
+    billed = {"input_tokens": 5.0, "output_tokens": 4.18e2}
+    assert leg_of({**COUNTS, "billed_units": billed}) == Leg(input=5, output=418)
+
+
+@pytest.mark.parametrize("bad", [5.5, -1.0, 1e300, "5", True, [5], 2**31 + 1])
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+def test_what_cohere_bills_is_untrusted_where_it_is_absurd(name: str, bad: object) -> None:
+    reading = read({**COUNTS, "billed_units": {"input_tokens": 5, "output_tokens": 4, name: bad}})
+    assert reading.problem is not None
+    assert reading.problem.startswith("absurd token count ")
+
+
+@pytest.mark.parametrize(
+    "billed",
+    [
+        *({}, {"search_units": 1}, None, 3),
+        # Half of a bill is none: the others belong together.
+        *({"input_tokens": 7}, {"input_tokens": 7, "output_tokens": None}, {"output_tokens": 7}),
+    ],
+)
+def test_billed_units_without_both_counts_leave_the_tokens_as_they_are(billed: object) -> None:
     assert leg_of({**COUNTS, "billed_units": billed}) == Leg(input=10, output=5)
 
 

@@ -11,6 +11,7 @@ from tests.proxy.conftest import add_provider, running_site
 from tests.proxy.helpers import Site, chat
 from tests.support.answers import openai_chat, plain
 
+COMMAND, EMBED = "command-a-03-2025", "embed-v4.0"
 CACHING = "anthropic/claude-caching"
 READ, WRITE, OUTPUT = 300, 3750, 15_000
 """Nano-USD of a token of CACHING."""
@@ -18,7 +19,7 @@ READ, WRITE, OUTPUT = 300, 3750, 15_000
 
 @pytest.fixture(scope="module")
 def priced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A proxy at pinned prices, with a model of OpenRouter's that has prices of its cache."""
+    """A proxy at pinned prices, with more models of OpenRouter's and Cohere's."""
     home = tmp_path_factory.mktemp("priced")
     catalog = json.loads(CATALOG.read_bytes())
     catalog["models"][f"openrouter/{CACHING}"] = {
@@ -27,9 +28,16 @@ def priced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         "max_output_tokens": 8192,
         "prices": {"cache_read": "0.3", "cache_write": "3.75"},
     }
+    catalog["models"][f"cohere/{EMBED}"] = {
+        "mode": "embedding",
+        "in_price": "0.12",
+        "out_price": "0",
+        "max_input_tokens": 128_000,
+    }
     (home / "catalog.json").write_text(json.dumps(catalog))
     with running_site(home, {"LLMPROXY_CATALOG_FILE": str(home / "catalog.json")}) as site:
         add_provider(site, "openrouter")
+        add_provider(site, "cohere")
         yield site
 
 
@@ -68,3 +76,34 @@ def test_of_the_cache_not_more_counts_than_there_is_input_and_the_row_says_so(
     said = f"{surplus:,} tokens of the cache, reported above all input, do not count"
     assert row["reason"] == (said if surplus else None)
     assert json.loads(row["raw_usage"]) == usage
+
+
+@pytest.mark.parametrize(
+    ("billed", "tokens"),
+    [({"input_tokens": 5}, 5), ({"input_tokens": 5.0}, 5), ({"images": 1}, 7), ({}, 7)],
+)
+def test_embeddings_cost_what_cohere_bills_which_has_no_output(
+    priced: Site, billed: dict[str, Any], tokens: int
+) -> None:
+    usage = {"billed_units": billed, "prompt_tokens": 7, "total_tokens": 7}
+    answer = {"object": "list", "model": EMBED, "data": [{"embedding": [0.5]}], "usage": usage}
+    body = json.dumps({"model": EMBED, "input": "hello"}).encode()
+    path = "/v1/cohere/embeddings"
+    row = ask(priced, path, body, json.dumps(answer).encode(), tokens * 120)
+    assert row["reason"] is None
+
+
+@pytest.mark.parametrize(
+    ("billed", "nanousd"),
+    [
+        ({"input_tokens": 5.0, "output_tokens": 20.0}, 5 * 2500 + 20 * 10_000),
+        ({"input_tokens": 5}, 71 * 2500 + 24 * 10_000),
+    ],
+)
+def test_a_chat_costs_what_cohere_bills_or_else_what_it_counts(
+    priced: Site, billed: dict[str, Any], nanousd: int
+) -> None:
+    usage = {"prompt_tokens": 71, "completion_tokens": 24, "total_tokens": 95}
+    answer = openai_chat(usage={**usage, "billed_units": billed})
+    row = ask(priced, "/v1/cohere/chat/completions", chat(model=COMMAND), answer, nanousd)
+    assert row["reason"] is None
