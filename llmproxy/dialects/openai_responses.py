@@ -316,6 +316,11 @@ def _web_searches(response: _Response) -> tuple[int, int]:
 
 
 def _search_calls(output: Sequence[msgspec.Raw]) -> list[_Item]:
-    items = map(bytes, output)
-    found = [decoded(_item_decoder, item)[0] for item in items if _SEARCH_CALL in item]
-    return [item for item in found if item.type == "web_search_call"]
+    found = []
+    for raw in output:
+        written = bytes(raw)
+        if written.find(_SEARCH_CALL) >= 0:  # most are none, and this is quick
+            item, _ = decoded(_item_decoder, written)
+            if item.type == "web_search_call":
+                found.append(item)
+    return found

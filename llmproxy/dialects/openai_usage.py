@@ -127,7 +127,8 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     if not isinstance(usage, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
-    usage, names = _billed(usage, names)
+    if "billed_units" in usage:
+        usage, names = _billed(usage, names)
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
     output_details = _object(usage, names.output_details)
@@ -138,8 +139,9 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     written = count(input_details.get("cache_write_tokens"))
     # They may be more than all input: OpenRouter has sent so (wire.md A.1).
     surplus = max(0, cached + written - prompt)
-    cached = min(cached, prompt)
-    written = min(written, prompt - cached)
+    if surplus:
+        cached = min(cached, prompt)
+        written = prompt - cached
     fresh = prompt - cached - written
     reasoning = info_count(output_details.get("reasoning_tokens"))
     unsplit, short, long = _writes(input_details, written) if written else (0, 0, 0)
@@ -166,7 +168,7 @@ def _billed(usage: dict[str, Any], names: Names) -> tuple[dict[str, Any], Names]
     That stands in an object of its own, as numbers of any kind (`5.0`). One that lacks a count that
     the endpoint has is not taken for the bill.
     """
-    told = usage.get("billed_units")
+    told = usage["billed_units"]
     if not isinstance(told, dict):
         return usage, names
     counts = (INPUT.input, INPUT.output) if names.output else (INPUT.input,)
