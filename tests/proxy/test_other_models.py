@@ -66,7 +66,12 @@ def test_a_model_without_a_price_keeps_its_name_and_the_row_says_whose_price_cou
     ann = priced.visitor()
     priced.ask(ann, MESSAGES, message())
     guess = f"{name} has no price: that of {OPUS}, the provider's dearest, counts"
-    assert charged(priced, ann, name)["reason"] == guess
+    row = charged(priced, ann, name)
+    assert row["reason"] == guess
+    receipt = priced.proxy.run("explain", f"req_{row['id'].hex()}")
+    assert guess in " ".join(receipt.split())
+    assert f"input ({name})" in receipt
+    assert priced.proxy.verify_ledger()["checked"]["usages_repriced"] >= 1
     assert guess in priced.proxy.log.read_text()
 
 
