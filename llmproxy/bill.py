@@ -4,7 +4,6 @@ There is one rule for all who ask: the settlement of its hold, and the cover of 
 at its end. It is that of docs/what-gets-charged.md. Must not end or extend holds.
 """
 
-import logging
 from typing import NamedTuple
 
 import msgspec
@@ -13,14 +12,13 @@ from llmproxy import ledger
 from llmproxy.dialects.base import Reading, estimated
 from llmproxy.input_bound import input_estimate
 from llmproxy.order import Order, Services
-from llmproxy.pricing import Cost, PricedModel, price
+from llmproxy.pricing import Cost, LegModel, PricedModel, leg_model, price
 from llmproxy.quote import Quote, with_likely_units, with_untold_images
 from llmproxy.usage import Usage, with_writes
 
 _UNPRICED = "the provider reported what this model has no price for"
+_NAME_SHOWN_MAX = 100
 _COST_ALONE = "the provider's own cost counts, and of the tokens the estimate"
-
-_log = logging.getLogger("llmproxy.relay")
 
 
 class Billed(NamedTuple):
@@ -43,6 +41,8 @@ class Bill:
         self._order = order
         self._quote = quote
         self._hold = hold
+        self._others: dict[str, LegModel] = {}
+        """What prices each leg of another model: as the catalog was when it was first seen."""
 
     def of(self, reading: Reading) -> Billed:
         """Return what an answer is charged for that has come to its end.
@@ -57,7 +57,7 @@ class Bill:
                 usage = with_likely_units(usage, self._order.facts)
             usage = self._as_asked(usage)
             if not self._is_unpriced(usage, reading):
-                return Billed(usage, "usage")
+                return Billed(usage, "usage", _surplus(usage))
             reading, problem = msgspec.structs.replace(reading, usage=None), _UNPRICED
         elif self.has_cost_alone(reading):
             usage = msgspec.structs.replace(
@@ -108,6 +108,29 @@ class Bill:
             other_model=self._other_model,
         )
 
+    def unpinned(self, cost: Cost) -> tuple[ledger.Unpinned, ...]:
+        """Return the prices of other models in a cost, which no price version pins so far."""
+        if not self._others:
+            return ()
+        models = {line.model for line in cost.lines if line.price_version is None}
+        return tuple(
+            ledger.Unpinned(name, self._others[name].model.prices.canonical_json().decode())
+            for name in sorted(models)
+        )
+
+    def guess(self, cost: Cost) -> str | None:
+        """Say which models in a cost have no price, and whose counts instead; None without any."""
+        if not self._others:
+            return None
+        charged = {line.model for line in cost.lines}
+        guesses = (
+            f"{name[:_NAME_SHOWN_MAX]} has no price: that of {other.model.id}, the provider's "
+            "dearest, counts"
+            for name, other in self._others.items()
+            if other.is_guess and name in charged
+        )
+        return "; ".join(guesses) or None
+
     @property
     def _is_cost_from_provider(self) -> bool:
         return self._quote.model.prices.is_cost_from_provider
@@ -141,19 +164,22 @@ class Bill:
         model = self._quote.model
         return PricedModel(model.id, model.prices, self._hold.price_version_id)
 
-    def _other_model(self, model_id: str) -> PricedModel:
-        """Return the prices of another model's leg; the provider's dearest if it is unknown."""
+    def _other_model(self, name: str) -> PricedModel:
+        """Return the prices of a leg of another model, under the name that the leg has for it."""
         asked = self._quote.model
-        if model_id in {asked.id, *asked.aliases}:
-            return self._pinned()
-        catalog, provider = self._services.catalog.current, self._order.provider.name
-        model = catalog.find(provider, model_id)
-        if model is None:
-            _log.warning("a leg of %s has no price, the dearest one counts", model_id[:100])
-            # The asked model too: it may have lost its entry since.
-            known = [asked, *catalog.models(provider)]
-            model = max(known, key=lambda one: one.prices.rates.output)
-        return PricedModel(model.id, model.prices, None)
+        if name not in self._others:
+            self._others[name] = leg_model(name, asked, self._services.catalog.current)
+        model = self._others[name].model
+        version = self._hold.price_version_id if model is asked else None
+        return PricedModel(name, model.prices, version)
+
+
+def _surplus(usage: Usage) -> str | None:
+    """Say how many tokens were reported of the cache, but of no input; None for none."""
+    surplus = sum(leg.cache_surplus for leg in usage.legs)
+    if not surplus:
+        return None
+    return f"{surplus:,} tokens of the cache, reported above all input, do not count"
 
 
 def is_empty(reading: Reading) -> bool:

@@ -162,18 +162,24 @@ def _price_problems(
 def _pinned(
     row: sqlite3.Row, lines: tuple[Line, ...], versions: dict[int, PricedModel]
 ) -> dict[str, PricedModel]:
-    """Return the prices that the hold and the lines of its receipt pin, by model."""
+    """Return the prices that the hold and the lines of its receipt pin, by the model's name there.
+
+    That may be another than the prices were stored under: a leg has a name of its own.
+    """
     ids = {line.model: line.price_version for line in lines}
     ids[row["asked_model"]] = row["price_version_id"]
-    return {model: versions[id_] for model, id_ in ids.items() if id_ in versions}
+    return {
+        model: msgspec.structs.replace(versions[id_], id=model)
+        for model, id_ in ids.items()
+        if id_ in versions
+    }
 
 
 def _is_all_pinned(usage: Usage, pinned: dict[str, PricedModel], asked: str) -> bool:
     """Say whether the prices of every leg are pinned.
 
-    Those of another model's leg are not while its line names no price version: settling has no
-    transaction in which to store one. Its rates stand in the receipt alone then, and that the lines
-    sum to the cost is all that can be proven.
+    Receipts of older versions name none for the leg of another model: its rates stand in the
+    receipt alone, and that the lines sum to the cost is all that can be proven.
     """
     return {asked, *(leg.model or asked for leg in usage.legs)} <= pinned.keys()
 

@@ -13,6 +13,7 @@ import msgspec
 from llmproxy import rollups, stored_responses
 from llmproxy.errors import LlmproxyError
 from llmproxy.money import AMOUNT_NANOUSD_MAX
+from llmproxy.pricing import Line
 from llmproxy.storage.database import Tx
 from llmproxy.stored_responses import KeptResponse
 
@@ -90,6 +91,13 @@ class Outcome(msgspec.Struct, frozen=True):
     ttfb_ms: int | None = None
 
 
+class Unpinned(msgspec.Struct, frozen=True):
+    """A model in a receipt that was not asked for, and its prices (canonical JSON)."""
+
+    model: str
+    prices: str
+
+
 class End(msgspec.Struct, frozen=True):
     """How a hold ends, as plain data: it can be kept elsewhere while the database is full.
 
@@ -103,6 +111,8 @@ class End(msgspec.Struct, frozen=True):
     at_ms: int
     kept: KeptResponse | None = None
     """The answer, if the provider keeps it and requests may go on from it."""
+    unpinned: tuple[Unpinned, ...] = ()
+    """Prices in the receipt that are to be pinned with it: nobody knew of them before the end."""
 
 
 def released(outcome: Outcome, *, at_ms: int) -> End:
@@ -251,15 +261,15 @@ def end_hold(tx: Tx, hold: Hold, end: End) -> int:
                VALUES(?, 'charge', ?, ?, 'proxy', ?)""",
             (hold.wallet_id, -charged, hold.id, end.at_ms),
         )
+    outcome = _with_pins(tx, end) if end.unpinned else end.outcome
     tx.execute(
         _INSERT_REQUEST,
         (
             *(hold.id, hold.api_key_id, hold.endpoint, hold.created_at_ms),
             *(held, end.state, end.basis, end.cost_nanousd, charged, owed),
-            *msgspec.structs.astuple(end.outcome),
+            *msgspec.structs.astuple(outcome),
         ),
     )
-    outcome = end.outcome
     rollups.add_request(
         tx,
         rollups.Group(
@@ -283,6 +293,22 @@ def end_hold(tx: Tx, hold: Hold, end: End) -> int:
             now_ms=end.at_ms,
         )
     return charged
+
+
+def _with_pins(tx: Tx, end: End) -> Outcome:
+    """Pin the prices of other models; return the outcome with a receipt that names the versions."""
+    outcome = end.outcome
+    versions = {
+        one.model: pin_prices(
+            tx, outcome.provider, one.model, one.prices.encode(), now_ms=end.at_ms
+        )
+        for one in end.unpinned
+    }
+    lines = [
+        msgspec.structs.replace(line, price_version=versions.get(line.model, line.price_version))
+        for line in msgspec.json.decode(outcome.receipt or "[]", type=list[Line])
+    ]
+    return msgspec.structs.replace(outcome, receipt=msgspec.json.encode(lines).decode())
 
 
 def end_if_open(tx: Tx, hold: Hold, end: End) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llmproxy.catalog import Prices, Rates, Tier, Variant
+from llmproxy.catalog import Catalog, Model, Prices, Rates, Tier, Variant
 from llmproxy.money import MULTIPLIER_ONE, TOKENS_PER_RATE, cost_nanousd
 from llmproxy.usage import Leg, Movers, Usage
 
@@ -89,6 +89,26 @@ class PricedModel(msgspec.Struct, frozen=True):
     id: str
     prices: Prices
     price_version: int | None
+
+
+class LegModel(NamedTuple):
+    """The catalog's entry by which a leg of another model is priced."""
+
+    model: Model
+    is_guess: bool
+    """It has none of its own, and the dearest of the provider counts."""
+
+
+def leg_model(name: str, asked: Model, catalog: Catalog) -> LegModel:
+    """Return by which entry a leg is priced that names a model; `asked` was asked for."""
+    if name in {asked.id, *asked.aliases}:
+        return LegModel(asked, is_guess=False)
+    model = catalog.find(asked.provider, name)
+    if model is not None:
+        return LegModel(model, is_guess=False)
+    # The asked model too: it may have lost its entry since.
+    known = [asked, *catalog.models(asked.provider)]
+    return LegModel(max(known, key=lambda one: _dearness(one.prices.rates)), is_guess=True)
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -218,7 +238,7 @@ def _unit_rated(name: str, quantity: int, rate: int) -> int:
 def _leg_rates(leg: Leg, prices: Prices, usage: Usage) -> Rates:
     rates, tiers = _variant(prices, Movers(usage.service_tier, usage.speed, usage.geo))
     for tier in tiers:
-        if leg.input_side > tier.above_input_tokens:
+        if leg.tier_input > tier.above_input_tokens:
             rates = tier.rates
     return rates
 

@@ -14,7 +14,7 @@ import msgspec
 
 from llmproxy.catalog import Catalog, Model
 from llmproxy.clock import arrival_ms
-from llmproxy.pricing import INSTEAD_OF_TOKENS, UNITS, PricedModel, price
+from llmproxy.pricing import INSTEAD_OF_TOKENS, UNITS, PricedModel, leg_model, price
 from llmproxy.storage.database import Tx
 from llmproxy.usage import Usage
 
@@ -31,7 +31,6 @@ class Why(Enum):
     """Why a charge cannot be calculated again by another catalog."""
 
     NO_MODEL = "the other catalog has no such model: they would be refused"
-    NO_LEG_MODEL = "another model did a part, and the other catalog does not have it"
     OTHER_MEASURE = "the other catalog bills the model by what their usage does not tell"
     BY_HOLD = "charged by the hold: how many tokens there were is not known"
     CUT_OFF = "cut off when the server stopped: how many tokens there were is not known"
@@ -219,18 +218,14 @@ def _price_again(usage: Usage, charge: _Charge, catalog: Catalog) -> int | Why:
     asked = catalog.find(charge.provider, charge.model)
     if asked is None:
         return Why.NO_MODEL
-    others: dict[str, PricedModel] = {}
-    for name in {leg.model for leg in usage.legs if leg.model}:
-        model = _leg_model(name, charge, asked, catalog)
-        if model is None:
-            return Why.NO_LEG_MODEL
-        others[name] = PricedModel(model.id, model.prices, None)
     cost = price(
         usage,
         PricedModel(asked.id, asked.prices, None),
         user_multiplier_micro=charge.user_multiplier_micro,
         model_multiplier_micro=asked.multiplier_micro,
-        other_model=others.__getitem__,
+        other_model=lambda name: PricedModel(
+            name, leg_model(name, asked, catalog).model.prices, None
+        ),
     )
     if charge.cost_nanousd and not cost.nanousd and _has_price(asked):
         return Why.OTHER_MEASURE  # while it runs it would be estimated
@@ -255,9 +250,3 @@ def _usage(charge: _Charge) -> Usage | Why:
         return msgspec.json.decode(charge.usage or "", type=Usage)
     except msgspec.DecodeError:  # `ledger verify` names it
         return Why.UNREADABLE
-
-
-def _leg_model(name: str, charge: _Charge, asked: Model, catalog: Catalog) -> Model | None:
-    if name in {charge.model, asked.id, *asked.aliases}:
-        return asked
-    return catalog.find(charge.provider, name)

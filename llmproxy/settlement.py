@@ -249,7 +249,11 @@ class Settlement(_Row):
             _log.warning(
                 "%d web searches cost nothing: %s has no price for them", searches, model_id
             )
-        self._enqueue(cost, usage, basis, reading, reason)
+        guess = self._bill.guess(cost)
+        if guess:
+            _log.warning("%s: %s", self._order.request_id, guess)
+        why = "; ".join(filter(None, (reason, guess))) or None
+        self._enqueue(cost, usage, basis, reading, why)
         return cost.nanousd
 
     def _kept(self, reading: Reading, usage: Usage | None) -> KeptResponse | None:
@@ -270,7 +274,8 @@ class Settlement(_Row):
         )
         now_ms = self._services.clock.now_ms()
         kept = self._kept(reading, usage) if reading.response_id is not None else None
-        end = ledger.End("settled", basis, cost.nanousd, outcome, now_ms, kept)
+        unpinned = self._bill.unpinned(cost)
+        end = ledger.End("settled", basis, cost.nanousd, outcome, now_ms, kept, unpinned)
         # Only now: were anything above to fail, the hold must still be seen as open.
         self.has_ended = True
         self._services.writer.enqueue(ledger.end_hold, self._hold, end)

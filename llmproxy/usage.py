@@ -47,12 +47,21 @@ class Leg(msgspec.Struct, frozen=True, omit_defaults=True):
     characters: int = 0
     """Spoken by a model that bills by them."""
     cache_read_audio: int = 0
+    round_input: int = 0
+    """What a round read at least, where the leg is the sum of several (`of_rounds`); else 0."""
+    cache_surplus: int = 0
+    """Information only: so many of the cache were reported above all input, and do not count."""
 
     @property
     def input_side(self) -> int:
-        """All input tokens, cached or not: what long-context tiers are chosen by."""
+        """All input tokens, cached or not."""
         written = self.cache_write_5m + self.cache_write_1h + self.cache_write
         return self.input + self.cache_read + written
+
+    @property
+    def tier_input(self) -> int:
+        """What long-context tiers are chosen by: the input of one round, as far as is known."""
+        return self.round_input or self.input_side
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,6 +88,15 @@ def _leg_with_writes(leg: Leg, *, may_be_1h: bool) -> Leg:
     name = "cache_write_1h" if may_be_1h else "cache_write_5m"
     written = getattr(leg, name) + leg.cache_write
     return msgspec.structs.replace(leg, **{name: written, "cache_write": 0})
+
+
+def of_rounds(leg: Leg, rounds_max: int) -> Leg:
+    """Return a leg that knows that it is the sum of at most so many rounds.
+
+    A tool that runs at the provider makes it read its input again after each use, and what it
+    reports is the sum. The largest round has at least the mean of them.
+    """
+    return msgspec.structs.replace(leg, round_input=-(-leg.input_side // rounds_max))
 
 
 def with_media(leg: Leg, of_input: tuple[int, int], of_output: tuple[int, int]) -> Leg:

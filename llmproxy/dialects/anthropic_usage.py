@@ -7,7 +7,7 @@ import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE, is_given, make_reading
 from llmproxy.dialects.base import Reading
-from llmproxy.usage import Leg, Movers, Usage, UsageError, count
+from llmproxy.usage import Leg, Movers, Usage, UsageError, count, of_rounds
 
 
 def usage_in(raw: msgspec.Raw) -> object:
@@ -63,15 +63,16 @@ def read_usage(raw: object, model: str | None, movers: Movers) -> Usage:
     if not isinstance(raw, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
-    iterations = raw.get("iterations")
+    iterations, server_tools = raw.get("iterations"), raw.get("server_tool_use")
+    searches = 0
+    if isinstance(server_tools, dict):
+        searches = count(server_tools.get("web_search_requests"))
     if isinstance(iterations, list) and iterations:
         legs = tuple(_leg(entry, model) for entry in iterations)
         count(sum(leg.input_side + leg.output for leg in legs))  # all of them are bounded too
-    else:
-        legs = (_leg(raw, model),)
-    server_tools = raw.get("server_tool_use")
-    if isinstance(server_tools, dict):
-        searches = count(server_tools.get("web_search_requests"))
+    else:  # one for all rounds of a search
+        legs = (of_rounds(_leg(raw, model), searches + 1) if searches else _leg(raw, model),)
+    if searches:
         legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
     return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
 

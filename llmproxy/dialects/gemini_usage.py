@@ -146,6 +146,8 @@ def read_usage(raw: bytes, searches: int = 0) -> Usage:
         output=output,
         reasoning=min(thoughts, output),
         web_searches=searches,
+        # What its tools have read is a sum over their rounds; the prompt was read in one.
+        round_input=prompt if tool_use else 0,
     )
     if b'"AUDIO"' in raw or b'"IMAGE"' in raw:  # of few answers; the details cost more to look at
         leg = with_media(leg, _input_media(usage), _media(usage, CANDIDATES_DETAILS))

@@ -4,6 +4,7 @@ Usage comes once, in the answer itself or in the stream's last event; web search
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -61,6 +62,7 @@ _CLIENT_TOOLS = (
 )
 """Tools whose calls the client carries out itself."""
 _WEB_SEARCH = "web_search"
+_SEARCH_CALL = b"web_search_call"
 _MODES = (None, "standard")
 _BILLED = frozenset(
     {"model", "stream", "max_output_tokens", "max_tool_calls", "service_tier", "reasoning"}
@@ -279,6 +281,7 @@ class ResponseStreamReader(DeferringStreamReader[_Event]):
 
 
 def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error: bool) -> Reading:
+    searches, steps = _web_searches(response)
     reading = read_reading(
         response.usage,
         INPUT,
@@ -287,25 +290,37 @@ def _reading(response: _Response, seen_bytes: int, *, is_final: bool, has_error:
         seen_bytes=seen_bytes,
         is_final=is_final,
         has_error=has_error,
-        web_searches=_web_searches(response),
+        web_searches=searches,
+        rounds_max=steps + 1,
     )
     if not reading.is_final or bytes(response.store) == _NOT_STORED:
         return reading
     return msgspec.structs.replace(reading, response_id=text_of(response.id))
 
 
-def _web_searches(response: _Response) -> int:
-    """Return the billed searches: as reported, else the search calls in the output."""
+def _web_searches(response: _Response) -> tuple[int, int]:
+    """Return the billed searches, as reported or else in the output, and how many calls there were.
+
+    A call may also open a page that was found, which is not billed but makes a round as well.
+    """
+    calls = _search_calls(response.output or ())
     if is_given(response.tool_usage):
         try:
             used = msgspec.json.decode(response.tool_usage, type=_ToolUsage)
         except UNREADABLE:
             used = _ToolUsage()
         if used.web_search is not None and used.web_search.num_requests is not None:
-            return used.web_search.num_requests
-    searches = 0
-    for raw in response.output or ():
-        item, _ = decoded(_item_decoder, bytes(raw))
-        if item.type == "web_search_call" and (item.action is None or item.action.type == "search"):
-            searches += 1
-    return searches
+            searches = used.web_search.num_requests
+            return searches, max(searches, len(calls))
+    return sum(call.action is None or call.action.type == "search" for call in calls), len(calls)
+
+
+def _search_calls(output: Sequence[msgspec.Raw]) -> list[_Item]:
+    found = []
+    for raw in output:
+        written = bytes(raw)
+        if written.find(_SEARCH_CALL) >= 0:  # most are none, and this is quick
+            item, _ = decoded(_item_decoder, written)
+            if item.type == "web_search_call":
+                found.append(item)
+    return found

@@ -18,6 +18,7 @@ from llmproxy.usage import (
     UsageError,
     count,
     info_count,
+    of_rounds,
     provider_cost,
     with_media,
 )
@@ -40,6 +41,7 @@ EMBEDDED = PROMPT._replace(output="", output_details="")
 """Embeddings, which have no output: all tokens are input, also where only the total is told."""
 INPUT = Names("input_tokens", "output_tokens", "input_tokens_details", "output_tokens_details")
 """Responses."""
+_INPUT_ALONE = INPUT._replace(output="", output_details="")
 
 
 _COSTS = frozenset({"cost", "cost_in_usd_ticks"})
@@ -59,6 +61,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
     is_final: bool,
     has_error: bool,
     web_searches: int = 0,
+    rounds_max: int = 1,
 ) -> Reading:
     """Return what has been read of an answer, with its usage object in the normal form.
 
@@ -71,6 +74,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         is_final: nothing more can come that changes the usage.
         has_error: the answer is, or ended in, an error.
         web_searches: billed searches, which stand beside the usage object.
+        rounds_max: how many rounds of tools at the provider it is the sum of, at most.
     """
     tier = text_of(service_tier)
 
@@ -79,6 +83,8 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         leg = read_usage(fields, names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
+        if rounds_max > 1:
+            leg = of_rounds(leg, rounds_max)
         return Usage((leg,), service_tier=tier, provider_cost=read_provider_cost(fields))
 
     reading = make_reading(
@@ -121,10 +127,8 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
     if not isinstance(usage, dict):
         msg = "usage is not an object"
         raise UsageError(msg)
-    billed = usage.get("billed_units")
-    if isinstance(billed, dict) and "input_tokens" in billed:
-        # Cohere's, which bills less than it counts
-        usage, names = billed, INPUT
+    if "billed_units" in usage:
+        usage, names = _billed(usage, names)
     prompt, output = _prompt_and_output(usage, names)
     input_details = _object(usage, names.input_details)
     output_details = _object(usage, names.output_details)
@@ -133,11 +137,11 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         if name in usage:
             cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
-    if max(cached, written) > prompt:
-        msg = f"usage contradicts itself: {max(cached, written)} tokens of the cache in {prompt}"
-        raise UsageError(msg)
-    # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
-    written = min(written, prompt - cached)
+    # They may be more than all input: OpenRouter has sent so (wire.md A.1).
+    surplus = max(0, cached + written - prompt)
+    if surplus:
+        cached = min(cached, prompt)
+        written = prompt - cached
     fresh = prompt - cached - written
     reasoning = info_count(output_details.get("reasoning_tokens"))
     unsplit, short, long = _writes(input_details, written) if written else (0, 0, 0)
@@ -149,12 +153,34 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         cache_write_1h=long,
         output=output,
         reasoning=min(reasoning, output),
+        cache_surplus=surplus,
     )
     if (input_details and _has_media(input_details)) or (
         output_details and _has_media(output_details)
     ):
         return with_media(leg, _media(input_details), _media(output_details))
     return leg
+
+
+def _billed(usage: dict[str, Any], names: Names) -> tuple[dict[str, Any], Names]:
+    """Return what of a usage object is billed: Cohere bills less than it counts.
+
+    That stands in an object of its own, as numbers of any kind (`5.0`). One that lacks a count that
+    the endpoint has is not taken for the bill.
+    """
+    told = usage["billed_units"]
+    if not isinstance(told, dict):
+        return usage, names
+    counts = (INPUT.input, INPUT.output) if names.output else (INPUT.input,)
+    billed = {name: _whole(told.get(name)) for name in counts}
+    if None in billed.values():
+        return usage, names
+    return billed, INPUT if names.output else _INPUT_ALONE
+
+
+def _whole(value: object) -> object:
+    """Return a number without its fraction, where that is 0; all else as it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _writes(details: dict[str, Any], written: int) -> tuple[int, int, int]:

@@ -91,8 +91,10 @@ def test_tier_speed_and_region_are_kept_for_the_price() -> None:
 
 
 def test_web_searches_are_counted() -> None:
-    usage = anthropic_usage(1, 2, server_tool_use={"web_search_requests": 3})
-    final(Usage((Leg(input=1, output=2, web_searches=3),), service_tier="standard"), read(usage))
+    usage = anthropic_usage(9, 2, server_tool_use={"web_search_requests": 3})
+    # The sum of at most four rounds: the largest of them read at least 9 / 4.
+    leg = Leg(input=9, output=2, web_searches=3, round_input=3)
+    final(Usage((leg,), service_tier="standard"), read(usage))
 
 
 def test_iterations_are_legs_and_replace_the_top_level_counts() -> None:
@@ -232,7 +234,7 @@ def test_the_last_report_wins_field_by_field() -> None:
     }
     _, reader = run(*anthropic_stream(usage=start, start={"speed": "fast"}, final=last))
     leg = Leg(input=1591, cache_write_5m=6, cache_write_1h=4, output=1, web_searches=2)
-    leg = msgspec.structs.replace(leg, cache_write=15)
+    leg = msgspec.structs.replace(leg, cache_write=15, round_input=539)  # (1591 + 25) / 3
     final(Usage((leg,), service_tier="standard", speed="fast"), reader.reading())
 
 

@@ -60,7 +60,7 @@ BOTH = pytest.mark.parametrize("written", [events, array])
         ),
         (
             {"promptTokenCount": 9, "cachedContentTokenCount": 4, "toolUsePromptTokenCount": 3},
-            Leg(input=8, cache_read=4),
+            Leg(input=8, cache_read=4, round_input=9),
         ),
         # Of what was cached some may be audio; more than all cannot.
         *(

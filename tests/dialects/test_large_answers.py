@@ -73,7 +73,8 @@ def test_a_response_tells_its_tier_and_searches_between_output_and_usage() -> No
     )
     reading = read(RESPONSES, body)
     assert reading.usage is not None
-    assert reading.usage.legs == (Leg(input=10, output=500, web_searches=3),)
+    # 10 tokens in at most four rounds
+    assert reading.usage.legs == (Leg(input=10, output=500, web_searches=3, round_input=3),)
     assert reading.movers.service_tier == "priority"
 
 

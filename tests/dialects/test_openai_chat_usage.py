@@ -105,8 +105,28 @@ def test_what_cohere_bills_counts_and_not_what_it_has_read() -> None:
     assert leg_of(usage) == Leg(input=5, output=418)
 
 
-@pytest.mark.parametrize("billed", [{}, {"search_units": 1}, None, 3])
-def test_billed_units_that_are_no_tokens_leave_the_tokens_as_they_are(billed: object) -> None:
+def test_what_cohere_bills_may_be_written_with_a_fraction_that_is_none() -> None:
+    billed = {"input_tokens": 5.0, "output_tokens": 4.18e2}
+    assert leg_of({**COUNTS, "billed_units": billed}) == Leg(input=5, output=418)
+
+
+@pytest.mark.parametrize("bad", [5.5, -1.0, 1e300, "5", True, [5], 2**31 + 1])
+@pytest.mark.parametrize("name", ["input_tokens", "output_tokens"])
+def test_what_cohere_bills_is_untrusted_where_it_is_absurd(name: str, bad: object) -> None:
+    reading = read({**COUNTS, "billed_units": {"input_tokens": 5, "output_tokens": 4, name: bad}})
+    assert reading.problem is not None
+    assert reading.problem.startswith("absurd token count ")
+
+
+@pytest.mark.parametrize(
+    "billed",
+    [
+        *({}, {"search_units": 1}, None, 3),
+        # Half of a bill is none: the others belong together.
+        *({"input_tokens": 7}, {"input_tokens": 7, "output_tokens": None}, {"output_tokens": 7}),
+    ],
+)
+def test_billed_units_without_both_counts_leave_the_tokens_as_they_are(billed: object) -> None:
     assert leg_of({**COUNTS, "billed_units": billed}) == Leg(input=10, output=5)
 
 
@@ -181,11 +201,28 @@ def test_a_usage_that_is_no_object_tells_no_cost(usage: object) -> None:
     assert read(usage).provider_cost is None
 
 
-def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> None:
-    # OpenRouter has really sent cached + written 4322 of a prompt of 2168.
-    details = {"cached_tokens": 2161, "cache_write_tokens": 2161}
+@pytest.mark.parametrize(
+    ("cached", "written", "leg"),
+    [
+        # OpenRouter has really sent cached + written 4322 of a prompt of 2168.
+        (2161, 2161, Leg(cache_read=2161, cache_write=7, output=1, cache_surplus=2154)),
+        (2150, 2172, Leg(cache_read=2150, cache_write=18, output=1, cache_surplus=2154)),
+        (0, 2172, Leg(cache_write=2168, output=1, cache_surplus=4)),
+        (2169, 0, Leg(cache_read=2168, output=1, cache_surplus=1)),
+        (2168, 0, Leg(cache_read=2168, output=1)),
+    ],
+)
+def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped(
+    cached: int, written: int, leg: Leg
+) -> None:
+    details = {"cached_tokens": cached, "cache_write_tokens": written}
     usage = {"prompt_tokens": 2168, "completion_tokens": 1, "prompt_tokens_details": details}
-    assert leg_of(usage) == Leg(cache_read=2161, cache_write=7, output=1)
+    assert leg_of(usage) == leg
+
+
+def test_so_are_those_that_stand_elsewhere() -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_cache_hit_tokens": 101}
+    assert leg_of(usage) == Leg(cache_read=100, output=5, cache_surplus=1)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +230,6 @@ def test_more_cached_and_written_tokens_than_the_prompt_has_are_clamped() -> Non
     [
         {"total_tokens": 104},
         {"total_tokens": 0},
-        {"prompt_tokens_details": {"cached_tokens": 101}},
-        {"prompt_tokens_details": {"cache_write_tokens": 101}},
-        {"prompt_cache_hit_tokens": 101},
     ],
 )
 def test_a_record_that_contradicts_itself_is_untrusted(fields: dict[str, Any]) -> None:

@@ -101,6 +101,10 @@ def embedded(usage: object) -> Reading:
         {"prompt_tokens": 8, "total_tokens": 8},
         {"total_tokens": 8},  # Voyage
         {"prompt_tokens": 8},
+        # Cohere, which bills by what stands apart, if that is tokens
+        {"billed_units": {"input_tokens": 8}, "prompt_tokens": 9, "total_tokens": 9},
+        {"billed_units": {"input_tokens": 8.0, "output_tokens": 3}},
+        {"billed_units": {"images": 1}, "prompt_tokens": 8, "total_tokens": 8},
     ],
 )
 def test_all_tokens_of_an_embedding_are_input(usage: object) -> None:

@@ -37,6 +37,8 @@ ABSURD: dict[str, object] = {
 }
 NOT_A_RECORD: dict[str, object] = {"a list": [1], "text": "50", "a number": 50, "true": True}
 
+_SURPLUS = " tokens of the cache, reported above all input, do not count"
+
 
 class Lie(NamedTuple):
     """A usage record, and the reason that the row must give; None: it is to be believed."""
@@ -45,6 +47,8 @@ class Lie(NamedTuple):
     reason: str | None
     cost_nanousd: int = 0
     """Where it is believed."""
+    note: str | None = None
+    """What the row says of it all the same."""
 
 
 def cases(dialect: Dialect, *, is_stream: bool) -> Iterator[Case]:
@@ -131,9 +135,14 @@ def _cached(dialect: Dialect, usage: JSON) -> dict[str, Lie]:
     output = 50 * rates.output
     return {
         "all cached": Lie(told(cached_tokens=1000), None, 1000 * rates.cache_read + output),
-        "cached above the input": Lie(told(cached_tokens=1001), "usage contradicts itself: "),
+        "cached above the input": Lie(
+            told(cached_tokens=1001), None, 1000 * rates.cache_read + output, "1" + _SURPLUS
+        ),
         "written to the cache above the input": Lie(
-            told(cache_write_tokens=1001), "usage contradicts itself: "
+            told(cache_write_tokens=1001),
+            None,
+            1000 * rates.dearest_input + output,
+            "1" + _SURPLUS,
         ),
         "cached is negative": Lie(told(cached_tokens=-1), "absurd token count "),
         "cached is a fraction": Lie(told(cached_tokens=0.5), "absurd token count "),
@@ -142,6 +151,7 @@ def _cached(dialect: Dialect, usage: JSON) -> dict[str, Lie]:
             told(cached_tokens=900, cache_write_tokens=900),
             None,
             900 * rates.cache_read + 100 * rates.dearest_input + output,
+            "800" + _SURPLUS,
         ),
         "details are null": Lie(
             told() | {_details(dialect): None}, None, 1000 * rates.input + output
@@ -199,7 +209,7 @@ def _case(fault: str, dialect: Dialect, lie: Lie, *, is_stream: bool) -> Case:
 def _row(dialect: Dialect, lie: Lie, *, is_stream: bool) -> Row:
     is_kept = lie.usage is not None
     if lie.reason is None:
-        return Row("settled", "usage", lie.cost_nanousd, 200, None, is_kept)
+        return Row("settled", "usage", lie.cost_nanousd, 200, lie.note, is_kept)
     is_told = is_stream and dialect is MESSAGES
     seen = len(TEXT) if is_stream else dialect.plain_seen()
     return estimated(
