@@ -73,6 +73,10 @@ def set_entry(
     alias: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further name; may be repeated.")
     ] = None,
+    drop_alias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that it is to lose; may be repeated."),
+    ] = None,
     flat: Annotated[
         bool, typer.Option("--flat", help="Drop prices by tier, speed, region and input size.")
     ] = False,
@@ -116,7 +120,8 @@ def set_entry(
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     named_prices = {name: text for name, text in prices.items() if text is not None}
-    edit = Edit(fields, named_prices, tuple(alias or ()), is_flat=flat)
+    names = tuple(alias or ()), tuple(drop_alias or ())
+    edit = Edit(fields, named_prices, *names, is_flat=flat)
     if remove == edit.is_any:
         msg = "Give what to set, such as --in-price and --out-price, or --remove alone."
         raise typer.BadParameter(msg)
