@@ -6,7 +6,6 @@ Units: rates are nano-USD per million tokens (web searches and images: per 1,000
 per hour; characters: per million), multipliers are millionths (1_000_000 = times one).
 """
 
-import difflib
 from typing import NamedTuple
 
 import msgspec
@@ -25,7 +24,6 @@ FURTHER_PRICES = {
     "characters": ("character", "characters, per million"),
 }
 """Prices that few models have: their name in a catalog file, the field of `Rates`, in words."""
-_NEAREST_NAME_CHARS_MAX = 100
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -209,25 +207,6 @@ class Catalog:
         names = frozenset((model.provider, model.id) for model in own)
         return Catalog(self.updated, [*kept_left, *own_left], names, tuple(contests))
 
-    def nearest(self, provider: str, model: str, count: int = 3) -> list[str]:
-        """Return up to `count` ids that resemble a name, for the message that refuses it.
-
-        Ids of this provider come first; those of others are written `provider/id`.
-        """
-        wanted = model[:_NEAREST_NAME_CHARS_MAX]
-        own: dict[str, str] = {}
-        foreign: dict[str, str] = {}
-        for (owner, name), found in self._by_name.items():
-            if owner == provider:
-                own[name] = found.id
-            else:
-                foreign[f"{owner}/{name}"] = f"{owner}/{found.id}"
-                foreign.setdefault(name, f"{owner}/{found.id}")
-        ids = _resembling(wanted, own, count)
-        if len(ids) < count:
-            ids += _resembling(wanted, foreign, count - len(ids))
-        return ids
-
 
 def without_aliases(model: Model, taken: set[tuple[str, str]]) -> Model:
     """Return a model without those aliases that are among the names taken by others."""
@@ -249,8 +228,3 @@ def find_clashes(models: list[Model]) -> list[str]:
                     f'"{other.provider}/{other.id}"; names must be unique.'
                 )
     return list(dict.fromkeys(clashes))
-
-
-def _resembling(wanted: str, id_by_name: dict[str, str], count: int) -> list[str]:
-    names = difflib.get_close_matches(wanted, id_by_name, n=count * 4)
-    return list(dict.fromkeys(id_by_name[name] for name in names))[:count]

@@ -125,15 +125,6 @@ def test_models_are_sorted_and_can_be_limited_to_a_provider() -> None:
     assert catalog.models("nobody") == []
 
 
-def test_the_nearest_names_are_ids_of_this_provider_first(shipped: Catalog) -> None:
-    nearest = shipped.nearest("openai", "gpt-4o-2024-08-07")
-    assert nearest[0] == "gpt-4o"
-    assert len(nearest) == len(set(nearest)) == 3
-    assert shipped.nearest("anthropic", "gpt-4o-mini", 1) == ["openai/gpt-4o-mini"]
-    assert shipped.nearest("openai", "zzzzzzzz") == []
-    assert shipped.nearest("openai", "x" * 1_000_000) == []
-
-
 # --- Fall-backs -------------------------------------------------------------------------------
 
 
