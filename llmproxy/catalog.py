@@ -117,6 +117,8 @@ class Model(msgspec.Struct, frozen=True):
     max_input_tokens: int | None
     max_output_tokens: int | None
     reasoning: bool
+    prices_until: str | None = None
+    """The last day of these prices, such as `2026-12-31`, where it is known that others follow."""
 
 
 class Contest(NamedTuple):

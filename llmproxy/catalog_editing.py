@@ -50,6 +50,8 @@ class Edit(NamedTuple):
         """Return the new entry."""
         dropped = _DIMENSIONS if self.is_flat else frozenset()
         kept = {name: value for name, value in (base or {}).items() if name not in dropped}
+        if self.fields.keys() & set(_PRICES):
+            kept.pop("prices_until", None)  # it is not of the price that is set now
         fields = dict(self.fields)
         if self.aliases or self.dropped_aliases:
             names = dict.fromkeys([*kept.get("aliases", []), *self.aliases])

@@ -66,6 +66,10 @@ def set_entry(
         bool | None,
         typer.Option("--reasoning/--no-reasoning", help="It bills output that is not shown."),
     ] = None,
+    prices_until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Last day of these prices, such as 2026-12-31."),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(metavar="MODE", help="chat, embedding, image, audio or completion."),
@@ -101,6 +105,7 @@ def set_entry(
         "max_input_tokens": max_input_tokens,
         "max_output_tokens": max_output_tokens,
         "reasoning": reasoning,
+        "prices_until": prices_until,
         "mode": mode,
         "cost_from": cost_from,
     }

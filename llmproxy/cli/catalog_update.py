@@ -36,17 +36,19 @@ def check(
 ) -> None:
     """Check a catalog file. Names every mistake, and exits with 1 if there is one.
 
-    Of the one in force, names also where it and entries of your own have the same names.
+    Says too which prices end soon or have ended, and, of the one in force, which names it and
+    entries of your own both have.
     """
     from llmproxy.catalog_parser import packaged_path, parse_document, read_catalog_file
-    from llmproxy.catalog_warnings import name_warnings
+    from llmproxy.catalog_warnings import date_warnings, name_warnings
 
     path = Path(file) if file else opening.catalog_path() or packaged_path()
     document = parse_document(read_catalog_file(path))
     problems = document.problems + ([] if file else opening.broken_overrides())
     warnings: list[CatalogWarning] = []
     if not problems:
-        warnings = name_warnings(document.catalog() if file else opening.catalog())
+        catalog = document.catalog() if file else opening.catalog()
+        warnings = [*name_warnings(catalog), *date_warnings(catalog, opening.today())]
     if as_json:
         output.print_json(
             {
@@ -234,7 +236,7 @@ def _say_warnings(warnings: "list[CatalogWarning]") -> None:
 
 
 def _warnings_json(warnings: "list[CatalogWarning]") -> list[dict[str, str]]:
-    return [{"message": one.message, "advice": one.advice} for one in warnings]
+    return [{"name": one.name, "message": one.message, "advice": one.advice} for one in warnings]
 
 
 def _as_json(

@@ -11,9 +11,9 @@ AGE_DAYS_MAX = 90
 
 def check_catalog() -> Iterator[Check]:
     """Say which catalog is in force, and what is to be done about it."""
-    from datetime import UTC, date, datetime
+    from datetime import date
 
-    from llmproxy.catalog_warnings import name_warnings
+    from llmproxy.catalog_warnings import date_warnings, name_warnings
 
     try:
         path = opening.catalog_path()
@@ -29,10 +29,24 @@ def check_catalog() -> Iterator[Check]:
         advice = "Set it again: llmproxy catalog set, or remove it with --remove."
         yield Check("catalog", "fail", broken[0], advice)
         return
-    today = datetime.fromtimestamp(opening.now_ms() / 1000, tz=UTC).date()
+    today = opening.today()
     if (today - date.fromisoformat(catalog.updated)).days > AGE_DAYS_MAX:
         yield Check("catalog", "warn", f"{message}: old", "Prices change: llmproxy catalog update")
     else:
         yield Check("catalog", "ok", message)
     for warning in name_warnings(catalog):
-        yield Check("names", "warn", warning.message, warning.advice)
+        yield Check(warning.name, "warn", warning.message, warning.advice)
+    providers = _providers()
+    for warning in date_warnings(catalog, today):
+        if warning.provider in providers:
+            yield Check(warning.name, "warn", warning.message, warning.advice)
+
+
+def _providers() -> set[str]:
+    """Return the providers that are set up: prices of others concern nobody."""
+    from llmproxy import key_pool
+
+    if not opening.database_exists():
+        return set()
+    with opening.reading() as tx:
+        return {provider.name for provider in key_pool.list_providers(tx)}

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import date
     from pathlib import Path
 
     import typer
@@ -25,6 +26,13 @@ def now_ms() -> int:
     from llmproxy.clock import Clock
 
     return Clock().now_ms()
+
+
+def today() -> "date":
+    """Return the day that it is, in UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(now_ms() / 1000, tz=UTC).date()
 
 
 def actor() -> str:
