@@ -6,7 +6,7 @@ Units: rates are nano-USD per million tokens (web searches and images: per 1,000
 per hour; characters: per million), multipliers are millionths (1_000_000 = times one).
 """
 
-import difflib
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,7 +24,6 @@ FURTHER_PRICES = {
     "characters": ("character", "characters, per million"),
 }
 """Prices that few models have: their name in a catalog file, the field of `Rates`, in words."""
-_NEAREST_NAME_CHARS_MAX = 100
 
 
 class Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -118,15 +117,44 @@ class Model(msgspec.Struct, frozen=True):
     max_input_tokens: int | None
     max_output_tokens: int | None
     reasoning: bool
+    prices_until: str | None = None
+    """The last day of these prices, such as `2026-12-31`, where it is known that others follow."""
+
+
+class Contest(NamedTuple):
+    """A name that an own entry has as an alias, and an entry of the catalog file has too.
+
+    An id of the file wins it, an alias of the file loses it.
+    """
+
+    provider: str
+    name: str
+    own_id: str
+    file_id: str
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the name counts no longer for the own entry."""
+        return self.name == self.file_id
 
 
 class Catalog:
     """All models by provider and exact name."""
 
     def __init__(
-        self, updated: str, models: list[Model], own: frozenset[tuple[str, str]] = frozenset()
+        self,
+        updated: str,
+        models: list[Model],
+        own: frozenset[tuple[str, str]] = frozenset(),
+        contests: tuple[Contest, ...] = (),
     ) -> None:
-        """Index the models; `own` are provider and id of those that the operator has set.
+        """Index the models.
+
+        Args:
+            updated: the date of the catalog file.
+            models: all of them.
+            own: provider and id of those that the operator has set.
+            contests: names that an own entry and one of the file both have.
 
         Raises:
             CatalogError: two models of a provider share an id or an alias.
@@ -135,6 +163,7 @@ class Catalog:
         if clashes:
             raise CatalogError(clashes[0])
         self.updated = updated
+        self.contests = contests
         self._own = own
         self._models = sorted(models, key=lambda model: (model.provider, model.id))
         self._by_name = {
@@ -160,39 +189,32 @@ class Catalog:
     def overridden(self, own: list[Model], withheld: set[tuple[str, str]]) -> "Catalog":
         """Return this catalog with the operator's models in it, and some left out.
 
-        Their names are theirs: a model here that has one of them as its id is replaced, and loses
-        it as an alias.
+        An id beats an alias, and an own entry one of the file. So a model that the file prices
+        costs what the file says, whatever own entry was made when its name was still an alias.
         """
-        taken = {(model.provider, name) for model in own for name in (model.id, *model.aliases)}
-        taken |= withheld
-        kept = []
-        for model in self._models:
-            if (model.provider, model.id) in taken:
-                continue
-            aliases = tuple(name for name in model.aliases if (model.provider, name) not in taken)
-            is_whole = aliases == model.aliases
-            kept.append(model if is_whole else msgspec.structs.replace(model, aliases=aliases))
+        own_ids = {(model.provider, model.id) for model in own} | withheld
+        kept = [model for model in self._models if (model.provider, model.id) not in own_ids]
+        file_ids = {(model.provider, model.id) for model in kept}
+        own_left = [without_aliases(model, own_ids | file_ids) for model in own]
+        taken = own_ids | {(model.provider, name) for model in own_left for name in model.aliases}
+        kept_left = [without_aliases(model, taken) for model in kept]
+        in_file = Catalog(self.updated, kept)
+        contests = [
+            Contest(model.provider, name, model.id, found.id)
+            for model in own
+            for name in model.aliases
+            if (model.provider, name) not in own_ids
+            and (found := in_file.find(model.provider, name))
+        ]
         names = frozenset((model.provider, model.id) for model in own)
-        return Catalog(self.updated, [*kept, *own], names)
+        return Catalog(self.updated, [*kept_left, *own_left], names, tuple(contests))
 
-    def nearest(self, provider: str, model: str, count: int = 3) -> list[str]:
-        """Return up to `count` ids that resemble a name, for the message that refuses it.
 
-        Ids of this provider come first; those of others are written `provider/id`.
-        """
-        wanted = model[:_NEAREST_NAME_CHARS_MAX]
-        own: dict[str, str] = {}
-        foreign: dict[str, str] = {}
-        for (owner, name), found in self._by_name.items():
-            if owner == provider:
-                own[name] = found.id
-            else:
-                foreign[f"{owner}/{name}"] = f"{owner}/{found.id}"
-                foreign.setdefault(name, f"{owner}/{found.id}")
-        ids = _resembling(wanted, own, count)
-        if len(ids) < count:
-            ids += _resembling(wanted, foreign, count - len(ids))
-        return ids
+def without_aliases(model: Model, taken: set[tuple[str, str]]) -> Model:
+    """Return a model without those aliases that are among the names taken by others."""
+    aliases = tuple(name for name in model.aliases if (model.provider, name) not in taken)
+    is_whole = aliases == model.aliases
+    return model if is_whole else msgspec.structs.replace(model, aliases=aliases)
 
 
 def find_clashes(models: list[Model]) -> list[str]:
@@ -208,8 +230,3 @@ def find_clashes(models: list[Model]) -> list[str]:
                     f'"{other.provider}/{other.id}"; names must be unique.'
                 )
     return list(dict.fromkeys(clashes))
-
-
-def _resembling(wanted: str, id_by_name: dict[str, str], count: int) -> list[str]:
-    names = difflib.get_close_matches(wanted, id_by_name, n=count * 4)
-    return list(dict.fromkeys(id_by_name[name] for name in names))[:count]

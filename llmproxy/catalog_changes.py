@@ -22,6 +22,11 @@ _CLASSES = (
     *((name, field) for name, (field, _) in FURTHER_PRICES.items()),
 )
 
+_OTHER_FIELDS = (
+    *("mode", "aliases", "max_input_tokens", "max_output_tokens", "reasoning"),
+    "prices_until",
+)
+
 
 class FieldChange(NamedTuple):
     """One field of a model that differs; None stands for none."""
@@ -80,7 +85,7 @@ def changed_fields(old: Model | None, new: Model | None) -> Iterator[FieldChange
             yield _change(f"region {geo}", *compared, format_multiplier)
     if old.prices.is_cost_from_provider != new.prices.is_cost_from_provider:
         yield FieldChange("cost_from", _cost_from(old), _cost_from(new))
-    for name in ("mode", "aliases", "max_input_tokens", "max_output_tokens", "reasoning"):
+    for name in _OTHER_FIELDS:
         before_value, after_value = getattr(old, name), getattr(new, name)
         if before_value != after_value:
             yield FieldChange(name, _text(before_value), _text(after_value))

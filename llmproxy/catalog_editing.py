@@ -37,21 +37,25 @@ class Edit(NamedTuple):
     prices: dict[str, str]
     aliases: tuple[str, ...] = ()
     """Further names, beside those that it has."""
+    dropped_aliases: tuple[str, ...] = ()
     is_flat: bool = False
     """It loses its prices by tier, speed, region and input size."""
 
     @property
     def is_any(self) -> bool:
         """Whether it changes anything."""
-        return bool(self.fields or self.prices or self.aliases or self.is_flat)
+        return any(self)
 
     def applied_to(self, base: Entry | None) -> Entry:
         """Return the new entry."""
         dropped = _DIMENSIONS if self.is_flat else frozenset()
         kept = {name: value for name, value in (base or {}).items() if name not in dropped}
+        if self.fields.keys() & set(_PRICES):
+            kept.pop("prices_until", None)  # it is not of the price that is set now
         fields = dict(self.fields)
-        if self.aliases:
-            fields["aliases"] = list(dict.fromkeys([*kept.get("aliases", []), *self.aliases]))
+        if self.aliases or self.dropped_aliases:
+            names = dict.fromkeys([*kept.get("aliases", []), *self.aliases])
+            fields["aliases"] = [name for name in names if name not in self.dropped_aliases]
         return edited_entry(kept, fields, self.prices)
 
 
@@ -92,8 +96,8 @@ def make_plan(tx: Tx, document: Document, provider: str, model_id: str, edit: Ed
     """Return what an edit would come to.
 
     Raises:
-        RefusedError: the model is another's alias, a name in it belongs to another, or the own
-            entry that it has is damaged.
+        RefusedError: the model is another's alias, a name in it belongs to another, a name to be
+            dropped is none of it, or the own entry that it has is damaged.
         NewModelError: it is not in the catalog yet, and a price is missing.
         CatalogError: the entry would not be right; the message names every mistake.
     """
@@ -105,7 +109,8 @@ def make_plan(tx: Tx, document: Document, provider: str, model_id: str, edit: Ed
     if base is None and not edit.fields.keys() >= set(_PRICES):
         msg = "It is not in the catalog yet: give both prices."
         raise NewModelError(msg)
-    entry = edit.applied_to(base)
+    _refuse_unknown_names(edit.dropped_aliases, base, f"{provider}/{model_id}")
+    entry = edit.applied_to(_without_lost_names(base, catalog, provider, model_id))
     model = parse_entry(provider, model_id, entry)
     _refuse_taken_names(catalog, model)
     return Plan(before, model, entry)
@@ -141,6 +146,7 @@ def in_words(provider: str, model_id: str, edit: Edit) -> str:
         else:
             words.append(f"--{option} {quote(str(value))}")
     words += [f"--alias {quote(name)}" for name in edit.aliases]
+    words += [f"--drop-alias {quote(name)}" for name in edit.dropped_aliases]
     return " ".join([*words, *(["--flat"] if edit.is_flat else [])])
 
 
@@ -148,6 +154,24 @@ def _refuse_alias(found: Model | None, name: str) -> None:
     if found is not None and found.id != name:
         msg = f"{name} is another name of {found.provider}/{found.id}. Set that one"
         raise RefusedError(msg, command=f"llmproxy catalog set {found.provider} {found.id}")
+
+
+def _without_lost_names(
+    base: Entry | None, catalog: Catalog, provider: str, model_id: str
+) -> Entry | None:
+    """Return an entry without the aliases that are another model's now: they count no longer."""
+    if base is None or not base.get("aliases"):
+        return base
+    owners = {name: catalog.find(provider, name) for name in base["aliases"]}
+    kept = [name for name, owner in owners.items() if owner is None or owner.id == model_id]
+    return {**base, "aliases": kept}
+
+
+def _refuse_unknown_names(names: tuple[str, ...], base: Entry | None, of: str) -> None:
+    for name in names:
+        if name not in (base or {}).get("aliases", []):
+            msg = f"{name!r:.120} is no other name of {of}."
+            raise RefusedError(msg)
 
 
 def _refuse_taken_names(catalog: Catalog, model: Model) -> None:

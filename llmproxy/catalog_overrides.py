@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 
-from llmproxy.catalog import Catalog, Model, find_clashes
+from llmproxy.catalog import Catalog, Model, find_clashes, without_aliases
 from llmproxy.catalog_parser import parse_entry
 from llmproxy.errors import CatalogError, NotFoundError, RefusedError
 from llmproxy.storage.database import Tx
@@ -28,6 +28,7 @@ class Overrides(NamedTuple):
     """The operator's own models, and what is wrong with entries that cannot be read."""
 
     models: list[Model]
+    """Each with all its aliases, whether or not they count beside those of other entries."""
     broken: dict[tuple[str, str], str]
     """`(provider, id)` -> why. Such a model has no price at all: the file's is not wanted."""
 
@@ -39,11 +40,17 @@ def read_overrides(tx: Tx) -> Overrides:
     """Return all own entries as models; one that cannot be read is named, never guessed."""
     models: list[Model] = []
     broken: dict[tuple[str, str], str] = {}
-    rows = tx.execute("SELECT provider, model, entry FROM catalog_overrides ORDER BY 1, 2")
+    rows = tx.execute(
+        "SELECT provider, model, entry FROM catalog_overrides ORDER BY 1, 2"
+    ).fetchall()
+    own_ids = {(provider, model_id) for provider, model_id, _ in rows}
+    counting: list[Model] = []
     for provider, model_id, text in rows:
         try:
             model = parse_entry(provider, model_id, json.loads(text))
-            clashes = find_clashes([*models, model])
+            # An alias that has become the id of another own entry counts no longer.
+            counts = without_aliases(model, own_ids)
+            clashes = find_clashes([*counting, counts])
         except (CatalogError, ValueError, RecursionError) as error:
             broken[provider, model_id] = str(error)
             continue
@@ -51,6 +58,7 @@ def read_overrides(tx: Tx) -> Overrides:
             broken[provider, model_id] = clashes[0]
         else:
             models.append(model)
+            counting.append(counts)
     return Overrides(models, broken)
 
 

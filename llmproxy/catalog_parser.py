@@ -44,6 +44,7 @@ _MODEL_FIELDS = _RATE_FIELDS | {
     "max_output_tokens",
     "reasoning",
     "deprecated",
+    "prices_until",
     "tiers",
     "variants",
     "geo_multiplier",
@@ -222,7 +223,8 @@ class _Reader:
             fields.note("must be a JSON object")
             return None
         fields.only(_MODEL_FIELDS)
-        fields.date("deprecated", "2000-01-01")
+        for name in ("deprecated", "prices_until"):
+            fields.date(name, "2000-01-01")
         if not isinstance(reasoning := entry.get("reasoning", False), bool):
             fields.note("must be true or false", "reasoning")
         model = Model(
@@ -235,6 +237,7 @@ class _Reader:
             max_input_tokens=fields.count("max_input_tokens"),
             max_output_tokens=fields.count("max_output_tokens"),
             reasoning=reasoning,
+            prices_until=entry.get("prices_until"),
         )
         return model if len(self._problems) == known else None
 

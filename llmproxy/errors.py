@@ -241,10 +241,23 @@ def websocket_unsupported() -> ApiError:
     return error
 
 
-def unknown_model_pricing(model: str, nearest: list[str]) -> ApiError:
-    """Return the 400 for a model that the catalog has no price for."""
-    hint = f" Nearest: {', '.join(nearest)}." if nearest else ""
-    message = f'Unknown model pricing: "{model}" is not in the model catalog.{hint}'
+def unknown_model_pricing(
+    provider: str, model: str, nearest: list[str], elsewhere: list[tuple[str, str]]
+) -> ApiError:
+    """Return the 400 for a model that the catalog has no price for.
+
+    Args:
+        provider: which was asked for it.
+        model: its name, as it was given.
+        nearest: ids of this provider that are alike.
+        elsewhere: other providers with the id of their model that has this name.
+    """
+    message = f'Unknown model pricing: "{model}" is not in the model catalog. '
+    if nearest:
+        message += f"Nearest: {', '.join(nearest)}."
+    else:
+        message += f"Provider {provider} has no priced model for this API key."
+    message += "".join(f" At provider {name}: {model_id}." for name, model_id in elsewhere)
     return ApiError(400, "unknown_model_pricing", message, param="model")
 
 

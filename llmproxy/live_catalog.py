@@ -13,6 +13,7 @@ from typing import NamedTuple
 from llmproxy.catalog import Catalog
 from llmproxy.catalog_overrides import NO_OVERRIDES, Overrides, with_overrides
 from llmproxy.catalog_parser import Document, load_catalog, load_document
+from llmproxy.catalog_warnings import name_warnings
 from llmproxy.errors import CatalogError
 
 WATCH_INTERVAL_S = 0.2
@@ -87,7 +88,7 @@ class LiveCatalog:
             if self._overrides.broken.get((provider, model_id)) != why:
                 _log.error("%s/%s has no price: your own entry: %s", provider, model_id, why)
         self._overrides = overrides
-        self.current = with_overrides(self._file, overrides)
+        self._merge()
 
     async def watch(self) -> None:
         """Look at the file a few times a second, for as long as the server runs."""
@@ -109,9 +110,17 @@ class LiveCatalog:
         except CatalogError as error:
             _log.error("the catalog of %s stays in force: %s", self._file.updated, error)
             return
-        self.current = with_overrides(self._file, self._overrides)
+        self._merge()
         count = len(self.current.models())
         _log.info("the model catalog is of %s now, %d models", self._file.updated, count)
+
+    def _merge(self) -> None:
+        """Put the file with the own entries over it in force; log what is to be known of it."""
+        known = set(name_warnings(self.current))
+        self.current = with_overrides(self._file, self._overrides)
+        for warning in name_warnings(self.current):
+            if warning not in known:
+                _log.warning("%s. %s", warning.message, warning.advice)
 
     def _look(self) -> _Seen:
         """Return what tells one version of the file from another, without reading it."""

@@ -1,12 +1,17 @@
-"""Owns the answers of `GET …/models[/ID]`: what is priced, in the dialect's own shape. Pure."""
+"""Owns what clients are told of the models: `GET …/models[/ID]`, and the nearest to an unknown one.
+
+Pure. Must not price anything.
+"""
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 
 from llmproxy.catalog import Catalog, Model
+from llmproxy.catalog_nearest import find_nearest
 from llmproxy.dialects.gemini_contents import GENERATE, STREAM
 from llmproxy.dialects.gemini_embeddings import COUNT, EMBED, EMBED_BATCH
-from llmproxy.errors import model_not_found
+from llmproxy.errors import ApiError, model_not_found, unknown_model_pricing
 from llmproxy.limits import Limits
 from llmproxy.routes import Route
 
@@ -35,6 +40,13 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
     first, last = (models[0].id, models[-1].id) if models else (None, None)
     page = {"data": data, "has_more": False, "first_id": first, "last_id": last}
     return json.dumps(page).encode()
+
+
+def unknown_model(catalog: Catalog, provider: str, name: str, limits: Limits | None) -> ApiError:
+    """Return the 400 for a model without a price; it names the nearest that can be used."""
+    near = find_nearest(catalog, provider, name, partial(_is_allowed, limits=limits))
+    elsewhere = [(model.provider, model.id) for model in near.elsewhere]
+    return unknown_model_pricing(provider, name, [model.id for model in near.here], elsewhere)
 
 
 def _is_allowed(model: Model, limits: Limits | None) -> bool:

@@ -21,7 +21,6 @@ from llmproxy.errors import (
     NotAllowedError,
     compressed_body,
     previous_response_not_found,
-    unknown_model_pricing,
     websocket_unsupported,
 )
 from llmproxy.exchange import Client, Exchange
@@ -33,7 +32,7 @@ from llmproxy.key_choice import KeyChoice
 from llmproxy.key_pool import Provider, ProviderKey
 from llmproxy.limits import Network
 from llmproxy.live_keys import Pool
-from llmproxy.model_list import models_body
+from llmproxy.model_list import models_body, unknown_model
 from llmproxy.order import Order, Services, scope_of
 from llmproxy.own_answers import answer, answer_failure
 from llmproxy.presets import PRESETS
@@ -341,8 +340,9 @@ class Relay:
             await self._refresh()
             model = self._catalog.current.find(route.provider, facts.model)
         if model is None:
-            nearest = self._catalog.current.nearest(route.provider, facts.model)
-            raise unknown_model_pricing(facts.model, nearest)
+            raise unknown_model(
+                self._catalog.current, route.provider, facts.model, principal.limits
+            )
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 
     def _known_id(self, provider: str, name: str) -> str:

@@ -125,15 +125,6 @@ def test_models_are_sorted_and_can_be_limited_to_a_provider() -> None:
     assert catalog.models("nobody") == []
 
 
-def test_the_nearest_names_are_ids_of_this_provider_first(shipped: Catalog) -> None:
-    nearest = shipped.nearest("openai", "gpt-4o-2024-08-07")
-    assert nearest[0] == "gpt-4o"
-    assert len(nearest) == len(set(nearest)) == 3
-    assert shipped.nearest("anthropic", "gpt-4o-mini", 1) == ["openai/gpt-4o-mini"]
-    assert shipped.nearest("openai", "zzzzzzzz") == []
-    assert shipped.nearest("openai", "x" * 1_000_000) == []
-
-
 # --- Fall-backs -------------------------------------------------------------------------------
 
 
@@ -218,11 +209,16 @@ def test_an_own_entry_takes_the_place_of_the_files() -> None:
     assert both.updated == file.updated
 
 
-def test_an_own_entrys_names_are_its_own() -> None:
+def test_an_own_entry_takes_aliases_but_no_ids() -> None:
     file = parse({"openai/a": entry(aliases=["x", "y"]), "openai/b": entry()})
     own = parse_entry("openai", "c", entry(aliases=["x", "b"]))
     both = file.overridden([own], set())
-    assert both.find("openai", "x") is both.find("openai", "b") is own
+    mine = both.find("openai", "x")
+    assert mine is not None
+    assert (mine.id, mine.aliases) == ("c", ("x",))
+    assert both.find("openai", "b") is file.find("openai", "b")
+    assert both.contests == (("openai", "x", "c", "a"), ("openai", "b", "c", "b"))
+    assert [contest.is_lost for contest in both.contests] == [False, True]
     left = both.find("openai", "y")
     assert left is not None
     assert (left.id, left.aliases) == ("a", ("y",))

@@ -85,16 +85,16 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one model with all its prices. That is everything its price depends on."""
+    from llmproxy.catalog_nearest import find_nearest
     from llmproxy.errors import NotFoundError
 
     provider, _, wanted = name.partition("/")
     catalog = opening.catalog()
     model = catalog.find(provider, wanted)
     if model is None:
-        nearest = ", ".join(
-            found if "/" in found else f"{provider}/{found}"
-            for found in catalog.nearest(provider, wanted)
-        )
+        near = find_nearest(catalog, provider, wanted, lambda model: True)
+        found = [*near.elsewhere, *near.here]
+        nearest = ", ".join(f"{each.provider}/{each.id}" for each in found)
         hint = f" Nearest: {nearest}." if nearest else " See: llmproxy catalog list"
         msg = f"{name!r:.120} is not in the model catalog.{hint}"
         raise NotFoundError(msg)

@@ -66,12 +66,20 @@ def set_entry(
         bool | None,
         typer.Option("--reasoning/--no-reasoning", help="It bills output that is not shown."),
     ] = None,
+    prices_until: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Last day of these prices, such as 2026-12-31."),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(metavar="MODE", help="chat, embedding, image, audio or completion."),
     ] = None,
     alias: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further name; may be repeated.")
+    ] = None,
+    drop_alias: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A name that it is to lose; may be repeated."),
     ] = None,
     flat: Annotated[
         bool, typer.Option("--flat", help="Drop prices by tier, speed, region and input size.")
@@ -97,6 +105,7 @@ def set_entry(
         "max_input_tokens": max_input_tokens,
         "max_output_tokens": max_output_tokens,
         "reasoning": reasoning,
+        "prices_until": prices_until,
         "mode": mode,
         "cost_from": cost_from,
     }
@@ -116,7 +125,8 @@ def set_entry(
     }
     fields = {name: value for name, value in fields.items() if value is not None}
     named_prices = {name: text for name, text in prices.items() if text is not None}
-    edit = Edit(fields, named_prices, tuple(alias or ()), is_flat=flat)
+    names = tuple(alias or ()), tuple(drop_alias or ())
+    edit = Edit(fields, named_prices, *names, is_flat=flat)
     if remove == edit.is_any:
         msg = "Give what to set, such as --in-price and --out-price, or --remove alone."
         raise typer.BadParameter(msg)

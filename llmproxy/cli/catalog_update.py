@@ -16,6 +16,7 @@ from llmproxy.cli.output import Column
 if TYPE_CHECKING:
     from llmproxy.catalog import Catalog
     from llmproxy.catalog_changes import ModelChange
+    from llmproxy.catalog_warnings import CatalogWarning
     from llmproxy.rerating import Rerating
 
 CHECK_EXAMPLES = examples("llmproxy catalog check", "llmproxy catalog check my_catalog.json")
@@ -33,12 +34,21 @@ def check(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check a catalog file. Names every mistake, and exits with 1 if there is one."""
+    """Check a catalog file. Names every mistake, and exits with 1 if there is one.
+
+    Says too which prices end soon or have ended, and, of the one in force, which names it and
+    entries of your own both have.
+    """
     from llmproxy.catalog_parser import packaged_path, parse_document, read_catalog_file
+    from llmproxy.catalog_warnings import date_warnings, name_warnings
 
     path = Path(file) if file else opening.catalog_path() or packaged_path()
     document = parse_document(read_catalog_file(path))
     problems = document.problems + ([] if file else opening.broken_overrides())
+    warnings: list[CatalogWarning] = []
+    if not problems:
+        catalog = document.catalog() if file else opening.catalog()
+        warnings = [*name_warnings(catalog), *date_warnings(catalog, opening.today())]
     if as_json:
         output.print_json(
             {
@@ -47,6 +57,7 @@ def check(
                 "updated": document.updated or None,
                 "models": len(document.models),
                 "problems": problems,
+                "warnings": _warnings_json(warnings),
             }
         )
     else:
@@ -57,6 +68,7 @@ def check(
         else:
             counted = output.counted(len(document.models), "model")
             output.print_line(f"{path} is right: {counted}, of {document.updated}.")
+            _say_warnings(warnings)
     if problems:
         raise typer.Exit(1)
 
@@ -80,6 +92,7 @@ def update(
     """
     from llmproxy.catalog_changes import compare
     from llmproxy.catalog_parser import load_catalog, parse_catalog
+    from llmproxy.catalog_warnings import name_warnings
     from llmproxy.config import find_catalog, load_config
 
     config = load_config()
@@ -89,10 +102,14 @@ def update(
     new = parse_catalog(data, source)
     old = load_catalog(find_catalog(config))
     changes = compare(old, new)
+    in_force = opening.with_own_entries(new)
+    warnings = name_warnings(in_force)
     if not as_json:
         _print_changes(old, new, changes)
+        _print_own(in_force, new, changes)
+        _say_warnings(warnings)
     is_newer = bool(changes) or old.updated != new.updated
-    rerating = rerate_last_days(new) if changes else None
+    rerating = rerate_last_days(in_force) if changes else None
     if rerating and not as_json:
         print_rerating(rerating)
     if is_newer and not dry_run:
@@ -106,7 +123,10 @@ def update(
             pass
     if as_json:
         output.print_json(
-            _as_json(old, new, changes, rerating, is_applied=is_newer and not dry_run)
+            {
+                **_as_json(old, new, changes, rerating, is_applied=is_newer and not dry_run),
+                "warnings": _warnings_json(warnings),
+            }
         )
     elif is_newer and not dry_run:
         output.print_line(f"{config.paths.catalog} is in force now.")
@@ -196,19 +216,27 @@ def _print_changes(old: "Catalog", new: "Catalog", changes: "list[ModelChange]")
     kinds = [change.kind for change in changes]
     counts = (f"{kinds.count(kind)} {kind}" for kind in ("new", "gone", "changed"))
     output.say(f"Models: {', '.join(counts)}.")
-    own = _own_among(changes)
-    if own:
-        output.say(f"Entries of your own stay in force: {', '.join(own)}.")
 
 
-def _own_among(changes: "list[ModelChange]") -> list[str]:
-    catalog = opening.catalog()
-    own = {(model.provider, model.id) for model in catalog.models() if catalog.is_own(model)}
-    return [
-        f"{change.provider}/{change.model}"
-        for change in changes
-        if (change.provider, change.model) in own
-    ]
+def _print_own(in_force: "Catalog", new: "Catalog", changes: "list[ModelChange]") -> None:
+    changed = {(change.provider, change.model) for change in changes}
+    kept = []
+    for model in in_force.models():
+        found = new.find(model.provider, model.id) or model
+        names = {(model.provider, model.id), (model.provider, found.id)}
+        if in_force.is_own(model) and names & changed:
+            kept.append(f"{model.provider}/{model.id}")
+    if kept:
+        output.say(f"Entries of your own stay in force: {', '.join(kept)}.")
+
+
+def _say_warnings(warnings: "list[CatalogWarning]") -> None:
+    for warning in warnings:
+        output.say(f"{warning.message}. {warning.advice}")
+
+
+def _warnings_json(warnings: "list[CatalogWarning]") -> list[dict[str, str]]:
+    return [{"name": one.name, "message": one.message, "advice": one.advice} for one in warnings]
 
 
 def _as_json(

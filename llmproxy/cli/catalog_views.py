@@ -41,6 +41,7 @@ def full_json(model: "Model", *, is_own: bool) -> dict[str, object]:
         **model_json(model, is_own=is_own),
         "cost_from": "provider" if model.prices.is_cost_from_provider else "tokens",
         "reasoning": model.reasoning,
+        "prices_until": model.prices_until,
         "tiers": _tiers_json(model.prices.tiers),
         "variants": [
             {
@@ -74,6 +75,10 @@ def print_model(model: "Model", *, is_own: bool) -> None:
     ]
     if prices.is_cost_from_provider:
         fields.append(("cost", "what the provider reports; the prices are for what it does not"))
+    if model.prices_until:
+        fields.append(
+            ("prices until", f"{model.prices_until}; after that day the provider charges others")
+        )
     if is_own:
         fields.append(("set by", "yourself, over the catalog file"))
     fields += [

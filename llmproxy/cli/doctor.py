@@ -10,6 +10,7 @@ import typer
 
 from llmproxy.cli import opening, output
 from llmproxy.cli.checks import Check, print_checks
+from llmproxy.cli.doctor_catalog import check_catalog
 from llmproxy.cli.doctor_ledger import check_ledger
 from llmproxy.cli.doctor_models import check_models
 from llmproxy.cli.options import Json, examples
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from llmproxy.storage.database import AdminDatabase, Tx
 
 EXAMPLES = examples("llmproxy doctor", "llmproxy doctor --online", "llmproxy doctor --json")
-CATALOG_AGE_DAYS_MAX = 90
 FREE_BYTES_MIN = 500 * 10**6
 LOOSE_MODE = 0o077
 
@@ -42,7 +42,7 @@ def doctor(
     key, providers and their keys, open holds, shortfalls, the clock, the catalog, and which
     models were asked for and answered last week.
     """
-    checks = [*_check_settings(), *_check_files(), *_check_catalog()]
+    checks = [*_check_settings(), *_check_files(), *check_catalog()]
     if online and opening.database_exists():
         checks += _check_online()
     is_ok = all(check.status != "fail" for check in checks)
@@ -312,27 +312,3 @@ def _no_active_keys(provider: str, keys: "list[ProviderKey]") -> Check:
     why = "; ".join(f"{key.name} is {key.state}" for key in keys) or "it has none"
     advice = f"llmproxy provider-keys add {provider}"
     return Check("providers", "warn", f"{provider} has no active keys ({why})", advice)
-
-
-def _check_catalog() -> Iterator[Check]:
-    from datetime import UTC, date, datetime
-
-    try:
-        path = opening.catalog_path()
-        catalog = opening.catalog()
-    except LlmproxyError as error:
-        yield Check("catalog", "fail", str(error), "See: llmproxy catalog check")
-        return
-    own = sum(catalog.is_own(model) for model in catalog.models())
-    where = path or "the built-in one"
-    message = f"{len(catalog.models())} models ({own} your own), {where} of {catalog.updated}"
-    broken = opening.broken_overrides()
-    if broken:
-        advice = "Set it again: llmproxy catalog set, or remove it with --remove."
-        yield Check("catalog", "fail", broken[0], advice)
-        return
-    today = datetime.fromtimestamp(opening.now_ms() / 1000, tz=UTC).date()
-    if (today - date.fromisoformat(catalog.updated)).days > CATALOG_AGE_DAYS_MAX:
-        yield Check("catalog", "warn", f"{message}: old", "Prices change: llmproxy catalog update")
-    else:
-        yield Check("catalog", "ok", message)

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import date
     from pathlib import Path
 
     import typer
@@ -25,6 +26,13 @@ def now_ms() -> int:
     from llmproxy.clock import Clock
 
     return Clock().now_ms()
+
+
+def today() -> "date":
+    """Return the day that it is, in UTC."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(now_ms() / 1000, tz=UTC).date()
 
 
 def actor() -> str:
@@ -171,14 +179,19 @@ def catalog() -> "Catalog":
     Raises:
         CatalogError: the file cannot be used.
     """
-    from llmproxy.catalog_overrides import read_overrides, with_overrides
     from llmproxy.catalog_parser import load_catalog
 
-    found = load_catalog(catalog_path())
+    return with_own_entries(load_catalog(catalog_path()))
+
+
+def with_own_entries(file: "Catalog") -> "Catalog":
+    """Return the catalog of a file with the operator's own entries over it."""
+    from llmproxy.catalog_overrides import read_overrides, with_overrides
+
     if not database_exists():  # looking something up must not make one
-        return found
+        return file
     with reading() as tx:
-        return with_overrides(found, read_overrides(tx))
+        return with_overrides(file, read_overrides(tx))
 
 
 def broken_overrides() -> list[str]:

@@ -19,6 +19,7 @@ from scripts.catalog_generator.genai_prices import (
     exact_names,
     is_own_name,
     is_per_token,
+    last_day_of,
     price_at,
     prices_in_force,
     thresholds,
@@ -154,6 +155,9 @@ class Generator:
             self.report.without_limits.append(key)
         if "deprecated" in listed:
             entry["deprecated"] = listed["deprecated"]
+        if until := last_day_of(model, self.day):
+            entry["prices_until"] = until.isoformat()
+            self.report.ending.append(f"{key}: {until}")
         entry |= audio_rates(prices) if is_audio else self._block(key, prices, mode, "")
         entry["prices"] |= self._search_fee(key, prices)
         variants = [] if is_audio else self._variants(key, model, prices, mode)

@@ -39,14 +39,20 @@ def prices_in_force(model: ModelInfo, day: dt.datetime) -> tuple[ModelPrice, str
             candidates.append(conditional.prices)
             break
     dearest = max(candidates, key=lambda prices: price_at(prices.input_mtok, 0) or 0)
+    return dearest, "by time of day; the dearest was taken" if len(candidates) > 1 else ""
+
+
+def last_day_of(model: ModelInfo, day: dt.datetime) -> dt.date | None:
+    """Return the last day of the prices that are in force on a day, if it is known already."""
+    dated = model.prices if isinstance(model.prices, list) else []
+    variants = [one for one in model.price_variants or () if "processing" not in one.when]
     starts = [
-        conditional.constraint.start_date
-        for conditional in model.prices
-        if hasattr(conditional.constraint, "start_date")
+        one.constraint.start_date
+        for one in (*dated, *variants)
+        if hasattr(one.constraint, "start_date")
     ]
-    future = [f"changes on {start}" for start in starts if start > day.date()]
-    by_hour = ["by time of day; the dearest was taken"] if len(candidates) > 1 else []
-    return dearest, "; ".join(future + by_hour)
+    future = [start for start in starts if start > day.date()]
+    return min(future) - dt.timedelta(days=1) if future else None
 
 
 def price_at(price: TieredPrice, above: int) -> Decimal | None:

@@ -19,6 +19,7 @@ class Report:
     disagreements: list[str] = field(default_factory=list)
     names_refused: list[str] = field(default_factory=list)
     by_time: list[str] = field(default_factory=list)
+    ending: list[str] = field(default_factory=list)
     left_out: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     dearer_media: list[str] = field(default_factory=list)
     dearest_of_media: list[str] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Report:
             "The sources disagree (genai-prices was kept)": self.disagreements,
             "Names of litellm left out, priced otherwise by genai-prices": self.names_refused,
             "Prices that depend on time": self.by_time,
+            "Prices that end on a known day (prices_until)": self.ending,
             "Other media cost more than the text price that is listed": self.dearer_media,
             "Models for images: what costs more than text": self.dearest_of_media,
             "No limits known; counted as reasoning": self.without_limits,

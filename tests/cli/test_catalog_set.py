@@ -76,6 +76,7 @@ def test_every_field_can_be_set(quick: Quick) -> None:
         "max_input_tokens": 1000,
         "max_output_tokens": 500,
         "reasoning": True,
+        "prices_until": None,
         "tiers": [],
         "variants": [],
         "geo_multiplier": {},
@@ -129,6 +130,7 @@ def test_removing_returns_to_the_catalogs_entry(quick: Quick) -> None:
         (("--multiplier", "x"), 'field "multiplier"'),
         (("--max-output-tokens", "0"), "above 0"),
         (("--mode", "a b"), "must be a word"),
+        (("--prices-until", "31.12.2026"), 'must be a date such as "2026-11-23"'),
         (("--alias", "a b"), "strings without spaces"),
     ],
 )

@@ -76,7 +76,7 @@ def test_models_that_were_asked_for_without_a_price_are_named(quick: Quick, book
                 now_ms=at_ms,
             )
 
-    unknown = errors.unknown_model_pricing("x", ["gpt-4o"])
+    unknown = errors.unknown_model_pricing("openai", "x", ["gpt-4o"], [])
     assert check(quick, "prices")["status"] == "ok"
     refuse("gpt-4o-mini", unknown)  # has a price by now
     refuse("gpt-9", errors.no_active_provider_keys("openai"))

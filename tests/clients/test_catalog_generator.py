@@ -52,3 +52,18 @@ def test_the_disagreements_of_both_sources_are_listed(generated: tuple[Path, str
     assert "mistral/mistral-large-latest output: 6, litellm 1.5" in lines
     # Both agree on every base price of Anthropic's.
     assert not [one for one in lines if re.match(r"anthropic/\S+ (input|output|cache_\w+): ", one)]
+
+
+def test_the_last_day_of_known_prices_is_written_and_reported(generated: tuple[Path, str]) -> None:
+    models = json.loads(generated[0].read_bytes())["models"]
+    ending = {
+        name: entry["prices_until"] for name, entry in models.items() if "prices_until" in entry
+    }
+    # It doubles on 2027-01-01; opus 4.6 has changed long ago, and does not again.
+    assert ending["gemini/gemini-3.6-flash"] == "2026-12-31"
+    assert "anthropic/claude-opus-4-6" not in ending
+    _, _, report = generated[1].partition("\nPrices that end on a known day (prices_until): ")
+    count, _, lines = report.partition("\n")
+    told = [line.strip().split(": ") for line in lines.partition("\n\n")[0].splitlines()]
+    assert dict(told) == ending
+    assert int(count) == len(ending)
