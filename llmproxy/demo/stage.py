@@ -57,11 +57,12 @@ class Stage:
         self.provider_url = ""
         self.port = 0
         self.api_key = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        # First what may fail: it has nothing to close.
+        self._folder = TemporaryDirectory(prefix="llmproxy-demo-")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="demo-provider")
         self._provider = DemoProvider(chunk_gap_s=CHUNK_GAP_S)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder = TemporaryDirectory(prefix="llmproxy-demo-")
         self.home = Path(self._folder.name)
         self._log = self.home / "serve.log"
 
