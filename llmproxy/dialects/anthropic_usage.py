@@ -3,6 +3,8 @@
 Its input excludes cached tokens already. Must not know events or requests.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +14,10 @@ from llmproxy.dialects.base import Reading
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count
 
 _WRITTEN = "cache_creation_input_tokens"
+_NO_TOKENS = {"input_tokens": 0, "output_tokens": 0}
+"""What the top level counts where `iterations` alone tell tokens."""
+_BESIDE = ("compaction", "advisor_message")
+"""Types of `iterations` that the counts of the top level, and so its split, leave out."""
 
 
 def usage_in(raw: msgspec.Raw) -> object:
@@ -131,25 +137,42 @@ class _Split(NamedTuple):
 def _legs_of(entries: list[object], raw: dict[str, Any], model: str | None) -> tuple[Leg, ...]:
     """Return a leg for each entry of `iterations`.
 
+    The top level is the sum of its messages. Where it is more, some are missing, as where only the
+    beginning of a stream told them: then it is a leg in their place.
+
     Raises:
         UsageError: an entry is not an object, or has counts that are missing or cannot be true.
     """
     legs = tuple(_leg(entry, model) for entry in entries)
-    split = _split_of(raw)
-    for entry, leg in zip(entries, legs, strict=True):
-        if _is_part(entry):
-            split = split.without(_Split(leg.cache_write_5m, leg.cache_write_1h))
+    is_beside = tuple(_is_beside(entry) for entry in entries)
+    messages = [leg for leg, beside in zip(legs, is_beside, strict=True) if not beside]
+    whole = _leg({**_NO_TOKENS, **_told(raw)}, model)
+    if _is_more(whole, messages):
+        return (whole, *itertools.compress(legs, is_beside))
+    split = _told_of(whole)
+    for leg in messages:
+        split = split.without(_told_of(leg))
     explained = []
-    for entry, leg in zip(entries, legs, strict=True):
-        more = split.within(leg.cache_write) if _is_part(entry) else _Split(0, 0)
+    for leg, beside in zip(legs, is_beside, strict=True):
+        more = _Split(0, 0) if beside else split.within(leg.cache_write)
         split = split.without(more)
         explained.append(_with_more(leg, more))
     return tuple(explained)
 
 
-def _is_part(entry: object) -> bool:
-    """Say whether the counts of the top level, and so its split, are those of an entry too."""
-    return isinstance(entry, dict) and entry.get("type") == "message"
+def _is_beside(entry: object) -> bool:
+    """Say whether the top level leaves an entry out."""
+    return isinstance(entry, dict) and entry.get("type") in _BESIDE
+
+
+def _is_more(whole: Leg, legs: Sequence[Leg]) -> bool:
+    """Say whether a leg has more of anything than others have together."""
+    input_side, output = sum(leg.input_side for leg in legs), sum(leg.output for leg in legs)
+    return whole.input_side > input_side or whole.output > output
+
+
+def _told_of(leg: Leg) -> _Split:
+    return _Split(leg.cache_write_5m, leg.cache_write_1h)
 
 
 def _with_more(leg: Leg, split: _Split) -> Leg:

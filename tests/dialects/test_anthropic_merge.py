@@ -101,3 +101,51 @@ def test_a_null_within_a_member_leaves_what_the_beginning_told_of_it() -> None:
     }
     leg = Leg(input=10, output=5, web_searches=2, cache_write_5m=5, cache_write_1h=3, cache_write=1)
     assert streamed(start, end).usage == Usage((leg,), service_tier="standard")
+
+
+# --- iterations ---
+
+BESIDE = (
+    {"type": "compaction", "input_tokens": 7, "output_tokens": 8},
+    {"type": "advisor_message", "model": "other", "input_tokens": 7, "output_tokens": 8},
+)
+
+
+def legs_of(**usage: Any) -> tuple[Leg, ...]:  # noqa: ANN401
+    read = MESSAGES.read_answer(anthropic_message(usage=usage)).usage
+    assert read is not None
+    return read.legs
+
+
+@pytest.mark.parametrize("kind", [entry["type"] for entry in BESIDE])
+def test_what_comes_beside_the_whole_has_no_share_of_its_split(kind: str) -> None:
+    written = {"cache_creation_input_tokens": 100}
+    entries = [
+        {"type": kind, "input_tokens": 7, "output_tokens": 8, **written},
+        {"type": "message", "input_tokens": 1, "output_tokens": 2, **written},
+    ]
+    beside, part = legs_of(**anthropic_usage(1, 2, cache_write_5m=100, iterations=entries))
+    assert beside == Leg(input=7, output=8, cache_write=100)
+    assert part == Leg(input=1, output=2, cache_write_5m=100)
+
+
+@pytest.mark.parametrize(
+    "missing", [{"input_tokens": 9}, {"output_tokens": 9}, {"cache_read_input_tokens": 9}]
+)
+def test_the_whole_counts_where_its_messages_are_less(missing: dict[str, int]) -> None:
+    part = {"type": "message", "input_tokens": 10, "output_tokens": 10}
+    more = {**anthropic_usage(10, 10), **missing}
+    more |= {name: more[name] + 5 for name in missing}
+    whole = Leg(
+        input=more["input_tokens"],
+        output=more["output_tokens"],
+        cache_read=more["cache_read_input_tokens"],
+    )
+    beside = (Leg(input=7, output=8), Leg(input=7, output=8, model="other"))
+    assert legs_of(**more, iterations=[BESIDE[0], part, BESIDE[1]]) == (whole, *beside)
+    assert legs_of(**more, iterations=list(BESIDE)) == (whole, *beside)
+
+
+def test_iterations_alone_are_a_bill_too() -> None:
+    part = {"type": "message", "input_tokens": 10, "output_tokens": 20}
+    assert legs_of(iterations=[part]) == (Leg(input=10, output=20),)
