@@ -39,7 +39,7 @@ REST_S = 0.02
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
 
 _CONNECTION = "llmproxy.cycle"
-"""Where the server, which stands above the dashboard, puts a request's connection in its scope."""
+"""Where the server, which stands above the dashboard, puts a weak reference to the connection."""
 
 _log = logging.getLogger("llmproxy.dashboard")
 
@@ -199,7 +199,7 @@ class _Sending(ASGIStreamingResponse):
         # The answer is not ended then: its client sees that it is not whole.
         except* (LlmproxyError, TimeoutError) as errors:
             _log.warning("a download was broken off: %r", errors.exceptions[0])
-            scope[_CONNECTION].abort()  # type: ignore[literal-required]
+            scope[_CONNECTION]().abort()  # type: ignore[literal-required]
             await receive()  # until the server knows that it is cut
         finally:
             self._on_end()

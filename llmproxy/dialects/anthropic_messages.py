@@ -21,7 +21,7 @@ from llmproxy.dialects.answers import (
     text_of,
     unreadable,
 )
-from llmproxy.dialects.anthropic_usage import read_reading, usage_in
+from llmproxy.dialects.anthropic_usage import merged, read_reading, usage_in
 from llmproxy.dialects.base import (
     KEPT,
     SEARCHES_MAX_DEFAULT,
@@ -293,22 +293,16 @@ class MessageStreamReader(DeferringStreamReader[_Event]):
             self.counted_bytes += _generated_bytes(event)
 
     def _take_final(self, usage: object) -> None:
-        """Take a report that is cumulative: it goes on from what was reported before.
-
-        It never repeats the cache split, tier, speed or region of the beginning.
-        """
+        """Take a report that is cumulative: it goes on from what was reported before."""
         if not isinstance(usage, dict):
             self._usage = usage
             return
-        given = {key: value for key, value in usage.items() if value is not None}
         before = self._usage if isinstance(self._usage, dict) else {}
-        if "output_tokens" not in given:
+        if usage.get("output_tokens") is None:
             self._problem = NO_COUNTS
-        elif self._has_final_usage and _is_less(given, before):
+        elif self._has_final_usage and _is_less(usage, before):
             self._problem = "usage contradicts itself: the output becomes less"
-        self._usage = {**before, **given}
-        if given.get("cache_creation_input_tokens") == 0:
-            self._usage.pop("cache_creation", None)  # the beginning's split of what is none
+        self._usage = merged(before, usage)
         self._has_final_usage = True
 
 

@@ -3,11 +3,21 @@
 Its input excludes cached tokens already. Must not know events or requests.
 """
 
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import msgspec
 
 from llmproxy.dialects.answers import NO_COUNTS, UNREADABLE, is_given, make_reading
 from llmproxy.dialects.base import Reading
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count, of_rounds
+
+_WRITTEN = "cache_creation_input_tokens"
+_NO_TOKENS = {"input_tokens": 0, "output_tokens": 0}
+"""What the top level counts where `iterations` alone tell tokens."""
+_BESIDE = ("compaction", "advisor_message")
+"""Types of `iterations` that the counts of the top level, and so its split, leave out."""
 
 
 def usage_in(raw: msgspec.Raw) -> object:
@@ -18,6 +28,23 @@ def usage_in(raw: msgspec.Raw) -> object:
         return msgspec.json.decode(raw)
     except UNREADABLE:
         return bytes(raw).decode(errors="replace")  # no object: not to be trusted
+
+
+def merged(before: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """Return a cumulative report on top of an earlier one, which holds where it tells nothing.
+
+    The end of a stream never repeats the cache split, tier, speed or region of its beginning.
+    """
+    told = _told(later)
+    for name, value in told.items():
+        earlier = before.get(name)
+        if isinstance(value, dict) and isinstance(earlier, dict):
+            told[name] = {**earlier, **_told(value)}
+    return {**before, **told}
+
+
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def read_reading(
@@ -68,7 +95,7 @@ def read_usage(raw: object, model: str | None, movers: Movers) -> Usage:
     if isinstance(server_tools, dict):
         searches = count(server_tools.get("web_search_requests"))
     if isinstance(iterations, list) and iterations:
-        legs = tuple(_leg(entry, model) for entry in iterations)
+        legs = _legs_of(iterations, raw, model)
         count(sum(leg.input_side + leg.output for leg in legs))  # all of them are bounded too
     else:  # one for all rounds of a search
         legs = (of_rounds(_leg(raw, model), searches + 1) if searches else _leg(raw, model),)
@@ -87,6 +114,78 @@ def _movers(raw: object) -> Movers:
     )
 
 
+class _Split(NamedTuple):
+    """Tokens that were written to the cache, by how long they stay there."""
+
+    five: int
+    """For 5 minutes."""
+    hour: int
+
+    def within(self, written: int) -> "_Split":
+        """Return what can be true of it where so many were written in all.
+
+        What is too much is taken off the hour first, which costs more: that a provider contradicts
+        itself is no reason for its user to pay the dearer of two prices.
+        """
+        five = min(self.five, written)
+        return _Split(five, min(self.hour, written - five))
+
+    def without(self, other: "_Split") -> "_Split":
+        """Return what is left of it."""
+        return _Split(max(0, self.five - other.five), max(0, self.hour - other.hour))
+
+
+def _legs_of(entries: list[object], raw: dict[str, Any], model: str | None) -> tuple[Leg, ...]:
+    """Return a leg for each entry of `iterations`.
+
+    The top level is the sum of its messages. Where it is more, some are missing, as where only the
+    beginning of a stream told them: then it is a leg in their place.
+
+    Raises:
+        UsageError: an entry is not an object, or has counts that are missing or cannot be true.
+    """
+    legs = tuple(_leg(entry, model) for entry in entries)
+    is_beside = tuple(_is_beside(entry) for entry in entries)
+    messages = [leg for leg, beside in zip(legs, is_beside, strict=True) if not beside]
+    whole = _leg({**_NO_TOKENS, **_told(raw)}, model)
+    if _is_more(whole, messages):
+        return (whole, *itertools.compress(legs, is_beside))
+    split = _told_of(whole)
+    for leg in messages:
+        split = split.without(_told_of(leg))
+    explained = []
+    for leg, beside in zip(legs, is_beside, strict=True):
+        more = _Split(0, 0) if beside else split.within(leg.cache_write)
+        split = split.without(more)
+        explained.append(_with_more(leg, more))
+    return tuple(explained)
+
+
+def _is_beside(entry: object) -> bool:
+    """Say whether the top level leaves an entry out."""
+    return isinstance(entry, dict) and entry.get("type") in _BESIDE
+
+
+def _is_more(whole: Leg, legs: Sequence[Leg]) -> bool:
+    """Say whether a leg has more of anything than others have together."""
+    input_side, output = sum(leg.input_side for leg in legs), sum(leg.output for leg in legs)
+    return whole.input_side > input_side or whole.output > output
+
+
+def _told_of(leg: Leg) -> _Split:
+    return _Split(leg.cache_write_5m, leg.cache_write_1h)
+
+
+def _with_more(leg: Leg, split: _Split) -> Leg:
+    """Return a leg that tells of some of its writes how long they stay."""
+    return msgspec.structs.replace(
+        leg,
+        cache_write_5m=leg.cache_write_5m + split.five,
+        cache_write_1h=leg.cache_write_1h + split.hour,
+        cache_write=leg.cache_write - split.five - split.hour,
+    )
+
+
 def _leg(raw: object, answer_model: str | None) -> Leg:
     """Return the leg of a usage object, or of an entry of its `iterations`.
 
@@ -98,11 +197,7 @@ def _leg(raw: object, answer_model: str | None) -> Leg:
         raise UsageError(msg)
     if raw.get("input_tokens") is None or raw.get("output_tokens") is None:
         raise UsageError(NO_COUNTS)
-    split = raw.get("cache_creation")
-    split = split if isinstance(split, dict) else {}
-    five = count(split.get("ephemeral_5m_input_tokens"))
-    hour = count(split.get("ephemeral_1h_input_tokens"))
-    written = count(raw.get("cache_creation_input_tokens"))
+    split = _split_of(raw)
     details = raw.get("output_tokens_details")
     thinking = count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
     output = count(raw.get("output_tokens"))
@@ -110,14 +205,23 @@ def _leg(raw: object, answer_model: str | None) -> Leg:
     return Leg(
         input=count(raw.get("input_tokens")),
         cache_read=count(raw.get("cache_read_input_tokens")),
-        cache_write_5m=five,
-        cache_write_1h=hour,
-        # The end of a stream tells more than the split of its beginning.
-        cache_write=max(0, written - five - hour),
+        cache_write_5m=split.five,
+        cache_write_1h=split.hour,
+        # The end of a stream may tell more than the split of its beginning.
+        cache_write=max(0, count(raw.get(_WRITTEN)) - split.five - split.hour),
         output=output,
         reasoning=min(thinking, output),
         model=None if model == answer_model else model,
     )
+
+
+def _split_of(raw: dict[str, Any]) -> _Split:
+    """Return the split of what was written in all; without a total, all that it tells."""
+    told = raw.get("cache_creation")
+    if not isinstance(told, dict):
+        return _Split(0, 0)
+    split = _Split(*(count(told.get(f"ephemeral_{time}_input_tokens")) for time in ("5m", "1h")))
+    return split if raw.get(_WRITTEN) is None else split.within(count(raw.get(_WRITTEN)))
 
 
 def _text(value: object) -> str | None:

@@ -83,7 +83,7 @@ def build_app(parts: Parts) -> ASGIApp:
         if serve_apart is not None:
             await serve_apart(scope, receive, send)
         elif path.startswith(PROXY_PREFIX):
-            await serve_request(door, own.get(path, proxied), scope, scope.pop(CYCLE))
+            await serve_request(door, own.get(path, proxied), scope, scope[CYCLE]())
         elif asks_websocket(scope["headers"]):
             await _refuse(websocket_unsupported(), send)
         elif here is not None and is_dashboard(scope["path"]):

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from llmproxy.headers import Headers
 
 CYCLE = "llmproxy.cycle"
-"""The key of a request's `Cycle` in its ASGI scope."""
+"""The key of a weak reference to a request's `Cycle` in its ASGI scope, which the cycle has."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _BODILESS = frozenset({204, 304})
 

@@ -5,6 +5,7 @@ uvicorn has no limit for a request's head and no deadline for any part of it.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
@@ -84,6 +85,9 @@ class ProxyProtocol(HttpToolsProtocol):
         """Let a connection go."""
         self.watching.discard(self)
         super().connection_lost(exc)
+        for cycle, _ in self.pipeline:  # nobody answers them, so nothing else lets go of us there
+            cycle.on_response = _do_nothing
+        self.pipeline.clear()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -205,7 +209,8 @@ class ProxyProtocol(HttpToolsProtocol):
         scope["query_string"] = head.query
         before = self.cycle
         keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self._is_surplus
-        self.cycle = scope[CYCLE] = Cycle.begin(self, scope, keep_alive=keep_alive)
+        self.cycle = Cycle.begin(self, scope, keep_alive=keep_alive)
+        scope[CYCLE] = weakref.ref(self.cycle)
         app = self._refusal() or self.app
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, app)
@@ -293,6 +298,10 @@ class ProxyProtocol(HttpToolsProtocol):
         lines = [STATUS_LINE[status], *(name + b": " + value + b"\r\n" for name, value in headers)]
         self.transport.write(b"".join(lines) + b"\r\n" + body)
         self.transport.close()
+
+
+def _do_nothing() -> None:
+    """Stand where something was to be called."""
 
 
 def _too_large_head(most: int) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sqlite3
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import closing
 from urllib.parse import urlencode
@@ -193,7 +194,8 @@ def test_a_client_that_takes_nothing_is_let_go() -> None:
 
     headers = {"content-type": "text/csv"}
     sending = _Sending(pieces(), lambda: ended.append("download"), headers, stall_s=0.01)
-    scope = {"llmproxy.cycle": Connection()}
+    connection = Connection()
+    scope = {"llmproxy.cycle": weakref.ref(connection)}
     asyncio.run(sending(scope, receive, send))  # type: ignore[arg-type]
     assert ended == ["connection", "download"]
     assert all(message["more_body"] for message in sent[1:])

@@ -58,13 +58,25 @@ def test_the_classes_of_a_plain_answer_are_read() -> None:
         (9, None, Leg(cache_write=9)),
         (9, {"ephemeral_1h_input_tokens": 4}, Leg(cache_write_1h=4, cache_write=5)),
         (9, {"ephemeral_5m_input_tokens": 2}, Leg(cache_write_5m=2, cache_write=7)),
-        # A record with only the split, or with more in it, is no record of nothing.
+        # A record with only the split is no record of nothing; else the total is what counts.
         (
             None,
             {"ephemeral_5m_input_tokens": 2, "ephemeral_1h_input_tokens": 4},
             Leg(cache_write_5m=2, cache_write_1h=4),
         ),
-        (3, {"ephemeral_1h_input_tokens": 4}, Leg(cache_write_1h=4)),
+        (3, {"ephemeral_1h_input_tokens": 4}, Leg(cache_write_1h=3)),
+        # … and the hour, which costs more, is what the split has too much.
+        (
+            5,
+            {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+            Leg(cache_write_5m=4, cache_write_1h=1),
+        ),
+        (
+            3,
+            {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3},
+            Leg(cache_write_5m=3),
+        ),
+        (0, {"ephemeral_5m_input_tokens": 4, "ephemeral_1h_input_tokens": 3}, Leg()),
     ],
 )
 def test_what_the_split_does_not_explain_is_written_for_a_time_not_told(
