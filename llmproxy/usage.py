@@ -91,11 +91,13 @@ def _leg_with_writes(leg: Leg, *, may_be_1h: bool) -> Leg:
 
 
 def of_rounds(leg: Leg, rounds_max: int) -> Leg:
-    """Return a leg that knows that it is the sum of at most so many rounds.
+    """Return a leg that knows that it is the sum of at most so many rounds, if not of one.
 
     A tool that runs at the provider makes it read its input again after each use, and what it
     reports is the sum. The largest round has at least the mean of them.
     """
+    if rounds_max == 1:
+        return leg
     return msgspec.structs.replace(leg, round_input=-(-leg.input_side // rounds_max))
 
 

@@ -95,10 +95,10 @@ def read_usage(raw: object, model: str | None, movers: Movers) -> Usage:
     if isinstance(server_tools, dict):
         searches = count(server_tools.get("web_search_requests"))
     if isinstance(iterations, list) and iterations:
-        legs = _legs_of(iterations, raw, model)
+        legs = _legs_of(iterations, raw, model, rounds_max=searches + 1)
         count(sum(leg.input_side + leg.output for leg in legs))  # all of them are bounded too
-    else:  # one for all rounds of a search
-        legs = (of_rounds(_leg(raw, model), searches + 1) if searches else _leg(raw, model),)
+    else:
+        legs = (of_rounds(_leg(raw, model), searches + 1),)
     if searches:
         legs = (msgspec.structs.replace(legs[0], web_searches=searches), *legs[1:])
     return Usage(legs, service_tier=movers.service_tier, speed=movers.speed, geo=movers.geo)
@@ -135,11 +135,13 @@ class _Split(NamedTuple):
         return _Split(max(0, self.five - other.five), max(0, self.hour - other.hour))
 
 
-def _legs_of(entries: list[object], raw: dict[str, Any], model: str | None) -> tuple[Leg, ...]:
+def _legs_of(
+    entries: list[object], raw: dict[str, Any], model: str | None, *, rounds_max: int
+) -> tuple[Leg, ...]:
     """Return a leg for each entry of `iterations`.
 
     The top level is the sum of its messages. Where it is more, some are missing, as where only the
-    beginning of a stream told them: then it is a leg in their place.
+    beginning of a stream told them: then it is a leg in their place, of so many rounds at most.
 
     Raises:
         UsageError: an entry is not an object, or has counts that are missing or cannot be true.
@@ -149,7 +151,7 @@ def _legs_of(entries: list[object], raw: dict[str, Any], model: str | None) -> t
     messages = [leg for leg, beside in zip(legs, is_beside, strict=True) if not beside]
     whole = _leg({**_NO_TOKENS, **_told(raw)}, model)
     if _is_more(whole, messages):
-        return (whole, *itertools.compress(legs, is_beside))
+        return (of_rounds(whole, rounds_max), *itertools.compress(legs, is_beside))
     split = _told_of(whole)
     for leg in messages:
         split = split.without(_told_of(leg))

@@ -83,8 +83,7 @@ def read_reading(  # noqa: PLR0913 - what an answer says of itself
         leg = read_usage(fields, names)
         if web_searches:
             leg = msgspec.structs.replace(leg, web_searches=count(web_searches))
-        if rounds_max > 1:
-            leg = of_rounds(leg, rounds_max)
+        leg = of_rounds(leg, rounds_max)
         return Usage((leg,), service_tier=tier, provider_cost=read_provider_cost(fields))
 
     reading = make_reading(

@@ -3,6 +3,7 @@
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
 from llmproxy.dialects.anthropic_messages import AnthropicMessages
@@ -100,6 +101,7 @@ def test_a_null_within_a_member_leaves_what_the_beginning_told_of_it() -> None:
         "server_tool_use": {"web_search_requests": None},
     }
     leg = Leg(input=10, output=5, web_searches=2, cache_write_5m=5, cache_write_1h=3, cache_write=1)
+    leg = msgspec.structs.replace(leg, round_input=7)  # 19 in three rounds
     assert streamed(start, end).usage == Usage((leg,), service_tier="standard")
 
 
@@ -149,3 +151,12 @@ def test_the_whole_counts_where_its_messages_are_less(missing: dict[str, int]) -
 def test_iterations_alone_are_a_bill_too() -> None:
     part = {"type": "message", "input_tokens": 10, "output_tokens": 20}
     assert legs_of(iterations=[part]) == (Leg(input=10, output=20),)
+
+
+def test_a_whole_in_the_place_of_missing_messages_is_a_sum_of_rounds() -> None:
+    usage = anthropic_usage(
+        300, 5, iterations=[{"type": "message", "input_tokens": 100, "output_tokens": 5}]
+    )
+    usage["server_tool_use"] = {"web_search_requests": 2}
+    leg = Leg(input=300, output=5, web_searches=2, round_input=100)
+    assert streamed(usage, usage).usage == Usage((leg,), service_tier="standard")
