@@ -19,6 +19,8 @@ class RefusedEndpoint(NamedTuple):
     """The paths themselves are served, or are another provider's: it is about what is below."""
 
 
+_UNREAD = "what its answer reports that it used is not read here"
+
 REFUSED_ENDPOINTS = (
     RefusedEndpoint(
         ("responses", "chat/completions", "completions", "messages"),
@@ -41,7 +43,10 @@ REFUSED_ENDPOINTS = (
         "Put the content into the request",
     ),
     RefusedEndpoint(
-        ("conversations", "threads", "assistants", "agents", "sessions", "interactions"),
+        (
+            *("conversations", "threads", "assistants", "agents", "sessions", "interactions"),
+            "chatkit",
+        ),
         "a conversation that the provider keeps has no size that a request tells",
         "Send the messages with each request, or use `responses` with `previous_response_id`",
     ),
@@ -61,9 +66,36 @@ REFUSED_ENDPOINTS = (
         "Ask the operator to run it",
     ),
     RefusedEndpoint(
-        ("organization", "organizations", "vaults", "memory_stores", "projects", "admin"),
+        (
+            *("organization", "organizations", "vaults", "memory_stores", "projects", "admin"),
+            *("dashboard", "webhooks", "oauth"),
+        ),
         "it would reach into the operator's account, which is not yours alone",
         "Ask the operator",
+    ),
+    RefusedEndpoint(
+        ("decisions",), _UNREAD, "Ask `responses` for JSON by a schema of yours (`text.format`)"
+    ),
+    RefusedEndpoint(
+        ("fim/completions",),
+        _UNREAD,
+        "Use `completions` with a `suffix` where the provider has it, or `chat/completions`",
+    ),
+    RefusedEndpoint(("v2/chat", "api/chat", "api/generate"), _UNREAD, "Use `chat/completions`"),
+    RefusedEndpoint(
+        ("chat/moderations", "classifications", "chat/classifications"),
+        _UNREAD,
+        "Put the text into `moderations`",
+    ),
+    RefusedEndpoint(
+        ("ocr",),
+        "it is billed by the page, which has no price here",
+        "Put the document into `chat/completions`, with a model that reads documents",
+    ),
+    RefusedEndpoint(
+        ("rerank", "v2/rerank"),
+        "it is billed by the search, which has no price here",
+        "Compare the texts by their `embeddings`",
     ),
 )
 
