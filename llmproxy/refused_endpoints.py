@@ -5,6 +5,7 @@ endpoints that clients are known to ask for (reference wire.md A.3, A.4, A.5); d
 them all.
 """
 
+import re
 from typing import NamedTuple
 
 
@@ -100,9 +101,13 @@ REFUSED_ENDPOINTS = (
 )
 
 
+_BEFORE = re.compile(r"^(?:v1/|v1beta/|openai/(?:deployments/[^/]+/)?)+")
+"""What clients put between the provider and an endpoint: Google's, Groq's and Azure's SDKs too."""
+
+
 def find_refused(path: str) -> RefusedEndpoint | None:
     """Return what is said of a path below a provider; None for one that nobody is known to ask."""
-    inner = path.removeprefix("v1beta/").removeprefix("v1/")
+    inner = _BEFORE.sub("", path, count=1)
     if inner.startswith("models/"):  # of Gemini's methods, `models/{model}:{method}`
         inner = inner.rpartition(":")[2]
     # The longest path that fits: batches of messages are no messages.

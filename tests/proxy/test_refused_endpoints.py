@@ -75,6 +75,15 @@ def test_the_longest_path_counts_and_a_beginning_of_a_word_does_not() -> None:
     assert find_refused("v1/files") == find_refused("files/f_1/content")
 
 
+@pytest.mark.parametrize(
+    "before", ["v1/", "v1beta/", "v1beta/openai/", "openai/v1/", "openai/deployments/our-gpt/"]
+)
+def test_what_clients_put_before_an_endpoint_does_not_hide_its_reason(before: str) -> None:
+    assert find_refused(f"{before}files") == find_refused("files")
+    assert find_refused(f"{before}chat/completions") is None
+    assert find_refused("openai/telepathy") is None
+
+
 def test_the_document_has_every_refused_endpoint_and_no_other() -> None:
     """A row of its table for each kind of them, in any order."""
     section = PAGE.partition("## Refused endpoints\n")[2].partition("\n## ")[0]
