@@ -21,6 +21,7 @@ class Preset(msgspec.Struct, frozen=True):
     not read. What is in neither may be read or not.
     `audio_seconds_min`: shorter sound is billed as so much.
     `audio_json_tells`: a transcript in the format `json` surely reports its usage.
+    `moderates_free`: it bills nothing for moderations.
     `probe_path`: what answers 200 to a good key at no cost, and only to a good one.
     """
 
@@ -32,6 +33,7 @@ class Preset(msgspec.Struct, frozen=True):
     probe_path: str = "/models"
     audio_seconds_min: int = 0
     audio_json_tells: bool = False
+    moderates_free: bool = False
 
 
 GEMINI_OPENAI_PATH = "/v1beta/openai"
@@ -44,6 +46,7 @@ PRESETS = {
         # Its reasoning models refuse the older `max_tokens`.
         output_members=("max_completion_tokens", "max_tokens"),
         audio_json_tells=True,
+        moderates_free=True,
     ),
     "anthropic": Preset("anthropic", "https://api.anthropic.com", injects_usage=False),
     "gemini": Preset("gemini", "https://generativelanguage.googleapis.com"),

@@ -5,6 +5,7 @@ endpoints that clients are known to ask for (reference wire.md A.3, A.4, A.5); d
 them all.
 """
 
+import re
 from typing import NamedTuple
 
 
@@ -18,6 +19,8 @@ class RefusedEndpoint(NamedTuple):
     is_below_only: bool = False
     """The paths themselves are served, or are another provider's: it is about what is below."""
 
+
+_UNREAD = "what its answer reports that it used is not read here"
 
 REFUSED_ENDPOINTS = (
     RefusedEndpoint(
@@ -41,7 +44,10 @@ REFUSED_ENDPOINTS = (
         "Put the content into the request",
     ),
     RefusedEndpoint(
-        ("conversations", "threads", "assistants", "agents", "sessions", "interactions"),
+        (
+            *("conversations", "threads", "assistants", "agents", "sessions", "interactions"),
+            "chatkit",
+        ),
         "a conversation that the provider keeps has no size that a request tells",
         "Send the messages with each request, or use `responses` with `previous_response_id`",
     ),
@@ -61,16 +67,47 @@ REFUSED_ENDPOINTS = (
         "Ask the operator to run it",
     ),
     RefusedEndpoint(
-        ("organization", "organizations", "vaults", "memory_stores", "projects", "admin"),
+        (
+            *("organization", "organizations", "vaults", "memory_stores", "projects", "admin"),
+            *("dashboard", "webhooks", "oauth"),
+        ),
         "it would reach into the operator's account, which is not yours alone",
         "Ask the operator",
+    ),
+    RefusedEndpoint(
+        ("decisions",), _UNREAD, "Ask `responses` for JSON by a schema of yours (`text.format`)"
+    ),
+    RefusedEndpoint(
+        ("fim/completions",),
+        _UNREAD,
+        "Use `completions` with a `suffix` where the provider has it, or `chat/completions`",
+    ),
+    RefusedEndpoint(("v2/chat", "api/chat", "api/generate"), _UNREAD, "Use `chat/completions`"),
+    RefusedEndpoint(
+        ("chat/moderations", "classifications", "chat/classifications"),
+        _UNREAD,
+        "Put the text into `moderations`",
+    ),
+    RefusedEndpoint(
+        ("ocr",),
+        "it is billed by the page, which has no price here",
+        "Put the document into `chat/completions`, with a model that reads documents",
+    ),
+    RefusedEndpoint(
+        ("rerank", "v2/rerank"),
+        "it is billed by the search, which has no price here",
+        "Compare the texts by their `embeddings`",
     ),
 )
 
 
+_BEFORE = re.compile(r"^(?:v1/|v1beta/|openai/(?:deployments/[^/]+/)?)+")
+"""What clients put between the provider and an endpoint: Google's, Groq's and Azure's SDKs too."""
+
+
 def find_refused(path: str) -> RefusedEndpoint | None:
     """Return what is said of a path below a provider; None for one that nobody is known to ask."""
-    inner = path.removeprefix("v1beta/").removeprefix("v1/")
+    inner = _BEFORE.sub("", path, count=1)
     if inner.startswith("models/"):  # of Gemini's methods, `models/{model}:{method}`
         inner = inner.rpartition(":")[2]
     # The longest path that fits: batches of messages are no messages.

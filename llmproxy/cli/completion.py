@@ -32,6 +32,11 @@ def model_ids(incomplete: str) -> list[str]:
     return _beginning(incomplete, _model_ids)
 
 
+def dialect_names(incomplete: str) -> list[str]:
+    """Return the names of dialects that begin so."""
+    return _beginning(incomplete, _dialect_names)
+
+
 def _beginning(incomplete: str, names: Callable[[], Iterable[str]]) -> list[str]:
     try:
         found = {name for name in names() if name.startswith(incomplete)}
@@ -45,6 +50,12 @@ def _user_names() -> Iterable[str]:
 
     with opening.database(must_exist=True) as database, database.read() as tx:
         return [user.name for user in accounts.list_users(tx, limit=-1)]
+
+
+def _dialect_names() -> Iterable[str]:
+    from llmproxy.dialects.families import FAMILIES
+
+    return FAMILIES
 
 
 def _provider_names() -> Iterable[str]:

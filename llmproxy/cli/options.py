@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 from typing_extensions import override
 
 from llmproxy.cli import opening
-from llmproxy.cli.completion import model_ids, provider_names, user_names
+from llmproxy.cli.completion import dialect_names, model_ids, provider_names, user_names
 from llmproxy.cli.times import TIME_HELP
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -46,9 +46,21 @@ OfModel = Annotated[
 Since = Annotated[str | None, typer.Option(metavar="TIME", help=f"Not before: {TIME_HELP}")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before; written like --since.")]
 
+_DIALECT = "DIALECT"
+Dialect = typer.Option(metavar=_DIALECT, help="What it speaks.", autocompletion=dialect_names)
+"""Of a server. Its help goes on with the names of all."""
+
 
 class _Command(TyperCommand):
     """A command, of which the audit log can tell how it was called."""
+
+    @override
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write its help, with the dialects that there are: only now are they worth loading."""
+        for option in self.params:
+            if option.metavar == _DIALECT and isinstance(option, TyperOption):
+                option.help = f"What it speaks: {', '.join(dialect_names(''))}."
+        super().format_help(ctx, formatter)
 
     @override
     def invoke(self, ctx: Any) -> Any:

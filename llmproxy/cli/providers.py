@@ -6,7 +6,7 @@ import typer
 
 from llmproxy.cli import opening, output, provider_check, provider_views
 from llmproxy.cli.completion import provider_names
-from llmproxy.cli.options import Json, Yes, examples, noun
+from llmproxy.cli.options import Dialect, Json, Yes, examples, noun
 from llmproxy.cli.output import Column
 from llmproxy.plain_text import clean
 from llmproxy.provider_states import count_by_state, state_of
@@ -25,7 +25,6 @@ Name = Annotated[
     str,
     typer.Argument(metavar="NAME", help="The provider's name.", autocompletion=provider_names),
 ]
-Dialect = typer.Option(metavar="DIALECT", help="What it speaks: openai, anthropic or gemini.")
 AllowHttp = Annotated[
     bool, typer.Option("--allow-http", help="Allow plain http to another machine.")
 ]

@@ -22,7 +22,7 @@ from llmproxy.dialects.gemini_embeddings import (
 from llmproxy.dialects.openai_audio import TIMED_FORMATS, TRANSCRIPTION_FORMATS, OpenAIAudio
 from llmproxy.dialects.openai_chat import OpenAIChat
 from llmproxy.dialects.openai_completions import OpenAICompletions
-from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
+from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings, OpenAIModerations
 from llmproxy.dialects.openai_images import OpenAIImages
 from llmproxy.dialects.openai_responses import STATEFUL, OpenAIResponses
 from llmproxy.dialects.openai_speech import OpenAISpeech
@@ -88,8 +88,8 @@ _OPENAI_SHARED: tuple[Endpoint, ...] = (
     OpenAIImages("images/generations"),
     OpenAIImages("images/edits"),
     OpenAISpeech(),
-    FreeEndpoint("moderations", "/moderations", {}),
 )
+_FREE_MODERATIONS = FreeEndpoint("moderations", "/moderations", {})
 _COUNT_TOKENS = FreeEndpoint(
     "messages/count_tokens", "/v1/messages/count_tokens", ANTHROPIC_REFUSED
 )
@@ -111,7 +111,8 @@ def _openai_faces(provider: str, preset: Preset) -> tuple[Face, ...]:
         OpenAIAudio("audio/transcriptions", formats, least_s),
         OpenAIAudio("audio/translations", TIMED_FORMATS, least_s),
     )
-    endpoints = (chat, *_OPENAI_SHARED, *sound)
+    moderations = _FREE_MODERATIONS if preset.moderates_free else OpenAIModerations()
+    endpoints = (chat, *_OPENAI_SHARED, *sound, moderations)
     return (Face("openai", endpoints, (*_INNER, *BASES.get(provider, ()))),)
 
 

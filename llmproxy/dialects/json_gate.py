@@ -79,14 +79,14 @@ def _read(body: bytes) -> object:
     return _decoder.decode(body.decode())
 
 
-def text(fields: dict[str, Any], key: str, *, required: bool = False) -> str | None:
+def text(fields: dict[str, Any], key: str) -> str | None:
     """Return a text member, or None when it is absent or null.
 
     Raises:
-        ApiError: 400, when it is not text, or missing though required.
+        ApiError: 400, when it is not text.
     """
     value = fields.get(key)
-    if value is None and not required:
+    if value is None:
         return None
     if not isinstance(value, str) or not 0 < len(value) <= 256 or not is_unicode(value):
         raise _wrong(key, "text of 1 to 256 characters")
@@ -97,10 +97,16 @@ def required_model(fields: dict[str, Any]) -> str:
     """Return the member `model`.
 
     Raises:
-        ApiError: 400, when it is missing or no text.
+        ApiError: 400, when it is missing or no text. Azure's servers do without it where the path
+            names a deployment.
     """
-    model = text(fields, "model", required=True)
-    assert model is not None
+    model = text(fields, "model")
+    if model is None:
+        message = (
+            "`model` must be in the body, as text of 1 to 256 characters: a deployment in the path "
+            "is not read."
+        )
+        raise invalid_request(message, param="model")
     return model
 
 

@@ -1,4 +1,7 @@
-"""OpenAI's embeddings: input alone is billed (reference wire.md A.5)."""
+"""What is billed by its input alone: OpenAI's embeddings, and moderations where they cost anything.
+
+See reference wire.md A.5.
+"""
 
 import msgspec
 
@@ -27,7 +30,7 @@ class OpenAIEmbeddings:
         """Read what the body says about its cost; see `Endpoint.read_request`."""
         fields, model = read_metered(body, _BILLED, REFUSED)
         if fields.get("stream"):
-            raise not_metered("stream", "embeddings come in one piece")
+            raise not_metered("stream", f"{self.name} come in one piece")
         given = fields.get("input")
         if isinstance(given, dict) or (isinstance(given, list) and _has_objects(given)):
             raise not_metered("input", "only text has a price here")
@@ -51,12 +54,13 @@ class OpenAIEmbeddings:
         answer, is_whole = decoded(_answer_decoder, body)
         if not (is_whole or is_given(answer.usage)):
             return unreadable(body)
+        came = answer.results if answer.data is None else answer.data
         return read_reading(
             answer.usage,
             EMBEDDED,
             model=answer.model,
             service_tier=ABSENT,
-            seen_bytes=generated_bytes(body, answer.data) if is_whole else written_bytes(body),
+            seen_bytes=generated_bytes(body, came) if is_whole else written_bytes(body),
             is_final=True,
             has_error=is_given(answer.error),
         )
@@ -67,6 +71,13 @@ class OpenAIEmbeddings:
         return UnmeteredStreamReader()
 
 
+class OpenAIModerations(OpenAIEmbeddings):
+    """`moderations` of a provider that bills them: Mistral's answer has no usage, another's may."""
+
+    name = "moderations"
+    upstream_path = "/moderations"
+
+
 def _has_objects(inputs: list[object]) -> bool:
     return any(isinstance(one, dict) for one in inputs)
 
@@ -75,6 +86,7 @@ class _Answer(msgspec.Struct):
     model: msgspec.Raw = ABSENT
     usage: msgspec.Raw = ABSENT
     data: list[msgspec.Raw] | None = None
+    results: list[msgspec.Raw] | None = None
     error: msgspec.Raw = ABSENT
 
 

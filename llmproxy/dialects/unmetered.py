@@ -1,4 +1,4 @@
-"""Endpoints that providers answer for nothing: moderations and the counting of tokens.
+"""Endpoints that providers answer for nothing: the counting of tokens, OpenAI's moderations.
 
 They need no hold; what is refused in a metered request because it lives in the operator's account
 is refused here too.

@@ -93,6 +93,7 @@ DIFFERENCES = {
     "perplexity-chat-stream": Difference("0.005021", "0.012021", SEARCH_FEE),
 }
 UNPRICED = {
+    "deepseek-responses": "Unknown api_flavor",
     "fireworks-chat": "Unable to find model",
     "ollama-chat": "Unable to find provider",
     "openai-speech": "Unknown api_flavor",

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from llmproxy.catalog_parser import load_catalog
+from llmproxy.cli.app import app
+from llmproxy.cli.completion import dialect_names
 from llmproxy.dialects import families
 from llmproxy.dialects.families import FAMILIES, Face, Family, faces_of
 from llmproxy.dialects.unmetered import FreeEndpoint
@@ -53,3 +56,11 @@ def test_every_face_of_every_provider_has_endpoints_and_a_row_for_its_key() -> N
         for face in faces_of("own", name):
             assert face.dialect in FAMILIES
             assert bool(face.endpoints) != bool(face.by_model)
+
+
+@pytest.mark.usefixtures("_echo")
+def test_the_command_line_names_it_by_itself() -> None:
+    for command in ("add", "set"):
+        shown = CliRunner().invoke(app, ["providers", command, "--help"])
+        assert "What it speaks: anthropic, echo, gemini, openai." in " ".join(shown.output.split())
+    assert dialect_names("e") == ["echo"]

@@ -30,6 +30,7 @@ from tests.fixtures import CATALOG, EVERY, STREAMS, Case
 
 CUTS = 30
 LONG_BYTES = 10_000
+CUTS_OF_LONG = 5_000
 FIXTURES = load_catalog(CATALOG)
 
 
@@ -203,7 +204,8 @@ def test_a_stream_is_priced_and_passed_exactly_however_it_is_cut(name: str) -> N
 @pytest.mark.parametrize("name", STREAMS)
 def test_a_stream_cut_in_two_anywhere_is_the_same(name: str) -> None:
     case = STREAMS[name]
-    step = 1 if len(case.answer) < LONG_BYTES else 7  # of a line of 60 KB not every byte
+    # Of a line of 60 KB not every byte.
+    step = 1 if len(case.answer) < LONG_BYTES else max(7, len(case.answer) // CUTS_OF_LONG)
     places = {*range(1, len(case.answer), step), *delicate(case.answer)}
     assert list(wrong_cuts(case, ((at,) for at in sorted(places)))) == []
 
@@ -233,3 +235,7 @@ def test_a_stream_cut_short_is_no_bill_before_its_usage_has_come(name: str) -> N
             check(case, reading)
     assert finals == sorted(finals)  # once known, it stays known
     assert not finals[0]
+
+
+def test_one_line_of_a_stream_is_as_long_as_the_longest_that_was_recorded() -> None:
+    assert len(STREAMS["openai-responses-long"].events[-1]) > 100_873

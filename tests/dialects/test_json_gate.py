@@ -7,7 +7,14 @@ import tracemalloc
 import pytest
 
 from llmproxy.dialects import json_gate
-from llmproxy.dialects.json_gate import flag, parse_object, text, whole, with_member
+from llmproxy.dialects.json_gate import (
+    flag,
+    parse_object,
+    required_model,
+    text,
+    whole,
+    with_member,
+)
 from llmproxy.errors import ApiError
 
 BILLED = frozenset({"model", "stream", "max_tokens", "tasks", "kind"})
@@ -180,10 +187,10 @@ def test_a_whole_number_out_of_bounds_or_of_another_kind_is_refused(value: objec
         whole({"n": value}, "n", lowest=0, highest=3)
 
 
-def test_a_required_text_must_be_there() -> None:
-    for fields in ({}, {"model": None}):
-        with pytest.raises(ApiError):
-            text(fields, "model", required=True)
+def test_a_model_must_be_there() -> None:
+    for fields in ({}, {"model": None}, {"model": ""}, {"model": 5}):
+        with pytest.raises(ApiError, match="`model` must be"):
+            required_model(fields)
 
 
 # --- writing a member ---

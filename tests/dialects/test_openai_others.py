@@ -9,6 +9,7 @@ from llmproxy.dialects.base import Endpoint, InputFacts, Reading
 from llmproxy.dialects.openai_completions import OpenAICompletions
 from llmproxy.dialects.openai_embeddings import OpenAIEmbeddings
 from llmproxy.errors import ApiError
+from llmproxy.presets import PRESETS
 from llmproxy.routes import endpoints_of
 from llmproxy.usage import Leg
 from tests.support.answers import data_event
@@ -141,6 +142,13 @@ def test_what_is_free() -> None:
     assert sorted(FREE) == ["messages/count_tokens", "moderations", "responses/input_tokens"]
     facts = FREE["moderations"].read_request(b'{"input":"x"}')
     assert (facts.model, facts.input, facts.output_max) == ("", InputFacts(0), 0)
+
+
+@pytest.mark.parametrize("provider", [*sorted(PRESETS.keys() - {"anthropic"}), "azure", "own"])
+def test_moderations_are_free_only_where_the_provider_says_so(provider: str) -> None:
+    dialect = PRESETS[provider].dialect if provider in PRESETS else "openai"
+    (found,) = [one for one in endpoints_of(provider, dialect) if one.name == "moderations"]
+    assert found.is_free == (provider == "openai")
 
 
 @pytest.mark.parametrize(

@@ -87,3 +87,15 @@ def test_below_a_deployment_is_what_is_served_and_nothing_else(azure: Site, path
     got = azure.ask(azure.visitor(), f"/v1/azure/openai/deployments/{path}", b"{}")
     assert got.status in {400, 404}
     assert len(azure.stub.requests) == seen
+
+
+def test_a_body_without_a_model_is_told_that_the_deployment_is_not_read(azure: Site) -> None:
+    seen = len(azure.stub.requests)
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}]}).encode()
+    path = "/v1/azure/openai/deployments/our-gpt/chat/completions?api-version=2024-10-21"
+    got = azure.ask(azure.visitor(), path, body)
+    error = got.error()
+    assert (got.status, error["code"], error["param"]) == (400, "invalid_request", "model")
+    assert "must be in the body" in error["message"]
+    assert "a deployment in the path is not read" in error["message"]
+    assert len(azure.stub.requests) == seen

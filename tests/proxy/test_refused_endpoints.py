@@ -1,6 +1,7 @@
 """What is not served says why, and what to do instead; nothing of it reaches the provider."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,13 @@ PAGE = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text("utf-8")
         ("POST", "/v1/openai/videos", "does not report", "images/generations"),
         ("POST", "/v1/openai/fine_tuning/jobs", "for hours", "operator"),
         ("GET", "/v1/anthropic/v1/organizations/api_keys", "not yours alone", "operator"),
+        ("POST", "/v1/openai/decisions", "not read here", "Ask `responses`"),
+        ("POST", "/v1/openai/fim/completions", "not read here", "with a `suffix`"),
+        ("POST", "/v1/openai/ocr", "by the page", "Put the document into"),
+        ("POST", "/v1/openai/v2/chat", "not read here", "Use `chat/completions`"),
+        ("POST", "/v1/openai/v1/rerank", "by the search", "`embeddings`"),
+        ("POST", "/v1/openai/v2/rerank", "by the search", "`embeddings`"),
+        ("POST", "/v1/openai/chat/moderations", "not read here", "`moderations`"),
     ],
 )
 def test_an_endpoint_that_is_not_served_says_why_and_what_to_do(
@@ -67,6 +75,19 @@ def test_the_longest_path_counts_and_a_beginning_of_a_word_does_not() -> None:
     assert find_refused("v1/files") == find_refused("files/f_1/content")
 
 
-@pytest.mark.parametrize("path", [path for each in REFUSED_ENDPOINTS for path in each.paths])
-def test_every_refused_endpoint_is_documented(path: str) -> None:
-    assert f"`{path}`" in PAGE
+@pytest.mark.parametrize(
+    "before", ["v1/", "v1beta/", "v1beta/openai/", "openai/v1/", "openai/deployments/our-gpt/"]
+)
+def test_what_clients_put_before_an_endpoint_does_not_hide_its_reason(before: str) -> None:
+    assert find_refused(f"{before}files") == find_refused("files")
+    assert find_refused(f"{before}chat/completions") is None
+    assert find_refused("openai/telepathy") is None
+
+
+def test_the_document_has_every_refused_endpoint_and_no_other() -> None:
+    """A row of its table for each kind of them, in any order."""
+    section = PAGE.partition("## Refused endpoints\n")[2].partition("\n## ")[0]
+    firsts = [row.split(" | ")[0] for row in section.splitlines() if row.startswith("| ")][1:]
+    documented = [set(re.findall(r"`([^`…]+)`", first)) for first in firsts]
+    wanted = [set(each.paths) for each in REFUSED_ENDPOINTS]
+    assert sorted(map(sorted, documented)) == sorted(map(sorted, wanted))
