@@ -14,6 +14,7 @@ from llmproxy.dialects.base import Reading
 from llmproxy.usage import Leg, Movers, Usage, UsageError, count, of_rounds
 
 _WRITTEN = "cache_creation_input_tokens"
+_FIVE, _HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
 _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0}
 """What the top level counts where `iterations` alone tell tokens."""
 _BESIDE = ("compaction", "advisor_message")
@@ -127,6 +128,8 @@ class _Split(NamedTuple):
         What is too much is taken off the hour first, which costs more: that a provider contradicts
         itself is no reason for its user to pay the dearer of two prices.
         """
+        if self.five + self.hour <= written:  # nearly always
+            return self
         five = min(self.five, written)
         return _Split(five, min(self.hour, written - five))
 
@@ -222,7 +225,7 @@ def _split_of(raw: dict[str, Any]) -> _Split:
     told = raw.get("cache_creation")
     if not isinstance(told, dict):
         return _Split(0, 0)
-    split = _Split(*(count(told.get(f"ephemeral_{time}_input_tokens")) for time in ("5m", "1h")))
+    split = _Split(count(told.get(_FIVE)), count(told.get(_HOUR)))
     return split if raw.get(_WRITTEN) is None else split.within(count(raw.get(_WRITTEN)))
 
 
