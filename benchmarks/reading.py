@@ -4,8 +4,9 @@
 
 Each dialect reads the answers of the recorded shapes, drawn out to 20 events by repeating one that
 only brings text. A stream comes in as many pieces as it has events, as it does from a provider that
-takes its time, and in one. Then the same drawn out to 200: as it is read where nobody asks how long
-it is, and counted all along, as it is for a hold that grows. The lowest of several rounds counts:
+takes its time, with and without the note that such a stream gets behind its first event, and in
+one. Then the same drawn out to 200: as it is read where nobody asks how long it is, and counted all
+along, as it is for a hold that grows. The lowest of several rounds counts:
 what others do at the same time only ever adds. CPU time, not time of the clock.
 """
 
