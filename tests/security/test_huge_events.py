@@ -17,7 +17,8 @@ def test_an_event_that_never_ends_is_refused(
     holds_back: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "EVENT_BYTES_MAX", 1000)
-    stream = ChunkStreamReader(withholds_usage=holds_back).events
+    reader = ChunkStreamReader(withholds_usage=holds_back)  # which has its stream, not the reverse
+    stream = reader.events
     for _ in range(10):
         assert stream.feed(b"data: " + b"x" * 900 + b"\n\n") != b""
     stream.feed(b"data: " + b"x" * 900)
