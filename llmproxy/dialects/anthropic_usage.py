@@ -4,6 +4,7 @@ Its input excludes cached tokens already. Must not know events or requests.
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,11 @@ from llmproxy.usage import Leg, Movers, Usage, UsageError, count, of_rounds
 
 _WRITTEN = "cache_creation_input_tokens"
 _FIVE, _HOUR = "ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"
+_TEXT_CHARS_MAX = 256
+"""Of the name of a model or tier; it is kept as often as it is told."""
 _NO_TOKENS = {"input_tokens": 0, "output_tokens": 0}
 """What the top level counts where `iterations` alone tell tokens."""
+_INPUT_CLASSES = ("input", "cache_read", "cache_write_5m", "cache_write_1h", "cache_write")
 _BESIDE = ("compaction", "advisor_message")
 """Types of `iterations` that the counts of the top level, and so its split, leave out."""
 
@@ -141,20 +145,18 @@ class _Split(NamedTuple):
 def _legs_of(
     entries: list[object], raw: dict[str, Any], model: str | None, *, rounds_max: int
 ) -> tuple[Leg, ...]:
-    """Return a leg for each entry of `iterations`.
+    """Return a leg for each entry of `iterations`, and one for what the top level has beyond them.
 
     The top level is the sum of its messages. Where it is more, some are missing, as where only the
-    beginning of a stream told them: then it is a leg in their place, of so many rounds at most.
+    beginning of a stream told them. Where there are fewer than rounds, each may be several.
 
     Raises:
         UsageError: an entry is not an object, or has counts that are missing or cannot be true.
     """
-    legs = tuple(_leg(entry, model) for entry in entries)
-    is_beside = tuple(_is_beside(entry) for entry in entries)
-    messages = [leg for leg, beside in zip(legs, is_beside, strict=True) if not beside]
+    legs = [_leg(entry, model) for entry in entries]
+    is_beside = [_is_beside(entry) for entry in entries]
+    messages = list(itertools.compress(legs, map(operator.not_, is_beside)))
     whole = _leg({**_NO_TOKENS, **_told(raw)}, model)
-    if _is_more(whole, messages):
-        return (of_rounds(whole, rounds_max), *itertools.compress(legs, is_beside))
     split = _told_of(whole)
     for leg in messages:
         split = split.without(_told_of(leg))
@@ -163,7 +165,15 @@ def _legs_of(
         more = _Split(0, 0) if beside else split.within(leg.cache_write)
         split = split.without(more)
         explained.append(_with_more(leg, more))
-    return tuple(explained)
+    counted = list(itertools.compress(explained, map(operator.not_, is_beside)))
+    # Some who pass it on may count all entries there.
+    missing = None if _sums(whole) == _sums(*legs) else _missing(whole, counted)
+    rounds = max(1, rounds_max - len(counted) - (missing is not None) + 1)
+    told = [
+        leg if beside else of_rounds(leg, rounds)
+        for leg, beside in zip(explained, is_beside, strict=True)
+    ]
+    return (*told, of_rounds(missing, rounds)) if missing is not None else tuple(told)
 
 
 def _is_beside(entry: object) -> bool:
@@ -171,10 +181,22 @@ def _is_beside(entry: object) -> bool:
     return isinstance(entry, dict) and entry.get("type") in _BESIDE
 
 
-def _is_more(whole: Leg, legs: Sequence[Leg]) -> bool:
-    """Say whether a leg has more of anything than others have together."""
-    input_side, output = sum(leg.input_side for leg in legs), sum(leg.output for leg in legs)
-    return whole.input_side > input_side or whole.output > output
+def _sums(*legs: Leg) -> tuple[int, int]:
+    """Return all input and all output of legs."""
+    return sum(leg.input_side for leg in legs), sum(leg.output for leg in legs)
+
+
+def _missing(whole: Leg, legs: Sequence[Leg]) -> Leg | None:
+    """Return what a leg has beyond others together; None where they are as much."""
+    (all_input, all_output), (input_side, output) = _sums(whole), _sums(*legs)
+    if all_input <= input_side and all_output <= output:
+        return None
+    classes = _INPUT_CLASSES if all_input > input_side else ()
+    beyond = {
+        name: max(0, getattr(whole, name) - sum(getattr(leg, name) for leg in legs))
+        for name in (*classes, "output")
+    }
+    return Leg(**beyond, model=whole.model)
 
 
 def _told_of(leg: Leg) -> _Split:
@@ -230,4 +252,4 @@ def _split_of(raw: dict[str, Any]) -> _Split:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value[:_TEXT_CHARS_MAX] if isinstance(value, str) and value else None

@@ -134,7 +134,7 @@ def test_what_comes_beside_the_whole_has_no_share_of_its_split(kind: str) -> Non
 @pytest.mark.parametrize(
     "missing", [{"input_tokens": 9}, {"output_tokens": 9}, {"cache_read_input_tokens": 9}]
 )
-def test_the_whole_counts_where_its_messages_are_less(missing: dict[str, int]) -> None:
+def test_what_the_whole_has_beyond_its_messages_counts_too(missing: dict[str, int]) -> None:
     part = {"type": "message", "input_tokens": 10, "output_tokens": 10}
     more = {**anthropic_usage(10, 10), **missing}
     more |= {name: more[name] + 5 for name in missing}
@@ -143,9 +143,34 @@ def test_the_whole_counts_where_its_messages_are_less(missing: dict[str, int]) -
         output=more["output_tokens"],
         cache_read=more["cache_read_input_tokens"],
     )
-    beside = (Leg(input=7, output=8), Leg(input=7, output=8, model="other"))
-    assert legs_of(**more, iterations=[BESIDE[0], part, BESIDE[1]]) == (whole, *beside)
-    assert legs_of(**more, iterations=list(BESIDE)) == (whole, *beside)
+    beyond = msgspec.structs.replace(whole, input=whole.input - 10, output=whole.output - 10)
+    legs = (Leg(input=7, output=8), Leg(input=10, output=10), Leg(input=7, output=8, model="other"))
+    assert legs_of(**more, iterations=[BESIDE[0], part, BESIDE[1]]) == (*legs, beyond)
+    assert legs_of(**more, iterations=list(BESIDE)) == (legs[0], legs[2], whole)
+
+
+def test_one_token_more_on_one_side_takes_nothing_from_the_other() -> None:
+    part = {"type": "message", "input_tokens": 90_000, "output_tokens": 900}
+    legs = Leg(input=90_000, output=900), Leg(output=1)
+    assert legs_of(**anthropic_usage(10, 901), iterations=[part]) == legs
+
+
+def test_a_whole_that_counts_what_comes_beside_it_too_is_not_charged_twice() -> None:
+    part = {"type": "message", "input_tokens": 220, "output_tokens": 8}
+    legs = Leg(input=7, output=8), Leg(input=220, output=8)
+    assert legs_of(**anthropic_usage(227, 16), iterations=[BESIDE[0], part]) == legs
+
+
+def test_writes_that_are_missing_stay_as_long_as_the_whole_says() -> None:
+    part = {"type": "message", "input_tokens": 1, "output_tokens": 2}
+    whole = anthropic_usage(1, 2, cache_write_5m=30, cache_write_1h=40, iterations=[part])
+    assert legs_of(**whole) == (Leg(input=1, output=2), Leg(cache_write_5m=30, cache_write_1h=40))
+
+
+def test_a_name_is_not_kept_without_end() -> None:
+    entry = {**BESIDE[1], "model": "x" * 300_000}
+    _, leg = legs_of(**anthropic_usage(0, 0), iterations=[{**BESIDE[0]}, entry])
+    assert leg.model == "x" * 256
 
 
 def test_iterations_alone_are_a_bill_too() -> None:
@@ -153,10 +178,13 @@ def test_iterations_alone_are_a_bill_too() -> None:
     assert legs_of(iterations=[part]) == (Leg(input=10, output=20),)
 
 
-def test_a_whole_in_the_place_of_missing_messages_is_a_sum_of_rounds() -> None:
-    usage = anthropic_usage(
-        300, 5, iterations=[{"type": "message", "input_tokens": 100, "output_tokens": 5}]
-    )
+def test_where_there_are_fewer_messages_than_rounds_each_may_be_several() -> None:
+    """Of three rounds two at most are in the one message, or in what is missing."""
+    part = {"type": "message", "input_tokens": 100, "output_tokens": 5}
+    usage = anthropic_usage(301, 5, iterations=[part])
     usage["server_tool_use"] = {"web_search_requests": 2}
-    leg = Leg(input=300, output=5, web_searches=2, round_input=100)
-    assert streamed(usage, usage).usage == Usage((leg,), service_tier="standard")
+    legs = (
+        Leg(input=100, output=5, web_searches=2, round_input=50),
+        Leg(input=201, round_input=101),
+    )
+    assert streamed(usage, usage).usage == Usage(legs, service_tier="standard")

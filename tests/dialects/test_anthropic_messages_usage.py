@@ -134,10 +134,11 @@ def test_iterations_are_legs_and_replace_the_top_level_counts() -> None:
         server_tool_use={"web_search_requests": 2},
     )
     legs = (
-        Leg(input=2390, output=121, web_searches=2),
+        # Three rounds, at most two of them in a message.
+        Leg(input=2390, output=121, web_searches=2, round_input=1195),
         Leg(input=2518, output=22, model=OPUS),
         Leg(input=55196, cache_read=5, cache_write=5, cache_write_1h=4, output=125),
-        Leg(input=1),  # the answer's own model, by its name
+        Leg(input=1, round_input=1),  # the answer's own model, by its name
     )
     final(Usage(legs, service_tier="standard"), read(usage))
 

@@ -88,15 +88,22 @@ def test_cached_input_is_input_of_a_round_as_well(priced: Site) -> None:
     ask_haiku(priced, usage, cost)
 
 
-def test_each_of_anthropic_s_iterations_is_a_round_by_itself(priced: Site) -> None:
+@pytest.mark.parametrize("searches", [0, 1, 2])
+def test_each_of_anthropic_s_iterations_is_a_round_by_itself(priced: Site, searches: int) -> None:
     iterations = [
         {"type": "message", "input_tokens": 100_000, "output_tokens": 10},
         {"type": "message", "input_tokens": 100_001, "output_tokens": 20},
         {"type": "message", "input_tokens": 100_001, "output_tokens": 30},
     ]
-    usage = anthropic_usage(300_002, 60, iterations=iterations, **searched(5))
-    cost = 100_000 * 100 + 10 * 500 + 200_002 * 500 + 50 * 2500 + 5 * SEARCH
+    usage = anthropic_usage(300_002, 60, iterations=iterations, **searched(searches))
+    cost = 100_000 * 100 + 10 * 500 + 200_002 * 500 + 50 * 2500 + searches * SEARCH
     ask_haiku(priced, usage, cost)
+
+
+def test_one_of_them_may_be_several_rounds(priced: Site) -> None:
+    entry = {"type": "message", "input_tokens": 150_000, "output_tokens": 900}
+    usage = anthropic_usage(150_000, 900, iterations=[entry], **searched(5))
+    ask_haiku(priced, usage, 150_000 * 100 + 900 * 500 + 5 * SEARCH)
 
 
 def search_calls(*actions: str) -> list[dict[str, Any]]:
