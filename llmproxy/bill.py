@@ -18,6 +18,7 @@ from llmproxy.usage import Usage, with_writes
 
 _UNPRICED = "the provider reported what this model has no price for"
 _NAME_SHOWN_MAX = 100
+_GUESSES_SHOWN_MAX = 3
 _COST_ALONE = "the provider's own cost counts, and of the tokens the estimate"
 
 
@@ -112,10 +113,11 @@ class Bill:
         """Return the prices of other models in a cost, which no price version pins so far."""
         if not self._others:
             return ()
-        models = {line.model for line in cost.lines if line.price_version is None}
+        names = {line.model for line in cost.lines if line.price_version is None}
+        entries = {name: self._others[name].model for name in sorted(names)}
         return tuple(
-            ledger.Unpinned(name, self._others[name].model.prices.canonical_json().decode())
-            for name in sorted(models)
+            ledger.Unpinned(name, model.id, model.prices.canonical_json().decode())
+            for name, model in entries.items()
         )
 
     def guess(self, cost: Cost) -> str | None:
@@ -123,13 +125,15 @@ class Bill:
         if not self._others:
             return None
         charged = {line.model for line in cost.lines}
-        guesses = (
+        guesses = [
             f"{name[:_NAME_SHOWN_MAX]} has no price: that of {other.model.id}, the provider's "
             "dearest, counts"
             for name, other in self._others.items()
             if other.is_guess and name in charged
-        )
-        return "; ".join(guesses) or None
+        ]
+        more = len(guesses) - _GUESSES_SHOWN_MAX
+        told = guesses[:_GUESSES_SHOWN_MAX]
+        return "; ".join([*told, f"and {more} more"] if more > 0 else told) or None
 
     @property
     def _is_cost_from_provider(self) -> bool:

@@ -31,7 +31,7 @@ def date_warnings(catalog: Catalog, today: date) -> list[CatalogWarning]:
     ending: dict[tuple[str, str], list[str]] = {}
     for model in catalog.models():
         until = model.prices_until
-        if until and (date.fromisoformat(until) - today).days < PRICES_END_WITHIN_DAYS:
+        if until and (date.fromisoformat(until) - today).days <= PRICES_END_WITHIN_DAYS:
             name = f"{model.provider}/{model.id}" + " (your own entry)" * catalog.is_own(model)
             ending.setdefault((until, model.provider), []).append(name)
     return [

@@ -11,7 +11,7 @@ import msgspec
 
 from llmproxy.money import cost_nanousd, format_usd
 from llmproxy.pricing import Line, PricedModel, price
-from llmproxy.usage import Usage
+from llmproxy.usage import Leg, Usage
 
 
 def hold_problems(
@@ -176,12 +176,13 @@ def _pinned(
 
 
 def _is_all_pinned(usage: Usage, pinned: dict[str, PricedModel], asked: str) -> bool:
-    """Say whether the prices of every leg are pinned.
+    """Say whether the prices of every leg are pinned, but of one of nothing, which has no line.
 
     Receipts of older versions name none for the leg of another model: its rates stand in the
     receipt alone, and that the lines sum to the cost is all that can be proven.
     """
-    return {asked, *(leg.model or asked for leg in usage.legs)} <= pinned.keys()
+    names = {leg.model for leg in usage.legs if leg.model and leg != Leg(model=leg.model)}
+    return {asked, *names} <= pinned.keys()
 
 
 def _repriced_problems(
@@ -195,7 +196,7 @@ def _repriced_problems(
         pinned[row["asked_model"]],
         user_multiplier_micro=row["user_multiplier_micro"],
         model_multiplier_micro=row["model_multiplier_micro"],
-        other_model=pinned.__getitem__,
+        other_model=lambda name: pinned.get(name, pinned[row["asked_model"]]),
     )
     cost = row["cost_nanousd"]
     if again.nanousd != cost:

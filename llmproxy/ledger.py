@@ -92,10 +92,14 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Unpinned(msgspec.Struct, frozen=True):
-    """A model in a receipt that was not asked for, and its prices (canonical JSON)."""
+    """A model that a receipt has a name for though it was not asked for."""
 
+    name: str
+    """In the lines of the receipt: as the answer has it."""
     model: str
+    """Whose prices count."""
     prices: str
+    """Canonical JSON."""
 
 
 class End(msgspec.Struct, frozen=True):
@@ -299,9 +303,7 @@ def _with_pins(tx: Tx, end: End) -> Outcome:
     """Pin the prices of other models; return the outcome with a receipt that names the versions."""
     outcome = end.outcome
     versions = {
-        one.model: pin_prices(
-            tx, outcome.provider, one.model, one.prices.encode(), now_ms=end.at_ms
-        )
+        one.name: pin_prices(tx, outcome.provider, one.model, one.prices.encode(), now_ms=end.at_ms)
         for one in end.unpinned
     }
     lines = [

@@ -42,10 +42,25 @@ def models_body(catalog: Catalog, route: Route, limits: Limits | None = None) ->
     return json.dumps(page).encode()
 
 
-def unknown_model(catalog: Catalog, provider: str, name: str, limits: Limits | None) -> ApiError:
-    """Return the 400 for a model without a price; it names the nearest that can be used."""
+def unknown_model(
+    catalog: Catalog,
+    provider: str,
+    name: str,
+    limits: Limits | None,
+    *,
+    set_up: frozenset[str],
+) -> ApiError:
+    """Return the 400 for a model without a price; it names the nearest that can be used.
+
+    Args:
+        catalog: where to look.
+        provider: whose model was asked for.
+        name: what it was asked for by.
+        limits: of the API key that asks.
+        set_up: the providers that are served.
+    """
     near = find_nearest(catalog, provider, name, partial(_is_allowed, limits=limits))
-    elsewhere = [(model.provider, model.id) for model in near.elsewhere]
+    elsewhere = [(model.provider, model.id) for model in near.elsewhere if model.provider in set_up]
     return unknown_model_pricing(provider, name, [model.id for model in near.here], elsewhere)
 
 

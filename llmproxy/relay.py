@@ -107,6 +107,8 @@ class Relay:
         self._catalog = services.catalog
         self._ids = RequestIds()
         self._routes = Routes(())
+        self._set_up: frozenset[str] = frozenset()
+        """The providers that are served."""
         self._generation = 0
         self._unheld = UnheldRows(services)
         self._gate = services.gate
@@ -119,6 +121,7 @@ class Relay:
         self._generation += 1
         self._authentication.publish(snapshot.principals)
         self._gate.publish(snapshot.principals)
+        self._set_up = frozenset(provider.name for provider in snapshot.providers)
         self._pool.publish(snapshot.providers, snapshot.provider_keys)
         self._services.health.publish(snapshot.providers)
         self._catalog.publish(snapshot.overrides)
@@ -341,7 +344,11 @@ class Relay:
             model = self._catalog.current.find(route.provider, facts.model)
         if model is None:
             raise unknown_model(
-                self._catalog.current, route.provider, facts.model, principal.limits
+                self._catalog.current,
+                route.provider,
+                facts.model,
+                principal.limits,
+                set_up=self._set_up,
             )
         return make_quote(facts, model, principal.rate_multiplier_micro, self._policy)
 

@@ -171,7 +171,7 @@ class Span:
 
     def _add(self, charge: _Charge) -> None:
         usage = _usage(charge)
-        if self._only is not None and not _has_part(self._only, charge, usage):
+        if self._only is not None and not _has_part(self._only, charge, usage, self._catalog):
             return
         found = usage if isinstance(usage, Why) else _price_again(usage, charge, self._catalog)
         if isinstance(found, Why):
@@ -206,11 +206,16 @@ def rerate(
     return span.rerating
 
 
-def _has_part(only: Model, charge: _Charge, usage: Usage | Why) -> bool:
-    """Say whether a model was asked for, or did a part of what another one was asked for."""
+def _has_part(only: Model, charge: _Charge, usage: Usage | Why, catalog: Catalog) -> bool:
+    """Say whether a model was asked for, or prices a part of what another one was asked for."""
     names = {only.id, *only.aliases}
-    legs = () if isinstance(usage, Why) else usage.legs
-    return charge.model in names or any(leg.model in names for leg in legs)
+    others = set() if isinstance(usage, Why) else {leg.model for leg in usage.legs if leg.model}
+    if charge.model in names or others & names:
+        return True
+    asked = catalog.find(charge.provider, charge.model) if others else None
+    return asked is not None and any(
+        leg_model(name, asked, catalog).model.id == only.id for name in others
+    )
 
 
 def _price_again(usage: Usage, charge: _Charge, catalog: Catalog) -> int | Why:

@@ -18,8 +18,8 @@ def messages(today: str, models: dict[str, dict[str, object]]) -> list[str]:
 @pytest.mark.parametrize(
     ("today", "says"),
     [
-        ("2026-12-01", None),
-        ("2026-12-02", "prices hold until 2026-12-31 only: openai/m"),
+        ("2026-11-30", None),
+        ("2026-12-01", "prices hold until 2026-12-31 only: openai/m"),
         ("2026-12-31", "prices hold until 2026-12-31 only: openai/m"),
         (
             "2027-01-01",

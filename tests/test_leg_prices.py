@@ -24,6 +24,7 @@ MODELS = catalog(
     a_asked={"in_price": "3", "out_price": "15", "aliases": ["asked-latest"]},
     a_dear={"in_price": "9", "out_price": "25", "aliases": ["dear-latest"]},
     a_dearer={"in_price": "10", "out_price": "25"},
+    a_reading={"in_price": "50", "out_price": "20"},
     b_dearest={"in_price": "99", "out_price": "99"},
 )
 

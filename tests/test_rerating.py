@@ -218,6 +218,11 @@ def test_of_one_model_only_what_it_has_a_part_in_counts(book: Book) -> None:
     both_rated = Sum(2, 3_001_000, 2_160_000)
     assert of_model(book, both, "gpt-test").rerating.users == {"ann": both_rated}
     assert of_model(book, both, "gpt-third").rerating == Rerating()
+    guessed = catalog(
+        gpt_test={"in_price": "1", "out_price": "10"},
+        gpt_dear={"in_price": "7", "out_price": "70"},
+    )  # the provider's dearest counts for what has no price
+    assert of_model(book, guessed, "gpt-dear").rerating.users == {"ann": Sum(1, 1000, 960_000)}
     renamed = catalog(gpt_new={"in_price": "1", "out_price": "1", "aliases": ["gpt-test"]})
     assert of_model(book, renamed, "gpt-new").rerating.users["ann"].requests == 2
     with book.write() as tx:

@@ -136,11 +136,12 @@ def read_usage(usage: object, names: Names = PROMPT) -> Leg:
         if name in usage:
             cached = max(cached, count(usage[name]))
     written = count(input_details.get("cache_write_tokens"))
-    # They may be more than all input: OpenRouter has sent so (wire.md A.1).
+    if cached > prompt:
+        msg = f"usage contradicts itself: {cached} tokens of the cache in {prompt}"
+        raise UsageError(msg)
+    # Together they may be more: OpenRouter counts what it has just written twice (wire.md A.1).
     surplus = max(0, cached + written - prompt)
-    if surplus:
-        cached = min(cached, prompt)
-        written = prompt - cached
+    written -= surplus
     fresh = prompt - cached - written
     reasoning = info_count(output_details.get("reasoning_tokens"))
     unsplit, short, long = _writes(input_details, written) if written else (0, 0, 0)

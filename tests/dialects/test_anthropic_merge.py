@@ -155,6 +155,12 @@ def test_one_token_more_on_one_side_takes_nothing_from_the_other() -> None:
     assert legs_of(**anthropic_usage(10, 901), iterations=[part]) == legs
 
 
+def test_classes_that_differ_are_not_missing_where_all_input_is_the_same() -> None:
+    part = {"type": "message", "input_tokens": 0, "output_tokens": 10, "cache_read_input_tokens": 9}
+    legs = Leg(cache_read=9, output=10), Leg(output=1)
+    assert legs_of(**anthropic_usage(9, 11), iterations=[part]) == legs
+
+
 def test_a_whole_that_counts_what_comes_beside_it_too_is_not_charged_twice() -> None:
     part = {"type": "message", "input_tokens": 220, "output_tokens": 8}
     legs = Leg(input=7, output=8), Leg(input=220, output=8)

@@ -82,7 +82,7 @@ def settle_unpinned(book: Book, prices: Prices) -> ledger.Hold:
         model_multiplier_micro=hold.model_multiplier_micro,
         other_model=lambda name: PricedModel(name, prices, None),
     )
-    unpinned = ledger.Unpinned("unknown", prices.canonical_json().decode())
+    unpinned = ledger.Unpinned("unknown", "gpt-dear", prices.canonical_json().decode())
     outcome = book.outcome(usage, cost)
     end = ledger.End(
         "settled", "usage", cost.nanousd, outcome, NOW_MS, kept=None, unpinned=(unpinned,)
@@ -99,7 +99,7 @@ def test_prices_that_are_known_at_the_end_only_are_pinned_with_it(tmp_path: Path
     holds = [settle_unpinned(book, each) for each in (OTHER_PRICES, OTHER_PRICES, dearer)]
     receipts = [receipt_of(book, hold) for hold in holds]
     with book.read() as tx:
-        stored = dict(tx.execute("SELECT id, prices FROM price_versions WHERE model = 'unknown'"))
+        stored = dict(tx.execute("SELECT id, prices FROM price_versions WHERE model = 'gpt-dear'"))
         report = ledger_check.verify(tx)
     book.close()
     assert len(stored) == 2
@@ -110,6 +110,26 @@ def test_prices_that_are_known_at_the_end_only_are_pinned_with_it(tmp_path: Path
         assert {stored[version] for _, version in others} == {prices.canonical_json().decode()}
     assert report.problems == []
     assert report.checked["usages_repriced"] == 3
+
+
+def test_a_leg_of_nothing_needs_no_price(tmp_path: Path) -> None:
+    book = Book(tmp_path / "data" / "llmproxy.db")
+    hold = book.placed("1")
+    usage = Usage((Leg(input=100), Leg(model="nothing")))
+    cost = price(
+        usage,
+        PricedModel("gpt-test", PRICES, book.price_version),
+        user_multiplier_micro=hold.user_multiplier_micro,
+        model_multiplier_micro=hold.model_multiplier_micro,
+        other_model=lambda name: PricedModel(name, PRICES, None),
+    )
+    with book.write() as tx:
+        end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
+        ledger.end_hold(tx, hold, end)
+    with book.read() as tx:
+        report = ledger_check.verify(tx)
+    book.close()
+    assert (report.problems, report.checked["usages_repriced"]) == ([], 1)
 
 
 def test_a_leg_by_another_name_of_the_asked_model_is_priced_again_too(tmp_path: Path) -> None:

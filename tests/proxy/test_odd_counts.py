@@ -55,7 +55,7 @@ def ask(
     ("cached", "written", "nanousd", "surplus"),
     [
         (0, 2172, 2168 * WRITE + 30 * OUTPUT, 4),
-        (2170, 0, 2168 * READ + 30 * OUTPUT, 2),
+        (2168, 2, 2168 * READ + 30 * OUTPUT, 2),
         (2150, 2172, 2150 * READ + 18 * WRITE + 30 * OUTPUT, 2154),
         (2100, 68, 2100 * READ + 68 * WRITE + 30 * OUTPUT, 0),
     ],

@@ -95,6 +95,12 @@ def test_a_model_of_another_provider_is_named_as_such(proxy: RunningProxy, books
     assert len(set(text.partition(". At")[0].split(", "))) == 3
 
 
+def test_a_provider_that_is_not_set_up_is_not_advised(proxy: RunningProxy, books: Books) -> None:
+    _, key = books.user()
+    assert "deepseek" not in PROVIDERS
+    assert "At provider" not in told(proxy, key, "openai", "deepseek-chat")
+
+
 def test_only_what_the_api_key_may_use_is_named(proxy: RunningProxy, books: Books) -> None:
     user, key = books.user()
     limit_key(books, user, models=("gpt-4o-mini", "claude-opus-*"), providers=("openai",))
