@@ -57,13 +57,13 @@ def test_the_day_is_shown(dated: Quick) -> None:
 
 
 def test_it_is_told_before_and_after(dated: Quick, monkeypatch: pytest.MonkeyPatch) -> None:
-    for day, says in (("2026-12-01", []), ("2026-12-20", [BEFORE]), ("2027-01-20", [AFTER])):
+    for day, says in (("2026-11-30", []), ("2026-12-20", [BEFORE]), ("2027-01-20", [AFTER])):
         be_on(monkeypatch, day)
         assert checked(dated) == says
         # OpenAI is not set up: its prices concern nobody yet.
         assert doctored(dated) == []
     dated.ok("provider-keys", "add", "openai", stdin="sk-1234567890123456789012\n")
-    for day, says in (("2026-12-01", []), ("2026-12-20", [BEFORE]), ("2027-01-20", [AFTER])):
+    for day, says in (("2026-11-30", []), ("2026-12-20", [BEFORE]), ("2027-01-20", [AFTER])):
         be_on(monkeypatch, day)
         assert doctored(dated) == says
 

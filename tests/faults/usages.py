@@ -135,9 +135,7 @@ def _cached(dialect: Dialect, usage: JSON) -> dict[str, Lie]:
     output = 50 * rates.output
     return {
         "all cached": Lie(told(cached_tokens=1000), None, 1000 * rates.cache_read + output),
-        "cached above the input": Lie(
-            told(cached_tokens=1001), None, 1000 * rates.cache_read + output, "1" + _SURPLUS
-        ),
+        "cached above the input": Lie(told(cached_tokens=1001), "usage contradicts itself: "),
         "written to the cache above the input": Lie(
             told(cache_write_tokens=1001),
             None,

@@ -143,8 +143,9 @@ def test_states_of_providers_and_keys_are_shown(site: Site, port: int) -> None:
     site.books.pause("openai", "test")
     site.books.set_key_states("openai", "dead")
     wait_until(lambda: value(scrape(port), "llmproxy_provider_paused", provider="openai") == 1)
+    dead = {"provider": "openai", "state": "dead"}  # which was written after that
+    wait_until(lambda: value(scrape(port), "llmproxy_provider_keys", **dead) == 1)
     samples = scrape(port)
-    assert value(samples, "llmproxy_provider_keys", provider="openai", state="dead") == 1
     assert value(samples, "llmproxy_provider_keys", provider="openai", state="active") == 0
 
 
