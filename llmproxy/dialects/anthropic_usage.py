@@ -3,8 +3,6 @@
 Its input excludes cached tokens already. Must not know events or requests.
 """
 
-import itertools
-import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -155,25 +153,29 @@ def _legs_of(
     """
     legs = [_leg(entry, model) for entry in entries]
     is_beside = [_is_beside(entry) for entry in entries]
-    messages = list(itertools.compress(legs, map(operator.not_, is_beside)))
+    messages = [leg for leg, beside in zip(legs, is_beside, strict=True) if not beside]
     whole = _leg({**_NO_TOKENS, **_told(raw)}, model)
-    split = _told_of(whole)
-    for leg in messages:
-        split = split.without(_told_of(leg))
-    explained = []
-    for leg, beside in zip(legs, is_beside, strict=True):
-        more = _Split(0, 0) if beside else split.within(leg.cache_write)
-        split = split.without(more)
-        explained.append(_with_more(leg, more))
-    counted = list(itertools.compress(explained, map(operator.not_, is_beside)))
+    messages = _sharing(messages, _told_of(whole))
     # Some who pass it on may count all entries there.
-    missing = None if _sums(whole) == _sums(*legs) else _missing(whole, counted)
-    rounds = max(1, rounds_max - len(counted) - (missing is not None) + 1)
-    told = [
-        leg if beside else of_rounds(leg, rounds)
-        for leg, beside in zip(explained, is_beside, strict=True)
-    ]
-    return (*told, of_rounds(missing, rounds)) if missing is not None else tuple(told)
+    missing = None if _sums(whole) == _sums(*legs) else _missing(whole, messages)
+    if missing is not None:
+        messages.append(missing)
+    rounds = max(1, rounds_max - len(messages) + 1)
+    told = iter([of_rounds(leg, rounds) for leg in messages])
+    in_order = [leg if beside else next(told) for leg, beside in zip(legs, is_beside, strict=True)]
+    return (*in_order, *told)
+
+
+def _sharing(legs: list[Leg], split: _Split) -> list[Leg]:
+    """Return messages that share the split of the whole, but for what they tell themselves."""
+    for leg in legs:
+        split = split.without(_told_of(leg))
+    shared = []
+    for leg in legs:
+        more = split.within(leg.cache_write)
+        split = split.without(more)
+        shared.append(_with_more(leg, more))
+    return shared
 
 
 def _is_beside(entry: object) -> bool:

@@ -112,36 +112,26 @@ def test_prices_that_are_known_at_the_end_only_are_pinned_with_it(tmp_path: Path
     assert report.checked["usages_repriced"] == 3
 
 
-def test_a_leg_of_nothing_needs_no_price(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("leg", "is_pinned"),
+    [
+        (Leg(model="nothing"), False),  # it has no line, so it needs no price
+        (Leg(output=20, model="gpt-test-2026"), True),  # another name of the asked model
+    ],
+)
+def test_a_leg_of_nothing_and_another_name_are_priced_again_too(
+    tmp_path: Path, leg: Leg, is_pinned: bool
+) -> None:
     book = Book(tmp_path / "data" / "llmproxy.db")
     hold = book.placed("1")
-    usage = Usage((Leg(input=100), Leg(model="nothing")))
+    usage = Usage((Leg(input=100), leg))
+    version = book.price_version if is_pinned else None
     cost = price(
         usage,
         PricedModel("gpt-test", PRICES, book.price_version),
         user_multiplier_micro=hold.user_multiplier_micro,
         model_multiplier_micro=hold.model_multiplier_micro,
-        other_model=lambda name: PricedModel(name, PRICES, None),
-    )
-    with book.write() as tx:
-        end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
-        ledger.end_hold(tx, hold, end)
-    with book.read() as tx:
-        report = ledger_check.verify(tx)
-    book.close()
-    assert (report.problems, report.checked["usages_repriced"]) == ([], 1)
-
-
-def test_a_leg_by_another_name_of_the_asked_model_is_priced_again_too(tmp_path: Path) -> None:
-    book = Book(tmp_path / "data" / "llmproxy.db")
-    hold = book.placed("1")
-    usage = Usage((Leg(input=100), Leg(output=20, model="gpt-test-2026")))
-    cost = price(
-        usage,
-        PricedModel("gpt-test", PRICES, book.price_version),
-        user_multiplier_micro=hold.user_multiplier_micro,
-        model_multiplier_micro=hold.model_multiplier_micro,
-        other_model=lambda name: PricedModel(name, PRICES, book.price_version),
+        other_model=lambda name: PricedModel(name, PRICES, version),
     )
     with book.write() as tx:
         end = ledger.End("settled", "usage", cost.nanousd, book.outcome(usage, cost), NOW_MS)
